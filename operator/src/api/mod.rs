@@ -1,0 +1,11 @@
+//! The custom resource: what a user writes and what they read back. Plain data, no I/O.
+
+mod conditions;
+mod spec;
+mod status;
+
+pub use conditions::{Readiness, Ready, conditions};
+pub use spec::{
+    Connections, Event, KeyFilter, StartingPosition, StreamNotifier, StreamNotifierSpec, WebSocket,
+};
+pub use status::StreamNotifierStatus;

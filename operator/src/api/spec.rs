@@ -1,0 +1,236 @@
+//! `StreamNotifier` as users write it. Whatever a schema or a rule can refuse is refused at
+//! `kubectl apply`, with a sentence that says what to write instead.
+
+use std::collections::BTreeMap;
+
+use kube::core::cel::{ListMerge, Rule};
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::StreamNotifierStatus;
+
+/// Tells WebSocket clients, in real time, that an item of a DynamoDB table has changed.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "streamnotifier.dev",
+    version = "v1alpha1",
+    kind = "StreamNotifier",
+    doc = "Tells WebSocket clients, in real time, that an item of a DynamoDB table has changed.",
+    namespaced,
+    status = "StreamNotifierStatus",
+    shortname = "stn",
+    category = "aws",
+    derive = "PartialEq",
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].reason"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = Rule::new("size(self.metadata.name) <= 200").message(
+        "metadata.name must have at most 200 characters, so that the checkpoint's name fits"
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamNotifierSpec {
+    /// ARN of the stream to read, as `aws dynamodb describe-table` shows it in `LatestStreamArn`.
+    /// The stream must be enabled and have the images that the other fields use (usually
+    /// `NEW_AND_OLD_IMAGES`).
+    /// Example: `arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2024-12-03T08:06:15.779`.
+    #[schemars(length(min = 1, max = 400))]
+    #[x_kube(validation = Rule::new(
+        r"self.matches('^arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/[a-zA-Z0-9_.-]{3,255}/stream/[0-9T:.-]+$')"
+    ).message(
+        "streamArn must be the ARN of a stream, arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>; a table shows it as LatestStreamArn"
+    ))]
+    pub stream_arn: String,
+
+    /// Where reading begins while there is no checkpoint: `Latest` (changes from now on) or
+    /// `TrimHorizon` (everything the stream still has, at most 24 hours). Default: `Latest`.
+    #[serde(default)]
+    pub starting_position: StartingPosition,
+
+    /// Which kinds of change count, at least one of `Insert`, `Modify` and `Remove`.
+    /// Default: `[Modify]`.
+    #[serde(default = "default_events")]
+    #[schemars(length(min = 1, max = 3))]
+    #[x_kube(merge_strategy = ListMerge::Set)]
+    pub events: Vec<Event>,
+
+    /// Only changes of items whose key attributes pass all of these. One entry per key attribute.
+    /// Default: every item.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["key".into()]))]
+    pub key_filters: Vec<KeyFilter>,
+
+    /// Only changes in which this top-level attribute has a new value that differs from the old
+    /// one, as stored (numbers by their text, sets as sets). Default: any change.
+    /// Example: `TargetAttribute`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub attribute: Option<String>,
+
+    /// The DynamoDB table that holds a row for each open WebSocket connection.
+    pub connections: Connections,
+
+    /// The API Gateway WebSocket API whose clients are told.
+    pub web_socket: WebSocket,
+
+    /// The message, a JSON object: field name to CEL expression. An expression sees `keys`, `old`
+    /// and `new` (maps of attributes; empty where the record has no such image), `eventName`
+    /// (`INSERT`, `MODIFY`, `REMOVE`), `eventId`, `sequenceNumber`, `approximateCreationDateTime`
+    /// (seconds since 1970) and `userIdentity`.
+    /// Default: `pk` and `sk`, the item's keys, and `value`, the attribute's new value (only with
+    /// `attribute`).
+    /// Example: `{value: "string(new.TargetAttribute)"}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "message_schema")]
+    pub message: Option<BTreeMap<String, String>>,
+
+    /// `true` stops reading and keeps the checkpoint; `false` goes on from there. Default: `false`.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+/// Where reading begins while there is no checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum StartingPosition {
+    /// Changes from now on.
+    #[default]
+    Latest,
+    /// The oldest change the stream still has (at most 24 hours old).
+    TrimHorizon,
+}
+
+/// A kind of change.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+pub enum Event {
+    /// An item was created.
+    Insert,
+    /// An item was changed.
+    Modify,
+    /// An item was deleted.
+    Remove,
+}
+
+/// What a key attribute must look like. All matchers given must hold.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "has(self.equals) || has(self.prefix) || has(self.suffix) || has(self.contains) || has(self.matches)"
+).message("a key filter needs at least one of equals, prefix, suffix, contains, matches"))]
+pub struct KeyFilter {
+    /// Name of the key attribute. Example: `PK`.
+    #[schemars(length(min = 1, max = 255))]
+    pub key: String,
+
+    /// The whole value. A number is compared by its text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub equals: Option<String>,
+
+    /// What the value begins with. Example: `order#`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub prefix: Option<String>,
+
+    /// What the value ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub suffix: Option<String>,
+
+    /// What the value has somewhere in it. Example: `target_pk`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub contains: Option<String>,
+
+    /// A regular expression (RE2 syntax) found somewhere in the value; `^` and `$` anchor it.
+    /// Example: `^order#[0-9]+$`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub matches: Option<String>,
+}
+
+/// Where connections are stored, and which of them a change concerns.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connections {
+    /// Name of the table, in the stream's account and region. Example: `sample-connections-dev`.
+    #[schemars(length(min = 3, max = 255), pattern("^[a-zA-Z0-9_.-]+$"))]
+    pub table_name: String,
+
+    /// Name of the index that is asked. Default: the table itself.
+    /// Indexes are eventually consistent: a row stored a moment ago may not show yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 3, max = 255), pattern("^[a-zA-Z0-9_.-]+$"))]
+    pub index_name: Option<String>,
+
+    /// The partition key of the table, or of the index, that is asked. Example: `sk`.
+    #[schemars(length(min = 1, max = 255))]
+    pub partition_key: String,
+
+    /// CEL expression of the value that is looked up there; it must give the key attribute's type
+    /// (string, number or binary). It sees what `message` sees.
+    /// Example: `keys.SK.split('#')[1]`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub value: String,
+
+    /// The row's attribute that holds the connection id. Default: `connectionId`.
+    #[serde(default = "default_connection_id_attribute")]
+    #[schemars(length(min = 1, max = 255))]
+    pub connection_id_attribute: String,
+}
+
+/// The API Gateway WebSocket API whose clients are told.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    r"!self.domain.matches('[.]execute-api[.]') || has(self.stage)"
+).message("webSocket.stage is needed with an execute-api domain; `aws apigatewayv2 get-stages` shows it"))]
+pub struct WebSocket {
+    /// Domain of the API, without scheme, port or path: `<api-id>.execute-api.<region>.amazonaws.com`,
+    /// or a custom domain that the operator's administrator has allowed.
+    #[schemars(length(min = 4, max = 253))]
+    #[x_kube(validation = Rule::new(
+        r"self.matches('^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?[.])+[a-z][a-z0-9-]{0,61}[a-z0-9]$')"
+    ).message(
+        "webSocket.domain must be a lower-case domain name without scheme, port or path, such as abcdefghij.execute-api.eu-west-1.amazonaws.com"
+    ))]
+    pub domain: String,
+
+    /// The API's stage; with a custom domain the API mapping key, or nothing where the mapping has
+    /// none. Example: `api`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), pattern("^[a-zA-Z0-9_$.-]+$"))]
+    pub stage: Option<String>,
+}
+
+fn default_events() -> Vec<Event> {
+    vec![Event::Modify]
+}
+
+fn default_connection_id_attribute() -> String {
+    "connectionId".to_owned()
+}
+
+/// By hand, because a bound on a map's values has no attribute of its own.
+fn message_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "nullable": true,
+        "maxProperties": 32,
+        "additionalProperties": { "type": "string", "minLength": 1, "maxLength": 1024 },
+        "x-kubernetes-validations": [{
+            "rule": "size(self) > 0",
+            "message": "message has no field: give it one at least, or leave it out for the default (pk, sk, value)",
+        }],
+    })
+}

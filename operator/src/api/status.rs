@@ -1,0 +1,21 @@
+//! What `kubectl`, Helm, Flux and Argo CD read of a notifier.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use kube::core::cel::ListMerge;
+use serde::{Deserialize, Serialize};
+
+/// The state of a notifier, written by the operator.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamNotifierStatus {
+    /// The `metadata.generation` that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Ready`: every open shard is read, or the notifier is suspended. `Reconciling`: a new spec,
+    /// or a start, is on its way. `Stalled`: nothing happens until a person acts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}

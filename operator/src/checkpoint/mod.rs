@@ -1,0 +1,53 @@
+//! Remembers what is settled: never ahead of delivery, written by one holder at a time.
+
+mod format;
+mod watermark;
+
+use std::future::Future;
+
+pub use format::{Checkpoint, FormatError, Position, Start, StartedAt};
+pub use watermark::Watermark;
+
+/// Opaque to all but the store: what a stored checkpoint's next write must name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(pub String);
+
+/// A checkpoint as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its content: key to text, as in the ConfigMap's `data`.
+    pub data: std::collections::BTreeMap<String, String>,
+    /// What the next write must name.
+    pub version: Version,
+}
+
+/// Where one notifier's checkpoint is kept.
+pub trait CheckpointStore: Send + Sync + 'static {
+    /// What is stored, if anything.
+    fn load(&self) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send;
+
+    /// Replaces what is stored if it still has this version; with `None`, creates it if there is
+    /// none.
+    fn save(
+        &self,
+        data: &std::collections::BTreeMap<String, String>,
+        expected: Option<&Version>,
+    ) -> impl Future<Output = Result<Version, StoreError>> + Send;
+}
+
+/// Why a checkpoint was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Somebody else wrote, created or deleted it meanwhile.
+    #[error("the checkpoint was changed by somebody else")]
+    Conflict,
+    /// It belongs to something else.
+    #[error("the checkpoint's object exists and does not belong to this notifier")]
+    NotOwned,
+    /// The identity lacks the right.
+    #[error("access to the checkpoint was denied")]
+    AccessDenied(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No answer, or none that says whether it was written.
+    #[error("the checkpoint's store gave no usable answer")]
+    Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

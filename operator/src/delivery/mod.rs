@@ -1,0 +1,99 @@
+//! Tells connections of a change: every one stored at lookup time, in order per connection, none
+//! held up by another.
+
+use std::future::Future;
+
+use bytes::Bytes;
+
+use crate::record::{AttributeValue, Item, KeyNames};
+
+/// A table or index of connections, as DescribeTable shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableDescription {
+    /// The table's own key, by which a row is deleted.
+    pub keys: KeyNames,
+    /// Each index: its name and its key.
+    pub indexes: Vec<(String, KeyNames)>,
+}
+
+/// One page of a lookup.
+#[derive(Clone, Debug, Default)]
+pub struct RowPage {
+    /// The rows, as stored.
+    pub rows: Vec<Item>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<Item>,
+}
+
+/// The table where connections are stored.
+pub trait Connections: Send + Sync + 'static {
+    /// The table's key and indexes.
+    fn describe(&self) -> impl Future<Output = Result<TableDescription, ConnectionsError>> + Send;
+
+    /// One page of the rows whose partition key has this value, from `start` on.
+    fn query(
+        &self,
+        value: &AttributeValue,
+        start: Option<&Item>,
+    ) -> impl Future<Output = Result<RowPage, ConnectionsError>> + Send;
+
+    /// Deletes the row of this key if every attribute of `row` is still as it was; `false` if the
+    /// row is gone or was written again.
+    fn delete_unchanged(
+        &self,
+        keys: &KeyNames,
+        row: &Item,
+    ) -> impl Future<Output = Result<bool, ConnectionsError>> + Send;
+}
+
+/// Why a call to the connections table failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} failed: {kind}")]
+pub struct ConnectionsError {
+    /// The call, by its IAM name, such as `dynamodb:Query`.
+    pub action: &'static str,
+    /// What it means.
+    pub kind: ConnectionsErrorKind,
+    /// What the client said.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What a failed call to the connections table means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectionsErrorKind {
+    /// There is no such table or index.
+    #[error("there is no such table or index")]
+    NotFound,
+    /// The identity lacks the right.
+    #[error("access denied")]
+    AccessDenied,
+    /// The request itself is wrong, as with a value of the wrong type.
+    #[error("the request was refused as invalid")]
+    Invalid,
+    /// Anything that may pass: throttling, the network, a fault of the service.
+    #[error("no usable answer")]
+    Unavailable,
+}
+
+/// The WebSocket API's `@connections`.
+pub trait Gateway: Send + Sync + 'static {
+    /// Posts a message to a connection, once; never fails, but says what came back.
+    fn post(&self, connection_id: &str, message: &Bytes) -> impl Future<Output = Answer> + Send;
+}
+
+/// What came back of one post.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// An HTTP answer.
+    Status {
+        /// Its status.
+        status: u16,
+        /// Whether its body names the connection id (API Gateway's 400 for a malformed one).
+        names_connection: bool,
+    },
+    /// No connection to the endpoint: it does not resolve, refuses, or fails TLS.
+    Unreachable,
+    /// The request may have arrived, but no usable answer came in time.
+    NoAnswer,
+}

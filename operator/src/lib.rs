@@ -1,0 +1,12 @@
+//! StreamNotifier: tells WebSocket clients, in real time, that a DynamoDB item has changed.
+//!
+//! The folders tell the way of a change: `stream` reads it, `notifier` judges it, `delivery` posts
+//! it, `checkpoint` remembers it; `worker` runs the four for one resource. See
+//! `docs/architecture.md`.
+
+pub mod api;
+pub mod record;
+pub mod notifier;
+pub mod stream;
+pub mod delivery;
+pub mod checkpoint;

@@ -1,0 +1,35 @@
+//! Attribute values with DynamoDB's own equality: numbers by their text, sets without order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+/// An item, or its key: attribute name to value.
+pub type Item = BTreeMap<String, AttributeValue>;
+
+/// A DynamoDB attribute value.
+///
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html>
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AttributeValue {
+    /// A string.
+    S(String),
+    /// A number, as DynamoDB wrote it (up to 38 digits), so that none is lost.
+    N(String),
+    /// Binary.
+    B(Bytes),
+    /// A boolean.
+    Bool(bool),
+    /// Null.
+    Null,
+    /// A set of strings.
+    Ss(BTreeSet<String>),
+    /// A set of numbers, each as DynamoDB wrote it.
+    Ns(BTreeSet<String>),
+    /// A set of binaries.
+    Bs(BTreeSet<Bytes>),
+    /// A list.
+    L(Vec<AttributeValue>),
+    /// A map.
+    M(Item),
+}
