@@ -5,8 +5,12 @@
 //! `docs/architecture.md`.
 
 pub mod api;
-pub mod record;
-pub mod notifier;
-pub mod stream;
-pub mod delivery;
+pub mod aws;
+pub mod backoff;
 pub mod checkpoint;
+pub mod delivery;
+pub mod notifier;
+pub mod record;
+pub mod stream;
+pub mod telemetry;
+pub mod worker;

@@ -68,12 +68,12 @@ etcd() {
         echo "etcd $KUBEBUILDER_ASSETS/etcd"
         return
     fi
-    go_tool etcd etcd go.etcd.io/etcd/server/v3 "-s -w" 2
+    go_tool etcd etcd go.etcd.io/etcd/server/v3 "-s -w" 1
 }
 
 helm() {
     go_tool helm helm helm.sh/helm/v4/cmd/helm \
-        "-s -w -X helm.sh/helm/v4/internal/version.version=$(version helm helm.sh/helm/v4)" 5
+        "-s -w -X helm.sh/helm/v4/internal/version.version=$(version helm helm.sh/helm/v4)" 4
 }
 
 # The path it prints is that of the environment's Python: run it with `-m ministack`. (The
@@ -84,7 +84,7 @@ ministack() {
     requirements=$here/ministack/requirements.txt
     key=$( (cat "$requirements"; python3 -c 'import sys; print(sys.version, sys.executable)') | hash)
     environment=$cache/ministack-$key
-    if [ ! -d "$environment" ]; then
+    if [ ! -x "$environment/bin/python" ]; then
         say "making a Python environment with MiniStack, about 1 min, once; it is kept in $environment"
         mkdir -p "$cache"
         python3 -c 'import ensurepip, venv' 2>/dev/null ||
@@ -95,6 +95,7 @@ ministack() {
             rm -rf "$environment.$$"
             fail "could not install MiniStack (the error of python3 is above)."
         }
+        rm -rf "$environment"
         mv "$environment.$$" "$environment"
     fi
     echo "ministack $environment/bin/python"
@@ -107,13 +108,13 @@ need cc "a C compiler builds the cryptography of the operator (on Debian: apt in
 if command -v flock >/dev/null 2>&1; then
     mkdir -p "$cache"
     exec 9>"$cache/lock"
-    flock 9
+    flock -n 9 || { say "waiting for another run that is making them"; flock 9; }
 fi
 
 [ $# -gt 0 ] || set -- etcd kube-apiserver kube-controller-manager kubectl helm ministack
 for name in "$@"; do
     case $name in
-        kube-apiserver) kubernetes kube-apiserver 7 ;;
+        kube-apiserver) kubernetes kube-apiserver 4 ;;
         kube-controller-manager) kubernetes kube-controller-manager 2 ;;
         kubectl) kubernetes kubectl 1 ;;
         etcd | helm | ministack) "$name" ;;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use kube::core::cel::{ListMerge, Rule};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -99,7 +98,9 @@ pub struct StreamNotifierSpec {
 }
 
 /// Where reading begins while there is no checkpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub enum StartingPosition {
     /// Changes from now on.
     #[default]

@@ -2,7 +2,6 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
-use kube::core::cel::ListMerge;
 use serde::{Deserialize, Serialize};
 
 /// The state of a notifier, written by the operator.

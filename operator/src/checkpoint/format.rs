@@ -1,15 +1,18 @@
 //! Format 1 of the checkpoint: a ConfigMap's `data` that a person can read, and edit while the
 //! notifier is suspended. What does not parse is reported by its key, never guessed.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::record::{SequenceNumber, UnixSeconds};
-use crate::stream::ShardId;
+use crate::record::{Position, SequenceNumber, ShardId, UnixSeconds};
 
 const FORMAT: &str = "1";
+
+/// The keys that are not shards.
+const FIELDS: [&str; 4] = ["format", "holder", "epoch", "start"];
 
 /// Everything that is remembered of one notifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,24 +63,13 @@ pub enum StartedAt {
     TrimHorizon,
 }
 
-/// How far a shard is settled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Position {
-    /// Nothing yet; it is read from its oldest record.
-    Start,
-    /// Nothing yet; it is read from the moment reading began.
-    Latest,
-    /// Everything up to and with this record.
-    After(SequenceNumber),
-    /// Everything there is.
-    Finished,
-}
-
 /// What is wrong with a stored checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// It was written by another version, or is no checkpoint.
-    #[error("format is {0:?}, and only \"1\" is known: use the version that wrote it, or delete the checkpoint to start afresh")]
+    #[error(
+        "format is {0:?}, and only \"1\" is known: use the version that wrote it, or delete the checkpoint to start afresh"
+    )]
     Unknown(String),
     /// A key is missing or its value does not parse.
     #[error("the key {key:?} {problem}: mend it, or delete the checkpoint to start afresh")]
@@ -89,20 +81,197 @@ pub enum FormatError {
     },
 }
 
+/// One shard's value, as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
-    stream: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    after: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    at: Option<Mark>,
+struct Entry<'a> {
+    stream: Cow<'a, str>,
+    /// A sequence number, or one of the three words.
+    after: Cow<'a, str>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Mark {
-    Start,
-    Latest,
-    Finished,
+impl Position {
+    fn as_text(&self) -> &str {
+        match self {
+            Self::Start => "start",
+            Self::Latest => "latest",
+            Self::Finished => "finished",
+            Self::After(number) => number.as_str(),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "start" => Some(Self::Start),
+            "latest" => Some(Self::Latest),
+            "finished" => Some(Self::Finished),
+            number => SequenceNumber::parse(number).map(Self::After),
+        }
+    }
+}
+
+impl Checkpoint {
+    /// The `data` to store.
+    pub fn to_data(&self) -> BTreeMap<String, String> {
+        let label = self.start.label();
+        let mut data = BTreeMap::from([
+            ("format".to_owned(), FORMAT.to_owned()),
+            ("holder".to_owned(), self.holder.clone()),
+            ("epoch".to_owned(), self.epoch.to_string()),
+            ("start".to_owned(), json(&self.start)),
+        ]);
+        for (shard, position) in &self.shards {
+            let entry = Entry {
+                stream: label.into(),
+                after: position.as_text().into(),
+            };
+            data.insert(shard.0.clone(), json(&entry));
+        }
+        data
+    }
+
+    /// Reads stored `data`.
+    pub fn from_data(data: &BTreeMap<String, String>) -> Result<Self, FormatError> {
+        let format = field(data, "format")?;
+        if format != FORMAT {
+            return Err(FormatError::Unknown(shortened(format)));
+        }
+        let epoch = field(data, "epoch")?;
+        let epoch = epoch
+            .parse()
+            .map_err(|_| problem("epoch", "is not a whole number"))?;
+        let start: Start = serde_json::from_str(field(data, "start")?)
+            .map_err(|_| problem("start", "is not JSON with stream, position and at"))?;
+        let shards = data
+            .iter()
+            .filter(|(key, _)| !FIELDS.contains(&key.as_str()))
+            .map(|(key, value)| shard(key, value, start.label()))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            holder: field(data, "holder")?.to_owned(),
+            epoch,
+            start,
+            shards,
+        })
+    }
+}
+
+fn field<'a>(data: &'a BTreeMap<String, String>, key: &str) -> Result<&'a str, FormatError> {
+    data.get(key)
+        .map(String::as_str)
+        .ok_or_else(|| problem(key, "is missing"))
+}
+
+fn shard(key: &str, value: &str, label: &str) -> Result<(ShardId, Position), FormatError> {
+    let entry: Entry<'_> = serde_json::from_str(value).map_err(|_| {
+        problem(
+            key,
+            r#"is not JSON like {"stream":"<label>","after":"<number>"}"#,
+        )
+    })?;
+    if entry.stream != label {
+        return Err(problem(key, "names another stream than the key \"start\""));
+    }
+    let position = Position::parse(&entry.after).ok_or_else(|| {
+        problem(
+            key,
+            "has an \"after\" that is neither a sequence number nor latest, start or finished",
+        )
+    })?;
+    Ok((ShardId(key.to_owned()), position))
+}
+
+fn problem(key: &str, problem: &'static str) -> FormatError {
+    FormatError::Key {
+        key: shortened(key),
+        problem,
+    }
+}
+
+/// What is quoted in a condition stays short, whatever somebody wrote by hand.
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
+/// Plain structs of text always serialize, so the fallback is never seen; it would not parse again.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint() -> Checkpoint {
+        let stream =
+            "arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/2024-12-03T08:06:15.779";
+        let number = SequenceNumber::parse("100000000000000000007").unwrap();
+        let shard = |name: &str| ShardId(format!("shardId-0000000{name}"));
+        Checkpoint {
+            holder: "pod-a".to_owned(),
+            epoch: 3,
+            start: Start {
+                stream: stream.to_owned(),
+                position: StartedAt::Latest,
+                at: Timestamp::from_second(1_790_000_000).unwrap(),
+            },
+            shards: BTreeMap::from([
+                (shard("1"), Position::Finished),
+                (shard("2"), Position::After(number)),
+                (shard("3"), Position::Latest),
+                (shard("4"), Position::Start),
+            ]),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        assert_eq!(
+            Checkpoint::from_data(&checkpoint().to_data()),
+            Ok(checkpoint())
+        );
+    }
+
+    #[test]
+    fn a_person_can_read_it() {
+        let data = checkpoint().to_data();
+        assert_eq!(
+            data["shardId-00000002"],
+            r#"{"stream":"2024-12-03T08:06:15.779","after":"100000000000000000007"}"#
+        );
+        assert_eq!(data["format"], "1");
+        assert!(
+            data["start"].contains(r#""position":"Latest","at":"2026-09-21T"#),
+            "{data:?}"
+        );
+    }
+
+    #[test]
+    fn a_bad_key_is_reported_by_name() {
+        for (key, value, says) in [
+            ("format", "2", "\"2\""),
+            ("epoch", "many", "\"epoch\" is not a whole number"),
+            ("start", "{}", "\"start\" is not JSON"),
+            ("shardId-1", "7", "\"shardId-1\" is not JSON"),
+            (
+                "shardId-1",
+                r#"{"stream":"other","after":"7"}"#,
+                "names another stream",
+            ),
+            (
+                "shardId-1",
+                r#"{"stream":"2024-12-03T08:06:15.779","after":"LATEST"}"#,
+                "neither a sequence number",
+            ),
+        ] {
+            let mut data = checkpoint().to_data();
+            data.insert(key.to_owned(), value.to_owned());
+            let error = Checkpoint::from_data(&data).unwrap_err().to_string();
+            assert!(error.contains(says), "{key}: {error}");
+        }
+        let mut data = checkpoint().to_data();
+        data.remove("holder");
+        let error = Checkpoint::from_data(&data).unwrap_err().to_string();
+        assert!(error.contains("\"holder\" is missing"), "{error}");
+    }
 }

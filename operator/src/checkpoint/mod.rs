@@ -1,11 +1,13 @@
 //! Remembers what is settled: never ahead of delivery, written by one holder at a time.
 
 mod format;
+mod keeper;
 mod watermark;
 
 use std::future::Future;
 
-pub use format::{Checkpoint, FormatError, Position, Start, StartedAt};
+pub use format::{Checkpoint, FormatError, Start, StartedAt};
+pub use keeper::{ClaimError, Keeper};
 pub use watermark::Watermark;
 
 /// Opaque to all but the store: what a stored checkpoint's next write must name.

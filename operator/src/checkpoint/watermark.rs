@@ -9,48 +9,62 @@ use crate::record::SequenceNumber;
 #[derive(Debug, Default)]
 pub struct Watermark {
     settled: Option<SequenceNumber>,
-    /// Records after `settled`, in the order read. A run of settled ones is kept as its last.
+    /// What was read after `settled`, in order. A run that needed no work is one entry, its last.
     open: VecDeque<Entry>,
-    next_ticket: u64,
+    /// How many entries were ever taken off the front: a ticket is an entry's place since the start.
+    taken: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
     last: SequenceNumber,
-    /// `None` once settled.
-    ticket: Option<u64>,
+    settled: bool,
+    /// Whether a ticket was given for it, so that no later record may join it.
+    ticketed: bool,
 }
 
 impl Watermark {
-    /// Notes a record that was read and needs no more work.
+    /// Notes a record that was read and needs no work.
     pub fn skip(&mut self, number: SequenceNumber) {
         match self.open.back_mut() {
             None => self.settled = Some(number),
-            Some(Entry { last, ticket: None }) => *last = number,
-            Some(_) => self.open.push_back(Entry { last: number, ticket: None }),
+            Some(Entry {
+                last,
+                ticketed: false,
+                ..
+            }) => *last = number,
+            Some(_) => self.open.push_back(Entry {
+                last: number,
+                settled: true,
+                ticketed: false,
+            }),
         }
     }
 
     /// Notes a record that was read and is at work; its ticket settles it.
     pub fn begin(&mut self, number: SequenceNumber) -> u64 {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.open.push_back(Entry { last: number, ticket: Some(ticket) });
-        ticket
+        self.open.push_back(Entry {
+            last: number,
+            settled: false,
+            ticketed: true,
+        });
+        self.taken + self.open.len() as u64 - 1
     }
 
     /// Settles a record; `true` if the watermark moved.
     pub fn settle(&mut self, ticket: u64) -> bool {
-        // Tickets are in order, so the one looked for is found by halving, settled runs aside.
-        if let Some(entry) = self.open.iter_mut().find(|entry| entry.ticket == Some(ticket)) {
-            entry.ticket = None;
+        let entry = ticket
+            .checked_sub(self.taken)
+            .and_then(|place| self.open.get_mut(usize::try_from(place).ok()?));
+        if let Some(entry) = entry {
+            entry.settled = true;
         }
-        let mut moved = false;
-        while self.open.front().is_some_and(|entry| entry.ticket.is_none()) {
+        let before = self.taken;
+        while self.open.front().is_some_and(|entry| entry.settled) {
             self.settled = self.open.pop_front().map(|entry| entry.last);
-            moved = true;
+            self.taken += 1;
         }
-        moved
+        self.taken > before
     }
 
     /// The last record of the contiguous run of settled ones.
@@ -58,7 +72,7 @@ impl Watermark {
         self.settled.as_ref()
     }
 
-    /// Whether nothing read is still at work.
+    /// Whether nothing that was read is still at work.
     pub fn is_idle(&self) -> bool {
         self.open.is_empty()
     }

@@ -1,9 +1,22 @@
 //! Tells connections of a change: every one stored at lookup time, in order per connection, none
 //! held up by another.
 
+mod deliverer;
+mod gate;
+mod guard;
+mod lookup;
+mod outbox;
+mod outcome;
+mod settle;
+
 use std::future::Future;
 
 use bytes::Bytes;
+
+pub use deliverer::Deliverer;
+pub use lookup::{Lookup, NotAKey, Source};
+pub use outbox::{Connection, Tasks};
+pub use settle::{Settled, Ticket};
 
 use crate::record::{AttributeValue, Item, KeyNames};
 

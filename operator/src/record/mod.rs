@@ -3,7 +3,9 @@
 mod attribute;
 mod change;
 mod sequence;
+mod shard;
 
 pub use attribute::{AttributeValue, Item};
 pub use change::{Change, EventName, KeyNames, UnixSeconds, UserIdentity};
 pub use sequence::SequenceNumber;
+pub use shard::{Position, ShardId};

@@ -1,19 +1,14 @@
 //! Reads a stream: every shard, in order, a child only after its parent, nothing left out.
 
-use std::fmt;
+mod lineage;
+mod reader;
+
 use std::future::Future;
 
-use crate::record::{Change, KeyNames, SequenceNumber, UnixSeconds};
+use crate::record::{Change, KeyNames, SequenceNumber, ShardId, UnixSeconds};
 
-/// A shard's id, 28 to 65 characters.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShardId(pub String);
-
-impl fmt::Display for ShardId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+pub use lineage::{Plan, initial, plan};
+pub use reader::{Read, ShardReader};
 
 /// A shard as DescribeStream lists it. Its `EndingSequenceNumber` is left out on purpose: only a
 /// page without a next iterator tells that a shard is at its end.

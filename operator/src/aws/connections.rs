@@ -1,0 +1,200 @@
+//! A DynamoDB table of connections behind the trait `Connections`.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::types::{self, AttributeValue as Sdk};
+use aws_smithy_runtime_api::client::result::SdkError;
+
+use super::attribute::{item_from_table, item_to_table, value_to_table};
+use super::{Aws, error};
+use crate::delivery::{
+    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Source, TableDescription,
+};
+use crate::record::{AttributeValue, Item, KeyNames};
+
+const DESCRIBE: &str = "dynamodb:DescribeTable";
+const QUERY: &str = "dynamodb:Query";
+const DELETE: &str = "dynamodb:DeleteItem";
+
+/// One table.
+#[derive(Debug)]
+pub struct DynamoDbConnections {
+    client: Client,
+    source: Source,
+}
+
+impl DynamoDbConnections {
+    /// The table of this source, in this region.
+    pub fn new(aws: &Aws, region: &str, source: Source) -> Self {
+        Self {
+            client: Client::new(&aws.region(region)),
+            source,
+        }
+    }
+}
+
+impl Connections for DynamoDbConnections {
+    async fn describe(&self) -> Result<TableDescription, ConnectionsError> {
+        let answer = self
+            .client
+            .describe_table()
+            .table_name(&self.source.table)
+            .send()
+            .await
+            .map_err(|failure| error::connections(DESCRIBE, failure))?;
+        let table = answer.table.ok_or_else(|| unusable(DESCRIBE, "no table"))?;
+        let keys = keys(table.key_schema).ok_or_else(|| unusable(DESCRIBE, "no key schema"))?;
+        let global = table
+            .global_secondary_indexes
+            .unwrap_or_default()
+            .into_iter();
+        let local = table
+            .local_secondary_indexes
+            .unwrap_or_default()
+            .into_iter();
+        let indexes = global
+            .map(|index| (index.index_name, index.key_schema))
+            .chain(local.map(|index| (index.index_name, index.key_schema)))
+            .filter_map(|(name, schema)| Some((name?, self::keys(schema)?)))
+            .collect();
+        Ok(TableDescription { keys, indexes })
+    }
+
+    async fn query(
+        &self,
+        value: &AttributeValue,
+        start: Option<&Item>,
+    ) -> Result<RowPage, ConnectionsError> {
+        let answer = self
+            .client
+            .query()
+            .table_name(&self.source.table)
+            .set_index_name(self.source.index.clone())
+            // An index cannot be read consistently; a table can, so that a row just stored shows.
+            .consistent_read(self.source.index.is_none())
+            .key_condition_expression("#key = :value")
+            .expression_attribute_names("#key", &self.source.partition_key)
+            .expression_attribute_values(":value", value_to_table(value))
+            .set_exclusive_start_key(start.map(item_to_table))
+            .send()
+            .await
+            .map_err(|failure| error::connections(QUERY, failure))?;
+        Ok(RowPage {
+            rows: answer
+                .items
+                .unwrap_or_default()
+                .into_iter()
+                .map(item_from_table)
+                .collect(),
+            next: answer
+                .last_evaluated_key
+                .filter(|key| !key.is_empty())
+                .map(item_from_table),
+        })
+    }
+
+    async fn delete_unchanged(
+        &self,
+        keys: &KeyNames,
+        row: &Item,
+    ) -> Result<bool, ConnectionsError> {
+        let Some(key) = key(keys, row) else {
+            return Err(unusable(DELETE, "a row without the table's key"));
+        };
+        let (condition, names, values) = unchanged(row);
+        let answer = self
+            .client
+            .delete_item()
+            .table_name(&self.source.table)
+            .set_key(Some(item_to_table(&key)))
+            .condition_expression(condition)
+            .set_expression_attribute_names(Some(names))
+            .set_expression_attribute_values(Some(values))
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(true),
+            Err(SdkError::ServiceError(refused))
+                if refused.err().is_conditional_check_failed_exception() =>
+            {
+                Ok(false)
+            }
+            Err(failure) => Err(error::connections(DELETE, failure)),
+        }
+    }
+}
+
+fn unusable(action: &'static str, what: &'static str) -> ConnectionsError {
+    let kind = ConnectionsErrorKind::Unavailable;
+    ConnectionsError {
+        action,
+        kind,
+        source: Some(format!("there is {what}").into()),
+    }
+}
+
+fn keys(schema: Option<Vec<types::KeySchemaElement>>) -> Option<KeyNames> {
+    let mut names = schema?.into_iter().map(|element| element.attribute_name);
+    // The partition key comes first, always.
+    Some(KeyNames {
+        partition: names.next()?,
+        sort: names.next(),
+    })
+}
+
+fn key(keys: &KeyNames, row: &Item) -> Option<Item> {
+    let names = [Some(&keys.partition), keys.sort.as_ref()];
+    names
+        .into_iter()
+        .flatten()
+        .map(|name| Some((name.clone(), row.get(name)?.clone())))
+        .collect()
+}
+
+/// A condition that every attribute is as it was read, with its names and values.
+fn unchanged(row: &Item) -> (String, HashMap<String, String>, HashMap<String, Sdk>) {
+    let mut terms = Vec::new();
+    let (mut names, mut values) = (HashMap::new(), HashMap::new());
+    for (n, (name, value)) in row.iter().enumerate() {
+        terms.push(format!("#n{n} = :v{n}"));
+        names.insert(format!("#n{n}"), name.clone());
+        values.insert(format!(":v{n}"), value_to_table(value));
+    }
+    (terms.join(" AND "), names, values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row() -> Item {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        Item::from([
+            ("id".to_owned(), text("a=")),
+            ("sk".to_owned(), text("hoge")),
+        ])
+    }
+
+    #[test]
+    fn a_row_is_deleted_only_as_it_was_read() {
+        let (condition, names, values) = unchanged(&row());
+        assert_eq!(condition, "#n0 = :v0 AND #n1 = :v1");
+        assert_eq!(names["#n1"], "sk");
+        assert_eq!(values[":v0"], Sdk::S("a=".to_owned()));
+    }
+
+    #[test]
+    fn its_key_is_the_tables_not_the_indexs() {
+        let names = KeyNames {
+            partition: "id".to_owned(),
+            sort: None,
+        };
+        assert_eq!(key(&names, &row()).map(|key| key.len()), Some(1));
+        let names = KeyNames {
+            partition: "id".to_owned(),
+            sort: Some("missing".to_owned()),
+        };
+        assert_eq!(key(&names, &row()), None);
+    }
+}

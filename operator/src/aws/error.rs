@@ -1,0 +1,114 @@
+//! What a failed call means, by the error code that AWS sends.
+
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use crate::delivery::{ConnectionsError, ConnectionsErrorKind};
+use crate::stream::{StreamError, StreamErrorKind};
+
+/// The error codes that all services share, and those of DynamoDB.
+///
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    ExpiredIterator,
+    Trimmed,
+    NotFound,
+    AccessDenied,
+    Throttled,
+    Invalid,
+    Unavailable,
+}
+
+fn meaning<E, R>(error: &SdkError<E, R>) -> Meaning
+where
+    E: ProvideErrorMetadata + Error + 'static,
+    R: std::fmt::Debug + 'static,
+{
+    let code = match error {
+        SdkError::ServiceError(answer) => answer.err().code(),
+        _ if has_cause::<CredentialsError>(error) => return Meaning::AccessDenied,
+        _ => None,
+    };
+    match code.unwrap_or_default() {
+        "ExpiredIteratorException" => Meaning::ExpiredIterator,
+        "TrimmedDataAccessException" => Meaning::Trimmed,
+        "ResourceNotFoundException" => Meaning::NotFound,
+        "AccessDeniedException"
+        | "AccessDenied"
+        | "UnrecognizedClientException"
+        | "MissingAuthenticationToken"
+        | "MissingAuthenticationTokenException"
+        | "InvalidSignatureException"
+        | "InvalidClientTokenId"
+        | "IncompleteSignature"
+        | "ExpiredTokenException"
+        | "NotAuthorized"
+        | "OptInRequired" => Meaning::AccessDenied,
+        "LimitExceededException"
+        | "ThrottlingException"
+        | "RequestLimitExceeded"
+        | "ProvisionedThroughputExceededException" => Meaning::Throttled,
+        "ValidationException" | "SerializationException" => Meaning::Invalid,
+        _ => Meaning::Unavailable,
+    }
+}
+
+/// A failed call to a stream.
+pub fn stream<E, R>(action: &'static str, error: SdkError<E, R>) -> StreamError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let kind = match meaning(&error) {
+        Meaning::ExpiredIterator => StreamErrorKind::ExpiredIterator,
+        Meaning::Trimmed => StreamErrorKind::Trimmed,
+        Meaning::NotFound => StreamErrorKind::NotFound,
+        Meaning::AccessDenied => StreamErrorKind::AccessDenied,
+        Meaning::Throttled => StreamErrorKind::Throttled,
+        Meaning::Invalid => StreamErrorKind::Invalid,
+        Meaning::Unavailable => StreamErrorKind::Unavailable,
+    };
+    StreamError {
+        action,
+        kind,
+        source: Some(error.into()),
+    }
+}
+
+/// A failed call to the connections table. A table without the index asked for answers as an
+/// invalid request; DescribeTable has found that out before.
+pub fn connections<E, R>(action: &'static str, error: SdkError<E, R>) -> ConnectionsError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let kind = match meaning(&error) {
+        Meaning::NotFound => ConnectionsErrorKind::NotFound,
+        Meaning::AccessDenied => ConnectionsErrorKind::AccessDenied,
+        Meaning::Invalid => ConnectionsErrorKind::Invalid,
+        Meaning::ExpiredIterator | Meaning::Trimmed | Meaning::Throttled | Meaning::Unavailable => {
+            ConnectionsErrorKind::Unavailable
+        }
+    };
+    ConnectionsError {
+        action,
+        kind,
+        source: Some(error.into()),
+    }
+}
+
+/// Whether an error, or one of its causes, is a `T`.
+pub fn has_cause<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| cause.is::<T>())
+}
+
+/// An error and its causes.
+pub fn causes<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}

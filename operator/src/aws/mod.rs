@@ -1,0 +1,63 @@
+//! The only folder that knows the AWS SDK: streams, connections and the WebSocket API behind the
+//! stages' traits.
+
+mod attribute;
+mod connections;
+mod error;
+mod gateway;
+mod streams;
+
+use std::time::Duration;
+
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+
+pub use connections::DynamoDbConnections;
+pub use gateway::ApiGateway;
+pub use streams::DynamoDbStreams;
+
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+const CALL_LIMIT: Duration = Duration::from_secs(15);
+
+/// The process's AWS configuration: credentials, and endpoints for emulators, from the environment
+/// as every AWS tool reads it.
+#[derive(Clone, Debug)]
+pub struct Aws {
+    config: SdkConfig,
+}
+
+impl Aws {
+    /// Reads the environment.
+    pub async fn from_environment() -> Self {
+        Self {
+            config: aws_config::load_defaults(BehaviorVersion::latest()).await,
+        }
+    }
+
+    /// A configuration for an emulator on this machine: fixed credentials, one endpoint.
+    #[cfg(feature = "local")]
+    pub async fn local(dynamodb_endpoint: &str) -> Self {
+        let credentials =
+            aws_credential_types::Credentials::new("local", "local", None, None, "local");
+        let config = aws_config::defaults(BehaviorVersion::latest())
+            .endpoint_url(dynamodb_endpoint)
+            .credentials_provider(credentials)
+            .load()
+            .await;
+        Self { config }
+    }
+
+    /// The configuration for a region, without the SDK's own retries: every try passes our limits.
+    fn region(&self, region: &str) -> SdkConfig {
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_LIMIT)
+            .operation_attempt_timeout(CALL_LIMIT)
+            .build();
+        self.config
+            .to_builder()
+            .region(Region::new(region.to_owned()))
+            .retry_config(aws_config::retry::RetryConfig::disabled())
+            .timeout_config(timeouts)
+            .build()
+    }
+}

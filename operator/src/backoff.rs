@@ -1,0 +1,68 @@
+//! Waits between tries: doubling, jittered, bounded.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// The randomness that spreads waits; seeded, so that a run can be repeated.
+#[derive(Debug)]
+pub struct Random(Mutex<fastrand::Rng>);
+
+impl Random {
+    /// Randomness that follows from `seed`.
+    pub fn seeded(seed: u64) -> Self {
+        Self(Mutex::new(fastrand::Rng::with_seed(seed)))
+    }
+
+    /// Something in 0..1.
+    pub fn fraction(&self) -> f64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).f64()
+    }
+}
+
+/// A growing wait.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Duration,
+    most: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    /// Waits from about `first` to about `most`.
+    pub const fn new(first: Duration, most: Duration) -> Self {
+        Self {
+            first,
+            most,
+            next: first,
+        }
+    }
+
+    /// The next wait: between half and all of the current one.
+    pub fn next(&mut self, random: &Random) -> Duration {
+        let wait = self.next.mul_f64(0.5 + random.fraction() / 2.0);
+        self.next = (self.next * 2).min(self.most);
+        wait
+    }
+
+    /// Begins anew.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_doubles_up_to_its_bound_and_begins_anew() {
+        let random = Random::seeded(1);
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(350));
+        for most in [100, 200, 350, 350] {
+            let wait = backoff.next(&random).as_millis();
+            assert!((most / 2..=most).contains(&wait), "{wait} of {most}");
+        }
+        backoff.reset();
+        assert!(backoff.next(&random).as_millis() <= 100);
+    }
+}

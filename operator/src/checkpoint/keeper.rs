@@ -1,0 +1,158 @@
+//! Holds the claim on a checkpoint: its first write makes it ours, every later one fails if
+//! somebody else has claimed it since. A conflict or an unknown outcome is read back: our own
+//! holder and epoch mean that we go on, anything else that we have lost it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{Checkpoint, CheckpointStore, FormatError, StoreError, Stored, Version};
+use crate::record::{Position, ShardId};
+
+/// No call to the store may take longer; its outcome is then unknown.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often a claim is tried again when others write at the same moment.
+const CLAIM_TRIES: u32 = 5;
+
+/// A claimed checkpoint.
+#[derive(Debug)]
+pub struct Keeper<K> {
+    store: Arc<K>,
+    checkpoint: Checkpoint,
+    /// What the next write must name; `None` creates it.
+    version: Option<Version>,
+    /// Whether the last write's outcome is unknown.
+    unsure: bool,
+}
+
+/// Why a checkpoint cannot be claimed, or is ours no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimError {
+    /// Somebody else has it.
+    #[error(
+        "{holder:?} holds the checkpoint now: only one operator may run a notifier, so stop one of the two"
+    )]
+    Lost {
+        /// Who.
+        holder: String,
+    },
+    /// What is stored does not parse.
+    #[error("the stored checkpoint cannot be read")]
+    Format(#[source] FormatError),
+    /// The store failed; trying again may help.
+    #[error("the checkpoint could not be stored")]
+    Store(#[source] StoreError),
+}
+
+impl<K: CheckpointStore> Keeper<K> {
+    /// Claims the checkpoint for `holder`, by a write. `open` says what to go on from, given what
+    /// is stored; the keeper sets holder and epoch.
+    pub async fn claim(
+        store: Arc<K>,
+        holder: &str,
+        open: impl Fn(Option<Checkpoint>) -> Checkpoint,
+    ) -> Result<Self, ClaimError> {
+        let mut tries = 0;
+        loop {
+            let stored = load(&*store).await.map_err(ClaimError::Store)?;
+            let (found, version) = match stored {
+                None => (None, None),
+                Some(Stored { data, version }) => {
+                    let found = Checkpoint::from_data(&data).map_err(ClaimError::Format)?;
+                    (Some(found), Some(version))
+                }
+            };
+            let epoch = found
+                .as_ref()
+                .map_or(0, |found| found.epoch)
+                .saturating_add(1);
+            let checkpoint = Checkpoint {
+                holder: holder.to_owned(),
+                epoch,
+                ..open(found)
+            };
+            tries += 1;
+            match save(&*store, &checkpoint, version.as_ref()).await {
+                Ok(version) => {
+                    return Ok(Self {
+                        store,
+                        checkpoint,
+                        version: Some(version),
+                        unsure: false,
+                    });
+                }
+                // Read again; if the unknown write arrived after all, the epoch just grows by one.
+                Err(StoreError::Conflict | StoreError::Unknown(_)) if tries < CLAIM_TRIES => {}
+                Err(error) => return Err(ClaimError::Store(error)),
+            }
+        }
+    }
+
+    /// What is stored, as far as we know.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Stores these positions, unless they are stored already; `true` if it wrote. It may be dropped
+    /// half way: the next call finds out what was written.
+    pub async fn save(&mut self, shards: BTreeMap<ShardId, Position>) -> Result<bool, ClaimError> {
+        if self.unsure {
+            self.read_back().await?;
+        } else if shards == self.checkpoint.shards {
+            return Ok(false);
+        }
+        let next = Checkpoint {
+            shards,
+            ..self.checkpoint.clone()
+        };
+        self.unsure = true;
+        let saved = match save(&*self.store, &next, self.version.as_ref()).await {
+            Err(StoreError::Conflict | StoreError::Unknown(_)) => {
+                self.read_back().await?;
+                save(&*self.store, &next, self.version.as_ref()).await
+            }
+            saved => saved,
+        };
+        self.version = Some(saved.map_err(ClaimError::Store)?);
+        self.checkpoint = next;
+        self.unsure = false;
+        Ok(true)
+    }
+
+    /// Finds out whether the checkpoint is still ours. One that was deleted by hand is: it is made
+    /// again from what we know, so that nothing is lost; two who do so meet at the creation.
+    async fn read_back(&mut self) -> Result<(), ClaimError> {
+        let Some(stored) = load(&*self.store).await.map_err(ClaimError::Store)? else {
+            self.version = None;
+            return Ok(());
+        };
+        let found = Checkpoint::from_data(&stored.data).map_err(ClaimError::Format)?;
+        if found.holder != self.checkpoint.holder || found.epoch != self.checkpoint.epoch {
+            return Err(ClaimError::Lost {
+                holder: found.holder,
+            });
+        }
+        self.version = Some(stored.version);
+        Ok(())
+    }
+}
+
+async fn load(store: &impl CheckpointStore) -> Result<Option<Stored>, StoreError> {
+    timeout(CALL_LIMIT, store.load())
+        .await
+        .unwrap_or_else(|late| Err(StoreError::Unknown(late.into())))
+}
+
+async fn save(
+    store: &impl CheckpointStore,
+    checkpoint: &Checkpoint,
+    expected: Option<&Version>,
+) -> Result<Version, StoreError> {
+    let data = checkpoint.to_data();
+    timeout(CALL_LIMIT, store.save(&data, expected))
+        .await
+        .unwrap_or_else(|late| Err(StoreError::Unknown(late.into())))
+}

@@ -1,0 +1,101 @@
+//! Keeps rows from being deleted in masses: a valid but wrong API or stage answers 410 for every
+//! connection there is.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How far back answers count.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// From this many connections on, all of them gone, none is believed.
+const SUSPICIOUS: usize = 20;
+
+/// What the answers of the last minute say about deleting rows.
+#[derive(Debug, Default)]
+pub struct Guard {
+    last_delivery: Option<Instant>,
+    /// Connections that answered 410, oldest first, each once.
+    gone: VecDeque<(Instant, String)>,
+    known: HashSet<String>,
+}
+
+impl Guard {
+    /// A post was delivered: the endpoint is right.
+    pub fn delivered(&mut self, now: Instant) {
+        self.last_delivery = Some(now);
+        self.gone.clear();
+        self.known.clear();
+    }
+
+    /// A connection answered that it is gone.
+    pub fn gone(&mut self, connection: &str, now: Instant) {
+        self.forget_old(now);
+        // More than enough to be suspicious need not be remembered.
+        if self.gone.len() < SUSPICIOUS && self.known.insert(connection.to_owned()) {
+            self.gone.push_back((now, connection.to_owned()));
+        }
+    }
+
+    /// Whether a row may be deleted now.
+    pub fn may_delete(&mut self, now: Instant) -> bool {
+        self.forget_old(now);
+        let delivered = self
+            .last_delivery
+            .is_some_and(|at| now.duration_since(at) < WINDOW);
+        delivered || self.gone.len() < SUSPICIOUS
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        while let Some((at, _)) = self.gone.front()
+            && now.duration_since(*at) >= WINDOW
+        {
+            if let Some((_, connection)) = self.gone.pop_front() {
+                self.known.remove(&connection);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_gone(guard: &mut Guard, connections: usize, now: Instant) {
+        for n in 0..connections {
+            guard.gone(&format!("connection-{n}"), now);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_are_believed_and_many_are_not() {
+        let (mut guard, now) = (Guard::default(), Instant::now());
+        all_gone(&mut guard, 19, now);
+        assert!(guard.may_delete(now));
+        guard.gone("connection-3", now);
+        assert!(guard.may_delete(now), "one that answers again counts once");
+        guard.gone("one more", now);
+        assert!(!guard.may_delete(now));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_delivery_within_the_minute_proves_the_endpoint() {
+        let (mut guard, now) = (Guard::default(), Instant::now());
+        all_gone(&mut guard, 200, now);
+        guard.delivered(now);
+        all_gone(&mut guard, 200, now);
+        assert!(guard.may_delete(now));
+        let later = now + WINDOW;
+        all_gone(&mut guard, 200, later);
+        assert!(!guard.may_delete(later), "but not for ever");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_minute_later_it_is_forgotten() {
+        let (mut guard, now) = (Guard::default(), Instant::now());
+        all_gone(&mut guard, 20, now);
+        assert!(!guard.may_delete(now));
+        assert!(guard.may_delete(now + WINDOW));
+    }
+}

@@ -1,0 +1,151 @@
+//! One queue per connection: messages of one connection leave one after the other, those of
+//! different connections side by side. A queue is there only while it holds something.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::settle::Ticket;
+use crate::record::Item;
+
+/// Messages that may wait, over all connections of a notifier: about 10 MB of entries. The bodies
+/// are bounded with their records.
+const MOST_WAITING: usize = 65_536;
+
+/// One message on its way to one connection.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The connection.
+    pub connection: Arc<Connection>,
+    /// The message, shared by all connections that get it.
+    pub message: Bytes,
+    /// Settles it; what is dropped without being settled is delivered again after a restart.
+    pub ticket: Ticket,
+    /// Its place among those that wait.
+    _place: OwnedSemaphorePermit,
+}
+
+/// A stored connection.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Its id.
+    pub id: String,
+    /// The row it was read from.
+    pub row: Item,
+}
+
+/// The tasks that post.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    /// All of them.
+    pub tracker: TaskTracker,
+    /// Ends them at once, wherever they are.
+    pub abandon: CancellationToken,
+    /// Cancelled when one of them panicked: its messages will never have an outcome.
+    pub broken: CancellationToken,
+}
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let (abandon, broken) = (self.abandon.clone(), self.broken.clone());
+        self.tracker.spawn(async move {
+            let task = AssertUnwindSafe(abandon.run_until_cancelled(task));
+            if task.catch_unwind().await.is_err() {
+                broken.cancel();
+            }
+        });
+    }
+}
+
+type Queues = Mutex<HashMap<String, VecDeque<Delivery>>>;
+
+/// The queues of a notifier.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    queues: Arc<Queues>,
+    places: Arc<Semaphore>,
+    tasks: Tasks,
+}
+
+impl Outbox {
+    /// An empty outbox, whose queues run as tasks of `tasks`.
+    pub fn new(tasks: Tasks) -> Self {
+        let places = Arc::new(Semaphore::new(MOST_WAITING));
+        Self {
+            queues: Arc::default(),
+            places,
+            tasks,
+        }
+    }
+
+    /// Queues a message behind all earlier ones of its connection; waits while too many wait.
+    /// `drain` is what empties a queue that is new.
+    pub async fn send<D, F>(
+        &self,
+        connection: Arc<Connection>,
+        message: Bytes,
+        ticket: Ticket,
+        drain: D,
+    ) where
+        D: FnOnce(Queue) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        // Never closed, so that this cannot fail.
+        let Ok(place) = self.places.clone().acquire_owned().await else {
+            return;
+        };
+        let id = connection.id.clone();
+        let delivery = Delivery {
+            connection,
+            message,
+            ticket,
+            _place: place,
+        };
+        let is_new = match lock(&self.queues).entry(id.clone()) {
+            Entry::Occupied(mut queue) => {
+                queue.get_mut().push_back(delivery);
+                false
+            }
+            Entry::Vacant(queue) => {
+                queue.insert(VecDeque::from([delivery]));
+                true
+            }
+        };
+        if is_new {
+            self.tasks.spawn(drain(Queue {
+                id,
+                queues: self.queues.clone(),
+            }));
+        }
+    }
+}
+
+/// One connection's queue, in the hands of the task that empties it.
+#[derive(Debug)]
+pub struct Queue {
+    id: String,
+    queues: Arc<Queues>,
+}
+
+impl Queue {
+    /// The next message; with none left the queue is gone, and a later message makes a new one.
+    pub fn next(&self) -> Option<Delivery> {
+        let mut queues = lock(&self.queues);
+        let next = queues.get_mut(&self.id)?.pop_front();
+        if next.is_none() {
+            queues.remove(&self.id);
+        }
+        next
+    }
+}
+
+fn lock(queues: &Queues) -> std::sync::MutexGuard<'_, HashMap<String, VecDeque<Delivery>>> {
+    queues.lock().unwrap_or_else(PoisonError::into_inner)
+}

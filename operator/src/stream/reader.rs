@@ -1,0 +1,87 @@
+//! Reads one shard from a position to its end: an expired iterator is asked for again where reading
+//! stood, and the last page's records are handed out with the news that it was the last.
+
+use std::sync::Arc;
+
+use super::{From, RecordPage, ShardIterator, StreamError, StreamErrorKind, Streams};
+use crate::record::{Change, ShardId};
+
+/// One shard's reader.
+#[derive(Debug)]
+pub struct ShardReader<S> {
+    streams: Arc<S>,
+    shard: ShardId,
+    /// Where a new iterator begins: after the last record read, if there was one.
+    from: From,
+    iterator: Option<ShardIterator>,
+}
+
+/// What one read gave.
+#[derive(Debug, PartialEq)]
+pub struct Read {
+    /// Records, in order.
+    pub changes: Vec<Change>,
+    /// Whether the shard has no more, now and ever.
+    pub end: bool,
+}
+
+impl<S: Streams> ShardReader<S> {
+    /// A reader of `shard` that begins at `from`.
+    pub fn new(streams: Arc<S>, shard: ShardId, from: From) -> Self {
+        Self {
+            streams,
+            shard,
+            from,
+            iterator: None,
+        }
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> &ShardId {
+        &self.shard
+    }
+
+    /// Reads the next page. After an error it may be called again and loses nothing.
+    pub async fn read(&mut self) -> Result<Read, StreamError> {
+        let iterator = match self.iterator.clone() {
+            Some(iterator) => iterator,
+            None => self.streams.iterator(&self.shard, &self.from).await?,
+        };
+        let page = match self.streams.records(&iterator).await {
+            Err(error) if error.kind == StreamErrorKind::ExpiredIterator => {
+                self.renewed_page().await?
+            }
+            // Kept although the call failed: a new one would cost a call and read the same place.
+            Err(error) => {
+                self.iterator = Some(iterator);
+                return Err(error);
+            }
+            Ok(page) => page,
+        };
+        Ok(self.advance(page))
+    }
+
+    /// Goes on from the oldest record there is, after the ones asked for were trimmed.
+    pub fn restart(&mut self) {
+        self.from = From::Start;
+        self.iterator = None;
+    }
+
+    async fn renewed_page(&mut self) -> Result<RecordPage, StreamError> {
+        self.iterator = None;
+        let iterator = self.streams.iterator(&self.shard, &self.from).await?;
+        self.streams.records(&iterator).await
+    }
+
+    fn advance(&mut self, page: RecordPage) -> Read {
+        if let Some(last) = page.changes.last() {
+            self.from = From::After(last.sequence_number.clone());
+        }
+        let end = page.next.is_none();
+        self.iterator = page.next;
+        Read {
+            changes: page.changes,
+            end,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What is wrong with one notifier right now, part by part. A part that is in trouble says why; it
+//! clears its own trouble and nobody else's.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::watch;
+
+use crate::record::ShardId;
+
+/// The parts of a notifier that can be in trouble, most telling first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The worker as a whole: it has stopped.
+    Worker,
+    /// The checkpoint.
+    Checkpoint,
+    /// The stream's description.
+    Stream,
+    /// One shard.
+    Shard(ShardId),
+    /// The connections table.
+    Connections,
+    /// The WebSocket API.
+    Gateway,
+    /// Rows that are kept although their connections seem gone.
+    Rows,
+}
+
+/// Why a part does not do its work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// A constant CamelCase word for the condition.
+    pub reason: &'static str,
+    /// What is the case and what to do; no counters, times or item values.
+    pub message: String,
+    /// Whether nothing happens until the resource, or what it names, is changed.
+    pub stalled: bool,
+}
+
+/// All that is known of a notifier's health.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Picture {
+    /// Whether every shard that was open at the start has answered.
+    pub started: bool,
+    /// What is wrong.
+    pub troubles: BTreeMap<Part, Trouble>,
+}
+
+/// Where parts tell their troubles; watchers see each change.
+#[derive(Debug)]
+pub struct Health(watch::Sender<Picture>);
+
+impl Health {
+    /// The health of a notifier that is starting.
+    pub fn new() -> (Self, watch::Receiver<Picture>) {
+        let (sender, receiver) = watch::channel(Picture::default());
+        (Self(sender), receiver)
+    }
+
+    /// Every shard has answered.
+    pub fn started(&self) {
+        self.0
+            .send_if_modified(|picture| !std::mem::replace(&mut picture.started, true));
+    }
+
+    /// A part is in trouble.
+    pub fn troubled(&self, part: Part, trouble: Trouble) {
+        self.0.send_if_modified(|picture| {
+            let known = picture.troubles.get(&part) == Some(&trouble);
+            if !known {
+                picture.troubles.insert(part, trouble);
+            }
+            !known
+        });
+    }
+
+    /// A part is well (again).
+    pub fn well(&self, part: &Part) {
+        self.0
+            .send_if_modified(|picture| picture.troubles.remove(part).is_some());
+    }
+}

@@ -1,0 +1,121 @@
+//! The metrics of the process. Labels are bounded: namespace, name, and words from a fixed list.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+/// Which notifier.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct NotifierLabels {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Which notifier, and which of a few words.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WordLabels {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The word, from a fixed list.
+    pub kind: &'static str,
+}
+
+/// Every word that `kind` can be, in any metric.
+pub(super) const KINDS: [&str; 14] = [
+    "skipped",
+    "old",
+    "invalid",
+    "matched",
+    "delivered",
+    "gone",
+    "held",
+    "throttled",
+    "retried",
+    "too_large",
+    "expired",
+    "unaddressed",
+    "kept",
+    "deleted",
+];
+
+/// Every metric; cheap to clone, all clones count into one.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    pub(super) records: Family<WordLabels, Counter>,
+    pub(super) posts: Family<WordLabels, Counter>,
+    pub(super) messages: Family<WordLabels, Counter>,
+    pub(super) gaps: Family<NotifierLabels, Counter>,
+    pub(super) lost_claims: Family<NotifierLabels, Counter>,
+    pub(super) checkpoints: Family<NotifierLabels, Counter>,
+}
+
+impl Metrics {
+    /// The metrics as Prometheus reads them (OpenMetrics text).
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry());
+        text
+    }
+
+    /// Forgets a notifier that is gone, so that its labels do not stay for ever.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        for family in [&self.records, &self.posts, &self.messages] {
+            for kind in KINDS {
+                family.remove(&WordLabels {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                    kind,
+                });
+            }
+        }
+        let labels = NotifierLabels {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        for family in [&self.gaps, &self.lost_claims, &self.checkpoints] {
+            family.remove(&labels);
+        }
+    }
+
+    fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("stream_notifier");
+        registry.register(
+            "records",
+            "Records read, by what became of them",
+            self.records.clone(),
+        );
+        registry.register(
+            "posts",
+            "Posts to connections, by outcome",
+            self.posts.clone(),
+        );
+        registry.register(
+            "messages",
+            "Messages to connections, by how they were settled",
+            self.messages.clone(),
+        );
+        registry.register(
+            "gaps",
+            "Times records were lost to the retention",
+            self.gaps.clone(),
+        );
+        registry.register(
+            "lost_claims",
+            "Times another holder took over",
+            self.lost_claims.clone(),
+        );
+        registry.register(
+            "checkpoints",
+            "Checkpoints written",
+            self.checkpoints.clone(),
+        );
+        registry
+    }
+}

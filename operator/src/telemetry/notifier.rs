@@ -1,0 +1,200 @@
+//! What one notifier tells: each event is a method that logs and counts, so that the words of the
+//! logs and the metrics are the same.
+
+use tracing::{debug, error, info, warn};
+
+use super::metrics::{Metrics, NotifierLabels, WordLabels};
+use crate::record::{SequenceNumber, ShardId};
+
+/// Why a message was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// It is over 128 KB.
+    TooLarge,
+    /// It was tried for as long as it may be.
+    Expired,
+}
+
+/// The telemetry of one notifier.
+#[derive(Clone, Debug)]
+pub struct NotifierTelemetry {
+    metrics: Metrics,
+    labels: NotifierLabels,
+}
+
+impl NotifierTelemetry {
+    /// The telemetry of `namespace/name`.
+    pub fn new(metrics: Metrics, namespace: &str, name: &str) -> Self {
+        let labels = NotifierLabels {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        Self { metrics, labels }
+    }
+
+    /// Reading begins, or goes on.
+    pub fn claimed(&self, epoch: u64, shards: usize) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        info!(%namespace, %name, epoch, shards, "checkpoint claimed");
+    }
+
+    /// The spec names another stream than the checkpoint.
+    pub fn other_stream(&self, before: &str, now: &str) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        warn!(%namespace, %name, before, now, "the spec names another stream: starting afresh");
+    }
+
+    /// Another holder has the checkpoint.
+    pub fn claim_lost(&self, holder: &str) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        error!(%namespace, %name, holder, "another operator holds the checkpoint: stopping here");
+        self.metrics.lost_claims.get_or_create(&self.labels).inc();
+    }
+
+    /// A checkpoint was written.
+    pub fn checkpointed(&self) {
+        self.metrics.checkpoints.get_or_create(&self.labels).inc();
+    }
+
+    /// The worker has stopped; `drained` unless messages under way were left for the next one.
+    pub fn stopped(&self, drained: bool) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        info!(%namespace, %name, drained, "worker stopped");
+    }
+
+    /// A task of the worker panicked; the worker begins anew from its checkpoint.
+    pub fn broken(&self) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        error!(%namespace, %name, "a task failed by a fault of the operator: starting again from the checkpoint");
+    }
+
+    /// A shard is read from here on.
+    pub fn shard_opened(&self, shard: &ShardId, from: &dyn std::fmt::Debug) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        info!(%namespace, %name, %shard, ?from, "reading shard");
+    }
+
+    /// A shard is read to its end and settled.
+    pub fn shard_finished(&self, shard: &ShardId) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        info!(%namespace, %name, %shard, "shard finished");
+    }
+
+    /// Records of a shard are lost: it was trimmed, or vanished, before they were read.
+    pub fn gap(&self, shard: &ShardId, why: &dyn std::fmt::Display) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        error!(%namespace, %name, %shard, %why, "records were lost before they were read");
+        self.metrics.gaps.get_or_create(&self.labels).inc();
+    }
+
+    /// Records of no interest to this notifier.
+    pub fn skipped(&self, records: u64) {
+        self.count(&self.metrics.records, "skipped", records);
+    }
+
+    /// Records older than the moment reading began.
+    pub fn old(&self, records: u64) {
+        self.count(&self.metrics.records, "old", records);
+    }
+
+    /// A record that matched.
+    pub fn matched(&self) {
+        self.count(&self.metrics.records, "matched", 1);
+    }
+
+    /// A record on which an expression failed. `problem` has no item values in it.
+    pub fn invalid(&self, sequence_number: &SequenceNumber, field: &str, problem: &str) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        debug!(%namespace, %name, %sequence_number, field, problem, "record is invalid");
+        self.count(&self.metrics.records, "invalid", 1);
+    }
+
+    /// A post came back; `outcome` is one of the metric's words.
+    pub fn posted(&self, outcome: &'static str) {
+        self.count(&self.metrics.posts, outcome, 1);
+    }
+
+    /// A message reached its connection.
+    pub fn delivered(&self) {
+        self.count(&self.metrics.messages, "delivered", 1);
+    }
+
+    /// A message's connection is gone.
+    pub fn gone(&self) {
+        self.count(&self.metrics.messages, "gone", 1);
+    }
+
+    /// A message was given up.
+    pub fn dropped(&self, why: Drop, connection: &str, sequence_number: &SequenceNumber) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        let why = match why {
+            Drop::TooLarge => "too_large",
+            Drop::Expired => "expired",
+        };
+        let connection = shortened(connection);
+        warn!(%namespace, %name, connection, %sequence_number, why, "message dropped");
+        self.count(&self.metrics.messages, why, 1);
+    }
+
+    /// A stored row has no usable connection id, or lacks the table's key.
+    pub fn unaddressed(&self, rows: u64) {
+        self.count(&self.metrics.messages, "unaddressed", rows);
+    }
+
+    /// The row of a connection that is gone was deleted, or kept because it was written again.
+    pub fn row_deleted(&self, connection: &str, deleted: bool) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        let connection = shortened(connection);
+        debug!(%namespace, %name, connection, deleted, "row of a connection that is gone");
+    }
+
+    /// The row of a connection that is gone could not be deleted.
+    pub fn row_not_deleted(&self, connection: &str, error: &dyn std::error::Error) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        let connection = shortened(connection);
+        warn!(%namespace, %name, connection, error = chain(error), "row not deleted");
+    }
+
+    /// A call failed and is tried again.
+    pub fn retrying(&self, error: &dyn std::error::Error) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        warn!(%namespace, %name, error = chain(error), "trying again");
+    }
+
+    fn count(
+        &self,
+        family: &prometheus_client::metrics::family::Family<
+            WordLabels,
+            prometheus_client::metrics::counter::Counter,
+        >,
+        kind: &'static str,
+        by: u64,
+    ) {
+        let NotifierLabels { namespace, name } = self.labels.clone();
+        family
+            .get_or_create(&WordLabels {
+                namespace,
+                name,
+                kind,
+            })
+            .inc_by(by);
+    }
+}
+
+/// Connection ids are shortened in logs: with the endpoint they are enough to write to a client.
+fn shortened(connection: &str) -> String {
+    let mut short: String = connection.chars().take(6).collect();
+    short.push('…');
+    short
+}
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,94 @@
+//! How far one shard is settled, shared by its reader and the tickets of its records.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::checkpoint::Watermark;
+use crate::delivery::{Settled, Ticket};
+use crate::record::{Position, SequenceNumber};
+
+/// One shard's progress.
+#[derive(Debug)]
+pub struct Progress {
+    opened_at: Position,
+    watermark: Mutex<Watermark>,
+    /// Told whenever the watermark moves: there is something to remember.
+    moved: Arc<Notify>,
+    idle: Notify,
+}
+
+impl Progress {
+    /// The progress of a shard that is read from `opened_at`.
+    pub fn new(opened_at: Position, moved: Arc<Notify>) -> Self {
+        Self {
+            opened_at,
+            watermark: Mutex::default(),
+            moved,
+            idle: Notify::new(),
+        }
+    }
+
+    /// A record was read and needs no work.
+    pub fn skip(&self, number: SequenceNumber) {
+        let idle = {
+            let mut watermark = self.lock();
+            watermark.skip(number);
+            watermark.is_idle()
+        };
+        if idle {
+            self.moved.notify_one();
+        }
+    }
+
+    /// A record was read and is at work; it is settled with the ticket. `held` is let go then.
+    pub fn begin(
+        self: &Arc<Self>,
+        number: SequenceNumber,
+        held: impl Send + Sync + 'static,
+    ) -> Ticket {
+        let mark = self.lock().begin(number.clone());
+        Ticket::new(self.clone(), mark, number, held)
+    }
+
+    /// How far the shard is settled.
+    pub fn position(&self) -> Position {
+        match self.lock().settled() {
+            Some(number) => Position::After(number.clone()),
+            None => self.opened_at.clone(),
+        }
+    }
+
+    /// Waits until everything read is settled.
+    pub async fn drained(&self) {
+        loop {
+            // Asked for before looking, so that what happens in between is not missed.
+            let idle = self.idle.notified();
+            if self.lock().is_idle() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Watermark> {
+        self.watermark
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Settled for Progress {
+    fn settled(&self, mark: u64) {
+        let (moved, idle) = {
+            let mut watermark = self.lock();
+            (watermark.settle(mark), watermark.is_idle())
+        };
+        if moved {
+            self.moved.notify_one();
+        }
+        if idle {
+            self.idle.notify_waiters();
+        }
+    }
+}

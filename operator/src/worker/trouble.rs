@@ -1,0 +1,126 @@
+//! What a failure of the stream or the checkpoint is called in a condition. What may pass by itself
+//! is told only once it has lasted.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::backoff::{Backoff, Random};
+use crate::checkpoint::{ClaimError, StoreError};
+use crate::notifier::InvalidSpec;
+use crate::stream::{StreamError, StreamErrorKind};
+use crate::telemetry::Trouble;
+
+/// No call may take longer; the AWS clients give up sooner.
+pub const CALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Trouble that may pass by itself is told once it lasted this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The tries of one thing that keeps failing.
+#[derive(Debug)]
+pub struct Tries {
+    since: Instant,
+    backoff: Backoff,
+}
+
+impl Tries {
+    /// Begins to count now.
+    pub fn new() -> Self {
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+        Self {
+            since: Instant::now(),
+            backoff,
+        }
+    }
+
+    /// How long to wait before the next try.
+    pub fn wait(&mut self, random: &Random) -> Duration {
+        self.backoff.next(random)
+    }
+
+    /// What to tell of a stream's failure; nothing while it may still pass by itself.
+    pub fn stream_trouble(&self, stream: &str, error: &StreamError) -> Option<Trouble> {
+        let action = error.action;
+        let (reason, message, stalled) = match error.kind {
+            StreamErrorKind::NotFound => (
+                "StreamNotFound",
+                format!(
+                    "there is no stream {stream}: enable it, or take LatestStreamArn of the table for streamArn"
+                ),
+                true,
+            ),
+            StreamErrorKind::AccessDenied => (
+                "StreamAccessDenied",
+                format!("access denied: allow {action} on {stream}"),
+                true,
+            ),
+            StreamErrorKind::Invalid => (
+                "StreamInvalid",
+                format!("{action} on {stream} was refused as invalid"),
+                true,
+            ),
+            _ if self.since.elapsed() < PATIENCE => return None,
+            StreamErrorKind::Throttled => (
+                "StreamThrottled",
+                format!(
+                    "{action} on {stream} has been throttled for a minute: is another reader on this stream?"
+                ),
+                false,
+            ),
+            StreamErrorKind::ExpiredIterator
+            | StreamErrorKind::Trimmed
+            | StreamErrorKind::Unavailable => (
+                "StreamUnavailable",
+                format!("{action} on {stream} has had no usable answer for a minute"),
+                false,
+            ),
+        };
+        Some(Trouble {
+            reason,
+            message,
+            stalled,
+        })
+    }
+}
+
+/// A call that took too long.
+pub fn late(action: &'static str, elapsed: tokio::time::error::Elapsed) -> StreamError {
+    StreamError {
+        action,
+        kind: StreamErrorKind::Unavailable,
+        source: Some(elapsed.into()),
+    }
+}
+
+/// A view type that lacks an image the spec needs.
+pub fn view(invalid: &InvalidSpec) -> Trouble {
+    Trouble {
+        reason: "ViewTypeMismatch",
+        message: invalid.to_string(),
+        stalled: true,
+    }
+}
+
+/// A checkpoint that cannot be claimed or stored.
+pub fn checkpoint(error: &ClaimError) -> Trouble {
+    let (reason, stalled) = match error {
+        ClaimError::Lost { .. } => ("ClaimLost", true),
+        ClaimError::Format(_) => ("CheckpointInvalid", true),
+        ClaimError::Store(StoreError::NotOwned) => ("CheckpointNotOwned", true),
+        ClaimError::Store(StoreError::AccessDenied(_)) => ("CheckpointAccessDenied", true),
+        ClaimError::Store(StoreError::Conflict | StoreError::Unknown(_)) => {
+            ("CheckpointUnavailable", false)
+        }
+    };
+    let message = match error {
+        ClaimError::Lost { .. } => error.to_string(),
+        ClaimError::Format(why) => format!("{error}: {why}"),
+        ClaimError::Store(why) => format!("{error}: {why}"),
+    };
+    Trouble {
+        reason,
+        message,
+        stalled,
+    }
+}

@@ -1,0 +1,193 @@
+//! MiniStack, an emulator of AWS: DynamoDB with streams, and API Gateway with real WebSockets. It
+//! starts in a second, so every test may have its own.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
+    ProjectionType, ScalarAttributeType, StreamSpecification, StreamViewType,
+};
+
+use crate::http;
+use crate::port::free_port;
+use crate::process::{Process, Spec};
+use crate::scratch::Scratch;
+use crate::tools::tool;
+use crate::wait::eventually;
+
+pub const REGION: &str = "ap-northeast-1";
+/// MiniStack's account where a key id is not itself an account number.
+pub const ACCOUNT: &str = "000000000000";
+const KEY: &str = "test";
+
+const START: Duration = Duration::from_secs(60);
+
+pub struct MiniStack {
+    endpoint: String,
+    process: Process,
+    _scratch: Scratch,
+}
+
+impl MiniStack {
+    pub async fn start() -> Result<Self> {
+        let scratch = Scratch::new("ministack")?;
+        let port = free_port()?;
+        let folder = scratch.path().display().to_string();
+        let spec = Spec::new(
+            tool("ministack").await?,
+            scratch.path().join("ministack.log"),
+        )
+        .arguments(["-m", "ministack"])
+        .environment([
+            ("BIND_HOST", "127.0.0.1"),
+            ("GATEWAY_PORT", &port.to_string()),
+            // Services that open ports of their own.
+            ("IOT_MTLS_ENABLED", "0"),
+            ("SFTP_ENABLED", "0"),
+            // Where it would otherwise write to the developer's folders.
+            ("HOME", &folder),
+            ("TMPDIR", &folder),
+            ("STATE_DIR", &folder),
+            ("S3_DATA_DIR", &folder),
+            ("PYTHONDONTWRITEBYTECODE", "1"),
+            ("PYTHONUNBUFFERED", "1"),
+        ]);
+        let process = Process::start("MiniStack", spec)?;
+        let endpoint = format!("http://127.0.0.1:{port}");
+        let health = format!("{endpoint}/_ministack/health");
+        eventually(START, "MiniStack to be healthy", async || {
+            process.ensure_running()?;
+            http::get(&health).await?.success()
+        })
+        .await?;
+        Ok(Self {
+            endpoint,
+            process,
+            _scratch: scratch,
+        })
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// What a process needs to take this for AWS.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        environment(&self.endpoint)
+    }
+
+    /// Forgets everything, as if it were started afresh.
+    pub async fn reset(&self) -> Result<()> {
+        let url = format!("{}/_ministack/reset", self.endpoint);
+        http::post(&url, "").await?.success().map(drop)
+    }
+
+    pub fn dynamodb(&self) -> Client {
+        let config = aws_sdk_dynamodb::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .endpoint_url(&self.endpoint)
+            .region(Region::new(REGION))
+            .credentials_provider(Credentials::new(KEY, KEY, None, None, "tests"))
+            .build();
+        Client::from_conf(config)
+    }
+
+    /// A table with the keys `PK` and `SK`, and the ARN of its stream.
+    pub async fn create_table_with_stream(
+        &self,
+        name: &str,
+        view: StreamViewType,
+    ) -> Result<String> {
+        let output = self
+            .dynamodb()
+            .create_table()
+            .table_name(name)
+            .attribute_definitions(text("PK")?)
+            .attribute_definitions(text("SK")?)
+            .key_schema(key("PK", KeyType::Hash)?)
+            .key_schema(key("SK", KeyType::Range)?)
+            .billing_mode(BillingMode::PayPerRequest)
+            .stream_specification(
+                StreamSpecification::builder()
+                    .stream_enabled(true)
+                    .stream_view_type(view)
+                    .build()?,
+            )
+            .send()
+            .await?;
+        output
+            .table_description
+            .and_then(|table| table.latest_stream_arn)
+            .with_context(|| format!("{name} has no stream"))
+    }
+
+    /// A table of connections: the key `connection_id`, and the index `sk-index` on `sk`.
+    pub async fn create_connections_table(&self, name: &str) -> Result<()> {
+        let index = GlobalSecondaryIndex::builder()
+            .index_name("sk-index")
+            .key_schema(key("sk", KeyType::Hash)?)
+            .projection(
+                Projection::builder()
+                    .projection_type(ProjectionType::All)
+                    .build(),
+            )
+            .build()?;
+        self.dynamodb()
+            .create_table()
+            .table_name(name)
+            .attribute_definitions(text("connection_id")?)
+            .attribute_definitions(text("sk")?)
+            .key_schema(key("connection_id", KeyType::Hash)?)
+            .global_secondary_indexes(index)
+            .billing_mode(BillingMode::PayPerRequest)
+            .send()
+            .await?;
+        Ok(())
+    }
+}
+
+fn text(name: &str) -> Result<AttributeDefinition> {
+    let definition = AttributeDefinition::builder()
+        .attribute_name(name)
+        .attribute_type(ScalarAttributeType::S);
+    Ok(definition.build()?)
+}
+
+fn key(name: &str, kind: KeyType) -> Result<KeySchemaElement> {
+    Ok(KeySchemaElement::builder()
+        .attribute_name(name)
+        .key_type(kind)
+        .build()?)
+}
+
+/// What a process needs to take this endpoint (MiniStack's, or that of a proxy before it) for AWS.
+pub fn environment(endpoint: &str) -> Vec<(String, String)> {
+    [
+        ("AWS_ENDPOINT_URL", endpoint),
+        ("AWS_REGION", REGION),
+        ("AWS_ACCESS_KEY_ID", KEY),
+        ("AWS_SECRET_ACCESS_KEY", KEY),
+        // Nothing of the developer's, and no search for the metadata server of a cloud.
+        ("AWS_CONFIG_FILE", "/dev/null"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// The headers by which MiniStack knows service and region where there is no SDK to sign.
+pub(crate) fn authorization(service: &str) -> String {
+    format!(
+        "AWS4-HMAC-SHA256 Credential={KEY}/20260101/{REGION}/{service}/aws4_request, \
+         SignedHeaders=host, Signature=none"
+    )
+}
