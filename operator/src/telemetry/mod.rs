@@ -1,14 +1,16 @@
 //! What the process tells about itself: health, metrics and log events, each a type with a name, so
 //! that nothing is logged that is not meant to be. Item values and message bodies never are.
 
+mod events;
 mod health;
 mod http;
 mod logging;
 mod metrics;
 mod notifier;
 
+pub use events::{reconcile_failed, started, stopping};
 pub use health::{Health, Part, Picture, Trouble};
 pub use http::{Readiness, serve};
 pub use logging::init as init_logging;
 pub use metrics::Metrics;
-pub use notifier::{Drop, NotifierTelemetry};
+pub use notifier::{Drop, NotifierTelemetry, chain};

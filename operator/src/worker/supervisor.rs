@@ -120,6 +120,11 @@ impl Supervisor {
         }
     }
 
+    /// Every notifier that has a worker.
+    pub fn ids(&self) -> Vec<NotifierId> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// What keeps each notifier from working, a line each.
     pub fn troubles(&self) -> Vec<String> {
         let mut lines: Vec<_> = self

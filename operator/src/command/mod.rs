@@ -1,0 +1,60 @@
+//! The command line, and the wiring behind it.
+
+mod crd;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::telemetry::chain;
+
+/// Tells WebSocket clients, in real time, that a DynamoDB item has changed.
+#[derive(Debug, Parser)]
+#[command(name = "stream-notifier", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the operator.
+    Run(run::Options),
+    /// Print the CustomResourceDefinition as YAML.
+    Crd,
+}
+
+/// Why a command failed: what happened and what to do.
+pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    // Before any client: the Kubernetes and the AWS client each have a default of their own, and
+    // rustls refuses to choose between two.
+    if rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .is_err()
+    {
+        eprintln!("stream-notifier: another TLS provider is installed already");
+        return ExitCode::FAILURE;
+    }
+    let done = match Cli::parse().command {
+        Command::Run(options) => on_runtime(run::run(options)),
+        Command::Crd => crd::print(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stream-notifier: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn on_runtime(command: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
+}

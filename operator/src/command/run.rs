@@ -1,0 +1,126 @@
+//! `stream-notifier run`: the operator.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use kube::{Api, Client};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::CommandError;
+use crate::aws::Aws;
+use crate::controller::{self, Context, Endpoints};
+use crate::telemetry::{self, Metrics};
+use crate::worker::Supervisor;
+
+/// The operator's flags; each can be given as an environment variable too.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Work on the StreamNotifiers of this namespace only [default: all namespaces].
+    #[arg(long, env = "STREAM_NOTIFIER_NAMESPACE")]
+    namespace: Option<String>,
+
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(
+        long,
+        env = "STREAM_NOTIFIER_BIND_ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
+    bind_address: SocketAddr,
+
+    /// Custom WebSocket domains that a StreamNotifier may name, besides API Gateway's own.
+    #[arg(
+        long,
+        env = "STREAM_NOTIFIER_ALLOWED_WEBSOCKET_DOMAINS",
+        value_delimiter = ','
+    )]
+    allowed_websocket_domains: Vec<String>,
+
+    /// An emulator's WebSocket endpoint, instead of AWS; {domain}, {apiId} and {stage} are replaced.
+    #[arg(long, env = "STREAM_NOTIFIER_GATEWAY_ENDPOINT")]
+    gateway_endpoint: Option<String>,
+
+    /// How logs are written to standard error.
+    #[arg(long, env = "STREAM_NOTIFIER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Json,
+    Text,
+}
+
+/// Runs the operator until SIGTERM or SIGINT.
+pub async fn run(options: Options) -> Result<(), CommandError> {
+    telemetry::init_logging(options.log_format == LogFormat::Json);
+    let stop = stop_on_signal()?;
+    let listener = TcpListener::bind(options.bind_address)
+        .await
+        .map_err(|error| {
+            format!(
+                "cannot listen on {}: {error}; choose another --bind-address",
+                options.bind_address
+            )
+        })?;
+    let client = Client::try_default().await?;
+    let (wake, woken) = mpsc::unbounded_channel();
+    let context = Arc::new(Context {
+        client: client.clone(),
+        aws: Aws::from_environment().await,
+        endpoints: Endpoints {
+            allowed: options.allowed_websocket_domains,
+            template: options.gateway_endpoint,
+        },
+        holder: holder(),
+        supervisor: Supervisor::default(),
+        metrics: Metrics::default(),
+        wake,
+        listed: CancellationToken::new(),
+    });
+    let namespace = options.namespace.as_deref();
+    telemetry::started(&context.holder, listener.local_addr()?, namespace);
+    let served = CancellationToken::new();
+    let server = tokio::spawn(telemetry::serve(
+        listener,
+        context.metrics.clone(),
+        context.clone(),
+        served.clone().cancelled_owned(),
+    ));
+    let api = match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    controller::run(api, context, woken, stop).await;
+    served.cancel();
+    server.await??;
+    Ok(())
+}
+
+/// This process, as checkpoints name it: the pod, and something that tells one start from another.
+fn holder() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "stream-notifier".to_owned());
+    format!("{host}-{:08x}", fastrand::u32(..))
+}
+
+/// Cancelled by the first SIGTERM or SIGINT.
+fn stop_on_signal() -> Result<CancellationToken, CommandError> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let told = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        telemetry::stopping();
+        told.cancel();
+    });
+    Ok(stop)
+}

@@ -1,0 +1,156 @@
+//! Which WebSocket domains a notifier may name, and where each of them is. A resource never decides
+//! the endpoint: it names a domain, and the process's flags say what follows.
+
+use crate::api::WebSocket;
+use crate::notifier::InvalidSpec;
+
+/// What the process's flags say about WebSocket domains.
+#[derive(Clone, Debug)]
+pub struct Endpoints {
+    /// Custom domains that may be named besides API Gateway's own.
+    pub allowed: Vec<String>,
+    /// An emulator's endpoint, with `{domain}`, `{apiId}` and `{stage}` in it.
+    pub template: Option<String>,
+}
+
+/// Where a notifier posts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// The URL, without a slash at its end.
+    pub url: String,
+    /// The region requests are signed for, where the domain tells it.
+    pub region: Option<String>,
+}
+
+impl Endpoints {
+    /// The endpoint of a spec's domain and stage.
+    pub fn of(&self, web_socket: &WebSocket) -> Result<Endpoint, InvalidSpec> {
+        let WebSocket { domain, stage } = web_socket;
+        let region = execute_api_region(domain).map(str::to_owned);
+        let refused = |field: &str, problem: String| {
+            Err(InvalidSpec {
+                field: field.to_owned(),
+                problem,
+            })
+        };
+        if region.is_none() && !self.allowed.contains(domain) {
+            return refused(
+                "webSocket.domain",
+                format!(
+                    "{domain} is neither <api-id>.execute-api.<region>.amazonaws.com nor a domain that the operator allows: use the API's own domain, or ask the operator's administrator to add this one to --allowed-websocket-domains"
+                ),
+            );
+        }
+        if region.is_some() && stage.is_none() {
+            return refused(
+                "webSocket.stage",
+                "is needed with an execute-api domain".to_owned(),
+            );
+        }
+        let url = match (&self.template, stage) {
+            (Some(template), _) => fill(template, domain, stage.as_deref().unwrap_or_default()),
+            (None, Some(stage)) => format!("https://{domain}/{stage}"),
+            (None, None) => format!("https://{domain}"),
+        };
+        Ok(Endpoint {
+            url: url.trim_end_matches('/').to_owned(),
+            region,
+        })
+    }
+}
+
+fn fill(template: &str, domain: &str, stage: &str) -> String {
+    let api = domain.split('.').next().unwrap_or_default();
+    template
+        .replace("{domain}", domain)
+        .replace("{apiId}", api)
+        .replace("{stage}", stage)
+}
+
+/// The region in `<api-id>.execute-api.<region>.amazonaws.com[.cn]`, or in the dual-stack
+/// `<api-id>.execute-api.<region>.api.aws`.
+fn execute_api_region(domain: &str) -> Option<&str> {
+    let (api, rest) = domain.split_once(".execute-api.")?;
+    let region = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"]
+        .iter()
+        .find_map(|suffix| rest.strip_suffix(suffix))?;
+    (!api.is_empty() && !api.contains('.') && !region.is_empty() && !region.contains('.'))
+        .then_some(region)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(
+        endpoints: &Endpoints,
+        domain: &str,
+        stage: Option<&str>,
+    ) -> Result<String, String> {
+        let stage = stage.map(str::to_owned);
+        endpoints
+            .of(&WebSocket {
+                domain: domain.to_owned(),
+                stage,
+            })
+            .map(|endpoint| format!("{} {:?}", endpoint.url, endpoint.region))
+            .map_err(|invalid| invalid.to_string())
+    }
+
+    fn none() -> Endpoints {
+        Endpoints {
+            allowed: vec!["ws.example.com".to_owned()],
+            template: None,
+        }
+    }
+
+    #[test]
+    fn an_execute_api_domain_tells_its_region() {
+        for (domain, region) in [
+            ("abc.execute-api.eu-west-1.amazonaws.com", "eu-west-1"),
+            ("abc.execute-api.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+            ("abc.execute-api.us-east-1.api.aws", "us-east-1"),
+        ] {
+            let expected = format!("https://{domain}/api Some({region:?})");
+            assert_eq!(endpoint(&none(), domain, Some("api")), Ok(expected));
+            assert!(
+                endpoint(&none(), domain, None)
+                    .unwrap_err()
+                    .starts_with("webSocket.stage")
+            );
+        }
+    }
+
+    #[test]
+    fn any_other_domain_must_be_allowed() {
+        assert_eq!(
+            endpoint(&none(), "ws.example.com", None),
+            Ok("https://ws.example.com None".into())
+        );
+        for domain in [
+            "evil.example.com",
+            "a.b.execute-api.eu-west-1.amazonaws.com",
+            "abc.execute-api.eu-west-1.amazonaws.com.evil.com",
+            "abc.execute-api.evil.com.amazonaws.com",
+        ] {
+            let refused = endpoint(&none(), domain, Some("api")).unwrap_err();
+            assert!(
+                refused.starts_with("webSocket.domain"),
+                "{domain}: {refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_emulator_is_found_by_its_template() {
+        let template = Some("http://127.0.0.1:4566/_aws/{apiId}/{stage}?{domain}".to_owned());
+        let emulator = Endpoints {
+            allowed: vec![],
+            template,
+        };
+        assert_eq!(
+            endpoint(&emulator, "abc.execute-api.eu-west-1.amazonaws.com", Some("api")),
+            Ok("http://127.0.0.1:4566/_aws/abc/api?abc.execute-api.eu-west-1.amazonaws.com Some(\"eu-west-1\")".into())
+        );
+    }
+}

@@ -1,0 +1,168 @@
+//! Keeps one worker per notifier as its spec says, and its status as the worker tells. A reconcile
+//! is a list of steps: validate → apply → status; only the last two talk to anybody.
+
+mod apply;
+mod endpoint;
+mod status;
+mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use kube_runtime::WatchStreamExt as _;
+use kube_runtime::controller::{Action, Config, Controller, Error as ControllerError};
+use kube_runtime::reflector::{self, ObjectRef, Store};
+use kube_runtime::watcher::{self, watcher};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+pub use endpoint::{Endpoint, Endpoints};
+pub use validate::{Prepared, prepare};
+
+use crate::api::StreamNotifier;
+use crate::aws::Aws;
+use crate::telemetry::{Metrics, Readiness, reconcile_failed};
+use crate::worker::{NotifierId, Supervisor};
+
+/// Reconciles under way at once. One that waits for a worker to stop holds its place.
+const CONCURRENCY: u16 = 16;
+
+/// Everything a reconcile needs.
+pub struct Context {
+    /// The cluster.
+    pub client: Client,
+    /// AWS.
+    pub aws: Aws,
+    /// Which WebSocket domains are allowed, and where they are.
+    pub endpoints: Endpoints,
+    /// This process, as checkpoints name it.
+    pub holder: String,
+    /// The workers.
+    pub supervisor: Supervisor,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// Wakes the reconcile of a notifier whose worker's health has changed.
+    pub wake: mpsc::UnboundedSender<ObjectRef<StreamNotifier>>,
+    /// Set once the watch has listed everything.
+    pub listed: CancellationToken,
+}
+
+impl Readiness for Context {
+    fn missing(&self) -> Vec<String> {
+        if !self.listed.is_cancelled() {
+            return vec!["StreamNotifiers are not listed yet".to_owned()];
+        }
+        self.supervisor.troubles()
+    }
+}
+
+/// Why a reconcile failed; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// The status could not be written.
+    #[error("the status of the notifier could not be written")]
+    Status(#[source] kube::Error),
+    /// The API server did not answer in time.
+    #[error("the API server did not answer in time")]
+    Late(#[source] tokio::time::error::Elapsed),
+}
+
+/// Reconciles until `stop`, then stops every worker.
+pub async fn run(
+    api: Api<StreamNotifier>,
+    context: Arc<Context>,
+    woken: mpsc::UnboundedReceiver<ObjectRef<StreamNotifier>>,
+    stop: CancellationToken,
+) {
+    let (store, writer) = reflector::store();
+    let (at_list, listed) = (context.clone(), store.clone());
+    let objects = watcher(api, watcher::Config::default())
+        .reflect(writer)
+        .inspect_ok(move |event| {
+            if matches!(event, watcher::Event::InitDone) {
+                end_unlisted(&at_list, &listed);
+                at_list.listed.cancel();
+            }
+        })
+        // Without a filter by generation, which would hide deletions; a reconcile that finds nothing
+        // to change writes nothing.
+        .touched_objects();
+    let woken = futures::stream::unfold(woken, async |mut woken| {
+        let object = woken.recv().await?;
+        Some((object, woken))
+    });
+    let stopped = stop.clone().cancelled_owned();
+    Controller::for_stream(objects, store)
+        .with_config(Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(woken)
+        .graceful_shutdown_on(stopped)
+        .run(reconcile, again, context.clone())
+        .for_each(|result| {
+            note(&context, result);
+            std::future::ready(())
+        })
+        .await;
+    context.supervisor.stop_all().await;
+}
+
+async fn reconcile(
+    notifier: Arc<StreamNotifier>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
+    let Some(id) = id(&notifier) else {
+        return Ok(Action::await_change());
+    };
+    if notifier.metadata.deletion_timestamp.is_some() {
+        context.supervisor.stop(&id).await;
+        return Ok(Action::await_change());
+    }
+    let prepared = prepare(&notifier.spec, &context.endpoints);
+    let applied = apply::apply(&notifier, &id, prepared, &context).await;
+    status::update(&notifier, &applied, &context).await?;
+    Ok(Action::await_change())
+}
+
+/// The worker's identity; an object that came from a server has all three.
+fn id(notifier: &StreamNotifier) -> Option<NotifierId> {
+    Some(NotifierId {
+        namespace: notifier.namespace()?,
+        name: notifier.meta().name.clone()?,
+        uid: notifier.uid()?,
+    })
+}
+
+fn again(_: Arc<StreamNotifier>, error: &ReconcileError, _: Arc<Context>) -> Action {
+    reconcile_failed(error);
+    Action::requeue(Duration::from_secs(5))
+}
+
+type Reconciled =
+    Result<(ObjectRef<StreamNotifier>, Action), ControllerError<ReconcileError, watcher::Error>>;
+
+fn note(context: &Context, result: Reconciled) {
+    match result {
+        Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
+        Err(ControllerError::ObjectNotFound(gone)) => {
+            let namespace = gone.namespace.unwrap_or_default();
+            context.supervisor.abort(&namespace, &gone.name);
+            context.metrics.forget(&namespace, &gone.name);
+        }
+        Err(error) => reconcile_failed(&error),
+    }
+}
+
+/// Ends the workers whose notifiers were deleted while nobody watched.
+fn end_unlisted(context: &Context, listed: &Store<StreamNotifier>) {
+    for id in context.supervisor.ids() {
+        let key = ObjectRef::new(&id.name).within(&id.namespace);
+        if listed
+            .get(&key)
+            .is_none_or(|found| found.uid().as_ref() != Some(&id.uid))
+        {
+            context.supervisor.abort(&id.namespace, &id.name);
+            context.metrics.forget(&id.namespace, &id.name);
+        }
+    }
+}

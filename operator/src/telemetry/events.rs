@@ -1,0 +1,23 @@
+//! What the process as a whole tells.
+
+use std::error::Error;
+use std::net::SocketAddr;
+
+use tracing::{info, warn};
+
+use super::notifier::chain;
+
+/// The operator works.
+pub fn started(holder: &str, address: SocketAddr, namespace: Option<&str>) {
+    info!(holder, %address, namespace = namespace.unwrap_or("(all)"), "operator started");
+}
+
+/// The operator was told to stop.
+pub fn stopping() {
+    info!("stopping: finishing what is under way");
+}
+
+/// A reconcile, or the watch, failed and is tried again.
+pub fn reconcile_failed(error: &dyn Error) {
+    warn!(error = chain(error), "reconcile failed; trying again");
+}
