@@ -1,0 +1,204 @@
+//! What is printed at the start: where things are, and lines to paste that show a change arrive.
+
+use serde_json::{Map, Value, json};
+
+use crate::api::{Event, StreamNotifierSpec};
+
+use super::example::Example;
+use super::plan::Plan;
+
+/// Where the servers are.
+pub struct Places<'a> {
+    /// `http://127.0.0.1:8080`.
+    pub origin: &'a str,
+    /// `http://127.0.0.1:8000`.
+    pub dynamodb: &'a str,
+}
+
+/// The lines; the last one begins with `ready`.
+pub fn lines(
+    spec: &StreamNotifierSpec,
+    plan: &Plan,
+    example: &Example,
+    places: &Places<'_>,
+) -> Vec<String> {
+    let item = update_item(plan, example, places);
+    let created = if spec.events.contains(&Event::Insert) {
+        "# Create an item that somebody is told of:"
+    } else {
+        "# Create an item (an INSERT, which this manifest does not tell anybody):"
+    };
+    let mut lines = vec![
+        format!(
+            "# Change an item and watch the message arrive: {}/",
+            places.origin
+        ),
+        "# Or watch in a terminal (npm install -g wscat):".to_owned(),
+        format!(
+            "wscat -c {}",
+            quote_url(&socket_url(spec, example, places.origin))
+        ),
+        created.to_owned(),
+        item(80),
+        "# Change it; the message arrives:".to_owned(),
+        item(90),
+    ];
+    if !example.certain {
+        lines.push(
+            "# These values are a guess: see that they pass keyFilters and give the value that \
+             connections.value looks up."
+                .to_owned(),
+        );
+    }
+    lines.push(format!(
+        "ready: {}/ and DynamoDB at {}",
+        places.origin, places.dynamodb
+    ));
+    lines
+}
+
+fn socket_url(spec: &StreamNotifierSpec, example: &Example, origin: &str) -> String {
+    format!(
+        "{}/{}?{}={}",
+        origin.replacen("http", "ws", 1),
+        spec.web_socket.stage.as_deref().unwrap_or_default(),
+        percent_encode(&example.parameter),
+        percent_encode(&example.lookup)
+    )
+}
+
+fn update_item<'a>(
+    plan: &'a Plan,
+    example: &'a Example,
+    places: &'a Places<'_>,
+) -> impl Fn(u8) -> String + use<'a> {
+    move |number| {
+        let (mut names, mut values) = (Map::new(), Map::new());
+        names.insert("#a".to_owned(), json!(example.attribute));
+        values.insert(":a".to_owned(), json!({ "N": number.to_string() }));
+        let mut expression = "SET #a = :a".to_owned();
+        if let Some((name, value)) = &example.also {
+            names.insert("#b".to_owned(), json!(name));
+            values.insert(":b".to_owned(), json!({ "S": value }));
+            expression.push_str(", #b = :b");
+        }
+        format!(
+            "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local aws dynamodb update-item \
+             --region {} --endpoint-url {} --table-name {} --key {} --update-expression {} \
+             --expression-attribute-names {} --expression-attribute-values {}",
+            quote(&plan.home.region),
+            quote(places.dynamodb),
+            quote(&plan.items.name),
+            quote(&example.key_json().to_string()),
+            quote(&expression),
+            quote(&Value::Object(names).to_string()),
+            quote(&Value::Object(values).to_string()),
+        )
+    }
+}
+
+/// A word as a POSIX shell reads it back.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// In double quotes where nothing in it is special there (they are understood by every shell).
+fn quote_url(url: &str) -> String {
+    if url.contains(['$', '`', '\\', '"', '!']) {
+        quote(url)
+    } else {
+        format!("\"{url}\"")
+    }
+}
+
+fn percent_encode(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+        encoded
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::fixture::{origin, spec_with};
+
+    fn lines_of(spec: &StreamNotifierSpec) -> Vec<String> {
+        let plan = Plan::of(spec, &[]).unwrap();
+        let example = Example::of(spec, &plan);
+        let places = Places {
+            origin: "http://127.0.0.1:8080",
+            dynamodb: "http://127.0.0.1:8000",
+        };
+        lines(spec, &plan, &example, &places)
+    }
+
+    #[test]
+    fn the_origins_manifest_gives_lines_to_paste() {
+        let lines = lines_of(&origin().spec);
+        assert!(lines.contains(&r#"wscat -c "ws://127.0.0.1:8080/api?SK=hoge""#.to_owned()));
+        let update = "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local aws dynamodb update-item \
+            --region ap-northeast-1 --endpoint-url http://127.0.0.1:8000 \
+            --table-name sample-table-dev \
+            --key '{\"PK\":{\"S\":\"target_pk#fuga\"},\"SK\":{\"S\":\"target_sk#hoge\"}}' \
+            --update-expression 'SET #a = :a' \
+            --expression-attribute-names '{\"#a\":\"TargetAttribute\"}' \
+            --expression-attribute-values '{\":a\":{\"N\":\"90\"}}'";
+        assert!(lines.contains(&update.to_owned()), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains("INSERT")));
+        let last = lines.last().unwrap();
+        assert_eq!(
+            last,
+            "ready: http://127.0.0.1:8080/ and DynamoDB at http://127.0.0.1:8000"
+        );
+    }
+
+    #[test]
+    fn a_manifest_that_tells_inserts_says_so() {
+        let spec = spec_with(|spec| spec["events"] = json!(["Insert", "Modify"]));
+        assert!(!lines_of(&spec).iter().any(|line| line.contains("INSERT")));
+    }
+
+    #[test]
+    fn words_survive_the_shell() {
+        let words = [
+            "it's",
+            "a b",
+            "$HOME",
+            "`id`",
+            "\"x\"",
+            "",
+            "plain-1.2",
+            "#",
+            "a\\'b",
+            "日本",
+        ];
+        let script = words
+            .map(|word| format!("printf '%s\\n' {}", quote(word)))
+            .join(";");
+        let out = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .unwrap();
+        let read = String::from_utf8(out.stdout).unwrap();
+        assert_eq!(read.lines().collect::<Vec<_>>(), words);
+    }
+
+    #[test]
+    fn queries_are_encoded() {
+        let spec = spec_with(|spec| {
+            spec["keyFilters"][1] = json!({"key": "SK", "equals": "a&b#c d"});
+            spec["connections"]["value"] = json!("keys.SK");
+        });
+        let line = r#"wscat -c "ws://127.0.0.1:8080/api?SK=a%26b%23c%20d""#;
+        assert!(lines_of(&spec).contains(&line.to_owned()));
+    }
+}
