@@ -12,6 +12,8 @@ pub mod command;
 pub mod controller;
 pub mod delivery;
 pub mod kubernetes;
+#[cfg(feature = "local")]
+pub mod local;
 pub mod notifier;
 pub mod record;
 pub mod stream;

@@ -40,6 +40,8 @@ impl Aws {
         let credentials =
             aws_credential_types::Credentials::new("local", "local", None, None, "local");
         let config = aws_config::defaults(BehaviorVersion::latest())
+            // Each client gets its own; without one here it would be looked for on the network.
+            .region(Region::from_static("us-east-1"))
             .endpoint_url(dynamodb_endpoint)
             .credentials_provider(credentials)
             .load()

@@ -1,7 +1,10 @@
 //! The command line, and the wiring behind it.
 
 mod crd;
+#[cfg(feature = "local")]
+mod local;
 mod run;
+mod signal;
 
 use std::process::ExitCode;
 
@@ -21,6 +24,9 @@ struct Cli {
 enum Command {
     /// Run the operator.
     Run(run::Options),
+    /// Run the whole path on this machine, with an embedded table, a gateway and a page.
+    #[cfg(feature = "local")]
+    Local(local::Options),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
 }
@@ -41,6 +47,8 @@ pub fn main() -> ExitCode {
     }
     let done = match Cli::parse().command {
         Command::Run(options) => on_runtime(run::run(options)),
+        #[cfg(feature = "local")]
+        Command::Local(options) => on_runtime(local::run(options)),
         Command::Crd => crd::print(),
     };
     match done {

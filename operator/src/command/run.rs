@@ -6,11 +6,11 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use kube::{Api, Client};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::CommandError;
+use super::signal::stop_on_signal;
 use crate::aws::Aws;
 use crate::controller::{self, Context, Endpoints};
 use crate::telemetry::{self, Metrics};
@@ -104,23 +104,4 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
 fn holder() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "stream-notifier".to_owned());
     format!("{host}-{:08x}", fastrand::u32(..))
-}
-
-/// Cancelled by the first SIGTERM or SIGINT.
-fn stop_on_signal() -> Result<CancellationToken, CommandError> {
-    let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
-    let told = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        telemetry::stopping();
-        told.cancel();
-    });
-    Ok(stop)
 }

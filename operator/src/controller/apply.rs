@@ -1,22 +1,14 @@
 //! Makes the worker be what the spec asks for, and says what it is.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use kube_runtime::reflector::ObjectRef;
 
 use super::Context;
 use super::validate::{Prepared, Work};
 use crate::api::StreamNotifier;
-use crate::aws::{ApiGateway, DynamoDbConnections, DynamoDbStreams};
-use crate::backoff::Random;
 use crate::kubernetes::ConfigMapStore;
 use crate::notifier::InvalidSpec;
 use crate::telemetry::{NotifierTelemetry, Picture};
-use crate::worker::{Job, Neighbours, NotifierId, work};
-
-/// How often a quiet shard is asked: as often as Lambda does.
-const POLL_INTERVAL: Duration = Duration::from_millis(250);
+use crate::worker::{NotifierId, work};
 
 /// What has been applied.
 #[derive(Debug)]
@@ -72,22 +64,7 @@ fn start(
     let Some(store) = ConfigMapStore::new(context.client.clone(), notifier) else {
         return;
     };
-    let Work {
-        notifier: judge,
-        stream,
-        region,
-        starting_position,
-        source,
-        endpoint,
-    } = to_do;
-    let aws = &context.aws;
-    let signed_for = endpoint.region.as_deref().unwrap_or(&region);
-    let neighbours = Neighbours {
-        streams: Arc::new(DynamoDbStreams::new(aws, &region, &stream)),
-        connections: Arc::new(DynamoDbConnections::new(aws, &region, source.clone())),
-        gateway: Arc::new(ApiGateway::new(aws, signed_for, &endpoint.url)),
-        store: Arc::new(store),
-    };
+    let neighbours = to_do.neighbours(&context.aws, store);
     let telemetry = NotifierTelemetry::new(context.metrics.clone(), &id.namespace, &id.name);
     let holder = context.holder.clone();
     let (wake, object) = (context.wake.clone(), ObjectRef::from_obj(notifier));
@@ -95,18 +72,7 @@ fn start(
         id.clone(),
         generation,
         |health, stop| async move {
-            let job = Job {
-                notifier: judge,
-                stream,
-                starting_position,
-                source,
-                endpoint: endpoint.url,
-                holder,
-                poll_interval: POLL_INTERVAL,
-                health,
-                telemetry,
-                random: Arc::new(Random::seeded(fastrand::u64(..))),
-            };
+            let job = to_do.job(holder, health, telemetry);
             work(&neighbours, &job, &stop).await;
         },
         // The receiver lives as long as the controller; without one there is nobody to tell.

@@ -5,6 +5,7 @@ mod apply;
 mod endpoint;
 mod status;
 mod validate;
+mod wiring;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub use endpoint::{Endpoint, Endpoints};
-pub use validate::{Prepared, prepare};
+pub use validate::{Prepared, Work, prepare};
 
 use crate::api::StreamNotifier;
 use crate::aws::Aws;

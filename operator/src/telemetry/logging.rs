@@ -1,5 +1,7 @@
 //! Logs go to standard error: JSON for a cluster, plain text for a terminal.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 /// Installs the log writer. `RUST_LOG` says what is logged; by default everything from `info` on,

@@ -1,0 +1,114 @@
+//! `stream-notifier local`: the whole path on one machine, with nothing installed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::CommandError;
+use super::signal::stop_on_signal;
+use crate::api::StreamNotifier;
+use crate::aws::Aws;
+use crate::controller::{Endpoints, Prepared, Work, prepare};
+use crate::local::{self, Local};
+use crate::telemetry::{self, Health, Metrics, NotifierTelemetry, Picture};
+use crate::worker::work;
+
+const EXAMPLE: &str = include_str!("../../../examples/target-attribute.yaml");
+
+/// The local mode's flags.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The StreamNotifier to run [default: examples/target-attribute.yaml].
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// Port of the embedded DynamoDB, on 127.0.0.1; 0 is any free one.
+    #[arg(long, default_value_t = 8000)]
+    dynamodb_port: u16,
+
+    /// Port of gateway, page and WebSockets, on 127.0.0.1; 0 is any free one.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+
+    /// The table's key attributes, partition key first, where the manifest does not tell.
+    #[arg(long = "key", value_name = "NAME")]
+    keys: Vec<String>,
+
+    /// Keep tables and checkpoint here [default: in memory].
+    #[arg(long, value_name = "DIRECTORY")]
+    data_dir: Option<PathBuf>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(options: Options) -> Result<(), CommandError> {
+    telemetry::init_logging(false);
+    let stop = stop_on_signal()?;
+    let manifest = manifest(options.file)?;
+    let domain = manifest.spec.web_socket.domain.clone();
+    let name = manifest.metadata.name.clone().unwrap_or_default();
+    let local = local::start(local::Options {
+        manifest,
+        dynamodb_port: options.dynamodb_port,
+        port: options.port,
+        keys: options.keys,
+        data_dir: options.data_dir,
+    })
+    .await?;
+    let to_do = to_do(&local, domain)?;
+    let aws = Aws::local(&local.dynamodb_endpoint).await;
+    let neighbours = to_do.neighbours(&aws, local.checkpoint.clone());
+    let (health, mut pictures) = Health::new();
+    let telemetry = NotifierTelemetry::new(Metrics::default(), "local", &name);
+    let job = to_do.job("local".to_owned(), Arc::new(health), telemetry);
+    let told = async {
+        let mut ready = false;
+        while pictures.changed().await.is_ok() {
+            ready = tell(&pictures.borrow_and_update().clone(), &local, ready);
+        }
+    };
+    tokio::select! {
+        _ = work(&neighbours, &job, &stop) => {}
+        () = told => {}
+    }
+    local.stop().await?;
+    Ok(())
+}
+
+fn manifest(file: Option<PathBuf>) -> Result<StreamNotifier, CommandError> {
+    let Some(file) = file else {
+        return Ok(serde_saphyr::from_str(EXAMPLE)?);
+    };
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    serde_saphyr::from_str(&text)
+        .map_err(|error| format!("{} is not a StreamNotifier: {error}", file.display()).into())
+}
+
+/// The manifest as the worker takes it: its domain is the local gateway.
+fn to_do(local: &Local, domain: String) -> Result<Box<Work>, CommandError> {
+    let endpoints = Endpoints {
+        allowed: vec![domain],
+        template: Some(local.gateway_endpoint.clone()),
+    };
+    match prepare(&local.spec, &endpoints)? {
+        Prepared::Active(work) => Ok(work),
+        Prepared::Suspended => {
+            Err("the manifest has suspend: true, so that nothing is read".into())
+        }
+    }
+}
+
+/// Prints what to paste once everything reads, and every trouble; `true` once printed.
+fn tell(picture: &Picture, local: &Local, printed: bool) -> bool {
+    for trouble in picture.troubles.values() {
+        eprintln!("{}: {}", trouble.reason, trouble.message);
+    }
+    let ready = picture.started && picture.troubles.is_empty();
+    if ready && !printed {
+        for line in local.hints() {
+            println!("{line}");
+        }
+    }
+    printed || ready
+}
