@@ -18,6 +18,7 @@ pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod scratch;
+pub mod scripted;
 pub mod tools;
 pub mod wait;
 pub mod web_socket_api;

@@ -1,0 +1,131 @@
+//! A connections table whose rows a test writes down.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use stream_notifier::delivery::{
+    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, TableDescription,
+};
+use stream_notifier::record::{AttributeValue, Item, KeyNames};
+
+/// A table with the key `connection_id` and an index on `sk`.
+#[derive(Debug)]
+pub struct ScriptedConnections {
+    rows: Mutex<Vec<Item>>,
+    rows_on_a_page: usize,
+    queries: AtomicUsize,
+    fault: Mutex<Option<ConnectionsErrorKind>>,
+}
+
+impl ScriptedConnections {
+    /// An empty table, whose pages hold this many rows.
+    pub fn new(rows_on_a_page: usize) -> Self {
+        Self {
+            rows: Mutex::default(),
+            rows_on_a_page,
+            queries: AtomicUsize::new(0),
+            fault: Mutex::default(),
+        }
+    }
+
+    /// Stores a connection's row, in place of an earlier one.
+    pub fn put(&self, connection: &str, sk: &str, created_at: &str) {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let row = Item::from([
+            ("connection_id".to_owned(), text(connection)),
+            ("sk".to_owned(), text(sk)),
+            ("created_at".to_owned(), text(created_at)),
+        ]);
+        let mut rows = self.rows.lock().unwrap();
+        rows.retain(|other| other["connection_id"] != row["connection_id"]);
+        rows.push(row);
+    }
+
+    /// Stores a row as it is.
+    pub fn put_row(&self, row: Item) {
+        self.rows.lock().unwrap().push(row);
+    }
+
+    /// The connections stored.
+    pub fn stored(&self) -> Vec<String> {
+        let id = |row: &Item| match row.get("connection_id") {
+            Some(AttributeValue::S(id)) => Some(id.clone()),
+            _ => None,
+        };
+        self.rows.lock().unwrap().iter().filter_map(id).collect()
+    }
+
+    /// How many pages were asked.
+    pub fn queries(&self) -> usize {
+        self.queries.load(Ordering::Relaxed)
+    }
+
+    /// Every call fails like this, until told otherwise.
+    pub fn fail(&self, kind: Option<ConnectionsErrorKind>) {
+        *self.fault.lock().unwrap() = kind;
+    }
+
+    fn check(&self) -> Result<(), ConnectionsError> {
+        match *self.fault.lock().unwrap() {
+            Some(kind) => Err(ConnectionsError {
+                action: "dynamodb:Scripted",
+                kind,
+                source: None,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Connections for ScriptedConnections {
+    async fn describe(&self) -> Result<TableDescription, ConnectionsError> {
+        self.check()?;
+        let key = |name: &str| KeyNames {
+            partition: name.to_owned(),
+            sort: None,
+        };
+        Ok(TableDescription {
+            keys: key("connection_id"),
+            indexes: vec![("sk-index".to_owned(), key("sk"))],
+        })
+    }
+
+    async fn query(
+        &self,
+        value: &AttributeValue,
+        start: Option<&Item>,
+    ) -> Result<RowPage, ConnectionsError> {
+        self.queries.fetch_add(1, Ordering::Relaxed);
+        self.check()?;
+        let rows = self.rows.lock().unwrap();
+        let found: Vec<_> = rows
+            .iter()
+            .filter(|row| row.get("sk") == Some(value))
+            .collect();
+        let begin = start.map_or(0, |start| {
+            found
+                .iter()
+                .position(|row| row["connection_id"] == start["connection_id"])
+                .unwrap()
+                + 1
+        });
+        let page: Vec<Item> = found[begin..]
+            .iter()
+            .take(self.rows_on_a_page)
+            .map(|row| (*row).clone())
+            .collect();
+        let more = begin + page.len() < found.len();
+        Ok(RowPage {
+            next: page.last().filter(|_| more).cloned(),
+            rows: page,
+        })
+    }
+
+    async fn delete_unchanged(&self, _: &KeyNames, row: &Item) -> Result<bool, ConnectionsError> {
+        self.check()?;
+        let mut rows = self.rows.lock().unwrap();
+        let before = rows.len();
+        rows.retain(|other| other != row);
+        Ok(rows.len() < before)
+    }
+}

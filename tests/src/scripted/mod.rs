@@ -1,0 +1,14 @@
+//! Scripted neighbours of a worker, in memory and on tokio's paused clock: what a test wrote down is
+//! what the worker finds, and everything it asked is noted.
+
+mod connections;
+mod gateway;
+mod store;
+mod streams;
+mod worker;
+
+pub use connections::ScriptedConnections;
+pub use gateway::{Post, ScriptedGateway};
+pub use store::MemoryStore;
+pub use streams::{Call, ScriptedStreams, change, number};
+pub use worker::{STREAM, Worker, spec};

@@ -1,0 +1,72 @@
+//! A checkpoint in memory, with the versions and conflicts of a real one.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use stream_notifier::checkpoint::{Checkpoint, CheckpointStore, StoreError, Stored, Version};
+
+/// A checkpoint.
+#[derive(Debug, Default)]
+pub struct MemoryStore(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    stored: Option<BTreeMap<String, String>>,
+    version: u64,
+    saves: Vec<Checkpoint>,
+}
+
+impl MemoryStore {
+    /// What is stored.
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        let state = self.0.lock().unwrap();
+        state
+            .stored
+            .as_ref()
+            .map(|data| Checkpoint::from_data(data).unwrap())
+    }
+
+    /// Everything that was stored, in order.
+    pub fn saves(&self) -> Vec<Checkpoint> {
+        self.0.lock().unwrap().saves.clone()
+    }
+
+    /// Writes as somebody else does.
+    pub fn write(&self, checkpoint: &Checkpoint) {
+        let mut state = self.0.lock().unwrap();
+        state.stored = Some(checkpoint.to_data());
+        state.version += 1;
+    }
+
+    /// Deletes it as somebody else does.
+    pub fn delete(&self) {
+        self.0.lock().unwrap().stored = None;
+    }
+}
+
+impl CheckpointStore for MemoryStore {
+    async fn load(&self) -> Result<Option<Stored>, StoreError> {
+        let state = self.0.lock().unwrap();
+        let version = Version(state.version.to_string());
+        Ok(state.stored.clone().map(|data| Stored { data, version }))
+    }
+
+    async fn save(
+        &self,
+        data: &BTreeMap<String, String>,
+        expected: Option<&Version>,
+    ) -> Result<Version, StoreError> {
+        let mut state = self.0.lock().unwrap();
+        let found = state
+            .stored
+            .is_some()
+            .then(|| Version(state.version.to_string()));
+        if found.as_ref() != expected {
+            return Err(StoreError::Conflict);
+        }
+        state.version += 1;
+        state.stored = Some(data.clone());
+        state.saves.push(Checkpoint::from_data(data).unwrap());
+        Ok(Version(state.version.to_string()))
+    }
+}

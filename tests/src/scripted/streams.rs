@@ -1,0 +1,256 @@
+//! A stream whose shards and records a test writes down.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+
+use stream_notifier::record::{
+    AttributeValue, Change, EventName, Item, KeyNames, SequenceNumber, ShardId, UnixSeconds,
+};
+use stream_notifier::stream::{
+    From, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
+    ViewType,
+};
+
+/// The service's clock; it stands still, so that a record can be older or newer as a test wants.
+pub const NOW: UnixSeconds = UnixSeconds(1_790_000_000);
+
+/// Shards on a page of DescribeStream, as AWS has it.
+const SHARDS_ON_A_PAGE: usize = 100;
+
+/// A stream.
+#[derive(Debug)]
+pub struct ScriptedStreams(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    shards: Vec<ScriptedShard>,
+    records_on_a_page: usize,
+    calls: Vec<Call>,
+    faults: VecDeque<(&'static str, StreamErrorKind)>,
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct ScriptedShard {
+    id: ShardId,
+    parent: Option<ShardId>,
+    changes: Vec<Change>,
+    closed: bool,
+}
+
+/// What the worker asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// A page of the description, after this shard.
+    Describe(Option<ShardId>),
+    /// An iterator.
+    Iterator(ShardId, From),
+    /// Records of a shard.
+    Records(ShardId),
+}
+
+impl ScriptedStreams {
+    /// A stream without shards, whose pages hold this many records.
+    pub fn new(records_on_a_page: usize) -> Self {
+        Self(Mutex::new(State {
+            shards: vec![],
+            records_on_a_page,
+            calls: vec![],
+            faults: VecDeque::new(),
+            generation: 0,
+        }))
+    }
+
+    /// Adds an open shard.
+    pub fn open(&self, id: &str, parent: Option<&str>) {
+        let id = ShardId(id.to_owned());
+        let parent = parent.map(|parent| ShardId(parent.to_owned()));
+        self.0.lock().unwrap().shards.push(ScriptedShard {
+            id,
+            parent,
+            changes: vec![],
+            closed: false,
+        });
+    }
+
+    /// Appends a record to a shard.
+    pub fn append(&self, id: &str, change: Change) {
+        let mut state = self.0.lock().unwrap();
+        state
+            .shard(&ShardId(id.to_owned()))
+            .unwrap()
+            .changes
+            .push(change);
+    }
+
+    /// Closes a shard: its last page has no next iterator.
+    pub fn close(&self, id: &str) {
+        let mut state = self.0.lock().unwrap();
+        state.shard(&ShardId(id.to_owned())).unwrap().closed = true;
+    }
+
+    /// Takes a shard out of the listing and its records away, as the retention does.
+    pub fn trim(&self, id: &str) {
+        self.0
+            .lock()
+            .unwrap()
+            .shards
+            .retain(|shard| shard.id.0 != id);
+    }
+
+    /// All iterators given until now have expired.
+    pub fn expire_iterators(&self) {
+        self.0.lock().unwrap().generation += 1;
+    }
+
+    /// The next call of this kind (`Describe`, `Iterator`, `Records`) fails.
+    pub fn fail_next(&self, call: &'static str, kind: StreamErrorKind) {
+        self.0.lock().unwrap().faults.push_back((call, kind));
+    }
+
+    /// What was asked until now.
+    pub fn calls(&self) -> Vec<Call> {
+        self.0.lock().unwrap().calls.clone()
+    }
+
+    /// The iterators asked for a shard.
+    pub fn iterators(&self, id: &str) -> Vec<From> {
+        let of_shard = |call| match call {
+            Call::Iterator(shard, from) if shard.0 == id => Some(from),
+            _ => None,
+        };
+        self.calls().into_iter().filter_map(of_shard).collect()
+    }
+}
+
+impl State {
+    fn shard(&mut self, id: &ShardId) -> Option<&mut ScriptedShard> {
+        self.shards.iter_mut().find(|shard| shard.id == *id)
+    }
+
+    fn fault(&mut self, call: &'static str) -> Result<(), StreamError> {
+        match self.faults.front() {
+            Some((kind, error)) if *kind == call => {
+                let error = *error;
+                self.faults.pop_front();
+                Err(failed(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Streams for ScriptedStreams {
+    async fn describe(&self, after: Option<&ShardId>) -> Result<StreamPage, StreamError> {
+        let mut state = self.0.lock().unwrap();
+        state.calls.push(Call::Describe(after.cloned()));
+        state.fault("Describe")?;
+        let begin = after.map_or(0, |after| {
+            state
+                .shards
+                .iter()
+                .position(|shard| shard.id == *after)
+                .unwrap()
+                + 1
+        });
+        let page: Vec<_> = state.shards[begin..]
+            .iter()
+            .take(SHARDS_ON_A_PAGE)
+            .map(|shard| Shard {
+                id: shard.id.clone(),
+                parent: shard.parent.clone(),
+            })
+            .collect();
+        let more = begin + page.len() < state.shards.len();
+        Ok(StreamPage {
+            view: ViewType::NewAndOldImages,
+            keys: KeyNames {
+                partition: "PK".to_owned(),
+                sort: Some("SK".to_owned()),
+            },
+            next: page.last().filter(|_| more).map(|shard| shard.id.clone()),
+            shards: page,
+            service_time: NOW,
+        })
+    }
+
+    async fn iterator(&self, id: &ShardId, from: &From) -> Result<ShardIterator, StreamError> {
+        let mut state = self.0.lock().unwrap();
+        state.calls.push(Call::Iterator(id.clone(), from.clone()));
+        state.fault("Iterator")?;
+        let generation = state.generation;
+        let shard = state
+            .shard(id)
+            .ok_or_else(|| failed(StreamErrorKind::NotFound))?;
+        let begin = match from {
+            From::Start => 0,
+            From::At(at) => shard.changes.partition_point(|change| change.created < *at),
+            From::After(last) => shard
+                .changes
+                .partition_point(|change| change.sequence_number <= *last),
+        };
+        Ok(ShardIterator(format!("{generation} {begin} {id}")))
+    }
+
+    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+        let mut parts = iterator.0.splitn(3, ' ');
+        let generation: u64 = parts.next().unwrap().parse().unwrap();
+        let begin: usize = parts.next().unwrap().parse().unwrap();
+        let id = ShardId(parts.next().unwrap().to_owned());
+        let mut state = self.0.lock().unwrap();
+        state.calls.push(Call::Records(id.clone()));
+        state.fault("Records")?;
+        if generation < state.generation {
+            return Err(failed(StreamErrorKind::ExpiredIterator));
+        }
+        let most = state.records_on_a_page;
+        let shard = state
+            .shard(&id)
+            .ok_or_else(|| failed(StreamErrorKind::NotFound))?;
+        let changes: Vec<_> = shard.changes[begin..].iter().take(most).cloned().collect();
+        let end = begin + changes.len();
+        let more = !shard.closed || end < shard.changes.len();
+        let next = more.then(|| ShardIterator(format!("{generation} {end} {id}")));
+        Ok(RecordPage { changes, next })
+    }
+}
+
+fn failed(kind: StreamErrorKind) -> StreamError {
+    StreamError {
+        action: "dynamodb:Scripted",
+        kind,
+        source: None,
+    }
+}
+
+/// A sequence number as AWS writes them: 21 digits.
+pub fn number(n: u32) -> SequenceNumber {
+    SequenceNumber::parse(&format!("1{n:020}")).unwrap()
+}
+
+/// A change of `target_pk#<item>`, `target_sk#<sk>`, to the value `n`, made now.
+pub fn change(n: u32, item: &str, sk: &str) -> Change {
+    let text = |text: String| AttributeValue::S(text);
+    let keys = Item::from([
+        ("PK".to_owned(), text(format!("target_pk#{item}"))),
+        ("SK".to_owned(), text(format!("target_sk#{sk}"))),
+    ]);
+    let image = |value: u32| {
+        let mut image = keys.clone();
+        image.insert(
+            "TargetAttribute".to_owned(),
+            AttributeValue::N(value.to_string()),
+        );
+        image
+    };
+    Change {
+        event_id: format!("event-{n}"),
+        event: EventName::Modify,
+        old: image(n.wrapping_sub(1)),
+        new: image(n),
+        keys,
+        sequence_number: number(n),
+        created: NOW,
+        user_identity: None,
+    }
+}

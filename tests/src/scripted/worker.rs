@@ -1,0 +1,183 @@
+//! A worker among scripted neighbours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
+use stream_notifier::backoff::Random;
+use stream_notifier::checkpoint::StartedAt;
+use stream_notifier::controller::{Endpoints, Prepared, prepare};
+use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Picture};
+use stream_notifier::worker::{Ended, Job, Neighbours, work};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{MemoryStore, ScriptedConnections, ScriptedGateway, ScriptedStreams};
+
+/// The stream that the scripted worker reads.
+pub const STREAM: &str =
+    "arn:aws:dynamodb:eu-west-1:123456789012:table/sample-table-dev/stream/2024-12-03T08:06:15.779";
+
+/// A worker, and who it talks to.
+#[derive(Debug)]
+pub struct Worker {
+    /// The stream.
+    pub streams: Arc<ScriptedStreams>,
+    /// The connections table.
+    pub connections: Arc<ScriptedConnections>,
+    /// The WebSocket API.
+    pub gateway: Arc<ScriptedGateway>,
+    /// The checkpoint.
+    pub store: Arc<MemoryStore>,
+    /// The metrics it counts into.
+    pub metrics: Metrics,
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Ended>,
+    pictures: watch::Receiver<Picture>,
+}
+
+impl Worker {
+    /// A worker that does not run yet, and its neighbours: an empty stream with 1,000 records on a
+    /// page, an empty table with 1,000 rows on a page.
+    pub fn new() -> Self {
+        Self::with_pages(1000, 1000)
+    }
+
+    /// The same with pages of other sizes.
+    pub fn with_pages(records: usize, rows: usize) -> Self {
+        Self {
+            streams: Arc::new(ScriptedStreams::new(records)),
+            connections: Arc::new(ScriptedConnections::new(rows)),
+            gateway: Arc::default(),
+            store: Arc::default(),
+            metrics: Metrics::default(),
+            running: None,
+        }
+    }
+
+    /// Starts it.
+    pub fn start(&mut self, holder: &str, position: StartedAt) {
+        let neighbours = Neighbours {
+            streams: self.streams.clone(),
+            connections: self.connections.clone(),
+            gateway: self.gateway.clone(),
+            store: self.store.clone(),
+        };
+        let (health, pictures) = Health::new();
+        let endpoints = Endpoints {
+            allowed: vec![],
+            template: None,
+        };
+        let Ok(Prepared::Active(to_do)) = prepare(&spec(), &endpoints) else {
+            panic!("the spec is not valid");
+        };
+        let job = Job {
+            poll_interval: Duration::from_millis(250),
+            starting_position: position,
+            random: Arc::new(Random::seeded(1)),
+            ..to_do.job(
+                holder.to_owned(),
+                Arc::new(health),
+                NotifierTelemetry::new(self.metrics.clone(), "test", "notifier"),
+            )
+        };
+        let stop = CancellationToken::new();
+        let told = stop.clone();
+        let task = tokio::spawn(async move { work(&neighbours, &job, &told).await });
+        self.running = Some(Running {
+            stop,
+            task,
+            pictures,
+        });
+    }
+
+    /// What it says of itself.
+    pub fn picture(&self) -> Picture {
+        self.running
+            .as_ref()
+            .expect("it runs")
+            .pictures
+            .borrow()
+            .clone()
+    }
+
+    /// The reasons of its troubles.
+    pub fn reasons(&self) -> Vec<&'static str> {
+        self.picture()
+            .troubles
+            .values()
+            .map(|trouble| trouble.reason)
+            .collect()
+    }
+
+    /// Waits until every open shard has answered.
+    pub async fn started(&self) {
+        self.until("it has started", || self.picture().started)
+            .await;
+    }
+
+    /// Waits, for an hour of its clock at the most. On a paused clock time passes only while every
+    /// task waits, so that a short wait sees all that can happen at this moment.
+    pub async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !condition() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(3600),
+                "{what}: not within an hour"
+            );
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Lets time pass.
+    pub async fn after(&self, seconds: u64) {
+        sleep(Duration::from_secs(seconds)).await;
+    }
+
+    /// Stops it as SIGTERM does.
+    pub async fn stop(&mut self) -> Ended {
+        let running = self.running.take().expect("it runs");
+        running.stop.cancel();
+        running.task.await.expect("it does not panic")
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(&mut self) -> Ended {
+        self.running
+            .take()
+            .expect("it runs")
+            .task
+            .await
+            .expect("it does not panic")
+    }
+
+    /// Ends it as SIGKILL does: in the middle of whatever it does.
+    pub async fn kill(&mut self) {
+        let running = self.running.take().expect("it runs");
+        running.task.abort();
+        let _ = running.task.await;
+    }
+}
+
+impl Default for Worker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The spec of `examples/target-attribute.yaml`, on the scripted stream.
+pub fn spec() -> StreamNotifierSpec {
+    let text = include_str!("../../../examples/target-attribute.yaml");
+    let notifier: StreamNotifier = serde_saphyr::from_str(text).expect("the example parses");
+    StreamNotifierSpec {
+        stream_arn: STREAM.to_owned(),
+        ..notifier.spec
+    }
+}

@@ -1,0 +1,454 @@
+//! The worker on a scripted stream: every shard, in order, nothing lost, on a paused clock.
+
+use stream_notifier::checkpoint::StartedAt;
+use stream_notifier::record::{Position, ShardId, UnixSeconds};
+use stream_notifier::stream::{From, StreamErrorKind};
+use stream_notifier::worker::Ended;
+use stream_notifier_tests::scripted::{Call, Worker, change, number};
+
+/// One connection that gets every change of `hoge`.
+fn worker() -> Worker {
+    let worker = Worker::new();
+    worker.connections.put("connection", "hoge", "2026-01-01");
+    worker
+}
+
+/// The values that the connection got, in order.
+fn values(worker: &Worker) -> Vec<u32> {
+    let value = |message: String| {
+        let message: serde_json::Value = serde_json::from_str(&message).unwrap();
+        message["value"].as_str().unwrap().parse().unwrap()
+    };
+    worker
+        .gateway
+        .received("connection")
+        .into_iter()
+        .map(value)
+        .collect()
+}
+
+fn position(worker: &Worker, shard: &str) -> Option<Position> {
+    worker
+        .store
+        .checkpoint()?
+        .shards
+        .get(&ShardId(shard.to_owned()))
+        .cloned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_hundred_and_fifty_shards_on_three_pages_are_all_read() {
+    let mut worker = worker();
+    for n in 0..250 {
+        let shard = format!("shard-{n:03}");
+        worker.streams.open(&shard, None);
+        worker
+            .streams
+            .append(&shard, change(n, &format!("item-{n}"), "hoge"));
+    }
+    worker.start("a", StartedAt::Latest);
+    worker
+        .until("all are told", || worker.gateway.delivered() == 250)
+        .await;
+    worker.started().await;
+    let pages: Vec<_> = worker
+        .streams
+        .calls()
+        .into_iter()
+        .filter(|call| matches!(call, Call::Describe(_)))
+        .collect();
+    let after = |shard: &str| Call::Describe(Some(ShardId(shard.to_owned())));
+    assert_eq!(
+        pages[..3],
+        [Call::Describe(None), after("shard-099"), after("shard-199")]
+    );
+    let mut told = values(&worker);
+    told.sort_unstable();
+    assert_eq!(told, (0..250).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_is_read_after_its_parent_is_settled_and_from_its_start() {
+    let mut worker = worker();
+    worker.streams.open("parent", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    // The parent's last message takes a while, and its child is there already.
+    worker
+        .gateway
+        .script("connection", &[(30_000, 200), (0, 200)]);
+    worker.streams.append("parent", change(1, "fuga", "hoge"));
+    worker.streams.open("child", Some("parent"));
+    worker.streams.append("child", change(2, "fuga", "hoge"));
+    worker.streams.close("parent");
+    worker
+        .until("the child is read", || {
+            !worker.streams.iterators("child").is_empty()
+        })
+        .await;
+    assert_eq!(
+        values(&worker),
+        [1],
+        "only once the parent's message was delivered"
+    );
+    worker
+        .until("both are told", || values(&worker) == [1, 2])
+        .await;
+    assert_eq!(worker.streams.iterators("child"), [From::Start]);
+    worker.after(10).await;
+    assert_eq!(
+        position(&worker, "parent"),
+        None,
+        "forgotten, since its child has an entry"
+    );
+    assert_eq!(position(&worker, "child"), Some(Position::After(number(2))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_family_is_read_from_the_trim_horizon_in_order() {
+    let mut worker = worker();
+    for (n, (shard, parent)) in [
+        ("a", None),
+        ("b", Some("a")),
+        ("c", Some("b")),
+        ("d", Some("c")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let n = u32::try_from(n).unwrap();
+        worker.streams.open(shard, parent);
+        worker.streams.append(shard, change(2 * n, "fuga", "hoge"));
+        worker
+            .streams
+            .append(shard, change(2 * n + 1, "fuga", "hoge"));
+        if shard != "d" {
+            worker.streams.close(shard);
+        }
+    }
+    worker.start("a", StartedAt::TrimHorizon);
+    worker
+        .until("all are told", || worker.gateway.delivered() == 8)
+        .await;
+    assert_eq!(values(&worker), (0..8).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn latest_reads_no_ancestor_and_begins_a_second_before_now() {
+    let mut worker = worker();
+    worker.streams.open("parent", None);
+    worker.streams.append("parent", change(1, "fuga", "hoge"));
+    worker.streams.close("parent");
+    worker.streams.open("child", Some("parent"));
+    let mut old = change(2, "fuga", "hoge");
+    old.created = UnixSeconds(old.created.0 - 2);
+    worker.streams.append("child", old);
+    worker.streams.append("child", change(3, "fuga", "hoge"));
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker
+        .until("the new one is told", || values(&worker) == [3])
+        .await;
+    assert_eq!(worker.streams.iterators("parent"), []);
+    let now = change(3, "fuga", "hoge").created.0;
+    assert_eq!(
+        worker.streams.iterators("child"),
+        [From::At(UnixSeconds(now - 1))]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_older_than_the_start_is_skipped_in_a_child_too() {
+    let mut worker = worker();
+    worker.streams.open("parent", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.streams.open("child", Some("parent"));
+    let mut old = change(1, "fuga", "hoge");
+    old.created = UnixSeconds(old.created.0 - 2);
+    worker.streams.append("child", old);
+    worker.streams.append("child", change(2, "fuga", "hoge"));
+    worker.streams.close("parent");
+    worker
+        .until("the new one is told", || values(&worker) == [2])
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_page_is_read_although_it_has_no_next_iterator() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.streams.append("only", change(2, "fuga", "hoge"));
+    worker.streams.close("only");
+    worker.start("a", StartedAt::TrimHorizon);
+    worker
+        .until("both are told", || values(&worker) == [1, 2])
+        .await;
+    worker
+        .until("it is finished", || {
+            position(&worker, "only") == Some(Position::Finished)
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_iterator_is_asked_for_again_after_the_last_record_read() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    // Before its first record: at the moment reading began, so that what came between is found.
+    worker.streams.expire_iterators();
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker
+        .until("the first is told", || values(&worker) == [1])
+        .await;
+    worker.streams.expire_iterators();
+    worker.streams.append("only", change(2, "fuga", "hoge"));
+    worker
+        .until("the second is told", || values(&worker) == [1, 2])
+        .await;
+    let asked = worker.streams.iterators("only");
+    let begun = asked[0].clone();
+    assert!(matches!(begun, From::At(_)));
+    assert_eq!(asked, [begun.clone(), begun, From::After(number(1))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_and_outages_are_waited_out_at_the_same_place() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    for kind in [StreamErrorKind::Throttled, StreamErrorKind::Unavailable] {
+        worker.streams.fail_next("Records", kind);
+    }
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.until("it is told", || values(&worker) == [1]).await;
+    assert_eq!(
+        worker.streams.iterators("only").len(),
+        1,
+        "the iterator is still good"
+    );
+    assert!(
+        worker.reasons().is_empty(),
+        "what passes by itself is no trouble yet"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn access_denied_is_told_at_once_and_cleared_when_it_is_over() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker
+        .streams
+        .fail_next("Records", StreamErrorKind::AccessDenied);
+    worker
+        .until("it is told", || worker.reasons() == ["StreamAccessDenied"])
+        .await;
+    worker
+        .until("it is over", || worker.reasons().is_empty())
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_stream_writes_no_checkpoint() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.after(10).await;
+    let written = worker.store.saves().len();
+    worker.after(3_000).await;
+    assert_eq!(worker.store.saves().len(), written);
+    // And a busy one writes no more often than every five seconds.
+    for n in 1..=100 {
+        worker.streams.append("only", change(n, "fuga", "hoge"));
+        worker.after(1).await;
+    }
+    let busy = worker.store.saves().len() - written;
+    assert!(
+        (10..=21).contains(&busy),
+        "{busy} checkpoints in 100 seconds"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_repeats_what_was_not_remembered_and_loses_nothing() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    // Killed before anything was remembered but that reading began.
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker
+        .until("the first is told", || values(&worker) == [1])
+        .await;
+    worker.kill().await;
+    assert_eq!(position(&worker, "only"), Some(Position::Latest));
+    worker.streams.append("only", change(2, "fuga", "hoge"));
+    worker.start("b", StartedAt::Latest);
+    worker
+        .until("both are told", || values(&worker) == [1, 1, 2])
+        .await;
+    worker.after(10).await;
+    assert_eq!(position(&worker, "only"), Some(Position::After(number(2))));
+    // Killed with a checkpoint: nothing before it is repeated.
+    worker.kill().await;
+    worker.streams.append("only", change(3, "fuga", "hoge"));
+    worker.start("c", StartedAt::Latest);
+    worker
+        .until("the third is told", || values(&worker) == [1, 1, 2, 3])
+        .await;
+    assert_eq!(
+        worker.streams.iterators("only").last(),
+        Some(&From::After(number(2)))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_finishes_what_is_under_way_and_remembers_it() {
+    let mut worker = worker();
+    worker.gateway.everyone(2_000, 200);
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    for n in 1..=5 {
+        worker
+            .streams
+            .append("only", change(n, &format!("item-{n}"), "hoge"));
+    }
+    worker
+        .until("the first is told", || values(&worker) == [1])
+        .await;
+    assert_eq!(worker.stop().await, Ended::Stopped);
+    assert_eq!(values(&worker), [1, 2, 3, 4, 5]);
+    assert_eq!(position(&worker, "only"), Some(Position::After(number(5))));
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.after(60).await;
+    assert_eq!(values(&worker), [1, 2, 3, 4, 5], "no repeat");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_checkpoint_is_never_ahead_of_delivery() {
+    let mut worker = worker();
+    worker.connections.put("slow", "slow", "2026-01-01");
+    worker.gateway.script("slow", &[(100_000, 200)]);
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.streams.append("only", change(2, "fuga", "slow"));
+    worker.streams.append("only", change(3, "fuga", "hoge"));
+    worker
+        .until("the quick ones are told", || values(&worker) == [1, 3])
+        .await;
+    worker.after(60).await;
+    assert_eq!(position(&worker, "only"), Some(Position::After(number(1))));
+    worker.after(60).await;
+    assert_eq!(position(&worker, "only"), Some(Position::After(number(3))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_holder_ends_the_first_and_the_checkpoint_never_goes_back() {
+    let mut first = worker();
+    first.streams.open("only", None);
+    first.start("first", StartedAt::Latest);
+    first.started().await;
+    let mut second = Worker::new();
+    second.streams = first.streams.clone();
+    second.connections = first.connections.clone();
+    second.gateway = first.gateway.clone();
+    second.store = first.store.clone();
+    second.start("second", StartedAt::Latest);
+    second.started().await;
+    for n in 1..=50 {
+        first
+            .streams
+            .append("only", change(n, &format!("item-{n}"), "hoge"));
+        first.after(1).await;
+    }
+    assert_eq!(first.reasons(), ["ClaimLost"]);
+    assert_eq!(first.ended().await, Ended::ClaimLost);
+    second.after(10).await;
+    let mut told = values(&second);
+    told.sort_unstable();
+    told.dedup();
+    assert_eq!(told, (1..=50).collect::<Vec<_>>());
+    let saves = second.store.saves();
+    let only = ShardId("only".to_owned());
+    for pair in saves.windows(2) {
+        assert!(pair[0].epoch <= pair[1].epoch);
+        if let (Position::After(before), after) = (&pair[0].shards[&only], &pair[1].shards[&only]) {
+            assert!(
+                matches!(after, Position::After(after) if after >= before),
+                "{pair:?}"
+            );
+        }
+    }
+    assert_eq!(saves.last().unwrap().holder, "second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_deleted_by_hand_is_made_again_from_what_is_known() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker
+        .until("the first is told", || values(&worker) == [1])
+        .await;
+    worker.after(10).await;
+    worker.store.delete();
+    worker.streams.append("only", change(2, "fuga", "hoge"));
+    worker
+        .until("the second is told", || values(&worker) == [1, 2])
+        .await;
+    worker.after(10).await;
+    assert_eq!(position(&worker, "only"), Some(Position::After(number(2))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn trimmed_records_are_a_gap_that_is_told_and_reading_goes_on() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker
+        .streams
+        .fail_next("Records", StreamErrorKind::Trimmed);
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.until("it is told", || values(&worker) == [1]).await;
+    assert_eq!(worker.streams.iterators("only").last(), Some(&From::Start));
+    assert!(
+        worker
+            .metrics
+            .encode()
+            .contains("stream_notifier_gaps_total{namespace=\"test\",name=\"notifier\"} 1")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_vanished_is_not_waited_for() {
+    let mut worker = worker();
+    worker.streams.open("parent", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.streams.open("child", Some("parent"));
+    worker.streams.append("child", change(1, "fuga", "hoge"));
+    worker.streams.trim("parent");
+    worker
+        .until("the child is told", || values(&worker) == [1])
+        .await;
+    assert!(
+        worker
+            .metrics
+            .encode()
+            .contains("stream_notifier_gaps_total")
+    );
+}
