@@ -30,11 +30,7 @@ pub struct Backoff {
 impl Backoff {
     /// Waits from about `first` to about `most`.
     pub const fn new(first: Duration, most: Duration) -> Self {
-        Self {
-            first,
-            most,
-            next: first,
-        }
+        Self { first, most, next: first }
     }
 
     /// The next wait: between half and all of the current one.

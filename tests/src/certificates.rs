@@ -30,24 +30,16 @@ impl Certificates {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        authority
-            .distinguished_name
-            .push(DnType::CommonName, "stream-notifier tests");
+        authority.distinguished_name.push(DnType::CommonName, "stream-notifier tests");
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
 
         let mut server = CertificateParams::new(["127.0.0.1".into(), "localhost".into()])?;
-        server
-            .distinguished_name
-            .push(DnType::CommonName, "kube-apiserver");
+        server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
 
         let mut administrator = CertificateParams::default();
-        administrator
-            .distinguished_name
-            .push(DnType::OrganizationName, "system:masters");
-        administrator
-            .distinguished_name
-            .push(DnType::CommonName, "administrator");
+        administrator.distinguished_name.push(DnType::OrganizationName, "system:masters");
+        administrator.distinguished_name.push(DnType::CommonName, "administrator");
         administrator.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
 
         let tokens = KeyPair::generate()?;

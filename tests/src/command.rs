@@ -12,10 +12,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// A command with nothing of the developer's environment but `PATH`.
 pub(crate) fn command(program: &Path, home: &Path) -> Command {
     let mut command = Command::new(program);
-    command
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("HOME", home);
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", home);
     command
 }
 
@@ -34,11 +31,10 @@ pub(crate) async fn output(command: Command, input: &str) -> Result<Output> {
         // It need not read what it is given.
         let _ = stdin.write_all(input.as_bytes()).await;
     };
-    let (output, ()) = tokio::time::timeout(LIMIT, async {
-        tokio::join!(child.wait_with_output(), feed)
-    })
-    .await
-    .with_context(|| format!("{what} did not end within {LIMIT:?}"))?;
+    let (output, ()) =
+        tokio::time::timeout(LIMIT, async { tokio::join!(child.wait_with_output(), feed) })
+            .await
+            .with_context(|| format!("{what} did not end within {LIMIT:?}"))?;
     output.with_context(|| format!("cannot run {what}"))
 }
 
@@ -52,12 +48,7 @@ pub(crate) async fn run(command: Command, input: &str) -> Result<String> {
 }
 
 fn describe(command: &Command) -> String {
-    let program = Path::new(command.get_program())
-        .file_name()
-        .unwrap_or_default();
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }

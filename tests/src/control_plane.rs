@@ -69,9 +69,7 @@ impl ControlPlane {
         // The first thing that every namespace needs from it.
         eventually(START, "kube-controller-manager to be at work", async || {
             controller_manager.ensure_running()?;
-            kubectl
-                .get(&["serviceaccount", "default", "--namespace", "default"])
-                .await
+            kubectl.get(&["serviceaccount", "default", "--namespace", "default"]).await
         })
         .await?;
 
@@ -118,15 +116,11 @@ impl ControlPlane {
     /// kubectl, and by that a kubeconfig, with the rights of a ServiceAccount and with a token as a
     /// Pod has it.
     pub async fn as_service_account(&self, namespace: &str, name: &str) -> Result<Kubectl> {
-        let token = self
-            .kubectl
-            .run(&["create", "token", name, "--namespace", namespace])
-            .await?;
+        let token = self.kubectl.run(&["create", "token", name, "--namespace", namespace]).await?;
         let user = json!({"token": token.trim()});
         let kubeconfig = kubeconfig(&self.url, &self.authority, Some(namespace), user);
-        let kubeconfig = self
-            .scratch
-            .write(&format!("{namespace}.{name}.kubeconfig"), &kubeconfig)?;
+        let kubeconfig =
+            self.scratch.write(&format!("{namespace}.{name}.kubeconfig"), &kubeconfig)?;
         Ok(Kubectl::new(tool("kubectl").await?, kubeconfig))
     }
 }

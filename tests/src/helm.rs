@@ -14,10 +14,7 @@ pub struct Helm {
 
 impl Helm {
     pub fn new(program: impl Into<PathBuf>, kubeconfig: impl Into<PathBuf>) -> Self {
-        Self {
-            program: program.into(),
-            kubeconfig: kubeconfig.into(),
-        }
+        Self { program: program.into(), kubeconfig: kubeconfig.into() }
     }
 
     /// What it prints; an error if it fails.

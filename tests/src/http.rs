@@ -35,35 +35,22 @@ impl Answer {
 }
 
 pub async fn get(url: &str) -> Result<Answer> {
-    send(
-        Request::get(url).body(Bytes::new())?,
-        Duration::from_secs(30),
-    )
-    .await
+    send(Request::get(url).body(Bytes::new())?, Duration::from_secs(30)).await
 }
 
 pub async fn post(url: &str, body: impl Into<Bytes>) -> Result<Answer> {
-    send(
-        Request::post(url).body(body.into())?,
-        Duration::from_secs(30),
-    )
-    .await
+    send(Request::post(url).body(body.into())?, Duration::from_secs(30)).await
 }
 
 pub async fn send(request: Request<Bytes>, limit: Duration) -> Result<Answer> {
     let what = format!("{} {}", request.method(), request.uri());
     // A connection for each request: one kept for later may be closed by then.
-    let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .build_http();
+    let client: Client<HttpConnector, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
     let exchange = async {
         let (parts, body) = client.request(request.map(Full::new)).await?.into_parts();
         let body = body.collect().await?.to_bytes();
-        anyhow::Ok(Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        })
+        anyhow::Ok(Answer { status: parts.status, headers: parts.headers, body })
     };
     tokio::time::timeout(limit, exchange)
         .await

@@ -17,19 +17,12 @@ pub struct Kubectl {
 
 impl Kubectl {
     pub fn new(program: impl Into<PathBuf>, kubeconfig: impl Into<PathBuf>) -> Self {
-        Self {
-            program: program.into(),
-            kubeconfig: kubeconfig.into(),
-            namespace: None,
-        }
+        Self { program: program.into(), kubeconfig: kubeconfig.into(), namespace: None }
     }
 
     /// The same, with another default namespace.
     pub fn in_namespace(&self, namespace: &str) -> Self {
-        Self {
-            namespace: Some(namespace.into()),
-            ..self.clone()
-        }
+        Self { namespace: Some(namespace.into()), ..self.clone() }
     }
 
     pub fn kubeconfig(&self) -> &Path {
@@ -53,9 +46,7 @@ impl Kubectl {
 
     /// `kubectl apply` of these manifests (YAML or JSON).
     pub async fn apply(&self, manifests: &str) -> Result<()> {
-        self.run_with(&["apply", "-f", "-"], manifests)
-            .await
-            .map(drop)
+        self.run_with(&["apply", "-f", "-"], manifests).await.map(drop)
     }
 
     /// `kubectl apply` of manifests that must be refused: what kubectl says then.
@@ -67,9 +58,7 @@ impl Kubectl {
 
     /// `kubectl get … -o json`.
     pub async fn get(&self, arguments: &[&str]) -> Result<Value> {
-        let json = self
-            .run(&[&["get", "-o", "json"], arguments].concat())
-            .await?;
+        let json = self.run(&[&["get", "-o", "json"], arguments].concat()).await?;
         Ok(serde_json::from_str(&json)?)
     }
 

@@ -36,25 +36,22 @@ impl MiniStack {
         let scratch = Scratch::new("ministack")?;
         let port = free_port()?;
         let folder = scratch.path().display().to_string();
-        let spec = Spec::new(
-            tool("ministack").await?,
-            scratch.path().join("ministack.log"),
-        )
-        .arguments(["-m", "ministack"])
-        .environment([
-            ("BIND_HOST", "127.0.0.1"),
-            ("GATEWAY_PORT", &port.to_string()),
-            // Services that open ports of their own.
-            ("IOT_MTLS_ENABLED", "0"),
-            ("SFTP_ENABLED", "0"),
-            // Where it would otherwise write to the developer's folders.
-            ("HOME", &folder),
-            ("TMPDIR", &folder),
-            ("STATE_DIR", &folder),
-            ("S3_DATA_DIR", &folder),
-            ("PYTHONDONTWRITEBYTECODE", "1"),
-            ("PYTHONUNBUFFERED", "1"),
-        ]);
+        let spec = Spec::new(tool("ministack").await?, scratch.path().join("ministack.log"))
+            .arguments(["-m", "ministack"])
+            .environment([
+                ("BIND_HOST", "127.0.0.1"),
+                ("GATEWAY_PORT", &port.to_string()),
+                // Services that open ports of their own.
+                ("IOT_MTLS_ENABLED", "0"),
+                ("SFTP_ENABLED", "0"),
+                // Where it would otherwise write to the developer's folders.
+                ("HOME", &folder),
+                ("TMPDIR", &folder),
+                ("STATE_DIR", &folder),
+                ("S3_DATA_DIR", &folder),
+                ("PYTHONDONTWRITEBYTECODE", "1"),
+                ("PYTHONUNBUFFERED", "1"),
+            ]);
         let process = Process::start("MiniStack", spec)?;
         let endpoint = format!("http://127.0.0.1:{port}");
         let health = format!("{endpoint}/_ministack/health");
@@ -63,11 +60,7 @@ impl MiniStack {
             http::get(&health).await?.success()
         })
         .await?;
-        Ok(Self {
-            endpoint,
-            process,
-            _scratch: scratch,
-        })
+        Ok(Self { endpoint, process, _scratch: scratch })
     }
 
     /// `http://127.0.0.1:<port>`.
@@ -134,11 +127,7 @@ impl MiniStack {
         let index = GlobalSecondaryIndex::builder()
             .index_name("sk-index")
             .key_schema(key("sk", KeyType::Hash)?)
-            .projection(
-                Projection::builder()
-                    .projection_type(ProjectionType::All)
-                    .build(),
-            )
+            .projection(Projection::builder().projection_type(ProjectionType::All).build())
             .build()?;
         self.dynamodb()
             .create_table()
@@ -155,17 +144,13 @@ impl MiniStack {
 }
 
 fn text(name: &str) -> Result<AttributeDefinition> {
-    let definition = AttributeDefinition::builder()
-        .attribute_name(name)
-        .attribute_type(ScalarAttributeType::S);
+    let definition =
+        AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S);
     Ok(definition.build()?)
 }
 
 fn key(name: &str, kind: KeyType) -> Result<KeySchemaElement> {
-    Ok(KeySchemaElement::builder()
-        .attribute_name(name)
-        .key_type(kind)
-        .build()?)
+    Ok(KeySchemaElement::builder().attribute_name(name).key_type(kind).build()?)
 }
 
 /// What a process needs to take this endpoint (MiniStack's, or that of a proxy before it) for AWS.

@@ -30,16 +30,9 @@ impl Namespace {
                 "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
             },
         });
-        kubectl
-            .run_with(&["create", "-f", "-"], &manifest.to_string())
-            .await?;
+        kubectl.run_with(&["create", "-f", "-"], &manifest.to_string()).await?;
         let cluster = kubectl.clone();
-        Ok(Self {
-            kubectl: cluster.in_namespace(&name),
-            cluster,
-            name,
-            passed: false,
-        })
+        Ok(Self { kubectl: cluster.in_namespace(&name), cluster, name, passed: false })
     }
 
     pub fn name(&self) -> &str {

@@ -33,10 +33,7 @@ impl Operator {
             .environment([("HOME", scratch.path().display().to_string())])
             .environment(kubeconfig)
             .environment(environment);
-        Ok(Self {
-            process: Process::start(BINARY, spec)?,
-            _scratch: scratch,
-        })
+        Ok(Self { process: Process::start(BINARY, spec)?, _scratch: scratch })
     }
 
     pub fn process(&self) -> &Process {
@@ -61,10 +58,7 @@ impl Operator {
 
     /// Those lines of its log that are JSON.
     pub fn events(&self) -> Vec<Value> {
-        self.log()
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect()
+        self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
     /// Waits for a line of its log, and gives it.
@@ -80,10 +74,7 @@ impl Operator {
                 return Ok(line.to_owned());
             }
             self.process.ensure_running()?;
-            bail!(
-                "no such line yet; the last ones are:\n{}",
-                self.process.log_end(20)
-            )
+            bail!("no such line yet; the last ones are:\n{}", self.process.log_end(20))
         })
         .await
     }

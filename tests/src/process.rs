@@ -46,8 +46,7 @@ impl Spec {
         mut self,
         variables: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Self {
-        self.environment
-            .extend(variables.into_iter().map(|(k, v)| (k.into(), v.into())));
+        self.environment.extend(variables.into_iter().map(|(k, v)| (k.into(), v.into())));
         self
     }
 }
@@ -99,13 +98,7 @@ impl Process {
             .context("the guard says nothing")?
             .and_then(|pid| Pid::from_raw(pid.parse()?).context("not a process id"))
             .with_context(|| format!("cannot start {} ({name})", spec.program.display()))?;
-        Ok(Self {
-            name: name.into(),
-            pid,
-            exit,
-            log: spec.log,
-            _guard: guard,
-        })
+        Ok(Self { name: name.into(), pid, exit, log: spec.log, _guard: guard })
     }
 
     pub fn pid(&self) -> i32 {
@@ -137,11 +130,7 @@ impl Process {
     /// Fails, with the end of its log, if it is not running any more.
     pub fn ensure_running(&self) -> Result<()> {
         if let Some(exit) = self.exit() {
-            bail!(
-                "{} {exit}; the end of its log:\n{}",
-                self.name,
-                self.log_end(40)
-            );
+            bail!("{} {exit}; the end of its log:\n{}", self.name, self.log_end(40));
         }
         Ok(())
     }
@@ -175,16 +164,11 @@ pub fn runs(pid: i32) -> Result<bool> {
     // One that has ended keeps its number until its parent takes notice, which the first process of
     // a container may never do.
     let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let ended = state
-        .rsplit(')')
-        .next()
-        .is_some_and(|rest| rest.trim_start().starts_with('Z'));
+    let ended = state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
     let pid = Pid::from_raw(pid).context("not a process id")?;
     Ok(!ended && rustix::process::test_kill_process(pid).is_ok())
 }
 
 fn read_log(path: &Path) -> String {
-    fs::read(path)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default()
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }

@@ -67,11 +67,7 @@ impl Reply {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, "application/x-amz-json-1.0".parse()?);
         let body = body.to_string().into();
-        Ok(Self {
-            status: StatusCode::BAD_REQUEST,
-            headers,
-            body,
-        })
+        Ok(Self { status: StatusCode::BAD_REQUEST, headers, body })
     }
 
     /// As `@connections` says it, for example a 403 `ForbiddenException`.
@@ -80,11 +76,7 @@ impl Reply {
         headers.insert("x-amzn-errortype", kind.parse()?);
         headers.insert(header::CONTENT_TYPE, "application/json".parse()?);
         let body = json!({"message": message}).to_string().into();
-        Ok(Self {
-            status: StatusCode::from_u16(status)?,
-            headers,
-            body,
-        })
+        Ok(Self { status: StatusCode::from_u16(status)?, headers, body })
     }
 }
 
@@ -123,12 +115,7 @@ impl Rule {
 
     async fn released(&self) {
         // The sender lives in the rule itself: there is no error.
-        let _ = self
-            .0
-            .progress
-            .subscribe()
-            .wait_for(|(_, over)| *over)
-            .await;
+        let _ = self.0.progress.subscribe().wait_for(|(_, over)| *over).await;
     }
 }
 
@@ -167,11 +154,7 @@ impl Proxy {
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self {
-            endpoint,
-            shared,
-            server,
-        })
+        Ok(Self { endpoint, shared, server })
     }
 
     pub fn endpoint(&self) -> &str {
@@ -237,16 +220,8 @@ impl Proxy {
         matches: impl Fn(&Recorded) -> bool + Send + Sync + 'static,
     ) -> Rule {
         let matches = Box::new(matches);
-        let state = Arc::new(RuleState {
-            matches,
-            action,
-            progress: watch::Sender::default(),
-        });
-        self.shared
-            .rules
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(state.clone());
+        let state = Arc::new(RuleState { matches, action, progress: watch::Sender::default() });
+        self.shared.rules.lock().unwrap_or_else(PoisonError::into_inner).push(state.clone());
         Rule(state)
     }
 }
@@ -272,11 +247,7 @@ impl Shared {
     async fn handle(&self, request: Request<Body>) -> Result<Response<Body>> {
         let (parts, body) = request.into_parts();
         let body = to_bytes(body, usize::MAX).await?;
-        let path = parts
-            .uri
-            .path_and_query()
-            .map_or("/", |path| path.as_str())
-            .to_owned();
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let operation = parts
             .headers
             .get("x-amz-target")
@@ -336,27 +307,18 @@ impl Shared {
             parts.headers.remove(name);
         }
         let request = Request::from_parts(parts, body);
-        let Answer {
-            status,
-            mut headers,
-            body,
-        } = http::send(request, UPSTREAM_LIMIT).await?;
+        let Answer { status, mut headers, body } = http::send(request, UPSTREAM_LIMIT).await?;
         // The body is whole now, however it came.
         headers.remove(header::TRANSFER_ENCODING);
         headers.remove(header::CONNECTION);
-        Ok(Reply {
-            status,
-            headers,
-            body,
-        })
+        Ok(Reply { status, headers, body })
     }
 
     /// The first rule in force that this request meets.
     fn catch(&self, request: &Recorded) -> Option<Rule> {
         let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
-        let rule = rules
-            .iter()
-            .find(|rule| !rule.progress.borrow().1 && (rule.matches)(request))?;
+        let rule =
+            rules.iter().find(|rule| !rule.progress.borrow().1 && (rule.matches)(request))?;
         rule.progress.send_modify(|(caught, _)| *caught += 1);
         Some(Rule(rule.clone()))
     }

@@ -32,10 +32,7 @@ impl Scratch {
         } else {
             Some(Guard::start([Path::new("remove"), &path], [], |_| ())?)
         };
-        Ok(Self {
-            path,
-            _guard: guard,
-        })
+        Ok(Self { path, _guard: guard })
     }
 
     pub fn path(&self) -> &Path {

@@ -29,10 +29,7 @@ fn find(name: &str) -> Result<PathBuf> {
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run tools/build.sh")?;
-    ensure!(
-        output.status.success(),
-        "there is no {name} to test with; tools/build.sh says why"
-    );
+    ensure!(output.status.success(), "there is no {name} to test with; tools/build.sh says why");
     let line = String::from_utf8(output.stdout)?;
     let path = line
         .trim_end()
@@ -53,9 +50,6 @@ pub fn built(name: &str) -> Result<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|path| path.is_file())
         .with_context(|| {
-            format!(
-                "{name} is not beside the test {}: run `cargo build` first",
-                test.display()
-            )
+            format!("{name} is not beside the test {}: run `cargo build` first", test.display())
         })
 }

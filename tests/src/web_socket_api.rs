@@ -67,11 +67,7 @@ impl WebSocketApi {
         }
         let body = json!({"stageName": stage, "autoDeploy": true});
         create(endpoint, &format!("{path}/stages"), &body).await?;
-        Ok(Self {
-            id,
-            stage: stage.into(),
-            endpoint: endpoint.into(),
-        })
+        Ok(Self { id, stage: stage.into(), endpoint: endpoint.into() })
     }
 
     pub fn id(&self) -> &str {
@@ -111,14 +107,10 @@ impl WebSocketApi {
         };
         client
             .wait_until(LIMIT, "its connection id", |messages| {
-                messages
-                    .iter()
-                    .any(|message| answer(&message.text).is_some())
+                messages.iter().any(|message| answer(&message.text).is_some())
             })
             .await?;
-        let id = client
-            .take(answer)
-            .context("the connection id went missing")?;
+        let id = client.take(answer).context("the connection id went missing")?;
         client.set_connection_id(id);
         Ok(client)
     }
@@ -154,20 +146,12 @@ with zipfile.ZipFile(sys.stdout.buffer, 'w') as archive:
     let mut python = Command::new(tool("ministack").await?);
     python.args(["-c", SCRIPT, code]);
     let output = command::output(python, "").await?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(output.stdout)
 }
 
 async fn create(endpoint: &str, path: &str, body: &Value) -> Result<Value> {
-    let service = if path.starts_with("/v2/") {
-        "apigateway"
-    } else {
-        "lambda"
-    };
+    let service = if path.starts_with("/v2/") { "apigateway" } else { "lambda" };
     let request = Request::post(format!("{endpoint}{path}"))
         .header(header::AUTHORIZATION, authorization(service))
         .header(header::CONTENT_TYPE, "application/json")
@@ -176,8 +160,6 @@ async fn create(endpoint: &str, path: &str, body: &Value) -> Result<Value> {
 }
 
 fn string(answer: &Value, field: &str) -> Result<String> {
-    let text = answer[field]
-        .as_str()
-        .with_context(|| format!("no {field} in {answer}"))?;
+    let text = answer[field].as_str().with_context(|| format!("no {field} in {answer}"))?;
     Ok(text.to_owned())
 }

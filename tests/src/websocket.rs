@@ -53,19 +53,12 @@ impl WebSocketClient {
         let (sink, stream) = socket.split();
         let state = Arc::new(watch::Sender::default());
         let reader = tokio::spawn(read(stream, state.clone()));
-        Ok(Self {
-            connection_id: None,
-            sink,
-            state,
-            reader,
-        })
+        Ok(Self { connection_id: None, sink, state, reader })
     }
 
     /// The id that the gateway gave it, if the client was told.
     pub fn connection_id(&self) -> Result<&str> {
-        self.connection_id
-            .as_deref()
-            .context("the client does not know its connection id")
+        self.connection_id.as_deref().context("the client does not know its connection id")
     }
 
     pub(crate) fn set_connection_id(&mut self, id: String) {
@@ -84,12 +77,7 @@ impl WebSocketClient {
 
     /// The same, as text only.
     pub fn texts(&self) -> Vec<String> {
-        self.state
-            .borrow()
-            .messages
-            .iter()
-            .map(|message| message.text.clone())
-            .collect()
+        self.state.borrow().messages.iter().map(|message| message.text.clone()).collect()
     }
 
     /// Waits until the messages meet a condition, and gives them.
@@ -112,12 +100,7 @@ impl WebSocketClient {
             Ok(_) => Err(anyhow!("the connection was closed")),
             Err(_) => Err(anyhow!("{limit:?} passed")),
         }
-        .with_context(|| {
-            format!(
-                "a client waited in vain for {what}; it has {:?}",
-                self.texts()
-            )
-        })
+        .with_context(|| format!("a client waited in vain for {what}; it has {:?}", self.texts()))
     }
 
     /// Takes out the first message that this finds something in.
@@ -137,10 +120,7 @@ impl WebSocketClient {
     pub async fn wait_closed(&self, limit: Duration) -> Result<()> {
         let mut state = self.state.subscribe();
         let closed = tokio::time::timeout(limit, state.wait_for(|state| state.closed)).await;
-        ensure!(
-            closed.is_ok(),
-            "the connection was not closed within {limit:?}"
-        );
+        ensure!(closed.is_ok(), "the connection was not closed within {limit:?}");
         Ok(())
     }
 
@@ -161,10 +141,7 @@ impl Drop for WebSocketClient {
 async fn read(mut stream: SplitStream<Socket>, state: Arc<watch::Sender<State>>) {
     while let Some(Ok(message)) = stream.next().await {
         if let Message::Text(text) = message {
-            let received = Received {
-                at: Instant::now(),
-                text: text.to_string(),
-            };
+            let received = Received { at: Instant::now(), text: text.to_string() };
             state.send_modify(|state| state.messages.push(received));
         }
     }

@@ -20,9 +20,7 @@ async fn started(mut worker: Worker) -> Worker {
 /// `n` connections that get every change of `hoge`.
 fn connect(worker: &Worker, n: usize) {
     for n in 0..n {
-        worker
-            .connections
-            .put(&format!("connection-{n:03}"), "hoge", "2026-01-01");
+        worker.connections.put(&format!("connection-{n:03}"), "hoge", "2026-01-01");
     }
 }
 
@@ -39,9 +37,7 @@ async fn every_page_of_rows_is_told() {
     connect(&worker, 150);
     worker.connections.put("elsewhere", "other", "2026-01-01");
     worker.streams.append("only", change(1, "fuga", "hoge"));
-    worker
-        .until("all are told", || worker.gateway.delivered() == 150)
-        .await;
+    worker.until("all are told", || worker.gateway.delivered() == 150).await;
     assert_eq!(worker.connections.queries(), 2);
     assert_eq!(
         worker.gateway.received("connection-149"),
@@ -59,82 +55,47 @@ async fn posts_run_side_by_side_but_never_two_for_one_connection() {
         worker.streams.append("only", change(n, "fuga", "hoge"));
     }
     let begun = Instant::now();
-    worker
-        .until("all are told", || worker.gateway.delivered() == 500)
-        .await;
+    worker.until("all are told", || worker.gateway.delivered() == 500).await;
     let took = begun.elapsed();
-    assert!(
-        worker.gateway.most_in_flight() >= 64,
-        "{}",
-        worker.gateway.most_in_flight()
-    );
+    assert!(worker.gateway.most_in_flight() >= 64, "{}", worker.gateway.most_in_flight());
     assert!(!worker.gateway.two_for_one());
-    assert!(
-        took < Duration::from_secs(2),
-        "5 rounds of 200 ms took {took:?}"
-    );
+    assert!(took < Duration::from_secs(2), "5 rounds of 200 ms took {took:?}");
     let values = |n: u32| format!(r#"{{"pk":"fuga","sk":"hoge","value":"{n}"}}"#);
-    assert_eq!(
-        worker.gateway.received("connection-042"),
-        (1..=5).map(values).collect::<Vec<_>>()
-    );
+    assert_eq!(worker.gateway.received("connection-042"), (1..=5).map(values).collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_first_and_a_quick_second_arrive_in_order() {
     let worker = started(Worker::new()).await;
     connect(&worker, 1);
-    worker
-        .gateway
-        .script("connection-000", &[(5_000, 200), (0, 200)]);
+    worker.gateway.script("connection-000", &[(5_000, 200), (0, 200)]);
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.streams.append("only", change(2, "fuga", "hoge"));
-    worker
-        .until("both are told", || worker.gateway.delivered() == 2)
-        .await;
+    worker.until("both are told", || worker.gateway.delivered() == 2).await;
     let told = worker.gateway.received("connection-000");
-    assert!(
-        told[0].contains("\"1\"") && told[1].contains("\"2\""),
-        "{told:?}"
-    );
+    assert!(told[0].contains("\"1\"") && told[1].contains("\"2\""), "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_fails_is_tried_again_before_the_next_one() {
     let worker = started(Worker::new()).await;
     connect(&worker, 1);
-    worker
-        .gateway
-        .script("connection-000", &[(0, 500), (0, 429), (0, 503), (0, 200)]);
+    worker.gateway.script("connection-000", &[(0, 500), (0, 429), (0, 503), (0, 200)]);
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.streams.append("only", change(2, "fuga", "hoge"));
-    worker
-        .until("both are told", || worker.gateway.delivered() == 2)
-        .await;
-    let posts: Vec<_> = worker
-        .gateway
-        .posts()
-        .into_iter()
-        .map(|post| post.message)
-        .collect();
+    worker.until("both are told", || worker.gateway.delivered() == 2).await;
+    let posts: Vec<_> = worker.gateway.posts().into_iter().map(|post| post.message).collect();
     assert_eq!(posts.len(), 5);
-    assert!(
-        posts[..4].iter().all(|message| message.contains("\"1\"")),
-        "{posts:?}"
-    );
+    assert!(posts[..4].iter().all(|message| message.contains("\"1\"")), "{posts:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_row_written_before_its_connection_is_up_gets_its_message_and_stays() {
     let worker = started(Worker::new()).await;
     connect(&worker, 1);
-    worker
-        .gateway
-        .script("connection-000", &[(0, 410), (0, 410), (0, 200)]);
+    worker.gateway.script("connection-000", &[(0, 410), (0, 410), (0, 200)]);
     worker.streams.append("only", change(1, "fuga", "hoge"));
-    worker
-        .until("it is told", || worker.gateway.delivered() == 1)
-        .await;
+    worker.until("it is told", || worker.gateway.delivered() == 1).await;
     worker.after(60).await;
     assert_eq!(worker.connections.stored(), ["connection-000"]);
 }
@@ -147,30 +108,13 @@ async fn a_connection_that_vanished_loses_its_row_and_holds_up_nobody() {
     let begun = Instant::now();
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.streams.append("only", change(2, "fuga", "hoge"));
-    worker
-        .until("the others are told", || worker.gateway.delivered() == 4)
-        .await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(1),
-        "{:?}",
-        begun.elapsed()
-    );
-    worker
-        .until("its row is gone", || worker.connections.stored().len() == 2)
-        .await;
-    assert!(
-        begun.elapsed() >= Duration::from_secs(7),
-        "not before it was asked again for 7 s"
-    );
-    worker
-        .until("both records are settled", || settled_up_to(&worker, 2))
-        .await;
-    let tries = worker
-        .gateway
-        .posts()
-        .iter()
-        .filter(|post| post.connection == "connection-001")
-        .count();
+    worker.until("the others are told", || worker.gateway.delivered() == 4).await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    worker.until("its row is gone", || worker.connections.stored().len() == 2).await;
+    assert!(begun.elapsed() >= Duration::from_secs(7), "not before it was asked again for 7 s");
+    worker.until("both records are settled", || settled_up_to(&worker, 2)).await;
+    let tries =
+        worker.gateway.posts().iter().filter(|post| post.connection == "connection-001").count();
     assert_eq!(tries, 4, "the second message is for nobody");
 }
 
@@ -180,15 +124,9 @@ async fn a_row_that_was_written_again_stays() {
     connect(&worker, 1);
     worker.gateway.script("connection-000", &[(0, 410)]);
     worker.streams.append("only", change(1, "fuga", "hoge"));
-    worker
-        .until("it was tried", || !worker.gateway.posts().is_empty())
-        .await;
-    worker
-        .connections
-        .put("connection-000", "hoge", "2026-12-31");
-    worker
-        .until("it is settled", || settled_up_to(&worker, 1))
-        .await;
+    worker.until("it was tried", || !worker.gateway.posts().is_empty()).await;
+    worker.connections.put("connection-000", "hoge", "2026-12-31");
+    worker.until("it is settled", || settled_up_to(&worker, 1)).await;
     assert_eq!(worker.connections.stored(), ["connection-000"]);
 }
 
@@ -198,25 +136,15 @@ async fn a_wrong_api_deletes_no_rows_in_masses() {
     connect(&worker, 200);
     worker.gateway.everyone(20, 410);
     worker.streams.append("only", change(1, "fuga", "hoge"));
-    worker
-        .until("it is told", || worker.reasons() == ["AllConnectionsGone"])
-        .await;
-    worker
-        .until("it is settled", || settled_up_to(&worker, 1))
-        .await;
+    worker.until("it is told", || worker.reasons() == ["AllConnectionsGone"]).await;
+    worker.until("it is settled", || settled_up_to(&worker, 1)).await;
     assert_eq!(worker.connections.stored().len(), 200);
     // The right API again: those that are really gone go, and the trouble is over.
     worker.gateway.everyone(20, 200);
     worker.gateway.script("connection-007", &[(20, 410)]);
     worker.streams.append("only", change(2, "fuga", "hoge"));
-    worker
-        .until("the others are told", || worker.gateway.delivered() == 199)
-        .await;
-    worker
-        .until("its row is gone", || {
-            worker.connections.stored().len() == 199
-        })
-        .await;
+    worker.until("the others are told", || worker.gateway.delivered() == 199).await;
+    worker.until("its row is gone", || worker.connections.stored().len() == 199).await;
     assert!(worker.reasons().is_empty());
 }
 
@@ -228,29 +156,20 @@ async fn forbidden_for_a_while_loses_nothing_and_deletes_nothing() {
     for n in 1..=10 {
         worker.streams.append("only", change(n, "fuga", "hoge"));
     }
-    worker
-        .until("it is told", || worker.reasons() == ["GatewayForbidden"])
-        .await;
+    worker.until("it is told", || worker.reasons() == ["GatewayForbidden"]).await;
     let before = worker.gateway.posts().len();
     worker.after(1200).await;
     let probes = worker.gateway.posts().len() - before;
-    assert!(
-        (20..=120).contains(&probes),
-        "{probes} probes in 20 minutes"
-    );
+    assert!((20..=120).contains(&probes), "{probes} probes in 20 minutes");
     assert!(!settled_up_to(&worker, 1));
     worker.gateway.everyone(5, 200);
-    worker
-        .until("all are told", || worker.gateway.delivered() == 300)
-        .await;
+    worker.until("all are told", || worker.gateway.delivered() == 300).await;
     assert!(worker.reasons().is_empty());
     assert_eq!(worker.connections.stored().len(), 30);
     let told = worker.gateway.received("connection-013");
     let values = |n: u32| format!(r#"{{"pk":"fuga","sk":"hoge","value":"{n}"}}"#);
     assert_eq!(told, (1..=10).map(values).collect::<Vec<_>>(), "in order");
-    worker
-        .until("all are settled", || settled_up_to(&worker, 10))
-        .await;
+    worker.until("all are settled", || settled_up_to(&worker, 10)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -260,14 +179,8 @@ async fn what_never_gets_through_is_dropped_and_counted() {
     worker.gateway.everyone(0, 500);
     let begun = Instant::now();
     worker.streams.append("only", change(1, "fuga", "hoge"));
-    worker
-        .until("it is settled", || settled_up_to(&worker, 1))
-        .await;
-    assert!(
-        begun.elapsed() >= Duration::from_secs(300),
-        "{:?}",
-        begun.elapsed()
-    );
+    worker.until("it is settled", || settled_up_to(&worker, 1)).await;
+    assert!(begun.elapsed() >= Duration::from_secs(300), "{:?}", begun.elapsed());
     let metrics = worker.metrics.encode();
     assert!(metrics.contains(r#"kind="expired"} 1"#), "{metrics}");
     assert_eq!(worker.connections.stored(), ["connection-000"]);
@@ -279,9 +192,7 @@ async fn too_large_is_dropped_at_once_and_never_tried_again() {
     connect(&worker, 1);
     worker.gateway.everyone(0, 413);
     worker.streams.append("only", change(1, "fuga", "hoge"));
-    worker
-        .until("it is settled", || settled_up_to(&worker, 1))
-        .await;
+    worker.until("it is settled", || settled_up_to(&worker, 1)).await;
     assert_eq!(worker.gateway.posts().len(), 1);
     assert!(worker.metrics.encode().contains(r#"kind="too_large"} 1"#));
 }
@@ -291,14 +202,10 @@ async fn a_record_uses_a_lookup_that_began_after_it_was_read() {
     let worker = started(Worker::new()).await;
     connect(&worker, 1);
     worker.streams.append("only", change(1, "fuga", "hoge"));
-    worker
-        .until("it is told", || worker.gateway.delivered() == 1)
-        .await;
+    worker.until("it is told", || worker.gateway.delivered() == 1).await;
     worker.connections.put("late", "hoge", "2026-01-01");
     worker.streams.append("only", change(2, "fuga", "hoge"));
-    worker
-        .until("both are told", || worker.gateway.delivered() == 3)
-        .await;
+    worker.until("both are told", || worker.gateway.delivered() == 3).await;
     assert_eq!(worker.gateway.received("late").len(), 1);
 }
 
@@ -306,21 +213,13 @@ async fn a_record_uses_a_lookup_that_began_after_it_was_read() {
 async fn a_lookup_that_fails_holds_its_record_and_loses_nothing() {
     let worker = started(Worker::new()).await;
     connect(&worker, 1);
-    worker
-        .connections
-        .fail(Some(ConnectionsErrorKind::AccessDenied));
+    worker.connections.fail(Some(ConnectionsErrorKind::AccessDenied));
     worker.streams.append("only", change(1, "fuga", "hoge"));
-    worker
-        .until("it is told", || {
-            worker.reasons() == ["ConnectionsAccessDenied"]
-        })
-        .await;
+    worker.until("it is told", || worker.reasons() == ["ConnectionsAccessDenied"]).await;
     worker.after(3_000).await;
     assert!(!settled_up_to(&worker, 1));
     worker.connections.fail(None);
-    worker
-        .until("it is told", || worker.gateway.delivered() == 1)
-        .await;
+    worker.until("it is told", || worker.gateway.delivered() == 1).await;
     assert!(worker.reasons().is_empty());
 }
 
@@ -330,15 +229,11 @@ async fn a_value_that_is_no_key_is_invalid_and_stops_nothing() {
     connect(&worker, 1);
     worker.connections.fail(Some(ConnectionsErrorKind::Invalid));
     worker.streams.append("only", change(1, "fuga", "hoge"));
-    worker
-        .until("it is settled", || settled_up_to(&worker, 1))
-        .await;
+    worker.until("it is settled", || settled_up_to(&worker, 1)).await;
     assert!(worker.metrics.encode().contains(r#"kind="invalid"} 1"#));
     worker.connections.fail(None);
     worker.streams.append("only", change(2, "fuga", "hoge"));
-    worker
-        .until("the next is told", || worker.gateway.delivered() == 1)
-        .await;
+    worker.until("the next is told", || worker.gateway.delivered() == 1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,17 +241,11 @@ async fn rows_without_a_connection_id_are_counted_and_the_others_told() {
     let worker = started(Worker::new()).await;
     connect(&worker, 2);
     let text = |text: &str| AttributeValue::S(text.to_owned());
-    worker
-        .connections
-        .put_row(Item::from([("sk".to_owned(), text("hoge"))]));
+    worker.connections.put_row(Item::from([("sk".to_owned(), text("hoge"))]));
     worker.streams.append("only", change(1, "fuga", "hoge"));
-    worker
-        .until("the others are told", || worker.gateway.delivered() == 2)
-        .await;
+    worker.until("the others are told", || worker.gateway.delivered() == 2).await;
     assert!(worker.metrics.encode().contains(r#"kind="unaddressed"} 1"#));
-    worker
-        .until("it is settled", || settled_up_to(&worker, 1))
-        .await;
+    worker.until("it is settled", || settled_up_to(&worker, 1)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -365,25 +254,11 @@ async fn a_backlog_is_worked_off_within_its_bounds() {
     connect(&worker, 50);
     worker.gateway.everyone(10, 200);
     for n in 1..=2_000 {
-        worker
-            .streams
-            .append("only", change(n, &format!("item-{n}"), "hoge"));
+        worker.streams.append("only", change(n, &format!("item-{n}"), "hoge"));
     }
-    worker
-        .until("all are told", || worker.gateway.delivered() == 100_000)
-        .await;
-    assert!(
-        worker.gateway.most_in_flight() <= 256,
-        "{}",
-        worker.gateway.most_in_flight()
-    );
-    let told: BTreeSet<_> = worker
-        .gateway
-        .received("connection-000")
-        .into_iter()
-        .collect();
+    worker.until("all are told", || worker.gateway.delivered() == 100_000).await;
+    assert!(worker.gateway.most_in_flight() <= 256, "{}", worker.gateway.most_in_flight());
+    let told: BTreeSet<_> = worker.gateway.received("connection-000").into_iter().collect();
     assert_eq!(told.len(), 2_000);
-    worker
-        .until("all are settled", || settled_up_to(&worker, 2_000))
-        .await;
+    worker.until("all are settled", || settled_up_to(&worker, 2_000)).await;
 }

@@ -39,31 +39,16 @@ async fn a_control_plane_with_namespaces_and_rights() -> Result<()> {
     ensure!(said.contains("restricted"), "{said}");
 
     let account = control_plane.as_service_account(&name, "default").await?;
-    let who = account
-        .run(&[
-            "auth",
-            "whoami",
-            "-o",
-            "jsonpath={.status.userInfo.username}",
-        ])
-        .await?;
-    ensure!(
-        who == format!("system:serviceaccount:{name}:default"),
-        "{who}"
-    );
+    let who =
+        account.run(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]).await?;
+    ensure!(who == format!("system:serviceaccount:{name}:default"), "{who}");
     let denied = account.output(&["get", "configmaps"], "").await?;
     let said = String::from_utf8_lossy(&denied.stderr).into_owned();
-    ensure!(
-        !denied.status.success() && said.contains("Forbidden"),
-        "{said}"
-    );
+    ensure!(!denied.status.success() && said.contains("Forbidden"), "{said}");
 
     namespace.passed();
     eventually(LIMIT, "the namespace to be gone", async || {
-        let names = control_plane
-            .kubectl()
-            .run(&["get", "namespaces", "-o", "name"])
-            .await?;
+        let names = control_plane.kubectl().run(&["get", "namespaces", "-o", "name"]).await?;
         ensure!(!names.contains(&name), "{names}");
         Ok(())
     })
@@ -75,9 +60,7 @@ async fn helm_is_the_fourth_and_reaches_the_cluster() -> Result<()> {
     let helm = ControlPlane::shared().await?.helm().await?;
     let version = helm.run(&["version", "--template", "{{.Version}}"]).await?;
     ensure!(version.starts_with("v4."), "{version}");
-    let releases = helm
-        .run(&["list", "--all-namespaces", "--output", "json"])
-        .await?;
+    let releases = helm.run(&["list", "--all-namespaces", "--output", "json"]).await?;
     ensure!(releases.trim() == "[]", "{releases}");
     Ok(())
 }
@@ -85,9 +68,8 @@ async fn helm_is_the_fourth_and_reaches_the_cluster() -> Result<()> {
 #[tokio::test]
 async fn connections_are_stored_and_a_post_arrives() -> Result<()> {
     let ministack = MiniStack::start().await?;
-    let stream = ministack
-        .create_table_with_stream("sample-table", StreamViewType::NewAndOldImages)
-        .await?;
+    let stream =
+        ministack.create_table_with_stream("sample-table", StreamViewType::NewAndOldImages).await?;
     ensure!(stream.contains(":table/sample-table/stream/"), "{stream}");
     ministack.create_connections_table("connections").await?;
     let api = WebSocketApi::create(&ministack, "api", Some("connections")).await?;
@@ -107,20 +89,11 @@ async fn connections_are_stored_and_a_post_arrives() -> Result<()> {
     };
     let rows = stored().await?;
     let id = AttributeValue::S(client.connection_id()?.into());
-    ensure!(
-        rows.len() == 1 && rows[0].get("connection_id") == Some(&id),
-        "{rows:?}"
-    );
+    ensure!(rows.len() == 1 && rows[0].get("connection_id") == Some(&id), "{rows:?}");
 
-    let url = format!(
-        "{}/@connections/{}",
-        api.gateway_url(),
-        client.connection_id()?
-    );
+    let url = format!("{}/@connections/{}", api.gateway_url(), client.connection_id()?);
     http::post(&url, r#"{"pk":"fuga"}"#).await?.success()?;
-    let messages = client
-        .wait_until(LIMIT, "the post", |messages| !messages.is_empty())
-        .await?;
+    let messages = client.wait_until(LIMIT, "the post", |messages| !messages.is_empty()).await?;
     ensure!(messages[0].json()?["pk"] == "fuga", "{messages:?}");
 
     client.close().await?;
@@ -162,15 +135,8 @@ async fn the_proxy_records_holds_and_answers() -> Result<()> {
     held.release();
     ensure!(waiting.await??.status == StatusCode::OK);
 
-    let answers: Vec<_> = proxy
-        .requests()
-        .iter()
-        .filter_map(|request| request.answered)
-        .collect();
-    ensure!(
-        answers == [StatusCode::FORBIDDEN, StatusCode::OK, StatusCode::OK],
-        "{answers:?}"
-    );
+    let answers: Vec<_> = proxy.requests().iter().filter_map(|request| request.answered).collect();
+    ensure!(answers == [StatusCode::FORBIDDEN, StatusCode::OK, StatusCode::OK], "{answers:?}");
     Ok(())
 }
 
@@ -213,10 +179,7 @@ async fn nothing_outlives_a_test_that_is_killed() -> Result<()> {
         for pid in &pids {
             ensure!(!process::runs(*pid)?, "{pid} still runs");
         }
-        ensure!(
-            !std::path::Path::new(folder).exists(),
-            "{folder} is still there"
-        );
+        ensure!(!std::path::Path::new(folder).exists(), "{folder} is still there");
         Ok(())
     })
     .await
@@ -233,14 +196,9 @@ async fn the_victim() -> Result<()> {
     let log = scratch.path().join("log");
     let spec = Spec::new("sh", &log).arguments(["-c", "sleep 600 & echo $!; wait"]);
     let shell = Process::start("shell", spec)?;
-    let child = eventually(LIMIT, "the shell's child", async || {
-        Ok(shell.log().trim().parse::<i32>()?)
-    })
-    .await?;
-    println!(
-        "victim {} {child} in {}",
-        shell.pid(),
-        scratch.path().display()
-    );
+    let child =
+        eventually(LIMIT, "the shell's child", async || Ok(shell.log().trim().parse::<i32>()?))
+            .await?;
+    println!("victim {} {child} in {}", shell.pid(), scratch.path().display());
     shell.wait_exit(LIMIT * 10).await.map(drop)
 }

@@ -53,14 +53,8 @@ pub fn conditions(
     };
     match readiness.ready {
         Ready::Yes => vec![condition("Ready", "True")],
-        Ready::Starting => vec![
-            condition("Ready", "Unknown"),
-            condition("Reconciling", "True"),
-        ],
-        Ready::Held => vec![
-            condition("Ready", "False"),
-            condition("Reconciling", "True"),
-        ],
+        Ready::Starting => vec![condition("Ready", "Unknown"), condition("Reconciling", "True")],
+        Ready::Held => vec![condition("Ready", "False"), condition("Reconciling", "True")],
         Ready::Stalled => vec![condition("Ready", "False"), condition("Stalled", "True")],
     }
 }
@@ -70,11 +64,7 @@ mod tests {
     use super::*;
 
     fn readiness(ready: Ready, reason: &'static str) -> Readiness {
-        Readiness {
-            ready,
-            reason,
-            message: "because".to_owned(),
-        }
+        Readiness { ready, reason, message: "because".to_owned() }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -82,41 +72,23 @@ mod tests {
     }
 
     fn types(conditions: &[Condition]) -> Vec<(&str, &str)> {
-        conditions
-            .iter()
-            .map(|c| (c.type_.as_str(), c.status.as_str()))
-            .collect()
+        conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect()
     }
 
     #[test]
     fn abnormal_conditions_are_absent_when_ready() {
         let ready = conditions(&[], Some(1), &readiness(Ready::Yes, "Reading"), at(1));
         assert_eq!(types(&ready), [("Ready", "True")]);
-        let stalled = conditions(
-            &ready,
-            Some(2),
-            &readiness(Ready::Stalled, "Invalid"),
-            at(2),
-        );
+        let stalled = conditions(&ready, Some(2), &readiness(Ready::Stalled, "Invalid"), at(2));
         assert_eq!(types(&stalled), [("Ready", "False"), ("Stalled", "True")]);
     }
 
     #[test]
     fn the_transition_time_moves_with_the_status_only() {
         let first = conditions(&[], Some(1), &readiness(Ready::Held, "AccessDenied"), at(1));
-        let same = conditions(
-            &first,
-            Some(1),
-            &readiness(Ready::Held, "AccessDenied"),
-            at(2),
-        );
+        let same = conditions(&first, Some(1), &readiness(Ready::Held, "AccessDenied"), at(2));
         assert_eq!(first, same);
-        let other = conditions(
-            &same,
-            Some(1),
-            &readiness(Ready::Held, "StreamNotFound"),
-            at(3),
-        );
+        let other = conditions(&same, Some(1), &readiness(Ready::Held, "StreamNotFound"), at(3));
         assert_eq!(other[0].last_transition_time, Time(at(1)));
         assert_eq!(other[0].reason, "StreamNotFound");
         let ready = conditions(&other, Some(1), &readiness(Ready::Yes, "Reading"), at(4));

@@ -210,10 +210,7 @@ pub struct WebSocket {
     /// The API's stage; with a custom domain the API mapping key, or nothing where the mapping has
     /// none. Example: `api`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(min = 1, max = 128),
-        pattern("^[a-zA-Z0-9_$-][a-zA-Z0-9_$.-]*$")
-    )]
+    #[schemars(length(min = 1, max = 128), pattern("^[a-zA-Z0-9_$-][a-zA-Z0-9_$.-]*$"))]
     pub stage: Option<String>,
 }
 

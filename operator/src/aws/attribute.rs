@@ -19,10 +19,7 @@ macro_rules! from_sdk {
                 Sdk::Ss(texts) => AttributeValue::Ss(texts.into_iter().collect()),
                 Sdk::Ns(numbers) => AttributeValue::Ns(numbers.into_iter().collect()),
                 Sdk::Bs(blobs) => AttributeValue::Bs(
-                    blobs
-                        .into_iter()
-                        .map(|blob| Bytes::from(blob.into_inner()))
-                        .collect(),
+                    blobs.into_iter().map(|blob| Bytes::from(blob.into_inner())).collect(),
                 ),
                 Sdk::L(values) => AttributeValue::L(values.into_iter().map($value).collect()),
                 Sdk::M(values) => AttributeValue::M($item(values)),
@@ -34,9 +31,7 @@ macro_rules! from_sdk {
 
         /// An item as the SDK gives it.
         pub fn $item(item: HashMap<String, $sdk::types::AttributeValue>) -> Item {
-            item.into_iter()
-                .map(|(name, value)| (name, $value(value)))
-                .collect()
+            item.into_iter().map(|(name, value)| (name, $value(value))).collect()
         }
     };
 }
@@ -56,12 +51,9 @@ pub fn value_to_table(value: &AttributeValue) -> aws_sdk_dynamodb::types::Attrib
         AttributeValue::Null => Sdk::Null(true),
         AttributeValue::Ss(texts) => Sdk::Ss(texts.iter().cloned().collect()),
         AttributeValue::Ns(numbers) => Sdk::Ns(numbers.iter().cloned().collect()),
-        AttributeValue::Bs(blobs) => Sdk::Bs(
-            blobs
-                .iter()
-                .map(|bytes| Blob::new(bytes.to_vec()))
-                .collect(),
-        ),
+        AttributeValue::Bs(blobs) => {
+            Sdk::Bs(blobs.iter().map(|bytes| Blob::new(bytes.to_vec())).collect())
+        }
         AttributeValue::L(values) => Sdk::L(values.iter().map(value_to_table).collect()),
         AttributeValue::M(values) => Sdk::M(item_to_table(values)),
     }
@@ -69,7 +61,5 @@ pub fn value_to_table(value: &AttributeValue) -> aws_sdk_dynamodb::types::Attrib
 
 /// An item, or a key, as the SDK takes it.
 pub fn item_to_table(item: &Item) -> HashMap<String, aws_sdk_dynamodb::types::AttributeValue> {
-    item.iter()
-        .map(|(name, value)| (name.clone(), value_to_table(value)))
-        .collect()
+    item.iter().map(|(name, value)| (name.clone(), value_to_table(value))).collect()
 }

@@ -27,10 +27,7 @@ pub struct DynamoDbConnections {
 impl DynamoDbConnections {
     /// The table of this source, in this region.
     pub fn new(aws: &Aws, region: &str, source: Source) -> Self {
-        Self {
-            client: Client::new(&aws.region(region)),
-            source,
-        }
+        Self { client: Client::new(&aws.region(region)), source }
     }
 }
 
@@ -45,14 +42,8 @@ impl Connections for DynamoDbConnections {
             .map_err(|failure| error::connections(DESCRIBE, failure))?;
         let table = answer.table.ok_or_else(|| unusable(DESCRIBE, "no table"))?;
         let keys = keys(table.key_schema).ok_or_else(|| unusable(DESCRIBE, "no key schema"))?;
-        let global = table
-            .global_secondary_indexes
-            .unwrap_or_default()
-            .into_iter();
-        let local = table
-            .local_secondary_indexes
-            .unwrap_or_default()
-            .into_iter();
+        let global = table.global_secondary_indexes.unwrap_or_default().into_iter();
+        let local = table.local_secondary_indexes.unwrap_or_default().into_iter();
         let indexes = global
             .map(|index| (index.index_name, index.key_schema))
             .chain(local.map(|index| (index.index_name, index.key_schema)))
@@ -81,16 +72,8 @@ impl Connections for DynamoDbConnections {
             .await
             .map_err(|failure| error::connections(QUERY, failure))?;
         Ok(RowPage {
-            rows: answer
-                .items
-                .unwrap_or_default()
-                .into_iter()
-                .map(item_from_table)
-                .collect(),
-            next: answer
-                .last_evaluated_key
-                .filter(|key| !key.is_empty())
-                .map(item_from_table),
+            rows: answer.items.unwrap_or_default().into_iter().map(item_from_table).collect(),
+            next: answer.last_evaluated_key.filter(|key| !key.is_empty()).map(item_from_table),
         })
     }
 
@@ -127,29 +110,18 @@ impl Connections for DynamoDbConnections {
 
 fn unusable(action: &'static str, what: &'static str) -> ConnectionsError {
     let kind = ConnectionsErrorKind::Unavailable;
-    ConnectionsError {
-        action,
-        kind,
-        source: Some(format!("there is {what}").into()),
-    }
+    ConnectionsError { action, kind, source: Some(format!("there is {what}").into()) }
 }
 
 fn keys(schema: Option<Vec<types::KeySchemaElement>>) -> Option<KeyNames> {
     let mut names = schema?.into_iter().map(|element| element.attribute_name);
     // The partition key comes first, always.
-    Some(KeyNames {
-        partition: names.next()?,
-        sort: names.next(),
-    })
+    Some(KeyNames { partition: names.next()?, sort: names.next() })
 }
 
 fn key(keys: &KeyNames, row: &Item) -> Option<Item> {
     let names = [Some(&keys.partition), keys.sort.as_ref()];
-    names
-        .into_iter()
-        .flatten()
-        .map(|name| Some((name.clone(), row.get(name)?.clone())))
-        .collect()
+    names.into_iter().flatten().map(|name| Some((name.clone(), row.get(name)?.clone()))).collect()
 }
 
 /// A condition that every attribute is as it was read, with its names and values.
@@ -170,10 +142,7 @@ mod tests {
 
     fn row() -> Item {
         let text = |text: &str| AttributeValue::S(text.to_owned());
-        Item::from([
-            ("id".to_owned(), text("a=")),
-            ("sk".to_owned(), text("hoge")),
-        ])
+        Item::from([("id".to_owned(), text("a=")), ("sk".to_owned(), text("hoge"))])
     }
 
     #[test]
@@ -186,15 +155,9 @@ mod tests {
 
     #[test]
     fn its_key_is_the_tables_not_the_indexs() {
-        let names = KeyNames {
-            partition: "id".to_owned(),
-            sort: None,
-        };
+        let names = KeyNames { partition: "id".to_owned(), sort: None };
         assert_eq!(key(&names, &row()).map(|key| key.len()), Some(1));
-        let names = KeyNames {
-            partition: "id".to_owned(),
-            sort: Some("missing".to_owned()),
-        };
+        let names = KeyNames { partition: "id".to_owned(), sort: Some("missing".to_owned()) };
         assert_eq!(key(&names, &row()), None);
     }
 }

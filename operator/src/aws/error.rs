@@ -72,11 +72,7 @@ where
         Meaning::Invalid => StreamErrorKind::Invalid,
         Meaning::Unavailable => StreamErrorKind::Unavailable,
     };
-    StreamError {
-        action,
-        kind,
-        source: Some(error.into()),
-    }
+    StreamError { action, kind, source: Some(error.into()) }
 }
 
 /// A failed call to the connections table. A table without the index asked for answers as an
@@ -94,11 +90,7 @@ where
             ConnectionsErrorKind::Unavailable
         }
     };
-    ConnectionsError {
-        action,
-        kind,
-        source: Some(error.into()),
-    }
+    ConnectionsError { action, kind, source: Some(error.into()) }
 }
 
 /// Whether an error, or one of its causes, is a `T`.

@@ -20,12 +20,8 @@ pub struct ApiGateway {
 impl ApiGateway {
     /// The API at this endpoint, `https://<domain>/<stage>`; requests are signed for this region.
     pub fn new(aws: &Aws, region: &str, endpoint: &str) -> Self {
-        let config = config::Builder::from(&aws.region(region))
-            .endpoint_url(endpoint)
-            .build();
-        Self {
-            client: Client::from_conf(config),
-        }
+        let config = config::Builder::from(&aws.region(region)).endpoint_url(endpoint).build();
+        Self { client: Client::from_conf(config) }
     }
 }
 
@@ -40,10 +36,7 @@ impl Gateway for ApiGateway {
             .await;
         match answer {
             // The SDK takes nothing but 2xx for an answer without error.
-            Ok(_) => Answer::Status {
-                status: 200,
-                names_connection: false,
-            },
+            Ok(_) => Answer::Status { status: 200, names_connection: false },
             Err(error) => of_error(&error),
         }
     }
@@ -66,9 +59,7 @@ fn of_error(error: &SdkError<PostToConnectionError, HttpResponse>) -> Answer {
 
 /// API Gateway's `{"message": "Invalid connectionId: …", "connectionId": "…"}`.
 fn names_connection(body: &[u8]) -> bool {
-    String::from_utf8_lossy(body)
-        .to_ascii_lowercase()
-        .contains("connectionid")
+    String::from_utf8_lossy(body).to_ascii_lowercase().contains("connectionid")
 }
 
 /// Whether no connection was made, so that the request cannot have arrived. A missing credential is

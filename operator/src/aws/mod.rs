@@ -29,9 +29,7 @@ pub struct Aws {
 impl Aws {
     /// Reads the environment.
     pub async fn from_environment() -> Self {
-        Self {
-            config: aws_config::load_defaults(BehaviorVersion::latest()).await,
-        }
+        Self { config: aws_config::load_defaults(BehaviorVersion::latest()).await }
     }
 
     /// A configuration for an emulator on this machine: fixed credentials, one endpoint.

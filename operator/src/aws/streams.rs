@@ -39,11 +39,7 @@ impl DynamoDbStreams {
     /// The stream of this ARN, in this region.
     pub fn new(aws: &Aws, region: &str, arn: &str) -> Self {
         let client = Client::new(&aws.region(region));
-        Self {
-            client,
-            arn: arn.to_owned(),
-            knows_timestamps: AtomicBool::new(true),
-        }
+        Self { client, arn: arn.to_owned(), knows_timestamps: AtomicBool::new(true) }
     }
 
     async fn iterator_of(
@@ -64,9 +60,7 @@ impl DynamoDbStreams {
             .send()
             .await
             .map_err(|failure| error::stream(ITERATOR, failure))?;
-        let iterator = answer
-            .shard_iterator
-            .ok_or_else(|| unusable(ITERATOR, "no iterator"))?;
+        let iterator = answer.shard_iterator.ok_or_else(|| unusable(ITERATOR, "no iterator"))?;
         Ok(ShardIterator(iterator))
     }
 
@@ -78,18 +72,14 @@ impl DynamoDbStreams {
         at: UnixSeconds,
     ) -> Result<ShardIterator, StreamError> {
         if self.knows_timestamps.load(Ordering::Relaxed) {
-            match self
-                .iterator_of(shard, ShardIteratorType::AtTimestamp, None, Some(at))
-                .await
-            {
+            match self.iterator_of(shard, ShardIteratorType::AtTimestamp, None, Some(at)).await {
                 Err(refused) if refused.kind == StreamErrorKind::Invalid => {
                     self.knows_timestamps.store(false, Ordering::Relaxed);
                 }
                 answered => return answered,
             }
         }
-        self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None)
-            .await
+        self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None).await
     }
 }
 
@@ -106,37 +96,21 @@ impl Streams for DynamoDbStreams {
             .send()
             .await
             .map_err(|failure| error::stream(DESCRIBE, failure))?;
-        let service_time = date
-            .get()
-            .ok_or_else(|| unusable(DESCRIBE, "no Date header"))?;
-        let stream = answer
-            .stream_description
-            .ok_or_else(|| unusable(DESCRIBE, "no stream"))?;
+        let service_time = date.get().ok_or_else(|| unusable(DESCRIBE, "no Date header"))?;
+        let stream = answer.stream_description.ok_or_else(|| unusable(DESCRIBE, "no stream"))?;
         let view = view(stream.stream_view_type.as_ref())
             .ok_or_else(|| unusable(DESCRIBE, "an unknown view type"))?;
         let keys = keys(stream.key_schema.unwrap_or_default())
             .ok_or_else(|| unusable(DESCRIBE, "no key schema"))?;
-        let shards = stream
-            .shards
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(shard)
-            .collect();
+        let shards = stream.shards.unwrap_or_default().into_iter().filter_map(shard).collect();
         let next = stream.last_evaluated_shard_id.map(ShardId);
-        Ok(StreamPage {
-            view,
-            keys,
-            shards,
-            next,
-            service_time,
-        })
+        Ok(StreamPage { view, keys, shards, next, service_time })
     }
 
     async fn iterator(&self, shard: &ShardId, from: &From) -> Result<ShardIterator, StreamError> {
         match from {
             From::Start => {
-                self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None)
-                    .await
+                self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None).await
             }
             From::After(number) => {
                 let kind = ShardIteratorType::AfterSequenceNumber;
@@ -158,21 +132,14 @@ impl Streams for DynamoDbStreams {
         let changes = records
             .map(|record| change(record).ok_or_else(|| unusable(RECORDS, "an incomplete record")))
             .collect::<Result<_, _>>()?;
-        Ok(RecordPage {
-            changes,
-            next: answer.next_shard_iterator.map(ShardIterator),
-        })
+        Ok(RecordPage { changes, next: answer.next_shard_iterator.map(ShardIterator) })
     }
 }
 
 /// An answer that lacks what AWS documents to be in it: better asked again than guessed.
 fn unusable(action: &'static str, what: &'static str) -> StreamError {
     let kind = StreamErrorKind::Unavailable;
-    StreamError {
-        action,
-        kind,
-        source: Some(format!("the answer has {what}").into()),
-    }
+    StreamError { action, kind, source: Some(format!("the answer has {what}").into()) }
 }
 
 fn view(view: Option<&StreamViewType>) -> Option<ViewType> {
@@ -188,17 +155,11 @@ fn view(view: Option<&StreamViewType>) -> Option<ViewType> {
 fn keys(schema: Vec<types::KeySchemaElement>) -> Option<KeyNames> {
     let mut names = schema.into_iter().map(|element| element.attribute_name);
     // The partition key comes first, always.
-    Some(KeyNames {
-        partition: names.next()?,
-        sort: names.next(),
-    })
+    Some(KeyNames { partition: names.next()?, sort: names.next() })
 }
 
 fn shard(shard: types::Shard) -> Option<Shard> {
-    Some(Shard {
-        id: ShardId(shard.shard_id?),
-        parent: shard.parent_shard_id.map(ShardId),
-    })
+    Some(Shard { id: ShardId(shard.shard_id?), parent: shard.parent_shard_id.map(ShardId) })
 }
 
 fn change(record: types::Record) -> Option<Change> {

@@ -121,10 +121,7 @@ impl Checkpoint {
             ("start".to_owned(), json(&self.start)),
         ]);
         for (shard, position) in &self.shards {
-            let entry = Entry {
-                stream: label.into(),
-                after: position.as_text().into(),
-            };
+            let entry = Entry { stream: label.into(), after: position.as_text().into() };
             data.insert(shard.0.clone(), json(&entry));
         }
         data
@@ -137,9 +134,7 @@ impl Checkpoint {
             return Err(FormatError::Unknown(shortened(format)));
         }
         let epoch = field(data, "epoch")?;
-        let epoch = epoch
-            .parse()
-            .map_err(|_| problem("epoch", "is not a whole number"))?;
+        let epoch = epoch.parse().map_err(|_| problem("epoch", "is not a whole number"))?;
         let start: Start = serde_json::from_str(field(data, "start")?)
             .map_err(|_| problem("start", "is not JSON with stream, position and at"))?;
         let shards = data
@@ -147,28 +142,17 @@ impl Checkpoint {
             .filter(|(key, _)| !FIELDS.contains(&key.as_str()))
             .map(|(key, value)| shard(key, value, start.label()))
             .collect::<Result<_, _>>()?;
-        Ok(Self {
-            holder: field(data, "holder")?.to_owned(),
-            epoch,
-            start,
-            shards,
-        })
+        Ok(Self { holder: field(data, "holder")?.to_owned(), epoch, start, shards })
     }
 }
 
 fn field<'a>(data: &'a BTreeMap<String, String>, key: &str) -> Result<&'a str, FormatError> {
-    data.get(key)
-        .map(String::as_str)
-        .ok_or_else(|| problem(key, "is missing"))
+    data.get(key).map(String::as_str).ok_or_else(|| problem(key, "is missing"))
 }
 
 fn shard(key: &str, value: &str, label: &str) -> Result<(ShardId, Position), FormatError> {
-    let entry: Entry<'_> = serde_json::from_str(value).map_err(|_| {
-        problem(
-            key,
-            r#"is not JSON like {"stream":"<label>","after":"<number>"}"#,
-        )
-    })?;
+    let entry: Entry<'_> = serde_json::from_str(value)
+        .map_err(|_| problem(key, r#"is not JSON like {"stream":"<label>","after":"<number>"}"#))?;
     if entry.stream != label {
         return Err(problem(key, "names another stream than the key \"start\""));
     }
@@ -182,10 +166,7 @@ fn shard(key: &str, value: &str, label: &str) -> Result<(ShardId, Position), For
 }
 
 fn problem(key: &str, problem: &'static str) -> FormatError {
-    FormatError::Key {
-        key: shortened(key),
-        problem,
-    }
+    FormatError::Key { key: shortened(key), problem }
 }
 
 /// What is quoted in a condition stays short, whatever somebody wrote by hand.
@@ -226,10 +207,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        assert_eq!(
-            Checkpoint::from_data(&checkpoint().to_data()),
-            Ok(checkpoint())
-        );
+        assert_eq!(Checkpoint::from_data(&checkpoint().to_data()), Ok(checkpoint()));
     }
 
     #[test]
@@ -240,10 +218,7 @@ mod tests {
             r#"{"stream":"2024-12-03T08:06:15.779","after":"100000000000000000007"}"#
         );
         assert_eq!(data["format"], "1");
-        assert!(
-            data["start"].contains(r#""position":"Latest","at":"2026-09-21T"#),
-            "{data:?}"
-        );
+        assert!(data["start"].contains(r#""position":"Latest","at":"2026-09-21T"#), "{data:?}");
     }
 
     #[test]
@@ -253,11 +228,7 @@ mod tests {
             ("epoch", "many", "\"epoch\" is not a whole number"),
             ("start", "{}", "\"start\" is not JSON"),
             ("shardId-1", "7", "\"shardId-1\" is not JSON"),
-            (
-                "shardId-1",
-                r#"{"stream":"other","after":"7"}"#,
-                "names another stream",
-            ),
+            ("shardId-1", r#"{"stream":"other","after":"7"}"#, "names another stream"),
             (
                 "shardId-1",
                 r#"{"stream":"2024-12-03T08:06:15.779","after":"LATEST"}"#,

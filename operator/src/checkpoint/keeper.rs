@@ -65,24 +65,12 @@ impl<K: CheckpointStore> Keeper<K> {
                     (Some(found), Some(version))
                 }
             };
-            let epoch = found
-                .as_ref()
-                .map_or(0, |found| found.epoch)
-                .saturating_add(1);
-            let checkpoint = Checkpoint {
-                holder: holder.to_owned(),
-                epoch,
-                ..open(found)
-            };
+            let epoch = found.as_ref().map_or(0, |found| found.epoch).saturating_add(1);
+            let checkpoint = Checkpoint { holder: holder.to_owned(), epoch, ..open(found) };
             tries += 1;
             match save(&*store, &checkpoint, version.as_ref()).await {
                 Ok(version) => {
-                    return Ok(Self {
-                        store,
-                        checkpoint,
-                        version: Some(version),
-                        unsure: false,
-                    });
+                    return Ok(Self { store, checkpoint, version: Some(version), unsure: false });
                 }
                 // Read again; if the unknown write arrived after all, the epoch just grows by one.
                 Err(StoreError::Conflict | StoreError::Unknown(_)) if tries < CLAIM_TRIES => {}
@@ -104,10 +92,7 @@ impl<K: CheckpointStore> Keeper<K> {
         } else if shards == self.checkpoint.shards {
             return Ok(false);
         }
-        let next = Checkpoint {
-            shards,
-            ..self.checkpoint.clone()
-        };
+        let next = Checkpoint { shards, ..self.checkpoint.clone() };
         self.unsure = true;
         let saved = match save(&*self.store, &next, self.version.as_ref()).await {
             Err(StoreError::Conflict | StoreError::Unknown(_)) => {
@@ -131,9 +116,7 @@ impl<K: CheckpointStore> Keeper<K> {
         };
         let found = Checkpoint::from_data(&stored.data).map_err(ClaimError::Format)?;
         if found.holder != self.checkpoint.holder || found.epoch != self.checkpoint.epoch {
-            return Err(ClaimError::Lost {
-                holder: found.holder,
-            });
+            return Err(ClaimError::Lost { holder: found.holder });
         }
         self.version = Some(stored.version);
         Ok(())

@@ -28,26 +28,14 @@ impl Watermark {
     pub fn skip(&mut self, number: SequenceNumber) {
         match self.open.back_mut() {
             None => self.settled = Some(number),
-            Some(Entry {
-                last,
-                ticketed: false,
-                ..
-            }) => *last = number,
-            Some(_) => self.open.push_back(Entry {
-                last: number,
-                settled: true,
-                ticketed: false,
-            }),
+            Some(Entry { last, ticketed: false, .. }) => *last = number,
+            Some(_) => self.open.push_back(Entry { last: number, settled: true, ticketed: false }),
         }
     }
 
     /// Notes a record that was read and is at work; its ticket settles it.
     pub fn begin(&mut self, number: SequenceNumber) -> u64 {
-        self.open.push_back(Entry {
-            last: number,
-            settled: false,
-            ticketed: true,
-        });
+        self.open.push_back(Entry { last: number, settled: false, ticketed: true });
         self.taken + self.open.len() as u64 - 1
     }
 

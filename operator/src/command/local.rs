@@ -87,10 +87,8 @@ fn manifest(file: Option<PathBuf>) -> Result<StreamNotifier, CommandError> {
 
 /// The manifest as the worker takes it: its domain is the local gateway.
 fn to_do(local: &Local, domain: String) -> Result<Box<Work>, CommandError> {
-    let endpoints = Endpoints {
-        allowed: vec![domain],
-        template: Some(local.gateway_endpoint.clone()),
-    };
+    let endpoints =
+        Endpoints { allowed: vec![domain], template: Some(local.gateway_endpoint.clone()) };
     match prepare(&local.spec, &endpoints)? {
         Prepared::Active(work) => Ok(work),
         Prepared::Suspended => {

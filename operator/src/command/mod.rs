@@ -38,10 +38,7 @@ pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
 pub fn main() -> ExitCode {
     // Before any client: the Kubernetes and the AWS client each have a default of their own, and
     // rustls refuses to choose between two.
-    if rustls::crypto::aws_lc_rs::default_provider()
-        .install_default()
-        .is_err()
-    {
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("stream-notifier: another TLS provider is installed already");
         return ExitCode::FAILURE;
     }
@@ -61,8 +58,5 @@ pub fn main() -> ExitCode {
 }
 
 fn on_runtime(command: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(command)
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
 }

@@ -24,19 +24,11 @@ pub struct Options {
     namespace: Option<String>,
 
     /// Where /livez, /readyz and /metrics are served.
-    #[arg(
-        long,
-        env = "STREAM_NOTIFIER_BIND_ADDRESS",
-        default_value = "0.0.0.0:8080"
-    )]
+    #[arg(long, env = "STREAM_NOTIFIER_BIND_ADDRESS", default_value = "0.0.0.0:8080")]
     bind_address: SocketAddr,
 
     /// Custom WebSocket domains that a StreamNotifier may name, besides API Gateway's own.
-    #[arg(
-        long,
-        env = "STREAM_NOTIFIER_ALLOWED_WEBSOCKET_DOMAINS",
-        value_delimiter = ','
-    )]
+    #[arg(long, env = "STREAM_NOTIFIER_ALLOWED_WEBSOCKET_DOMAINS", value_delimiter = ',')]
     allowed_websocket_domains: Vec<String>,
 
     /// An emulator's WebSocket endpoint, instead of AWS; {domain}, {apiId} and {stage} are replaced.
@@ -58,14 +50,9 @@ enum LogFormat {
 pub async fn run(options: Options) -> Result<(), CommandError> {
     telemetry::init_logging(options.log_format == LogFormat::Json);
     let stop = stop_on_signal()?;
-    let listener = TcpListener::bind(options.bind_address)
-        .await
-        .map_err(|error| {
-            format!(
-                "cannot listen on {}: {error}; choose another --bind-address",
-                options.bind_address
-            )
-        })?;
+    let listener = TcpListener::bind(options.bind_address).await.map_err(|error| {
+        format!("cannot listen on {}: {error}; choose another --bind-address", options.bind_address)
+    })?;
     let client = Client::try_default().await?;
     let (wake, woken) = mpsc::unbounded_channel();
     let context = Arc::new(Context {

@@ -9,10 +9,8 @@ use crate::telemetry;
 /// Cancelled by the first SIGTERM or SIGINT.
 pub fn stop_on_signal() -> Result<CancellationToken, CommandError> {
     let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let told = stop.clone();
     tokio::spawn(async move {
         tokio::select! {

@@ -46,12 +46,7 @@ pub async fn apply(
     // The one of an earlier generation, or of an earlier resource of this name.
     context.supervisor.stop(id).await;
     start(notifier, id, generation, *work, context);
-    Applied::Working(
-        context
-            .supervisor
-            .health(id, generation)
-            .unwrap_or_default(),
-    )
+    Applied::Working(context.supervisor.health(id, generation).unwrap_or_default())
 }
 
 fn start(

@@ -27,12 +27,8 @@ impl Endpoints {
     pub fn of(&self, web_socket: &WebSocket) -> Result<Endpoint, InvalidSpec> {
         let WebSocket { domain, stage } = web_socket;
         let region = execute_api_region(domain).map(str::to_owned);
-        let refused = |field: &str, problem: String| {
-            Err(InvalidSpec {
-                field: field.to_owned(),
-                problem,
-            })
-        };
+        let refused =
+            |field: &str, problem: String| Err(InvalidSpec { field: field.to_owned(), problem });
         if region.is_none() && !self.allowed.contains(domain) {
             return refused(
                 "webSocket.domain",
@@ -42,29 +38,20 @@ impl Endpoints {
             );
         }
         if region.is_some() && stage.is_none() {
-            return refused(
-                "webSocket.stage",
-                "is needed with an execute-api domain".to_owned(),
-            );
+            return refused("webSocket.stage", "is needed with an execute-api domain".to_owned());
         }
         let url = match (&self.template, stage) {
             (Some(template), _) => fill(template, domain, stage.as_deref().unwrap_or_default()),
             (None, Some(stage)) => format!("https://{domain}/{stage}"),
             (None, None) => format!("https://{domain}"),
         };
-        Ok(Endpoint {
-            url: url.trim_end_matches('/').to_owned(),
-            region,
-        })
+        Ok(Endpoint { url: url.trim_end_matches('/').to_owned(), region })
     }
 }
 
 fn fill(template: &str, domain: &str, stage: &str) -> String {
     let api = domain.split('.').next().unwrap_or_default();
-    template
-        .replace("{domain}", domain)
-        .replace("{apiId}", api)
-        .replace("{stage}", stage)
+    template.replace("{domain}", domain).replace("{apiId}", api).replace("{stage}", stage)
 }
 
 /// The region in `<api-id>.execute-api.<region>.amazonaws.com[.cn]`, or in the dual-stack
@@ -89,19 +76,13 @@ mod tests {
     ) -> Result<String, String> {
         let stage = stage.map(str::to_owned);
         endpoints
-            .of(&WebSocket {
-                domain: domain.to_owned(),
-                stage,
-            })
+            .of(&WebSocket { domain: domain.to_owned(), stage })
             .map(|endpoint| format!("{} {:?}", endpoint.url, endpoint.region))
             .map_err(|invalid| invalid.to_string())
     }
 
     fn none() -> Endpoints {
-        Endpoints {
-            allowed: vec!["ws.example.com".to_owned()],
-            template: None,
-        }
+        Endpoints { allowed: vec!["ws.example.com".to_owned()], template: None }
     }
 
     #[test]
@@ -113,11 +94,7 @@ mod tests {
         ] {
             let expected = format!("https://{domain}/api Some({region:?})");
             assert_eq!(endpoint(&none(), domain, Some("api")), Ok(expected));
-            assert!(
-                endpoint(&none(), domain, None)
-                    .unwrap_err()
-                    .starts_with("webSocket.stage")
-            );
+            assert!(endpoint(&none(), domain, None).unwrap_err().starts_with("webSocket.stage"));
         }
     }
 
@@ -134,20 +111,14 @@ mod tests {
             "abc.execute-api.evil.com.amazonaws.com",
         ] {
             let refused = endpoint(&none(), domain, Some("api")).unwrap_err();
-            assert!(
-                refused.starts_with("webSocket.domain"),
-                "{domain}: {refused}"
-            );
+            assert!(refused.starts_with("webSocket.domain"), "{domain}: {refused}");
         }
     }
 
     #[test]
     fn an_emulator_is_found_by_its_template() {
         let template = Some("http://127.0.0.1:4566/_aws/{apiId}/{stage}?{domain}".to_owned());
-        let emulator = Endpoints {
-            allowed: vec![],
-            template,
-        };
+        let emulator = Endpoints { allowed: vec![], template };
         assert_eq!(
             endpoint(&emulator, "abc.execute-api.eu-west-1.amazonaws.com", Some("api")),
             Ok("http://127.0.0.1:4566/_aws/abc/api?abc.execute-api.eu-west-1.amazonaws.com Some(\"eu-west-1\")".into())

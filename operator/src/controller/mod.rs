@@ -158,10 +158,7 @@ fn note(context: &Context, result: Reconciled) {
 fn end_unlisted(context: &Context, listed: &Store<StreamNotifier>) {
     for id in context.supervisor.ids() {
         let key = ObjectRef::new(&id.name).within(&id.namespace);
-        if listed
-            .get(&key)
-            .is_none_or(|found| found.uid().as_ref() != Some(&id.uid))
-        {
+        if listed.get(&key).is_none_or(|found| found.uid().as_ref() != Some(&id.uid)) {
             context.supervisor.abort(&id.namespace, &id.name);
             context.metrics.forget(&id.namespace, &id.name);
         }

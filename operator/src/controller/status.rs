@@ -39,10 +39,7 @@ pub async fn update(
     let name = notifier.name_any();
     let params = PatchParams::default();
     let written = api.patch_status(&name, &params, &patch);
-    match timeout(WRITE_LIMIT, written)
-        .await
-        .map_err(ReconcileError::Late)?
-    {
+    match timeout(WRITE_LIMIT, written).await.map_err(ReconcileError::Late)? {
         Ok(_) => Ok(()),
         // Deleted meanwhile.
         Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(()),
@@ -61,50 +58,26 @@ fn readiness(applied: &Applied) -> Option<Readiness> {
         ),
         Applied::Working(picture) => return of_worker(picture),
     };
-    Some(Readiness {
-        ready,
-        reason,
-        message,
-    })
+    Some(Readiness { ready, reason, message })
 }
 
 fn of_worker(picture: &Picture) -> Option<Readiness> {
-    if picture
-        .troubles
-        .get(&Part::Worker)
-        .is_some_and(|trouble| trouble.reason == "ClaimLost")
-    {
+    if picture.troubles.get(&Part::Worker).is_some_and(|trouble| trouble.reason == "ClaimLost") {
         return None;
     }
     let Some(first) = picture.troubles.values().next() else {
         let (ready, reason, message) = if picture.started {
             (Ready::Yes, "Reading", "every open shard is read")
         } else {
-            (
-                Ready::Starting,
-                "Starting",
-                "the stream's open shards are being opened",
-            )
+            (Ready::Starting, "Starting", "the stream's open shards are being opened")
         };
-        return Some(Readiness {
-            ready,
-            reason,
-            message: message.to_owned(),
-        });
+        return Some(Readiness { ready, reason, message: message.to_owned() });
     };
-    let mut messages: Vec<_> = picture
-        .troubles
-        .values()
-        .map(|trouble| &*trouble.message)
-        .collect();
+    let mut messages: Vec<_> = picture.troubles.values().map(|trouble| &*trouble.message).collect();
     messages.dedup();
     let stalled = picture.troubles.values().any(|trouble| trouble.stalled);
     let ready = if stalled { Ready::Stalled } else { Ready::Held };
-    Some(Readiness {
-        ready,
-        reason: first.reason,
-        message: bounded(&messages.join("; ")),
-    })
+    Some(Readiness { ready, reason: first.reason, message: bounded(&messages.join("; ")) })
 }
 
 /// Conditions take 32,768 bytes; a stream may have thousands of shards in trouble.

@@ -59,11 +59,7 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
         source: source(connections),
         endpoint: endpoints.of(web_socket)?,
     };
-    Ok(if *suspend {
-        Prepared::Suspended
-    } else {
-        Prepared::Active(Box::new(work))
-    })
+    Ok(if *suspend { Prepared::Suspended } else { Prepared::Active(Box::new(work)) })
 }
 
 /// The region in `arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>`.
@@ -83,13 +79,8 @@ fn region(arn: &str) -> Result<&str, InvalidSpec> {
 }
 
 fn source(connections: &Connections) -> Source {
-    let Connections {
-        table_name,
-        index_name,
-        partition_key,
-        connection_id_attribute,
-        value: _,
-    } = connections;
+    let Connections { table_name, index_name, partition_key, connection_id_attribute, value: _ } =
+        connections;
     Source {
         table: table_name.clone(),
         index: index_name.clone(),

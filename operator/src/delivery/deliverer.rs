@@ -25,11 +25,8 @@ const LONGEST_TRY: Duration = Duration::from_secs(300);
 
 /// When a connection that seems gone is asked again: its row may have been written inside
 /// `$connect`, just before it is established.
-const GONE_AGAIN_AFTER: [Duration; 3] = [
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-];
+const GONE_AGAIN_AFTER: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
 /// Posts the messages of one notifier.
 #[derive(Debug)]
@@ -83,9 +80,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
         for connection in connections {
             let this = self.clone();
             let drain = |queue| async move { this.drain(queue).await };
-            self.outbox
-                .send(connection, message.clone(), ticket.share(), drain)
-                .await;
+            self.outbox.send(connection, message.clone(), ticket.share(), drain).await;
         }
         ticket.settle();
     }
@@ -146,12 +141,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
         let outcome = {
             // Never closed, so that this cannot fail.
             let _post = self.posts.acquire().await;
-            outcome(
-                &self
-                    .gateway
-                    .post(&delivery.connection.id, &delivery.message)
-                    .await,
-            )
+            outcome(&self.gateway.post(&delivery.connection.id, &delivery.message).await)
         };
         self.telemetry.posted(outcome.word());
         self.note(outcome, &delivery.connection, &mut pass);
@@ -194,8 +184,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     }
 
     fn dropped(&self, why: Drop, delivery: &Delivery) {
-        self.telemetry
-            .dropped(why, &delivery.connection.id, delivery.ticket.number());
+        self.telemetry.dropped(why, &delivery.connection.id, delivery.ticket.number());
     }
 
     fn guard(&self) -> std::sync::MutexGuard<'_, Guard> {
@@ -222,11 +211,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
                 format!("no connection to {endpoint}: check webSocket.domain and the network"),
             ),
         };
-        Trouble {
-            reason,
-            message,
-            stalled: why != Hold::Unreachable,
-        }
+        Trouble { reason, message, stalled: why != Hold::Unreachable }
     }
 
     fn all_gone(&self) -> Trouble {

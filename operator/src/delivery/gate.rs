@@ -31,11 +31,7 @@ impl Gate {
     /// An open gate.
     pub fn new(random: Arc<Random>) -> Self {
         let probe = Mutex::new(Backoff::new(FIRST_PROBE, SLOWEST_PROBE));
-        Self {
-            open: watch::Sender::new(true),
-            probe,
-            random,
-        }
+        Self { open: watch::Sender::new(true), probe, random }
     }
 
     /// Waits until the gate is open, or it is this caller's turn to probe.
@@ -57,8 +53,7 @@ impl Gate {
 
     /// Posts do not get through; `true` if that is news.
     pub fn shut(&self) -> bool {
-        self.open
-            .send_if_modified(|open| std::mem::replace(open, false))
+        self.open.send_if_modified(|open| std::mem::replace(open, false))
     }
 
     /// Posts get through; `true` if that is news.
@@ -66,7 +61,6 @@ impl Gate {
         if let Some(probe) = &mut pass.probe {
             probe.reset();
         }
-        self.open
-            .send_if_modified(|open| !std::mem::replace(open, true))
+        self.open.send_if_modified(|open| !std::mem::replace(open, true))
     }
 }

@@ -41,9 +41,7 @@ impl Guard {
     /// Whether a row may be deleted now.
     pub fn may_delete(&mut self, now: Instant) -> bool {
         self.forget_old(now);
-        let delivered = self
-            .last_delivery
-            .is_some_and(|at| now.duration_since(at) < WINDOW);
+        let delivered = self.last_delivery.is_some_and(|at| now.duration_since(at) < WINDOW);
         delivered || self.gone.len() < SUSPICIOUS
     }
 

@@ -75,14 +75,7 @@ impl<C: Connections> Lookup<C> {
             sleep(tries.wait(&random)).await;
         };
         health.well(&Part::Connections);
-        Self {
-            connections,
-            source,
-            keys,
-            health,
-            telemetry,
-            random,
-        }
+        Self { connections, source, keys, health, telemetry, random }
     }
 
     /// The connections stored under this value, read after the call began.
@@ -109,11 +102,7 @@ impl<C: Connections> Lookup<C> {
 
     /// Deletes a connection's row, unless it was written again since it was read.
     pub async fn delete(&self, connection: &Connection) {
-        match self
-            .connections
-            .delete_unchanged(&self.keys, &connection.row)
-            .await
-        {
+        match self.connections.delete_unchanged(&self.keys, &connection.row).await {
             Ok(deleted) => self.telemetry.row_deleted(&connection.id, deleted),
             Err(error) => self.telemetry.row_not_deleted(&connection.id, &error),
         }
@@ -134,10 +123,7 @@ impl<C: Connections> Lookup<C> {
 
     fn connections_of(&self, rows: Vec<Item>) -> Vec<Arc<Connection>> {
         let all = rows.len();
-        let connections: Vec<_> = rows
-            .into_iter()
-            .filter_map(|row| self.connection(row))
-            .collect();
+        let connections: Vec<_> = rows.into_iter().filter_map(|row| self.connection(row)).collect();
         let unaddressed = all - connections.len();
         if unaddressed > 0 {
             self.telemetry.unaddressed(unaddressed as u64);
@@ -207,10 +193,7 @@ struct Tries {
 impl Tries {
     fn new() -> Self {
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(15));
-        Self {
-            since: Instant::now(),
-            backoff,
-        }
+        Self { since: Instant::now(), backoff }
     }
 
     fn wait(&mut self, random: &Random) -> Duration {
@@ -236,17 +219,10 @@ impl Tries {
             ConnectionsErrorKind::Unavailable if self.since.elapsed() < PATIENCE => return None,
             ConnectionsErrorKind::Unavailable => (
                 "ConnectionsUnavailable",
-                format!(
-                    "{} on {asked} has had no usable answer for a minute",
-                    error.action
-                ),
+                format!("{} on {asked} has had no usable answer for a minute", error.action),
             ),
         };
         let stalled = error.kind != ConnectionsErrorKind::Unavailable;
-        Some(Trouble {
-            reason,
-            message,
-            stalled,
-        })
+        Some(Trouble { reason, message, stalled })
     }
 }

@@ -78,11 +78,7 @@ impl Outbox {
     /// An empty outbox, whose queues run as tasks of `tasks`.
     pub fn new(tasks: Tasks) -> Self {
         let places = Arc::new(Semaphore::new(MOST_WAITING));
-        Self {
-            queues: Arc::default(),
-            places,
-            tasks,
-        }
+        Self { queues: Arc::default(), places, tasks }
     }
 
     /// Queues a message behind all earlier ones of its connection; waits while too many wait.
@@ -102,12 +98,7 @@ impl Outbox {
             return;
         };
         let id = connection.id.clone();
-        let delivery = Delivery {
-            connection,
-            message,
-            ticket,
-            _place: place,
-        };
+        let delivery = Delivery { connection, message, ticket, _place: place };
         let is_new = match lock(&self.queues).entry(id.clone()) {
             Entry::Occupied(mut queue) => {
                 queue.get_mut().push_back(delivery);
@@ -119,10 +110,7 @@ impl Outbox {
             }
         };
         if is_new {
-            self.tasks.spawn(drain(Queue {
-                id,
-                queues: self.queues.clone(),
-            }));
+            self.tasks.spawn(drain(Queue { id, queues: self.queues.clone() }));
         }
     }
 }

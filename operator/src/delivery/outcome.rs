@@ -52,10 +52,7 @@ pub fn outcome(answer: &Answer) -> Outcome {
     match *answer {
         Answer::Unreachable => Outcome::Hold(Hold::Unreachable),
         Answer::NoAnswer => Outcome::Retry,
-        Answer::Status {
-            status,
-            names_connection,
-        } => match status {
+        Answer::Status { status, names_connection } => match status {
             200..=299 => Outcome::Delivered,
             400 if names_connection => Outcome::Gone,
             401 | 403 => Outcome::Hold(Hold::Forbidden),
@@ -74,12 +71,7 @@ mod tests {
 
     #[test]
     fn every_status_has_its_outcome() {
-        let of = |status| {
-            outcome(&Answer::Status {
-                status,
-                names_connection: false,
-            })
-        };
+        let of = |status| outcome(&Answer::Status { status, names_connection: false });
         for (status, expected) in [
             (200, Outcome::Delivered),
             (204, Outcome::Delivered),
@@ -101,19 +93,13 @@ mod tests {
 
     #[test]
     fn a_malformed_connection_id_is_as_good_as_gone() {
-        let answer = Answer::Status {
-            status: 400,
-            names_connection: true,
-        };
+        let answer = Answer::Status { status: 400, names_connection: true };
         assert_eq!(outcome(&answer), Outcome::Gone);
     }
 
     #[test]
     fn no_connection_holds_and_no_answer_is_tried_again() {
-        assert_eq!(
-            outcome(&Answer::Unreachable),
-            Outcome::Hold(Hold::Unreachable)
-        );
+        assert_eq!(outcome(&Answer::Unreachable), Outcome::Hold(Hold::Unreachable));
         assert_eq!(outcome(&Answer::NoAnswer), Outcome::Retry);
     }
 }

@@ -40,13 +40,7 @@ impl Ticket {
         held: impl Send + Sync + 'static,
     ) -> Self {
         let open = AtomicUsize::new(1);
-        Self(Arc::new(Shared {
-            open,
-            mark,
-            number,
-            settled,
-            _held: Box::new(held),
-        }))
+        Self(Arc::new(Shared { open, mark, number, settled, _held: Box::new(held) }))
     }
 
     /// Another share in the record.

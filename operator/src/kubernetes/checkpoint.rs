@@ -35,19 +35,12 @@ impl ConfigMapStore {
             ..ObjectMeta::default()
         };
         let api = Api::namespaced(client, notifier.metadata.namespace.as_deref()?);
-        Some(Self {
-            api,
-            name,
-            owned,
-            uid,
-        })
+        Some(Self { api, name, owned, uid })
     }
 
     fn is_owned(&self, found: &ConfigMap) -> bool {
         let owners = found.owner_references();
-        owners
-            .iter()
-            .any(|owner| owner.controller == Some(true) && owner.uid == self.uid)
+        owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == self.uid)
     }
 }
 
@@ -60,10 +53,7 @@ impl CheckpointStore for ConfigMapStore {
             return Err(StoreError::NotOwned);
         }
         let version = Version(found.resource_version().unwrap_or_default());
-        Ok(Some(Stored {
-            data: found.data.unwrap_or_default(),
-            version,
-        }))
+        Ok(Some(Stored { data: found.data.unwrap_or_default(), version }))
     }
 
     async fn save(
@@ -82,17 +72,10 @@ impl CheckpointStore for ConfigMapStore {
             }
             Some(Version(version)) => {
                 let patch = Patch::<()>::Json(replacement(data, version));
-                self.api
-                    .patch(&self.name, &PatchParams::default(), &patch)
-                    .await
+                self.api.patch(&self.name, &PatchParams::default(), &patch).await
             }
         };
-        Ok(Version(
-            written
-                .map_err(failed)?
-                .resource_version()
-                .unwrap_or_default(),
-        ))
+        Ok(Version(written.map_err(failed)?.resource_version().unwrap_or_default()))
     }
 }
 

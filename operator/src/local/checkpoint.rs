@@ -55,13 +55,8 @@ impl LocalCheckpoint {
 impl CheckpointStore for LocalCheckpoint {
     async fn load(&self) -> Result<Option<Stored>, StoreError> {
         self.with(|place| {
-            let kept = place
-                .read()
-                .map_err(|error| StoreError::Unknown(Box::new(error)))?;
-            Ok(kept.map(|kept| Stored {
-                version: version(&kept),
-                data: kept.data,
-            }))
+            let kept = place.read().map_err(|error| StoreError::Unknown(Box::new(error)))?;
+            Ok(kept.map(|kept| Stored { version: version(&kept), data: kept.data }))
         })
         .await
     }
@@ -78,10 +73,7 @@ impl CheckpointStore for LocalCheckpoint {
             if before.as_ref().map(version) != expected {
                 return Err(StoreError::Conflict);
             }
-            let kept = Kept {
-                version: before.map_or(1, |before| before.version + 1),
-                data,
-            };
+            let kept = Kept { version: before.map_or(1, |before| before.version + 1), data };
             let written = version(&kept);
             place.write(kept).map_err(unknown)?;
             Ok(written)
@@ -141,23 +133,11 @@ mod tests {
     async fn fences(store: &LocalCheckpoint) {
         assert_eq!(store.load().await.unwrap(), None);
         let first = store.save(&data("1"), None).await.unwrap();
-        assert!(matches!(
-            store.save(&data("x"), None).await,
-            Err(StoreError::Conflict)
-        ));
+        assert!(matches!(store.save(&data("x"), None).await, Err(StoreError::Conflict)));
         let second = store.save(&data("2"), Some(&first)).await.unwrap();
-        assert!(matches!(
-            store.save(&data("x"), Some(&first)).await,
-            Err(StoreError::Conflict)
-        ));
+        assert!(matches!(store.save(&data("x"), Some(&first)).await, Err(StoreError::Conflict)));
         let stored = store.load().await.unwrap();
-        assert_eq!(
-            stored,
-            Some(Stored {
-                data: data("2"),
-                version: second
-            })
-        );
+        assert_eq!(stored, Some(Stored { data: data("2"), version: second }));
     }
 
     #[tokio::test]
@@ -179,10 +159,7 @@ mod tests {
         fs::write(&path, "{").unwrap();
         let store = LocalCheckpoint::in_file(path.clone());
         assert!(matches!(store.load().await, Err(StoreError::Unknown(_))));
-        assert!(matches!(
-            store.save(&data("1"), None).await,
-            Err(StoreError::Unknown(_))
-        ));
+        assert!(matches!(store.save(&data("1"), None).await, Err(StoreError::Unknown(_))));
         assert_eq!(fs::read_to_string(path).unwrap(), "{");
     }
 }

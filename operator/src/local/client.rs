@@ -13,10 +13,7 @@ pub struct Reply {
 
 impl Reply {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let known = self
-            .headers
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(name));
+        let known = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         known.map(|(_, value)| value.as_str())
     }
 }
@@ -43,21 +40,10 @@ pub fn request(
     stream.read_to_string(&mut text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let mut lines = head.lines();
-    let status = lines
-        .next()
-        .unwrap()
-        .split(' ')
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let header = |line: &str| {
         let (name, value) = line.split_once(": ").unwrap();
         (name.to_owned(), value.to_owned())
     };
-    Reply {
-        status,
-        headers: lines.map(header).collect(),
-        body: body.to_owned(),
-    }
+    Reply { status, headers: lines.map(header).collect(), body: body.to_owned() }
 }

@@ -23,10 +23,7 @@ impl DataDir {
         let file = path.join("lock");
         let lock = File::create(&file).map_err(failed("creating the file", &file))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                _lock: lock,
-            }),
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(LocalError::DataDirInUse(path.to_owned())),
             Err(TryLockError::Error(source)) => Err(failed("locking the file", &file)(source)),
         }
@@ -53,10 +50,7 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("new/er");
         let taken = DataDir::take(&path).unwrap();
-        assert!(matches!(
-            DataDir::take(&path),
-            Err(LocalError::DataDirInUse(_))
-        ));
+        assert!(matches!(DataDir::take(&path), Err(LocalError::DataDirInUse(_))));
         drop(taken);
         DataDir::take(&path).unwrap();
     }

@@ -86,20 +86,13 @@ impl Dynamo {
 
     /// The ARN of a table's stream, if it has one.
     pub async fn stream_arn(&self, table: &str) -> Answer<Option<String>> {
-        let answer = self
-            .ask("DescribeTable", serde_json::json!({ "TableName": table }))
-            .await?;
-        Ok(answer["Table"]["LatestStreamArn"]
-            .as_str()
-            .map(str::to_owned))
+        let answer = self.ask("DescribeTable", serde_json::json!({ "TableName": table })).await?;
+        Ok(answer["Table"]["LatestStreamArn"].as_str().map(str::to_owned))
     }
 
     /// The engine's ARNs are of a region of its own; the manifest's are of a real one. None of the
     /// answers this is used for holds an item, so no user's text is touched.
     fn move_arns(&self, json: String) -> String {
-        json.replace(
-            &dynoxide::streams::table_arn("").replace("table/", ""),
-            &self.home.prefix(),
-        )
+        json.replace(&dynoxide::streams::table_arn("").replace("table/", ""), &self.home.prefix())
     }
 }

@@ -62,19 +62,13 @@ impl Example {
 
     /// The key as DynamoDB's JSON.
     pub fn key_json(&self) -> Value {
-        self.key
-            .iter()
-            .map(|(name, value)| (name.clone(), json!({ "S": value })))
-            .collect()
+        self.key.iter().map(|(name, value)| (name.clone(), json!({ "S": value }))).collect()
     }
 }
 
 fn all_cuts(spec: &StreamNotifierSpec) -> Vec<Cut> {
     let message = spec.message.iter().flat_map(|message| message.values());
-    message
-        .chain([&spec.connections.value])
-        .flat_map(|expression| cuts(expression))
-        .collect()
+    message.chain([&spec.connections.value]).flat_map(|expression| cuts(expression)).collect()
 }
 
 /// `target_pk#fuga` of `contains: target_pk` and `split('#')[1]`.
@@ -83,9 +77,7 @@ fn key_value(name: &str, word: &str, filter: Option<&KeyFilter>, cuts: &[Cut]) -
         return whole;
     }
     let part = |pick: fn(&KeyFilter) -> &Option<String>| {
-        filter
-            .and_then(|filter| pick(filter).clone())
-            .unwrap_or_default()
+        filter.and_then(|filter| pick(filter).clone()).unwrap_or_default()
     };
     let (prefix, suffix) = (part(|filter| &filter.prefix), part(|filter| &filter.suffix));
     let mut value = prefix;
@@ -94,10 +86,7 @@ fn key_value(name: &str, word: &str, filter: Option<&KeyFilter>, cuts: &[Cut]) -
         value.push_str(&contains);
     }
     // As many parts as the expressions take, each of them not empty.
-    for cut in cuts
-        .iter()
-        .filter(|cut| cut.key == name && !cut.separator.is_empty())
-    {
+    for cut in cuts.iter().filter(|cut| cut.key == name && !cut.separator.is_empty()) {
         while value.split(&cut.separator).count() <= cut.index {
             if value.is_empty() || value.ends_with(&cut.separator) {
                 value.push_str(name);
@@ -148,10 +137,7 @@ fn lookup_value(
     let cut = cuts(expression).into_iter().next();
     let part = cut.filter(|_| expression.starts_with("keys") && expression.ends_with(']'));
     let part = part.and_then(|cut| {
-        value_of(&cut.key)?
-            .split(&cut.separator)
-            .nth(cut.index)
-            .map(str::to_owned)
+        value_of(&cut.key)?.split(&cut.separator).nth(cut.index).map(str::to_owned)
     });
     (part, None)
 }
@@ -165,10 +151,7 @@ fn changed_attribute(spec: &StreamNotifierSpec) -> String {
         .flat_map(|expression| members(expression, "new"))
         .map(|(name, _)| name)
         .find(|name| Some(name) != lookup.as_ref());
-    spec.attribute
-        .clone()
-        .or(named)
-        .unwrap_or_else(|| "value".to_owned())
+    spec.attribute.clone().or(named).unwrap_or_else(|| "value".to_owned())
 }
 
 /// `partitionKey` as the lookup's key attribute spells it: `SK` for `sk` in the origin's manifest.
@@ -219,10 +202,7 @@ mod tests {
         let example = example(&spec);
         assert_eq!(example.key, [pair("orderId", "order-fuga")]);
         assert_eq!(example.also, Some(pair("room", "hoge")));
-        assert_eq!(
-            (example.parameter.as_str(), example.certain),
-            ("room", true)
-        );
+        assert_eq!((example.parameter.as_str(), example.certain), ("room", true));
     }
 
     #[test]

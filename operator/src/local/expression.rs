@@ -4,10 +4,7 @@
 /// The key attributes that an expression names, as `keys.X`, `keys['X']` or `keys["X"]`, in the
 /// order of their appearance.
 pub fn key_names(expression: &str) -> Vec<String> {
-    members(expression, "keys")
-        .into_iter()
-        .map(|(name, _)| name)
-        .collect()
+    members(expression, "keys").into_iter().map(|(name, _)| name).collect()
 }
 
 /// A place where an expression cuts a key: `keys.SK.split('#')[1]`.
@@ -28,11 +25,7 @@ pub fn cuts(expression: &str) -> Vec<Cut> {
         .filter_map(|(key, rest)| {
             let (separator, rest) = quoted(rest.strip_prefix(".split(")?)?;
             let (index, _) = rest.strip_prefix(")[")?.split_once(']')?;
-            Some(Cut {
-                key,
-                separator: separator.to_owned(),
-                index: index.trim().parse().ok()?,
-            })
+            Some(Cut { key, separator: separator.to_owned(), index: index.trim().parse().ok()? })
         })
         .collect()
 }
@@ -85,27 +78,14 @@ mod tests {
 
     #[test]
     fn names_are_found_in_every_spelling() {
-        assert_eq!(
-            key_names("keys.PK + keys['S K'] + keys[\"T\"]"),
-            ["PK", "S K", "T"]
-        );
-        assert_eq!(
-            key_names("mykeys.PK + new.keys.X + 'keys.Y' + keys[0]"),
-            [""; 0]
-        );
+        assert_eq!(key_names("keys.PK + keys['S K'] + keys[\"T\"]"), ["PK", "S K", "T"]);
+        assert_eq!(key_names("mykeys.PK + new.keys.X + 'keys.Y' + keys[0]"), [""; 0]);
     }
 
     #[test]
     fn cuts_are_found() {
-        let cut = Cut {
-            key: "SK".to_owned(),
-            separator: "#".to_owned(),
-            index: 1,
-        };
-        for text in [
-            "keys.SK.split('#')[1]",
-            "string(keys['SK'].split(\"#\")[1]) + keys.PK",
-        ] {
+        let cut = Cut { key: "SK".to_owned(), separator: "#".to_owned(), index: 1 };
+        for text in ["keys.SK.split('#')[1]", "string(keys['SK'].split(\"#\")[1]) + keys.PK"] {
             assert_eq!(cuts(text), std::slice::from_ref(&cut), "{text}");
         }
         assert_eq!(cuts("keys.SK.split('#')[n]"), []);

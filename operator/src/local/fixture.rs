@@ -21,11 +21,7 @@ pub struct Scratch(std::path::PathBuf);
 
 impl Scratch {
     pub fn new() -> Self {
-        let name = format!(
-            "stream-notifier-{}-{:x}",
-            std::process::id(),
-            fastrand::u64(..)
-        );
+        let name = format!("stream-notifier-{}-{:x}", std::process::id(), fastrand::u64(..));
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir(&path).unwrap();
         Self(path)

@@ -55,9 +55,7 @@ impl Gateway {
         let base = stage.map(|stage| format!("/{stage}")).unwrap_or_default();
         let mut router = Router::new();
         if stage.is_some() {
-            router = router
-                .route(&base, get(connect))
-                .route(&format!("{base}/"), get(connect));
+            router = router.route(&base, get(connect)).route(&format!("{base}/"), get(connect));
         }
         router
             .with_state(self.clone())
@@ -77,11 +75,7 @@ impl Gateway {
     /// `$connect`: stores the row. A client that leaves meanwhile takes this future with it, not
     /// the task that stores the row and that knows when to delete it.
     async fn admit(&self, row: Row) -> Result<Admitted, String> {
-        let admitted = Admitted {
-            row,
-            open: self.tasks.token(),
-            gateway: self.clone(),
-        };
+        let admitted = Admitted { row, open: self.tasks.token(), gateway: self.clone() };
         let stored = self.tasks.spawn_on(
             async move {
                 let stored = admitted.gateway.rows.put(&admitted.row, now()).await;
@@ -89,9 +83,7 @@ impl Gateway {
             },
             &self.runtime,
         );
-        stored
-            .await
-            .unwrap_or_else(|stopped| Err(stopped.to_string()))
+        stored.await.unwrap_or_else(|stopped| Err(stopped.to_string()))
     }
 }
 
@@ -106,11 +98,7 @@ struct Admitted {
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        let (rows, row, open) = (
-            self.gateway.rows.clone(),
-            self.row.clone(),
-            self.open.clone(),
-        );
+        let (rows, row, open) = (self.gateway.rows.clone(), self.row.clone(), self.open.clone());
         self.gateway.runtime.spawn(async move {
             if let Err(error) = rows.delete(&row).await {
                 tracing::warn!(%error, "the row of a closed connection could not be deleted");
@@ -140,10 +128,7 @@ pub async fn connect(
         );
         return plain(StatusCode::BAD_REQUEST, &sentence);
     };
-    let row = Row {
-        id: new_id(),
-        lookup: lookup.to_owned(),
-    };
+    let row = Row { id: new_id(), lookup: lookup.to_owned() };
     let admitted = match gateway.admit(row).await {
         Ok(admitted) => admitted,
         Err(error) => {
@@ -151,39 +136,25 @@ pub async fn connect(
             return plain(StatusCode::INTERNAL_SERVER_ERROR, &sentence);
         }
     };
-    let client = Client {
-        source_ip: peer.ip(),
-        user_agent: user_agent(&headers),
-    };
-    upgrade
-        .max_frame_size(MAX_FRAME_BYTES)
-        .max_message_size(MAX_MESSAGE_BYTES)
-        .on_upgrade(async move |socket| {
-            admitted
-                .gateway
-                .sockets
-                .run(&admitted.row.id, socket, client)
-                .await;
-        })
+    let client = Client { source_ip: peer.ip(), user_agent: user_agent(&headers) };
+    upgrade.max_frame_size(MAX_FRAME_BYTES).max_message_size(MAX_MESSAGE_BYTES).on_upgrade(
+        async move |socket| {
+            admitted.gateway.sockets.run(&admitted.row.id, socket, client).await;
+        },
+    )
 }
 
 /// The parameter as it is spelled, or else in another case (`?SK=` for `sk`).
 fn find<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let exact = query.iter().find(|(known, _)| known == name);
     exact
-        .or_else(|| {
-            query
-                .iter()
-                .find(|(known, _)| known.eq_ignore_ascii_case(name))
-        })
+        .or_else(|| query.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)))
         .map(|(_, value)| value.as_str())
         .filter(|value| !value.is_empty())
 }
 
 fn user_agent(headers: &HeaderMap) -> String {
-    let text = headers
-        .get(USER_AGENT)
-        .and_then(|value| value.to_str().ok());
+    let text = headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
     text.unwrap_or_default().to_owned()
 }
 
@@ -198,10 +169,7 @@ mod tests {
     use super::*;
 
     fn query(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs
-            .iter()
-            .map(|(name, value)| (String::from(*name), String::from(*value)))
-            .collect()
+        pairs.iter().map(|(name, value)| (String::from(*name), String::from(*value))).collect()
     }
 
     #[test]

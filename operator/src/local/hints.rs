@@ -29,15 +29,9 @@ pub fn lines(
         "# Create an item (an INSERT, which this manifest does not tell anybody):"
     };
     let mut lines = vec![
-        format!(
-            "# Change an item and watch the message arrive: {}/",
-            places.origin
-        ),
+        format!("# Change an item and watch the message arrive: {}/", places.origin),
         "# Or watch in a terminal (npm install -g wscat):".to_owned(),
-        format!(
-            "wscat -c {}",
-            quote_url(&socket_url(spec, example, places.origin))
-        ),
+        format!("wscat -c {}", quote_url(&socket_url(spec, example, places.origin))),
         created.to_owned(),
         item(80),
         "# Change it; the message arrives:".to_owned(),
@@ -50,10 +44,7 @@ pub fn lines(
                 .to_owned(),
         );
     }
-    lines.push(format!(
-        "ready: {}/ and DynamoDB at {}",
-        places.origin, places.dynamodb
-    ));
+    lines.push(format!("ready: {}/ and DynamoDB at {}", places.origin, places.dynamodb));
     lines
 }
 
@@ -108,11 +99,7 @@ fn quote(word: &str) -> String {
 
 /// In double quotes where nothing in it is special there (they are understood by every shell).
 fn quote_url(url: &str) -> String {
-    if url.contains(['$', '`', '\\', '"', '!']) {
-        quote(url)
-    } else {
-        format!("\"{url}\"")
-    }
+    if url.contains(['$', '`', '\\', '"', '!']) { quote(url) } else { format!("\"{url}\"") }
 }
 
 fn percent_encode(text: &str) -> String {
@@ -134,10 +121,7 @@ mod tests {
     fn lines_of(spec: &StreamNotifierSpec) -> Vec<String> {
         let plan = Plan::of(spec, &[]).unwrap();
         let example = Example::of(spec, &plan);
-        let places = Places {
-            origin: "http://127.0.0.1:8080",
-            dynamodb: "http://127.0.0.1:8000",
-        };
+        let places = Places { origin: "http://127.0.0.1:8080", dynamodb: "http://127.0.0.1:8000" };
         lines(spec, &plan, &example, &places)
     }
 
@@ -155,10 +139,7 @@ mod tests {
         assert!(lines.contains(&update.to_owned()), "{lines:#?}");
         assert!(lines.iter().any(|line| line.contains("INSERT")));
         let last = lines.last().unwrap();
-        assert_eq!(
-            last,
-            "ready: http://127.0.0.1:8080/ and DynamoDB at http://127.0.0.1:8000"
-        );
+        assert_eq!(last, "ready: http://127.0.0.1:8080/ and DynamoDB at http://127.0.0.1:8000");
     }
 
     #[test]
@@ -169,25 +150,10 @@ mod tests {
 
     #[test]
     fn words_survive_the_shell() {
-        let words = [
-            "it's",
-            "a b",
-            "$HOME",
-            "`id`",
-            "\"x\"",
-            "",
-            "plain-1.2",
-            "#",
-            "a\\'b",
-            "日本",
-        ];
-        let script = words
-            .map(|word| format!("printf '%s\\n' {}", quote(word)))
-            .join(";");
-        let out = std::process::Command::new("sh")
-            .args(["-c", &script])
-            .output()
-            .unwrap();
+        let words =
+            ["it's", "a b", "$HOME", "`id`", "\"x\"", "", "plain-1.2", "#", "a\\'b", "日本"];
+        let script = words.map(|word| format!("printf '%s\\n' {}", quote(word))).join(";");
+        let out = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
         let read = String::from_utf8(out.stdout).unwrap();
         assert_eq!(read.lines().collect::<Vec<_>>(), words);
     }

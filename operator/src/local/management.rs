@@ -20,9 +20,7 @@ const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// The routes below `base`, which is empty or `/<stage>`.
 pub fn routes(base: &str, sockets: Sockets) -> Router {
-    let connection = post(post_to_connection)
-        .get(get_connection)
-        .delete(delete_connection);
+    let connection = post(post_to_connection).get(get_connection).delete(delete_connection);
     Router::new()
         .route(&format!("{base}/@connections/{{id}}"), connection)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -87,20 +85,12 @@ async fn delete_connection(
     if !is_id(&id) {
         return malformed(&id);
     }
-    if sockets.close(&id) {
-        answer(StatusCode::NO_CONTENT, Body::empty())
-    } else {
-        gone(&id)
-    }
+    if sockets.close(&id) { answer(StatusCode::NO_CONTENT, Body::empty()) } else { gone(&id) }
 }
 
 /// Whatever is not the stage: API Gateway does not tell a wrong stage from a missing right.
 pub async fn forbidden() -> Response<Body> {
-    refuse(
-        StatusCode::FORBIDDEN,
-        "ForbiddenException",
-        json!({ "message": "Forbidden" }),
-    )
+    refuse(StatusCode::FORBIDDEN, "ForbiddenException", json!({ "message": "Forbidden" }))
 }
 
 fn gone(id: &str) -> Response<Body> {
@@ -116,9 +106,7 @@ fn malformed(id: &str) -> Response<Body> {
 
 fn refuse(status: StatusCode, kind: &'static str, body: Value) -> Response<Body> {
     let mut response = answer(status, Body::from(body.to_string()));
-    response
-        .headers_mut()
-        .insert("x-amzn-errortype", HeaderValue::from_static(kind));
+    response.headers_mut().insert("x-amzn-errortype", HeaderValue::from_static(kind));
     response
 }
 

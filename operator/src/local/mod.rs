@@ -101,16 +101,10 @@ pub async fn start(options: Options) -> Result<Local, LocalError> {
     let stream_arn = tables::ensure(&dynamo, &plan).await?;
     let rows = Rows::new(dynamo.clone(), plan.connections.clone(), &spec.connections);
     let cleared = rows.clear().await;
-    cleared.map_err(|source| LocalError::Table {
-        what: "deleting stale connections",
-        source,
-    })?;
+    cleared.map_err(|source| LocalError::Table { what: "deleting stale connections", source })?;
 
     let example = Example::of(spec, &plan);
-    let places = hints::Places {
-        origin: &gateway_origin,
-        dynamodb: &dynamodb_endpoint,
-    };
+    let places = hints::Places { origin: &gateway_origin, dynamodb: &dynamodb_endpoint };
     let hints = hints::lines(spec, &plan, &example, &places);
     let gateway = Gateway::new(rows, example.parameter.clone());
     let stage = spec.web_socket.stage.clone();
@@ -126,19 +120,12 @@ pub async fn start(options: Options) -> Result<Local, LocalError> {
         .map_err(port_failed(options.dynamodb_port, "--dynamodb-port"))?;
     Ok(Local {
         dynamodb_endpoint,
-        gateway_endpoint: stage.map_or_else(
-            || gateway_origin.clone(),
-            |stage| format!("{gateway_origin}/{stage}"),
-        ),
-        spec: StreamNotifierSpec {
-            stream_arn,
-            ..options.manifest.spec
-        },
-        checkpoint: data_dir
-            .as_ref()
-            .map_or_else(LocalCheckpoint::in_memory, |directory| {
-                LocalCheckpoint::in_file(directory.checkpoint())
-            }),
+        gateway_endpoint: stage
+            .map_or_else(|| gateway_origin.clone(), |stage| format!("{gateway_origin}/{stage}")),
+        spec: StreamNotifierSpec { stream_arn, ..options.manifest.spec },
+        checkpoint: data_dir.as_ref().map_or_else(LocalCheckpoint::in_memory, |directory| {
+            LocalCheckpoint::in_file(directory.checkpoint())
+        }),
         hints,
         gateway_server: GatewayServer::start(listener, &gateway, page),
         gateway,
@@ -159,15 +146,9 @@ impl Local {
         self.gateway.stop().await;
         self.gateway_server.stop.cancel();
         let stopped = self.gateway_server.task.await;
-        stopped
-            .map_err(io::Error::other)
-            .flatten()
-            .map_err(LocalError::Stop)?;
+        stopped.map_err(io::Error::other).flatten().map_err(LocalError::Stop)?;
         let stopped = tokio::task::spawn_blocking(|| self.table_server.stop()).await;
-        stopped
-            .map_err(io::Error::other)
-            .flatten()
-            .map_err(LocalError::Stop)
+        stopped.map_err(io::Error::other).flatten().map_err(LocalError::Stop)
     }
 }
 
@@ -175,9 +156,7 @@ impl GatewayServer {
     fn start(listener: TcpListener, gateway: &Gateway, page: Page) -> Self {
         let stop = CancellationToken::new();
         let routes = gateway.routes(page.stage.as_deref());
-        let router = page::routes(page)
-            .merge(routes)
-            .layer(from_fn(guard::local_only));
+        let router = page::routes(page).merge(routes).layer(from_fn(guard::local_only));
         let task = tokio::spawn(serve::until(listener, router, stop.clone()));
         Self { stop, task }
     }
@@ -185,21 +164,15 @@ impl GatewayServer {
 
 fn open(path: Option<PathBuf>, plan: &Plan) -> Result<Dynamo, LocalError> {
     let text = path.as_deref().map(Path::to_string_lossy);
-    Dynamo::open(text.as_deref(), plan.home.clone()).map_err(|source| LocalError::Table {
-        what: "opening the tables",
-        source,
-    })
+    Dynamo::open(text.as_deref(), plan.home.clone())
+        .map_err(|source| LocalError::Table { what: "opening the tables", source })
 }
 
 /// A listener, and the origin of what it serves.
 fn listen(port: u16, flag: &'static str) -> Result<(TcpListener, String), LocalError> {
     let listener = serve::bind(port).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => LocalError::PortInUse { port, flag },
-        _ => LocalError::Port {
-            port,
-            flag,
-            source: error,
-        },
+        _ => LocalError::Port { port, flag, source: error },
     })?;
     let address = listener.local_addr().map_err(port_failed(port, flag))?;
     Ok((listener, format!("http://{address}")))

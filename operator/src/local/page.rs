@@ -73,10 +73,9 @@ async fn show(
         return connect(State(page.gateway), peer, query, headers, upgrade).await;
     }
     let mut response = Response::new(Body::from(PAGE));
-    for (name, value) in [
-        (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CONTENT_SECURITY_POLICY, POLICY),
-    ] {
+    for (name, value) in
+        [(CONTENT_TYPE, "text/html; charset=utf-8"), (CONTENT_SECURITY_POLICY, POLICY)]
+    {
         if let Ok(value) = value.parse() {
             response.headers_mut().insert(name, value);
         }
@@ -86,14 +85,8 @@ async fn show(
 
 async fn describe(State(page): State<Page>) -> Json<Value> {
     let example = &page.example;
-    let also = example
-        .also
-        .iter()
-        .map(|(name, value)| json!({ "name": name, "value": value }));
-    let key = example
-        .key
-        .iter()
-        .map(|(name, value)| json!({ "name": name, "value": value }));
+    let also = example.also.iter().map(|(name, value)| json!({ "name": name, "value": value }));
+    let key = example.key.iter().map(|(name, value)| json!({ "name": name, "value": value }));
     Json(json!({
         "name": page.name,
         "table": page.table,

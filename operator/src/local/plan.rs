@@ -33,10 +33,7 @@ pub struct Home {
 impl Home {
     /// What the ARNs of this place's tables begin with.
     pub fn prefix(&self) -> String {
-        format!(
-            "arn:{}:dynamodb:{}:{}:",
-            self.partition, self.region, self.account
-        )
+        format!("arn:{}:dynamodb:{}:{}:", self.partition, self.region, self.account)
     }
 
     /// The ARN of a table's stream.
@@ -96,17 +93,8 @@ impl Plan {
             return Err(PlanError::OneTable(table));
         }
         let key = item_key(spec, keys, &table)?;
-        let items = TablePlan {
-            name: table,
-            key,
-            index: None,
-            stream: true,
-        };
-        Ok(Self {
-            home,
-            items,
-            connections: connections_table(spec),
-        })
+        let items = TablePlan { name: table, key, index: None, stream: true };
+        Ok(Self { home, items, connections: connections_table(spec) })
     }
 }
 
@@ -129,50 +117,32 @@ fn item_key(
             for expression in spec.message.iter().flat_map(|message| message.values()) {
                 key_names(expression).iter().for_each(|name| add(name));
             }
-            key_names(&spec.connections.value)
-                .iter()
-                .for_each(|name| add(name));
+            key_names(&spec.connections.value).iter().for_each(|name| add(name));
         }
     } else {
         keys.iter().for_each(|name| add(name));
     }
     match names.as_slice() {
         [] => Err(PlanError::NoKey(table.to_owned())),
-        [partition] => Ok(KeyNames {
-            partition: partition.clone(),
-            sort: None,
-        }),
-        [partition, sort] => Ok(KeyNames {
-            partition: partition.clone(),
-            sort: Some(sort.clone()),
-        }),
+        [partition] => Ok(KeyNames { partition: partition.clone(), sort: None }),
+        [partition, sort] => {
+            Ok(KeyNames { partition: partition.clone(), sort: Some(sort.clone()) })
+        }
         _ => Err(PlanError::TooManyKeys(names)),
     }
 }
 
 fn connections_table(spec: &StreamNotifierSpec) -> TablePlan {
     let connections = &spec.connections;
-    let (id, lookup) = (
-        &connections.connection_id_attribute,
-        &connections.partition_key,
-    );
+    let (id, lookup) = (&connections.connection_id_attribute, &connections.partition_key);
     let key = match connections.index_name {
-        Some(_) => KeyNames {
-            partition: id.clone(),
-            sort: None,
-        },
-        None => KeyNames {
-            partition: lookup.clone(),
-            sort: (id != lookup).then(|| id.clone()),
-        },
+        Some(_) => KeyNames { partition: id.clone(), sort: None },
+        None => KeyNames { partition: lookup.clone(), sort: (id != lookup).then(|| id.clone()) },
     };
     TablePlan {
         name: connections.table_name.clone(),
         key,
-        index: connections
-            .index_name
-            .clone()
-            .map(|name| (name, lookup.clone())),
+        index: connections.index_name.clone().map(|name| (name, lookup.clone())),
         stream: false,
     }
 }
@@ -180,14 +150,9 @@ fn connections_table(spec: &StreamNotifierSpec) -> TablePlan {
 /// `arn:<partition>:dynamodb:<region>:<account>:table/<table>/stream/<label>`.
 fn parse_arn(arn: &str) -> Option<(Home, String)> {
     let mut parts = arn.splitn(6, ':');
-    let (Some("arn"), Some(partition), Some("dynamodb"), Some(region), Some(account), Some(rest)) = (
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-    ) else {
+    let (Some("arn"), Some(partition), Some("dynamodb"), Some(region), Some(account), Some(rest)) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return None;
     };
     let (table, label) = rest.strip_prefix("table/")?.split_once("/stream/")?;
@@ -231,22 +196,18 @@ impl TablePlan {
 
     /// The names of the table's key attributes.
     pub fn key_attributes(&self) -> Vec<&str> {
-        std::iter::once(self.key.partition.as_str())
-            .chain(self.key.sort.as_deref())
-            .collect()
+        std::iter::once(self.key.partition.as_str()).chain(self.key.sort.as_deref()).collect()
     }
 
     /// Whether a table that DescribeTable describes this way can serve as this one.
     pub fn matches(&self, described: &Value) -> bool {
         let index = |(name, partition): &(String, String)| {
-            described["GlobalSecondaryIndexes"]
-                .as_array()
-                .is_some_and(|all| {
-                    all.iter().any(|one| {
-                        one["IndexName"] == json!(name)
-                            && one["KeySchema"][0]["AttributeName"] == json!(partition)
-                    })
+            described["GlobalSecondaryIndexes"].as_array().is_some_and(|all| {
+                all.iter().any(|one| {
+                    one["IndexName"] == json!(name)
+                        && one["KeySchema"][0]["AttributeName"] == json!(partition)
                 })
+            })
         };
         described["KeySchema"] == key_schema(&self.key)
             && self.index.as_ref().is_none_or(index)
@@ -268,10 +229,7 @@ mod tests {
     use crate::local::fixture::{origin, spec_with};
 
     fn key(partition: &str, sort: Option<&str>) -> KeyNames {
-        KeyNames {
-            partition: partition.to_owned(),
-            sort: sort.map(str::to_owned),
-        }
+        KeyNames { partition: partition.to_owned(), sort: sort.map(str::to_owned) }
     }
 
     #[test]
@@ -318,10 +276,7 @@ mod tests {
         let plan = Plan::of(&origin().spec, &["id".into()]).unwrap();
         assert_eq!(plan.items.key, key("id", None));
         let three: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
-        assert_eq!(
-            Plan::of(&origin().spec, &three),
-            Err(PlanError::TooManyKeys(three))
-        );
+        assert_eq!(Plan::of(&origin().spec, &three), Err(PlanError::TooManyKeys(three)));
     }
 
     #[test]
@@ -345,10 +300,7 @@ mod tests {
         let error = Plan::of(&none, &[]).unwrap_err();
         assert!(error.to_string().contains("--key PK"), "{error}");
         let wrong = spec_with(|spec| spec["streamArn"] = json!("arn:aws:dynamodb:x:1:table/t"));
-        assert!(matches!(
-            Plan::of(&wrong, &[]),
-            Err(PlanError::StreamArn(_))
-        ));
+        assert!(matches!(Plan::of(&wrong, &[]), Err(PlanError::StreamArn(_))));
         let same = spec_with(|spec| spec["connections"]["tableName"] = json!("sample-table-dev"));
         assert!(matches!(Plan::of(&same, &[]), Err(PlanError::OneTable(_))));
     }

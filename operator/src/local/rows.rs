@@ -42,10 +42,7 @@ impl Rows {
     /// Stores a row.
     pub async fn put(&self, row: &Row, connected_at: Timestamp) -> Answer<()> {
         let mut item = Map::new();
-        item.insert(
-            "created_at".to_owned(),
-            json!({ "S": connected_at.to_string() }),
-        );
+        item.insert("created_at".to_owned(), json!({ "S": connected_at.to_string() }));
         self.fill(&mut item, row);
         let body = json!({ "TableName": self.table.name, "Item": item });
         self.dynamo.ask("PutItem", body).await.map(drop)
@@ -61,10 +58,7 @@ impl Rows {
     /// Deletes every row: those of sockets that closed with an earlier process.
     pub async fn clear(&self) -> Answer<()> {
         loop {
-            let page = self
-                .dynamo
-                .ask("Scan", json!({ "TableName": self.table.name }))
-                .await?;
+            let page = self.dynamo.ask("Scan", json!({ "TableName": self.table.name })).await?;
             for item in page["Items"].as_array().into_iter().flatten() {
                 self.delete_item(item).await?;
             }
@@ -102,34 +96,22 @@ mod tests {
         let plan = Plan::of(spec, &[]).unwrap();
         let dynamo = Dynamo::open(None, plan.home.clone()).unwrap();
         tables::ensure(&dynamo, &plan).await.unwrap();
-        (
-            dynamo.clone(),
-            Rows::new(dynamo, plan.connections, &spec.connections),
-        )
+        (dynamo.clone(), Rows::new(dynamo, plan.connections, &spec.connections))
     }
 
     async fn stored(dynamo: &Dynamo, rows: &Rows) -> Vec<Value> {
-        let page = dynamo
-            .ask("Scan", json!({ "TableName": rows.table.name }))
-            .await
-            .unwrap();
+        let page = dynamo.ask("Scan", json!({ "TableName": rows.table.name })).await.unwrap();
         page["Items"].as_array().unwrap().clone()
     }
 
     #[tokio::test]
     async fn a_row_is_what_the_origin_stores() {
         let keyed = spec_with(|spec| {
-            spec["connections"]
-                .as_object_mut()
-                .unwrap()
-                .remove("indexName");
+            spec["connections"].as_object_mut().unwrap().remove("indexName");
         });
         for spec in [origin().spec, keyed] {
             let (dynamo, rows) = rows(&spec).await;
-            let row = Row {
-                id: "abc=".to_owned(),
-                lookup: "hoge".to_owned(),
-            };
+            let row = Row { id: "abc=".to_owned(), lookup: "hoge".to_owned() };
             let time = Timestamp::from_second(1_733_213_175).unwrap();
             rows.put(&row, time).await.unwrap();
             assert_eq!(
@@ -150,10 +132,7 @@ mod tests {
     async fn rows_of_an_earlier_run_are_cleared() {
         let (dynamo, rows) = rows(&origin().spec).await;
         for id in ["a", "b", "c"] {
-            let row = Row {
-                id: id.to_owned(),
-                lookup: "hoge".to_owned(),
-            };
+            let row = Row { id: id.to_owned(), lookup: "hoge".to_owned() };
             rows.put(&row, Timestamp::now()).await.unwrap();
         }
         rows.clear().await.unwrap();

@@ -29,9 +29,7 @@ pub fn new_id() -> String {
 
 /// Whether a text could be a connection id at all.
 pub fn is_id(text: &str) -> bool {
-    URL_SAFE
-        .decode(text)
-        .is_ok_and(|bytes| bytes.len() == ID_BYTES)
+    URL_SAFE.decode(text).is_ok_and(|bytes| bytes.len() == ID_BYTES)
 }
 
 /// The present, to the millisecond.
@@ -125,26 +123,15 @@ impl Sockets {
         let (outgoing, mut queued) = mpsc::channel(BUFFER);
         let closing = self.closing.child_token();
         let now = now();
-        let connection = Connection {
-            client,
-            connected_at: now,
-            last_active_at: now,
-        };
-        let open = Open {
-            connection,
-            outgoing,
-            closing: closing.clone(),
-        };
+        let connection = Connection { client, connected_at: now, last_active_at: now };
+        let open = Open { connection, outgoing, closing: closing.clone() };
         self.lock().insert(id.to_owned(), open);
         tokio::select! {
             () = closing.cancelled() => {}
             () = self.relay(id, &mut socket, &mut queued) => {}
         }
         self.lock().remove(id);
-        let farewell = CloseFrame {
-            code: close_code::NORMAL,
-            reason: Utf8Bytes::default(),
-        };
+        let farewell = CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::default() };
         // The client may be gone, or not read: then there is nobody to tell.
         let told = tokio::time::timeout(CLOSING, async {
             if socket.send(Message::Close(Some(farewell))).await.is_ok() {
@@ -198,13 +185,7 @@ mod tests {
         assert_eq!(id.len(), 16);
         assert!(id.ends_with('='));
         assert!(is_id(&id) && id != new_id());
-        for malformed in [
-            "",
-            "abc",
-            "L0SM9cOFvHcCIhw",
-            "L0SM9cOFvHcCIhw==",
-            "not an id at all=",
-        ] {
+        for malformed in ["", "abc", "L0SM9cOFvHcCIhw", "L0SM9cOFvHcCIhw==", "not an id at all="] {
             assert!(!is_id(malformed), "{malformed}");
         }
     }

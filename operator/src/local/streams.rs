@@ -20,10 +20,7 @@ pub fn describe_stream(db: &Database, home: &Home, body: &str) -> Answer<String>
     let shard = shard_id(&request.stream_arn, table.created_at);
     // The only shard: it has no child, and nothing comes after it.
     let past = !options["ShardFilter"].is_null()
-        || request
-            .exclusive_start_shard_id
-            .as_ref()
-            .is_some_and(|start| *start >= shard);
+        || request.exclusive_start_shard_id.as_ref().is_some_and(|start| *start >= shard);
     let mut answer: DescribeStreamResponse = db.describe_stream(request)?;
     let description = &mut answer.stream_description;
     if past {
@@ -33,9 +30,7 @@ pub fn describe_stream(db: &Database, home: &Home, body: &str) -> Answer<String>
         listed.shard_id.clone_from(&shard);
         let range = &mut listed.sequence_number_range;
         range.ending_sequence_number = None;
-        range
-            .starting_sequence_number
-            .get_or_insert_with(|| FIRST_SEQUENCE_NUMBER.to_owned());
+        range.starting_sequence_number.get_or_insert_with(|| FIRST_SEQUENCE_NUMBER.to_owned());
     }
     let mut answer = serde_json::to_value(&answer).map_err(internal)?;
     answer["StreamDescription"]["KeySchema"] = read(&table.key_schema)?;
@@ -64,9 +59,7 @@ pub fn get_shard_iterator(db: &Database, home: &Home, body: &str) -> Answer<Stri
 /// engine's, so they are passed, not met again.
 pub fn get_records(db: &Database, home: &Home, body: &str) -> Answer<String> {
     let mut answer: GetRecordsResponse = db.get_records(read(body)?)?;
-    answer
-        .records
-        .retain(|record| !changed_nothing(&record.dynamodb));
+    answer.records.retain(|record| !changed_nothing(&record.dynamodb));
     for record in &mut answer.records {
         record.aws_region.clone_from(&home.region);
     }
@@ -81,29 +74,20 @@ fn find(db: &Database, home: &Home, arn: &str) -> Answer<TableMetadata> {
         ))
     };
     let name = arn.split('/').nth(1).ok_or_else(missing)?;
-    let table = db
-        .get_table_metadata(name)?
-        .filter(|table| table.stream_enabled);
+    let table = db.get_table_metadata(name)?.filter(|table| table.stream_enabled);
     let table = table.ok_or_else(missing)?;
     let label = table.stream_label.as_deref().ok_or_else(missing)?;
-    if home.stream_arn(name, label) == arn {
-        Ok(table)
-    } else {
-        Err(missing())
-    }
+    if home.stream_arn(name, label) == arn { Ok(table) } else { Err(missing()) }
 }
 
 /// `shardId-` + milliseconds in 20 digits + 8 hexadecimal ones, as AWS's ids look. The engine's
 /// hold the table's name, which makes them too short or too long for the SDKs.
 fn shard_id(stream_arn: &str, created_at: i64) -> String {
     // FNV-1a: any stable digest will do.
-    let hash = stream_arn.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
-    format!(
-        "shardId-{:020}-{hash:08x}",
-        created_at.max(0).saturating_mul(1000)
-    )
+    let hash = stream_arn
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("shardId-{:020}-{hash:08x}", created_at.max(0).saturating_mul(1000))
 }
 
 fn changed_nothing(record: &StreamRecord) -> bool {
@@ -115,9 +99,7 @@ fn changed_nothing(record: &StreamRecord) -> bool {
 
 fn same_items(old: &Item, new: &Item) -> bool {
     old.len() == new.len()
-        && old
-            .iter()
-            .all(|(name, value)| new.get(name).is_some_and(|other| same(value, other)))
+        && old.iter().all(|(name, value)| new.get(name).is_some_and(|other| same(value, other)))
 }
 
 fn same(old: &AttributeValue, new: &AttributeValue) -> bool {
@@ -145,11 +127,7 @@ mod tests {
     const TABLE: &str = "tiny";
 
     fn home() -> Home {
-        Home {
-            partition: "aws".into(),
-            region: "eu-west-2".into(),
-            account: "123456789012".into(),
-        }
+        Home { partition: "aws".into(), region: "eu-west-2".into(), account: "123456789012".into() }
     }
 
     fn ask(dynamo: &Dynamo, operation: &str, body: Value) -> Value {
@@ -171,10 +149,7 @@ mod tests {
                     {"StreamEnabled": true, "StreamViewType": "NEW_AND_OLD_IMAGES"},
             }),
         );
-        let arn = created["TableDescription"]["LatestStreamArn"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let arn = created["TableDescription"]["LatestStreamArn"].as_str().unwrap().to_owned();
         (dynamo, arn)
     }
 
@@ -210,9 +185,7 @@ mod tests {
         let next = json!({ "ShardIterator": page["NextShardIterator"] });
         let page = ask(&dynamo, "GetRecords", next);
         assert_eq!(page["Records"].as_array().unwrap().len(), 1);
-        let number = page["Records"][0]["dynamodb"]["SequenceNumber"]
-            .as_str()
-            .unwrap();
+        let number = page["Records"][0]["dynamodb"]["SequenceNumber"].as_str().unwrap();
         assert!(number.len() >= 21, "{number}");
     }
 
@@ -253,12 +226,7 @@ mod tests {
     fn a_timestamp_is_refused_as_services_refuse_it_that_do_not_know_it() {
         let (dynamo, arn) = table();
         let refused = iterator(&dynamo, &arn, "AT_TIMESTAMP");
-        assert!(
-            refused["__type"]
-                .as_str()
-                .unwrap()
-                .ends_with("#ValidationException")
-        );
+        assert!(refused["__type"].as_str().unwrap().ends_with("#ValidationException"));
     }
 
     #[test]
@@ -267,11 +235,6 @@ mod tests {
         assert!(arn.starts_with("arn:aws:dynamodb:eu-west-2:123456789012:table/tiny/stream/"));
         let other = home().stream_arn(TABLE, "2024-12-03T08:06:15.779");
         let refused = ask(&dynamo, "DescribeStream", json!({ "StreamArn": other }));
-        assert!(
-            refused["__type"]
-                .as_str()
-                .unwrap()
-                .ends_with("#ResourceNotFoundException")
-        );
+        assert!(refused["__type"].as_str().unwrap().ends_with("#ResourceNotFoundException"));
     }
 }

@@ -12,10 +12,7 @@ pub async fn ensure(dynamo: &Dynamo, plan: &Plan) -> Result<String, LocalError> 
     for table in [&plan.items, &plan.connections] {
         ensure_table(dynamo, table).await?;
     }
-    let failed = |source| LocalError::Table {
-        what: "describing the table",
-        source,
-    };
+    let failed = |source| LocalError::Table { what: "describing the table", source };
     let arn = dynamo.stream_arn(&plan.items.name).await.map_err(failed)?;
     arn.ok_or_else(|| LocalError::OtherTable(plan.items.name.clone()))
 }
@@ -23,17 +20,12 @@ pub async fn ensure(dynamo: &Dynamo, plan: &Plan) -> Result<String, LocalError> 
 async fn ensure_table(dynamo: &Dynamo, table: &TablePlan) -> Result<(), LocalError> {
     let what = "making a table";
     let failed = |source| LocalError::Table { what, source };
-    let listed = dynamo
-        .ask("DescribeTable", json!({ "TableName": table.name }))
-        .await;
+    let listed = dynamo.ask("DescribeTable", json!({ "TableName": table.name })).await;
     match listed {
         Ok(described) if table.matches(&described["Table"]) => Ok(()),
         Ok(_) => Err(LocalError::OtherTable(table.name.clone())),
         Err(dynoxide::DynoxideError::ResourceNotFoundException(_)) => {
-            dynamo
-                .ask("CreateTable", table.create_request())
-                .await
-                .map_err(failed)?;
+            dynamo.ask("CreateTable", table.create_request()).await.map_err(failed)?;
             Ok(())
         }
         Err(source) => Err(failed(source)),
@@ -56,9 +48,6 @@ mod tests {
         assert_eq!(ensure(&dynamo, &plan).await.unwrap(), arn);
         let other = Plan::of(&origin().spec, &["id".to_owned()]).unwrap();
         let refused = ensure(&dynamo, &other).await.unwrap_err();
-        assert!(
-            refused.to_string().contains("sample-table-dev"),
-            "{refused}"
-        );
+        assert!(refused.to_string().contains("sample-table-dev"), "{refused}");
     }
 }

@@ -16,23 +16,13 @@ use super::*;
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 async fn start_in(data_dir: Option<PathBuf>) -> Local {
-    start(Options {
-        manifest: origin(),
-        dynamodb_port: 0,
-        port: 0,
-        keys: Vec::new(),
-        data_dir,
-    })
-    .await
-    .unwrap()
+    start(Options { manifest: origin(), dynamodb_port: 0, port: 0, keys: Vec::new(), data_dir })
+        .await
+        .unwrap()
 }
 
 fn address(url: &str) -> String {
-    url.trim_start_matches("http://")
-        .split('/')
-        .next()
-        .unwrap()
-        .to_owned()
+    url.trim_start_matches("http://").split('/').next().unwrap().to_owned()
 }
 
 async fn http(address: &str, method: &'static str, path: &str, body: &[u8]) -> Reply {
@@ -60,10 +50,7 @@ async fn rows(local: &Local) -> Vec<Value> {
 }
 
 async fn id_of_only_row(local: &Local) -> String {
-    rows(local).await[0]["connection_id"]["S"]
-        .as_str()
-        .unwrap()
-        .to_owned()
+    rows(local).await[0]["connection_id"]["S"].as_str().unwrap().to_owned()
 }
 
 /// A post right after the handshake may come before the connection is up, as at API Gateway.
@@ -95,11 +82,7 @@ async fn a_connection_has_a_row_and_hears_what_is_posted() {
     let mut socket = open(&local, "/api/?SK=hoge").await.unwrap();
     let row = rows(&local).await[0].clone();
     assert_eq!(row["sk"], json!({"S": "hoge"}));
-    row["created_at"]["S"]
-        .as_str()
-        .unwrap()
-        .parse::<jiff::Timestamp>()
-        .unwrap();
+    row["created_at"]["S"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let id = id_of_only_row(&local).await;
     assert_eq!(post(&local, &id, br#"{"value":"90"}"#).await.status, 200);
     let heard = socket.next().await.unwrap().unwrap();
@@ -109,10 +92,7 @@ async fn a_connection_has_a_row_and_hears_what_is_posted() {
     no_rows(&local).await;
     let path = format!("/api/@connections/{id}");
     let reply = http(&address(&local.gateway_endpoint), "POST", &path, b"x").await;
-    assert_eq!(
-        (reply.status, reply.header("x-amzn-errortype")),
-        (410, Some("GoneException"))
-    );
+    assert_eq!((reply.status, reply.header("x-amzn-errortype")), (410, Some("GoneException")));
     assert!(reply.body.contains(r#""message":"Gone""#), "{}", reply.body);
     local.stop().await.unwrap();
 }
@@ -156,18 +136,9 @@ async fn every_example_gives_tables_and_lines() {
         }
         let manifest = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         let keys = Vec::new();
-        let options = Options {
-            manifest,
-            dynamodb_port: 0,
-            port: 0,
-            keys,
-            data_dir: None,
-        };
+        let options = Options { manifest, dynamodb_port: 0, port: 0, keys, data_dir: None };
         let local = start(options).await.unwrap();
-        assert!(
-            local.hints().iter().all(|line| !line.contains("a guess")),
-            "{path:?}"
-        );
+        assert!(local.hints().iter().all(|line| !line.contains("a guess")), "{path:?}");
         local.stop().await.unwrap();
         seen += 1;
     }
@@ -196,10 +167,7 @@ async fn connections_answer_as_api_gateway_does() {
     let path = format!("/api/@connections/{id}");
     let largest = vec![b'a'; 131_072];
     assert_eq!(post(&local, &id, &largest).await.status, 200);
-    assert_eq!(
-        socket.next().await.unwrap().unwrap().into_data().len(),
-        131_072
-    );
+    assert_eq!(socket.next().await.unwrap().unwrap().into_data().len(), 131_072);
     let too_long = post(&local, &id, &[largest, vec![b'a']].concat()).await;
     let kind = too_long.header("x-amzn-errortype").unwrap();
     assert_eq!((too_long.status, kind), (413, "PayloadTooLargeException"));
@@ -207,11 +175,7 @@ async fn connections_answer_as_api_gateway_does() {
     let known: Value = serde_json::from_str(&http(&gateway, "GET", &path, b"").await.body).unwrap();
     assert_eq!(known["identity"]["sourceIp"], "127.0.0.1");
     for name in ["connectedAt", "lastActiveAt"] {
-        known[name]
-            .as_str()
-            .unwrap()
-            .parse::<jiff::Timestamp>()
-            .unwrap();
+        known[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     }
     let malformed = http(&gateway, "POST", "/api/@connections/nonsense", b"x").await;
     assert_eq!(malformed.status, 400);
@@ -247,12 +211,7 @@ async fn a_client_that_does_not_read_fills_its_own_buffer_only() {
     let mut other = open(&local, "/api?SK=other").await.unwrap();
     let rows = rows(&local).await;
     let row = rows.iter().find(|row| row["sk"]["S"] == "other").unwrap();
-    post(
-        &local,
-        row["connection_id"]["S"].as_str().unwrap(),
-        b"hello",
-    )
-    .await;
+    post(&local, row["connection_id"]["S"].as_str().unwrap(), b"hello").await;
     assert_eq!(other.next().await.unwrap().unwrap(), Message::text("hello"));
     drop(slow);
     local.stop().await.unwrap();
@@ -284,27 +243,18 @@ async fn the_page_changes_items_and_is_for_this_machine_only() {
     assert!(!page.body.contains("innerHTML"));
     let names: Value =
         serde_json::from_str(&http(&gateway, "GET", "/_local/notifier", b"").await.body).unwrap();
-    assert_eq!(
-        names["key"][0],
-        json!({"name": "PK", "value": "target_pk#fuga"})
-    );
+    assert_eq!(names["key"][0], json!({"name": "PK", "value": "target_pk#fuga"}));
     let change = json!({
         "key": {"PK": {"S": "a"}, "SK": {"S": "b"}}, "attributes": {"value": {"N": "80"}},
     });
     let body = change.to_string().into_bytes();
-    assert_eq!(
-        http(&gateway, "POST", "/_local/items", &body).await.status,
-        204
-    );
+    assert_eq!(http(&gateway, "POST", "/_local/items", &body).await.status, 204);
     let wrong = json!({"key": {"PK": {"S": "a"}}, "attributes": {"value": {"N": "x"}}}).to_string();
     let refused = http(&gateway, "POST", "/_local/items", wrong.as_bytes()).await;
     assert_eq!(refused.status, 400);
     assert!(refused.body.contains("message"));
     let foreign = tokio::task::spawn_blocking(move || {
-        let headers = [
-            ("content-type", "application/json"),
-            ("origin", "https://example.com"),
-        ];
+        let headers = [("content-type", "application/json"), ("origin", "https://example.com")];
         request(&gateway, "POST", "/_local/items", &headers, &body)
     });
     assert_eq!(foreign.await.unwrap().status, 403);
@@ -320,13 +270,7 @@ async fn tables_and_stream_survive_a_restart_with_a_data_directory() {
         "key": {"PK": {"S": "a"}, "SK": {"S": "b"}}, "attributes": {"value": {"N": "80"}},
     });
     let gateway = address(&first.gateway_endpoint);
-    http(
-        &gateway,
-        "POST",
-        "/_local/items",
-        body.to_string().as_bytes(),
-    )
-    .await;
+    http(&gateway, "POST", "/_local/items", body.to_string().as_bytes()).await;
     first.stop().await.unwrap();
     let second = start_in(Some(scratch.path().to_owned())).await;
     assert_eq!(second.spec.stream_arn, arn);

@@ -26,9 +26,7 @@ pub fn write<A: Serialize>(answer: &A) -> Answer<String> {
 }
 
 fn refusal(message: &str) -> DynoxideError {
-    let text = message
-        .rfind(" at line ")
-        .map_or(message, |end| &message[..end]);
+    let text = message.rfind(" at line ").map_or(message, |end| &message[..end]);
     let (mark, text) = match text.split_once(':') {
         Some((mark, rest)) if mark.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') => {
             (mark, rest)
@@ -36,14 +34,9 @@ fn refusal(message: &str) -> DynoxideError {
         _ => ("", text),
     };
     let validation = mark.starts_with("VALIDATION")
-        || [
-            "missing field",
-            "unknown variant",
-            "invalid type: null",
-            "AttributeValue",
-        ]
-        .iter()
-        .any(|sign| text.contains(sign));
+        || ["missing field", "unknown variant", "invalid type: null", "AttributeValue"]
+            .iter()
+            .any(|sign| text.contains(sign));
     if validation && !mark.starts_with("SERIALIZATION") {
         return DynoxideError::ValidationException(text.to_owned());
     }
@@ -67,22 +60,10 @@ mod tests {
                 "The parameter is required",
                 true,
             ),
-            (
-                "VALIDATION_REQUEST:Null: true at line 1 column 2",
-                "Null: true",
-                true,
-            ),
-            (
-                "missing field `Key` at line 1 column 2",
-                "missing field `Key`",
-                true,
-            ),
+            ("VALIDATION_REQUEST:Null: true at line 1 column 2", "Null: true", true),
+            ("missing field `Key` at line 1 column 2", "missing field `Key`", true),
             ("expected value at line 1 column 1", "expected value", false),
-            (
-                "SERIALIZATION:Wrong AttributeValue",
-                "Wrong AttributeValue",
-                false,
-            ),
+            ("SERIALIZATION:Wrong AttributeValue", "Wrong AttributeValue", false),
         ];
         for (message, text, validation) in cases {
             let refusal = refusal(message);

@@ -37,18 +37,13 @@ pub(super) fn charge(cost: usize) -> Result<(), ExecutionError> {
     LEFT.set(left.unwrap_or(0));
     match left {
         Some(_) => Ok(()),
-        None => Err(ours(
-            "the expressions of this message take too much memory or time",
-        )),
+        None => Err(ours("the expressions of this message take too much memory or time")),
     }
 }
 
 /// An error whose text is ours.
 pub(super) fn ours(message: &str) -> ExecutionError {
-    ExecutionError::FunctionError {
-        function: OURS.to_owned(),
-        message: message.to_owned(),
-    }
+    ExecutionError::FunctionError { function: OURS.to_owned(), message: message.to_owned() }
 }
 
 /// What a use of the value costs: all that it holds.
@@ -60,9 +55,7 @@ pub(super) fn size(value: &dyn Val) -> usize {
     } else if let Some(list) = value.downcast_ref::<CelList>() {
         list.iter().map(|element| size(element.as_ref())).sum()
     } else if let Some(map) = value.downcast_ref::<CelMap>() {
-        map.iter()
-            .map(|(key, value)| size(key.inner()) + size(value.as_ref()))
-            .sum()
+        map.iter().map(|(key, value)| size(key.inner()) + size(value.as_ref())).sum()
     } else if let Some(optional) = value.downcast_ref::<CelOptional>() {
         optional.option().map_or(0, size)
     } else {

@@ -15,10 +15,7 @@ pub struct InvalidSpec {
 
 impl InvalidSpec {
     pub(super) fn new(field: impl Into<String>, problem: &str) -> Self {
-        Self {
-            field: one_line(&field.into()),
-            problem: one_line(problem),
-        }
+        Self { field: one_line(&field.into()), problem: one_line(problem) }
     }
 }
 
@@ -34,10 +31,7 @@ pub struct InvalidRecord {
 
 impl InvalidRecord {
     pub(super) fn new(field: impl Into<String>, problem: &str) -> Self {
-        Self {
-            field: one_line(&field.into()),
-            problem: one_line(problem),
-        }
+        Self { field: one_line(&field.into()), problem: one_line(problem) }
     }
 }
 
@@ -45,12 +39,7 @@ impl InvalidRecord {
 fn one_line(text: &str) -> String {
     let printable = |c: char| if c.is_control() { ' ' } else { c };
     let mut line = String::new();
-    for word in text
-        .chars()
-        .take(4 * LONGEST_PROBLEM)
-        .map(printable)
-        .collect::<String>()
-        .split(' ')
+    for word in text.chars().take(4 * LONGEST_PROBLEM).map(printable).collect::<String>().split(' ')
     {
         if !word.is_empty() {
             if !line.is_empty() {
@@ -60,11 +49,7 @@ fn one_line(text: &str) -> String {
         }
     }
     if line.chars().count() > LONGEST_PROBLEM {
-        line = line
-            .chars()
-            .take(LONGEST_PROBLEM - 1)
-            .chain(['…'])
-            .collect();
+        line = line.chars().take(LONGEST_PROBLEM - 1).chain(['…']).collect();
     }
     line
 }

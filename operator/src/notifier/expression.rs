@@ -42,12 +42,7 @@ impl Expression {
         let parsed = catch_unwind(|| parse(source))
             .unwrap_or_else(|_| Err("cannot be parsed; write it in another way".to_owned()));
         match parsed {
-            Ok((tree, uses)) => Ok(Self {
-                field,
-                source: source.to_owned(),
-                tree,
-                uses,
-            }),
+            Ok((tree, uses)) => Ok(Self { field, source: source.to_owned(), tree, uses }),
             Err(problem) => Err(InvalidSpec::new(field, &problem)),
         }
     }
@@ -103,40 +98,22 @@ fn parse(source: &str) -> Result<(IdedExpr, BTreeSet<Variable>), String> {
         return Err("is empty; write a CEL expression, such as keys.PK".to_owned());
     }
     if source.chars().count() > LONGEST {
-        return Err(format!(
-            "is longer than {LONGEST} characters; write a shorter expression"
-        ));
+        return Err(format!("is longer than {LONGEST} characters; write a shorter expression"));
     }
-    let parser = PrattParser::new()
-        .max_recursion_depth(PARSER_DEPTH)
-        .enable_optional_syntax(true);
-    let mut tree = parser
-        .parse(source)
-        .map_err(|errors| syntax_error(&errors))?;
+    let parser = PrattParser::new().max_recursion_depth(PARSER_DEPTH).enable_optional_syntax(true);
+    let mut tree = parser.parse(source).map_err(|errors| syntax_error(&errors))?;
     let uses = admit(&mut tree)?;
     Ok((tree, uses))
 }
 
 fn syntax_error(errors: &ParseErrors) -> String {
-    if errors
-        .errors
-        .iter()
-        .any(|error| error.msg.contains("recursion limit"))
-    {
+    if errors.errors.iter().any(|error| error.msg.contains("recursion limit")) {
         return TOO_DEEP.to_owned();
     }
     // Later errors, and those without a place, mostly follow from the first.
-    match errors
-        .errors
-        .iter()
-        .find(|error| error.pos.0 > 0)
-        .or(errors.errors.first())
-    {
+    match errors.errors.iter().find(|error| error.pos.0 > 0).or(errors.errors.first()) {
         Some(error) => {
-            format!(
-                "is not a CEL expression: column {}: {}",
-                error.pos.1, error.msg
-            )
+            format!("is not a CEL expression: column {}: {}", error.pos.1, error.msg)
         }
         None => "is not a CEL expression".to_owned(),
     }
@@ -179,9 +156,7 @@ fn explain(error: &ExecutionError, source: &str) -> String {
 /// Whether the user wrote this name as a field or between quotes.
 fn names(source: &str, key: &str) -> bool {
     source.match_indices(key).any(|(at, _)| {
-        source
-            .get(..at)
-            .is_some_and(|before| before.ends_with(['.', '?', '\'', '"']))
+        source.get(..at).is_some_and(|before| before.ends_with(['.', '?', '\'', '"']))
     })
 }
 

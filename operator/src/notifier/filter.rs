@@ -25,11 +25,7 @@ pub(super) struct Filter {
 /// All filters of a spec, or the first thing wrong with them.
 pub(super) fn compile(filters: &[KeyFilter]) -> Result<Vec<Filter>, InvalidSpec> {
     for (at, filter) in filters.iter().enumerate() {
-        if filters
-            .iter()
-            .take(at)
-            .any(|earlier| earlier.key == filter.key)
-        {
+        if filters.iter().take(at).any(|earlier| earlier.key == filter.key) {
             return Err(InvalidSpec::new(
                 format!("keyFilters[{}]", filter.key),
                 "this key has two entries: put all its matchers into one",
@@ -41,14 +37,7 @@ pub(super) fn compile(filters: &[KeyFilter]) -> Result<Vec<Filter>, InvalidSpec>
 
 impl Filter {
     fn new(filter: &KeyFilter) -> Result<Self, InvalidSpec> {
-        let KeyFilter {
-            key,
-            equals,
-            prefix,
-            suffix,
-            contains,
-            matches,
-        } = filter.clone();
+        let KeyFilter { key, equals, prefix, suffix, contains, matches } = filter.clone();
         let plain = [&equals, &prefix, &suffix, &contains];
         if matches.is_none() && plain.iter().all(|matcher| matcher.is_none()) {
             return Err(InvalidSpec::new(
@@ -57,14 +46,7 @@ impl Filter {
             ));
         }
         let matches = matches.map(|pattern| regex(&key, &pattern)).transpose()?;
-        Ok(Self {
-            key,
-            equals,
-            prefix,
-            suffix,
-            contains,
-            matches,
-        })
+        Ok(Self { key, equals, prefix, suffix, contains, matches })
     }
 
     /// Whether all its matchers hold. A key attribute that is not there, or is binary, matches
@@ -75,22 +57,10 @@ impl Filter {
             return false;
         };
         self.equals.as_ref().is_none_or(|equals| text == equals)
-            && self
-                .prefix
-                .as_ref()
-                .is_none_or(|prefix| text.starts_with(prefix))
-            && self
-                .suffix
-                .as_ref()
-                .is_none_or(|suffix| text.ends_with(suffix))
-            && self
-                .contains
-                .as_ref()
-                .is_none_or(|part| text.contains(part))
-            && self
-                .matches
-                .as_ref()
-                .is_none_or(|pattern| pattern.is_match(text))
+            && self.prefix.as_ref().is_none_or(|prefix| text.starts_with(prefix))
+            && self.suffix.as_ref().is_none_or(|suffix| text.ends_with(suffix))
+            && self.contains.as_ref().is_none_or(|part| text.contains(part))
+            && self.matches.as_ref().is_none_or(|pattern| pattern.is_match(text))
     }
 }
 
@@ -100,16 +70,13 @@ fn regex(key: &str, pattern: &str) -> Result<Regex, InvalidSpec> {
         let problem = format!("is longer than {LONGEST_PATTERN} bytes; write a shorter pattern");
         return Err(InvalidSpec::new(field, &problem));
     }
-    RegexBuilder::new(pattern)
-        .size_limit(PATTERN_MEMORY)
-        .build()
-        .map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => InvalidSpec::new(
-                field,
-                "this pattern grows too large when it is compiled; use smaller repetitions",
-            ),
-            error => InvalidSpec::new(field, &format!("is not a pattern in RE2 syntax: {error}")),
-        })
+    RegexBuilder::new(pattern).size_limit(PATTERN_MEMORY).build().map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => InvalidSpec::new(
+            field,
+            "this pattern grows too large when it is compiled; use smaller repetitions",
+        ),
+        error => InvalidSpec::new(field, &format!("is not a pattern in RE2 syntax: {error}")),
+    })
 }
 
 #[cfg(test)]
@@ -119,18 +86,13 @@ mod tests {
     use super::*;
 
     fn filter(set: impl FnOnce(&mut KeyFilter)) -> KeyFilter {
-        let mut filter = KeyFilter {
-            key: "PK".to_owned(),
-            ..KeyFilter::default()
-        };
+        let mut filter = KeyFilter { key: "PK".to_owned(), ..KeyFilter::default() };
         set(&mut filter);
         filter
     }
 
     fn holds(filter: KeyFilter, value: AttributeValue) -> bool {
-        Filter::new(&filter)
-            .unwrap()
-            .holds(&Item::from([("PK".to_owned(), value)]))
+        Filter::new(&filter).unwrap().holds(&Item::from([("PK".to_owned(), value)]))
     }
 
     fn text(text: &str) -> AttributeValue {
@@ -149,12 +111,7 @@ mod tests {
             ("suffix", |f, m| f.suffix = Some(m), "#", false),
             ("contains", |f, m| f.contains = Some(m), "der", true),
             ("contains", |f, m| f.contains = Some(m), "Der", false),
-            (
-                "matches",
-                |f, m| f.matches = Some(m),
-                "^order#[0-9]+$",
-                true,
-            ),
+            ("matches", |f, m| f.matches = Some(m), "^order#[0-9]+$", true),
             ("matches", |f, m| f.matches = Some(m), "r#", true),
             ("matches", |f, m| f.matches = Some(m), "^r#", false),
             ("matches", |f, m| f.matches = Some(m), "(?i)ORDER", true),
@@ -182,10 +139,7 @@ mod tests {
         let any = filter(|f| f.matches = Some(".*".to_owned()));
         assert!(holds(seven.clone(), AttributeValue::N("7".to_owned())));
         assert!(!holds(seven, AttributeValue::N("7.0".to_owned())));
-        assert!(!holds(
-            any.clone(),
-            AttributeValue::B(Bytes::from_static(b"7"))
-        ));
+        assert!(!holds(any.clone(), AttributeValue::B(Bytes::from_static(b"7"))));
         assert!(!Filter::new(&any).unwrap().holds(&Item::new()));
     }
 
@@ -194,41 +148,13 @@ mod tests {
         let twice = filter(|f| f.equals = Some("7".to_owned()));
         let pattern = |pattern: String| vec![filter(|f| f.matches = Some(pattern))];
         for (filters, field, problem) in [
-            (
-                vec![filter(|_| ())],
-                "keyFilters[PK]",
-                "needs at least one of equals, prefix",
-            ),
-            (
-                vec![twice.clone(), twice],
-                "keyFilters[PK]",
-                "this key has two entries",
-            ),
-            (
-                pattern("order(".into()),
-                "keyFilters[PK].matches",
-                "is not a pattern in RE2 syntax",
-            ),
-            (
-                pattern("(?=x)".into()),
-                "keyFilters[PK].matches",
-                "look-around",
-            ),
-            (
-                pattern(r"\pL{900}{900}".into()),
-                "keyFilters[PK].matches",
-                "grows too large",
-            ),
-            (
-                pattern("(".repeat(500)),
-                "keyFilters[PK].matches",
-                "is not a pattern",
-            ),
-            (
-                pattern("x".repeat(513)),
-                "keyFilters[PK].matches",
-                "longer than 512 bytes",
-            ),
+            (vec![filter(|_| ())], "keyFilters[PK]", "needs at least one of equals, prefix"),
+            (vec![twice.clone(), twice], "keyFilters[PK]", "this key has two entries"),
+            (pattern("order(".into()), "keyFilters[PK].matches", "is not a pattern in RE2 syntax"),
+            (pattern("(?=x)".into()), "keyFilters[PK].matches", "look-around"),
+            (pattern(r"\pL{900}{900}".into()), "keyFilters[PK].matches", "grows too large"),
+            (pattern("(".repeat(500)), "keyFilters[PK].matches", "is not a pattern"),
+            (pattern("x".repeat(513)), "keyFilters[PK].matches", "longer than 512 bytes"),
         ] {
             let error = compile(&filters).unwrap_err();
             assert_eq!(error.field, field);

@@ -47,10 +47,7 @@ const OPERATORS: [(&str, Function); 7] = [
 
 /// The name of ours for an operator that we replace.
 pub(super) fn replacement(operator: &str) -> Option<&'static str> {
-    OPERATORS
-        .iter()
-        .map(|(name, _)| *name)
-        .find(|name| name.strip_prefix('@') == Some(operator))
+    OPERATORS.iter().map(|(name, _)| *name).find(|name| name.strip_prefix('@') == Some(operator))
 }
 
 /// The environment of every expression, built once. An error would be a mistake in this file.
@@ -72,18 +69,8 @@ fn build() -> Result<Env, DeclarationError> {
     env.add_extension(cel::extensions::strings)?;
     let decimal = || <Decimal as Val>::cel_type().to_owned();
     env.add_type(decimal())?;
-    env.add_overload(
-        "string",
-        "decimal_to_string",
-        vec![decimal()],
-        decimal_to_string,
-    )?;
-    env.add_overload(
-        "double",
-        "decimal_to_double",
-        vec![decimal()],
-        decimal_to_double,
-    )?;
+    env.add_overload("string", "decimal_to_string", vec![decimal()], decimal_to_string)?;
+    env.add_overload("double", "decimal_to_double", vec![decimal()], decimal_to_double)?;
     Ok(env)
 }
 
@@ -91,17 +78,13 @@ type Arguments<'b, 'v> = Vec<CowVal<'b, 'v>>;
 type Outcome<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
 fn use_value<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
-    let value = arguments
-        .pop()
-        .ok_or_else(ExecutionError::missing_argument_or_target)?;
+    let value = arguments.pop().ok_or_else(ExecutionError::missing_argument_or_target)?;
     charge(size(value.as_ref()))?;
     Ok(value)
 }
 
 fn range<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
-    let value = arguments
-        .pop()
-        .ok_or_else(ExecutionError::missing_argument_or_target)?;
+    let value = arguments.pop().ok_or_else(ExecutionError::missing_argument_or_target)?;
     charge(size(value.as_ref()))?;
     let length = if let Some(list) = value.downcast_ref::<CelList>() {
         list.len()
@@ -109,14 +92,10 @@ fn range<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
         map.len()
     } else {
         let kind = value.get_type().name();
-        return Err(ours(&format!(
-            "a macro goes through a list or a map, not through a {kind}"
-        )));
+        return Err(ours(&format!("a macro goes through a list or a map, not through a {kind}")));
     };
     if length > LONGEST_LIST {
-        return Err(ours(&format!(
-            "a macro goes through at most {LONGEST_LIST} elements"
-        )));
+        return Err(ours(&format!("a macro goes through at most {LONGEST_LIST} elements")));
     }
     charge(length * VALUE)?;
     let Some(map) = value.downcast_ref::<CelMap>() else {
@@ -124,10 +103,8 @@ fn range<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     };
     let mut keys: Vec<_> = map.keys().cloned().collect();
     keys.sort();
-    let keys: Vec<Box<dyn Val + 'v>> = keys
-        .iter()
-        .map(|key| key.inner().clone_as_boxed())
-        .collect();
+    let keys: Vec<Box<dyn Val + 'v>> =
+        keys.iter().map(|key| key.inner().clone_as_boxed()).collect();
     Ok(CowVal::owned(CelList::from(keys)))
 }
 
@@ -169,37 +146,26 @@ fn order(operator: &str, sides: &[CowVal]) -> Result<Ordering, ExecutionError> {
     };
     let order = match right.downcast_ref::<Decimal>() {
         Some(decimal) => decimal.order(left.as_ref()).map(Ordering::reverse),
-        None => left
-            .as_comparer()
-            .and_then(|left| left.compare(right.as_ref()).ok()),
+        None => left.as_comparer().and_then(|left| left.compare(right.as_ref()).ok()),
     };
     order.ok_or_else(|| ExecutionError::no_such_overload(operator, kinds(sides)))
 }
 
 /// The types of arguments, for an error.
 pub(super) fn kinds(arguments: &[CowVal]) -> Vec<String> {
-    arguments
-        .iter()
-        .map(|argument| argument.get_type().name().to_owned())
-        .collect()
+    arguments.iter().map(|argument| argument.get_type().name().to_owned()).collect()
 }
 
 fn decimal_to_string<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelString::from(
-        decimal("string", &arguments)?.text().to_owned(),
-    )))
+    Ok(CowVal::owned(CelString::from(decimal("string", &arguments)?.text().to_owned())))
 }
 
 fn decimal_to_double<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
-    Ok(CowVal::owned(CelDouble::from(
-        decimal("double", &arguments)?.to_double(),
-    )))
+    Ok(CowVal::owned(CelDouble::from(decimal("double", &arguments)?.to_double())))
 }
 
 fn decimal<'a>(name: &str, arguments: &'a [CowVal]) -> Result<&'a Decimal, ExecutionError> {
-    let decimal = arguments
-        .first()
-        .and_then(|argument| argument.downcast_ref::<Decimal>());
+    let decimal = arguments.first().and_then(|argument| argument.downcast_ref::<Decimal>());
     decimal.ok_or_else(|| ExecutionError::no_such_overload(name, kinds(arguments)))
 }
 

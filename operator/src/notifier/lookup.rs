@@ -34,9 +34,7 @@ pub(super) fn key(value: &dyn Val) -> Result<AttributeValue, String> {
         number(decimal.text().to_owned(), decimal.to_double())
     } else {
         let kind = value.get_type().name();
-        Err(format!(
-            "gives {kind}, but a key must be a string, number or binary"
-        ))
+        Err(format!("gives {kind}, but a key must be a string, number or binary"))
     }
 }
 
@@ -44,9 +42,7 @@ fn length(bytes: usize) -> Result<(), String> {
     match bytes {
         0 => Err("gives an empty value, but a key must not be empty".to_owned()),
         1..=LONGEST_KEY => Ok(()),
-        _ => Err(format!(
-            "gives more than {LONGEST_KEY} bytes, the most a key may have"
-        )),
+        _ => Err(format!("gives more than {LONGEST_KEY} bytes, the most a key may have")),
     }
 }
 

@@ -68,9 +68,7 @@ fn write_value(out: &mut Vec<u8>, value: &dyn Val) -> Result<(), String> {
     } else if let Some(bytes) = value.downcast_ref::<CelBytes>() {
         write_bytes(out, bytes.inner());
     } else if let Some(list) = value.downcast_ref::<CelList>() {
-        write_all(out, b"[]", list.iter(), |out, value| {
-            write_value(out, value.as_ref())
-        })?;
+        write_all(out, b"[]", list.iter(), |out, value| write_value(out, value.as_ref()))?;
     } else if let Some(map) = value.downcast_ref::<CelMap>() {
         write_map(out, map)?;
     } else {
@@ -114,9 +112,7 @@ fn write_attribute(out: &mut Vec<u8>, value: &AttributeValue, levels: usize) -> 
         AttributeValue::Ns(set) => write_each(out, set, |out, text| write_number(out, text))?,
         AttributeValue::Bs(set) => write_each(out, set, |out, bytes| write_bytes(out, bytes))?,
         AttributeValue::L(list) => {
-            write_all(out, b"[]", list, |out, value| {
-                write_attribute(out, value, levels)
-            })?;
+            write_all(out, b"[]", list, |out, value| write_attribute(out, value, levels))?;
         }
         AttributeValue::M(map) => write_item(out, map, levels)?,
     }

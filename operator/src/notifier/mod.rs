@@ -74,10 +74,7 @@ impl Notifier {
     /// Checks and compiles a spec.
     pub fn new(spec: &StreamNotifierSpec) -> Result<Self, InvalidSpec> {
         library::environment().map_err(|error| {
-            InvalidSpec::new(
-                "message",
-                &format!("no expression can be evaluated: {error}"),
-            )
+            InvalidSpec::new("message", &format!("no expression can be evaluated: {error}"))
         })?;
         check_events(spec)?;
         let filters = filter::compile(&spec.key_filters)?;
@@ -121,10 +118,7 @@ impl Notifier {
     fn concerns(&self, change: &Change) -> bool {
         self.events.contains(&change.event)
             && self.filters.iter().all(|filter| filter.holds(&change.keys))
-            && self
-                .attribute
-                .as_ref()
-                .is_none_or(|attribute| changed(attribute, change))
+            && self.attribute.as_ref().is_none_or(|attribute| changed(attribute, change))
     }
 
     fn notification(
@@ -148,10 +142,7 @@ impl Notifier {
             }
             None => self.default_message(keys, change, &mut body)?,
         }
-        Ok(Notification {
-            lookup,
-            body: body.finish(),
-        })
+        Ok(Notification { lookup, body: body.finish() })
     }
 
     fn default_message(
@@ -162,10 +153,7 @@ impl Notifier {
     ) -> Result<(), InvalidRecord> {
         let partition = ("pk", change.keys.get(&keys.partition));
         let sort = keys.sort.as_ref().map(|sort| ("sk", change.keys.get(sort)));
-        let value = self
-            .attribute
-            .as_ref()
-            .map(|name| ("value", change.new.get(name)));
+        let value = self.attribute.as_ref().map(|name| ("value", change.new.get(name)));
         for (name, value) in [Some(partition), sort, value].into_iter().flatten() {
             let value = value.ok_or("the record does not have it".to_owned());
             value
@@ -223,14 +211,7 @@ fn message_fields(
         return Err(InvalidSpec::new("message", &problem));
     }
     let compile = |(name, source): (&String, &String)| {
-        Ok((
-            name.clone(),
-            Expression::compile(format!("message.{name}"), source)?,
-        ))
+        Ok((name.clone(), Expression::compile(format!("message.{name}"), source)?))
     };
-    fields
-        .iter()
-        .map(compile)
-        .collect::<Result<_, _>>()
-        .map(Some)
+    fields.iter().map(compile).collect::<Result<_, _>>().map(Some)
 }

@@ -93,9 +93,7 @@ impl Val for Decimal {
     }
 
     fn equals(&self, other: &dyn Val) -> bool {
-        let same_text = other
-            .downcast_ref::<Decimal>()
-            .is_some_and(|other| self.0 == other.0);
+        let same_text = other.downcast_ref::<Decimal>().is_some_and(|other| self.0 == other.0);
         same_text || self.order(other) == Some(Ordering::Equal)
     }
 
@@ -116,10 +114,7 @@ impl StaticVal for Decimal {}
 impl Comparer for Decimal {
     fn compare(&self, other: &dyn Val) -> Result<Ordering, ExecutionError> {
         self.order(other).ok_or_else(|| {
-            let types = vec![
-                DECIMAL_TYPE.name().to_owned(),
-                other.get_type().name().to_owned(),
-            ];
+            let types = vec![DECIMAL_TYPE.name().to_owned(), other.get_type().name().to_owned()];
             ExecutionError::no_such_overload("_<_", types)
         })
     }
@@ -152,18 +147,10 @@ impl Scientific {
         let whole_digits = i64::try_from(whole.len()).ok()?;
         let digits = significant.trim_end_matches('0').to_owned();
         if digits.is_empty() {
-            return Some(Self {
-                negative: false,
-                digits,
-                exponent: 0,
-            });
+            return Some(Self { negative: false, digits, exponent: 0 });
         }
         let exponent = i64::from(exponent) + whole_digits - leading_zeros;
-        Some(Self {
-            negative,
-            digits,
-            exponent,
-        })
+        Some(Self { negative, digits, exponent })
     }
 
     /// -1, 0 or 1.
@@ -178,18 +165,13 @@ impl Scientific {
 
 impl Ord for Scientific {
     fn cmp(&self, other: &Self) -> Ordering {
-        let magnitude = || {
-            self.exponent
-                .cmp(&other.exponent)
-                .then_with(|| self.digits.cmp(&other.digits))
-        };
-        self.sign()
-            .cmp(&other.sign())
-            .then_with(|| match self.sign() {
-                0 => Ordering::Equal,
-                1 => magnitude(),
-                _ => magnitude().reverse(),
-            })
+        let magnitude =
+            || self.exponent.cmp(&other.exponent).then_with(|| self.digits.cmp(&other.digits));
+        self.sign().cmp(&other.sign()).then_with(|| match self.sign() {
+            0 => Ordering::Equal,
+            1 => magnitude(),
+            _ => magnitude().reverse(),
+        })
     }
 }
 
@@ -248,38 +230,16 @@ mod tests {
         assert_eq!(pi.order(&CelDouble::from(3.2)), Some(Ordering::Less));
         assert_eq!(pi.order(&CelDouble::from(f64::NAN)), None);
         assert_eq!(minus.order(&pi), Some(Ordering::Less));
-        assert_eq!(
-            minus.order(&Decimal("-1E+31".into())),
-            Some(Ordering::Greater)
-        );
+        assert_eq!(minus.order(&Decimal("-1E+31".into())), Some(Ordering::Greater));
         assert_eq!(minus.order(&CelUInt::from(0)), Some(Ordering::Less));
-        assert_eq!(
-            Decimal("1E+2".into()).order(&CelInt::from(100)),
-            Some(Ordering::Equal)
-        );
-        assert_eq!(
-            Decimal("-0.00".into()).order(&CelInt::from(0)),
-            Some(Ordering::Equal)
-        );
-        assert_eq!(
-            Decimal("0.001".into()).order(&Decimal("1e-3".into())),
-            Some(Ordering::Equal)
-        );
+        assert_eq!(Decimal("1E+2".into()).order(&CelInt::from(100)), Some(Ordering::Equal));
+        assert_eq!(Decimal("-0.00".into()).order(&CelInt::from(0)), Some(Ordering::Equal));
+        assert_eq!(Decimal("0.001".into()).order(&Decimal("1e-3".into())), Some(Ordering::Equal));
     }
 
     #[test]
     fn what_is_no_number_equals_itself_and_orders_against_nothing() {
-        for text in [
-            "",
-            "-",
-            ".",
-            "1e",
-            "1e99999999999",
-            "x",
-            "1.2.3",
-            "--1",
-            "1e+-2",
-        ] {
+        for text in ["", "-", ".", "1e", "1e99999999999", "x", "1.2.3", "--1", "1e+-2"] {
             let value = Decimal(text.into());
             assert!(value.equals(&value), "{text}");
             assert_eq!(value.order(&CelInt::from(0)), None, "{text}");
@@ -291,9 +251,7 @@ mod tests {
         for text in ["0", "-0", "90", "0.10", "1E+30", "1e-7", "-12.5e3"] {
             assert!(is_json_number(text), "{text}");
         }
-        for text in [
-            "", "-", "007", "+1", ".5", "5.", "1e", "1e+", "0x1", "inf", "NaN", "1 ",
-        ] {
+        for text in ["", "-", "007", "+1", ".5", "5.", "1e", "1e+", "0x1", "inf", "NaN", "1 "] {
             assert!(!is_json_number(text), "{text}");
         }
     }

@@ -57,10 +57,7 @@ impl<'a, 'b, 'v> Call<'a, 'b, 'v> {
     }
 
     fn argument<T: FromVal<'a, 'v>>(&self, at: usize) -> Result<&'a T, ExecutionError> {
-        let argument = self
-            .arguments
-            .get(at)
-            .and_then(|argument| argument.as_ref().downcast_ref());
+        let argument = self.arguments.get(at).and_then(|argument| argument.as_ref().downcast_ref());
         argument.ok_or_else(|| {
             ExecutionError::no_such_member_overload(self.name, kinds(self.arguments))
         })
@@ -107,18 +104,12 @@ fn replace<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
 fn join<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     let call = Call::new("join", &arguments);
     let list = call.argument::<CelList>(0)?;
-    let separator = if arguments.len() > 1 {
-        call.text(1)?
-    } else {
-        ""
-    };
+    let separator = if arguments.len() > 1 { call.text(1)? } else { "" };
     let mut parts = Vec::with_capacity(list.len());
     for element in list.iter() {
         let Some(part) = element.downcast_ref::<CelString>() else {
             let kind = element.get_type().name();
-            return Err(ours(&format!(
-                "join takes a list of strings, but it has a {kind}"
-            )));
+            return Err(ours(&format!("join takes a list of strings, but it has a {kind}")));
         };
         charge(separator.len().saturating_add(part.len()))?;
         parts.push(part.inner());
@@ -144,11 +135,7 @@ fn split<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
             let Some(first) = rest.chars().next() else {
                 break;
             };
-            let end = if taken == most {
-                rest.len()
-            } else {
-                first.len_utf8()
-            };
+            let end = if taken == most { rest.len() } else { first.len_utf8() };
             let (part, tail) = rest.split_at(end);
             push(part)?;
             rest = tail;
@@ -169,11 +156,7 @@ fn index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     match this.char_indices().nth(start) {
         Some((byte, _)) => {
             let found = this.get(byte..).and_then(|rest| rest.find(needle));
-            index(
-                found
-                    .and_then(|found| this.get(..byte + found))
-                    .map(|head| head.chars().count()),
-            )
+            index(found.and_then(|found| this.get(..byte + found)).map(|head| head.chars().count()))
         }
         None if arguments.len() > 2 => Err(call.out_of_range()),
         None => index(None),
@@ -199,9 +182,7 @@ fn last_index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
 }
 
 fn index<'b, 'v>(place: Option<usize>) -> Outcome<'b, 'v> {
-    let place = place
-        .and_then(|place| i64::try_from(place).ok())
-        .unwrap_or(-1);
+    let place = place.and_then(|place| i64::try_from(place).ok()).unwrap_or(-1);
     Ok(CowVal::owned(CelInt::from(place)))
 }
 
@@ -216,16 +197,12 @@ fn matches<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     LAST.with_borrow_mut(|last| {
         if last.as_ref().is_none_or(|(known, _)| known != pattern) {
             charge(PATTERN_MEMORY)?;
-            let compiled = RegexBuilder::new(pattern)
-                .size_limit(PATTERN_MEMORY)
-                .build();
+            let compiled = RegexBuilder::new(pattern).size_limit(PATTERN_MEMORY).build();
             let compiled =
                 compiled.map_err(|_| ours("the pattern given to matches is not valid"))?;
             *last = Some((pattern.to_owned(), compiled));
         }
-        let found = last
-            .as_ref()
-            .is_some_and(|(_, compiled)| compiled.is_match(this));
+        let found = last.as_ref().is_some_and(|(_, compiled)| compiled.is_match(this));
         Ok(CowVal::owned(CelBool::from(found)))
     })
 }

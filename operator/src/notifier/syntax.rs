@@ -77,10 +77,7 @@ impl Variable {
 pub(super) fn admit(tree: &mut IdedExpr) -> Result<BTreeSet<Variable>, String> {
     // Before anything goes through the tree by recursion, and again for what was put in.
     check_depth(tree)?;
-    let mut walk = Walk {
-        used: BTreeSet::new(),
-        element: None,
-    };
+    let mut walk = Walk { used: BTreeSet::new(), element: None };
     walk.visit(tree)?;
     check_depth(tree)?;
     Ok(walk.used)
@@ -108,17 +105,11 @@ fn check_depth(tree: &IdedExpr) -> Result<(), String> {
                 push(&macro_.loop_step);
                 push(&macro_.result);
             }
-            Expr::Map(map) => map
-                .entries
-                .iter()
-                .flat_map(|entry| parts(&entry.expr))
-                .for_each(push),
+            Expr::Map(map) => {
+                map.entries.iter().flat_map(|entry| parts(&entry.expr)).for_each(push)
+            }
             Expr::Struct(message) => {
-                message
-                    .entries
-                    .iter()
-                    .flat_map(|entry| parts(&entry.expr))
-                    .for_each(push);
+                message.entries.iter().flat_map(|entry| parts(&entry.expr)).for_each(push);
             }
         }
     }
@@ -147,14 +138,10 @@ impl Walk {
                 "there is no message type `{}`; write a map, as in {{'name': value}}",
                 message.type_name
             )),
-            Expr::List(list) => list
-                .elements
-                .iter_mut()
-                .try_for_each(|node| self.visit(node)),
-            Expr::Map(map) => map
-                .entries
-                .iter_mut()
-                .try_for_each(|entry| self.entry(&mut entry.expr)),
+            Expr::List(list) => list.elements.iter_mut().try_for_each(|node| self.visit(node)),
+            Expr::Map(map) => {
+                map.entries.iter_mut().try_for_each(|entry| self.entry(&mut entry.expr))
+            }
             Expr::Comprehension(macro_) => self.comprehension(macro_),
             Expr::Call(call) if !is_index(call) => self.call(call),
             Expr::Ident(_) | Expr::Select(_) | Expr::Call(_) => {
@@ -241,11 +228,9 @@ impl Walk {
 
     fn comprehension(&mut self, macro_: &mut ComprehensionExpr) -> Result<(), String> {
         if self.element.is_some() {
-            return Err(
-                "has a macro (all, exists, exists_one, map, filter) inside another; \
+            return Err("has a macro (all, exists, exists_one, map, filter) inside another; \
                 write them one after the other, as in list.filter(x, …).map(x, …)"
-                    .to_owned(),
-            );
+                .to_owned());
         }
         self.visit(&mut macro_.iter_range)?;
         wrap(RANGE, &mut macro_.iter_range);
@@ -268,9 +253,6 @@ fn is_result(node: &IdedExpr) -> bool {
 fn wrap(function: &str, node: &mut IdedExpr) {
     let inner = std::mem::take(node);
     node.id = inner.id;
-    node.expr = Expr::Call(CallExpr {
-        func_name: function.to_owned(),
-        target: None,
-        args: vec![inner],
-    });
+    node.expr =
+        Expr::Call(CallExpr { func_name: function.to_owned(), target: None, args: vec![inner] });
 }

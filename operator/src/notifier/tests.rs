@@ -18,19 +18,12 @@ pub(super) fn n(text: &str) -> AttributeValue {
 }
 
 pub(super) fn item<const COUNT: usize>(entries: [(&str, AttributeValue); COUNT]) -> Item {
-    entries
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 fn contains(key: &str, part: &str) -> KeyFilter {
     let contains = Some(part.to_owned());
-    KeyFilter {
-        key: key.to_owned(),
-        contains,
-        ..KeyFilter::default()
-    }
+    KeyFilter { key: key.to_owned(), contains, ..KeyFilter::default() }
 }
 
 /// The manifest of the origin.
@@ -53,15 +46,8 @@ pub(super) fn spec() -> StreamNotifierSpec {
             value: "keys.SK.split('#')[1]".to_owned(),
             connection_id_attribute: "connection_id".to_owned(),
         },
-        web_socket: WebSocket {
-            domain: "example.com".to_owned(),
-            stage: None,
-        },
-        message: Some(
-            fields
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
-        ),
+        web_socket: WebSocket { domain: "example.com".to_owned(), stage: None },
+        message: Some(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         suspend: false,
     }
 }
@@ -85,10 +71,7 @@ pub(super) fn change() -> Change {
 }
 
 pub(super) fn names() -> KeyNames {
-    KeyNames {
-        partition: "PK".to_owned(),
-        sort: Some("SK".to_owned()),
-    }
+    KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) }
 }
 
 fn judge(spec: &StreamNotifierSpec, change: &Change) -> Verdict {
@@ -104,14 +87,9 @@ fn body(verdict: Verdict) -> String {
 
 #[test]
 fn the_origins_change_gives_the_origins_message() {
-    let Verdict::Notify(notification) = judge(&spec(), &change()) else {
-        panic!()
-    };
+    let Verdict::Notify(notification) = judge(&spec(), &change()) else { panic!() };
     assert_eq!(notification.lookup, s("hoge"));
-    assert_eq!(
-        notification.body,
-        r#"{"pk":"fuga","sk":"hoge","value":"90"}"#
-    );
+    assert_eq!(notification.body, r#"{"pk":"fuga","sk":"hoge","value":"90"}"#);
 }
 
 #[test]
@@ -120,17 +98,11 @@ fn what_the_origin_ignores_is_skipped() {
     let table: [(&str, Edit); 8] = [
         ("an insert", |c| c.event = EventName::Insert),
         ("a remove", |c| c.event = EventName::Remove),
-        ("PK without target_pk", |c| {
-            *c.keys.get_mut("PK").unwrap() = s("pk#fuga")
-        }),
-        ("SK without target_sk", |c| {
-            *c.keys.get_mut("SK").unwrap() = s("sk#hoge")
-        }),
+        ("PK without target_pk", |c| *c.keys.get_mut("PK").unwrap() = s("pk#fuga")),
+        ("SK without target_sk", |c| *c.keys.get_mut("SK").unwrap() = s("sk#hoge")),
         ("no SK", |c| drop(c.keys.remove("SK"))),
         ("another attribute", |c| c.old = c.new.clone()),
-        ("the attribute was taken away", |c| {
-            drop(c.new.remove("TargetAttribute"))
-        }),
+        ("the attribute was taken away", |c| drop(c.new.remove("TargetAttribute"))),
         ("no images", |c| (c.old, c.new) = Default::default()),
     ];
     for (name, edit) in table {
@@ -181,18 +153,9 @@ fn without_a_message_the_keys_and_the_new_value_are_told() {
     let value = AttributeValue::M(item([
         ("bin", AttributeValue::B(Bytes::from_static(b"\x00\xff"))),
         ("bool", AttributeValue::Bool(true)),
-        (
-            "list",
-            AttributeValue::L(vec![AttributeValue::Null, n("1E+30"), n("007")]),
-        ),
-        (
-            "numbers",
-            AttributeValue::Ns(["2".to_owned(), "10".to_owned()].into()),
-        ),
-        (
-            "texts",
-            AttributeValue::Ss(["\"".to_owned(), "é\n\u{7}".to_owned()].into()),
-        ),
+        ("list", AttributeValue::L(vec![AttributeValue::Null, n("1E+30"), n("007")])),
+        ("numbers", AttributeValue::Ns(["2".to_owned(), "10".to_owned()].into())),
+        ("texts", AttributeValue::Ss(["\"".to_owned(), "é\n\u{7}".to_owned()].into())),
     ]));
     let mut change = change();
     change.new.insert("TargetAttribute".to_owned(), value);
@@ -203,10 +166,7 @@ fn without_a_message_the_keys_and_the_new_value_are_told() {
     assert_eq!(body(judge(&spec, &change)), expected);
 
     spec.attribute = None;
-    let pk_only = KeyNames {
-        partition: "PK".to_owned(),
-        sort: None,
-    };
+    let pk_only = KeyNames { partition: "PK".to_owned(), sort: None };
     let verdict = Notifier::new(&spec).unwrap().judge(&pk_only, &change);
     assert_eq!(body(verdict), r#"{"pk":"target_pk#fuga"}"#);
 }
@@ -215,18 +175,10 @@ fn without_a_message_the_keys_and_the_new_value_are_told() {
 fn a_record_without_its_key_is_invalid() {
     let mut spec = spec();
     (spec.message, spec.connections.value) = (None, "eventId".to_owned());
-    let names = KeyNames {
-        partition: "ID".to_owned(),
-        sort: None,
-    };
+    let names = KeyNames { partition: "ID".to_owned(), sort: None };
     let verdict = Notifier::new(&spec).unwrap().judge(&names, &change());
-    let Verdict::Invalid(invalid) = verdict else {
-        panic!("{verdict:?}")
-    };
-    assert_eq!(
-        invalid.to_string(),
-        "message.pk: the record does not have it"
-    );
+    let Verdict::Invalid(invalid) = verdict else { panic!("{verdict:?}") };
+    assert_eq!(invalid.to_string(), "message.pk: the record does not have it");
 }
 
 /// The message of one field, or what is wrong with the record.
@@ -236,15 +188,10 @@ pub(super) fn evaluate(expression: &str, change: &Change) -> Result<String, Stri
     spec.events = vec![Event::Insert, Event::Modify, Event::Remove];
     spec.message = Some([("x".to_owned(), expression.to_owned())].into());
     spec.connections.value = "eventId".to_owned();
-    match Notifier::new(&spec)
-        .map_err(|error| error.to_string())?
-        .judge(&names(), change)
-    {
+    match Notifier::new(&spec).map_err(|error| error.to_string())?.judge(&names(), change) {
         Verdict::Notify(notification) => {
             let body = String::from_utf8(notification.body.to_vec()).unwrap();
-            let value = body
-                .strip_prefix(r#"{"x":"#)
-                .and_then(|rest| rest.strip_suffix('}'));
+            let value = body.strip_prefix(r#"{"x":"#).and_then(|rest| rest.strip_suffix('}'));
             Ok(value.unwrap().to_owned())
         }
         Verdict::Invalid(invalid) => Err(invalid.to_string()),
@@ -256,56 +203,29 @@ pub(super) fn evaluate(expression: &str, change: &Change) -> Result<String, Stri
 fn what_is_wrong_with_a_spec_is_said() {
     type Edit = fn(&mut StreamNotifierSpec);
     let table: [(Edit, &str); 10] = [
-        (
-            |s| s.events.clear(),
-            "events: is empty; name at least one of Insert, Modify, Remove",
-        ),
-        (
-            |s| s.events = vec![Event::Remove],
-            "attribute: a removed item has no new value",
-        ),
-        (
-            |s| s.key_filters[0].contains = None,
-            "keyFilters[PK]: a key filter needs at least one",
-        ),
-        (
-            |s| s.key_filters[1].key = "PK".into(),
-            "keyFilters[PK]: this key has two entries",
-        ),
-        (
-            |s| s.key_filters[1].matches = Some("(".into()),
-            "keyFilters[SK].matches: is not a pat",
-        ),
-        (
-            |s| s.message = Some(BTreeMap::new()),
-            "message: has no field: give it one at least",
-        ),
+        (|s| s.events.clear(), "events: is empty; name at least one of Insert, Modify, Remove"),
+        (|s| s.events = vec![Event::Remove], "attribute: a removed item has no new value"),
+        (|s| s.key_filters[0].contains = None, "keyFilters[PK]: a key filter needs at least one"),
+        (|s| s.key_filters[1].key = "PK".into(), "keyFilters[PK]: this key has two entries"),
+        (|s| s.key_filters[1].matches = Some("(".into()), "keyFilters[SK].matches: is not a pat"),
+        (|s| s.message = Some(BTreeMap::new()), "message: has no field: give it one at least"),
         (
             |s| s.message = Some((0..33).map(|i| (i.to_string(), "1".to_owned())).collect()),
             "message: has more than 32 fields",
         ),
-        (
-            |s| s.connections.value = "keys.".into(),
-            "connections.value: is not a CEL expression",
-        ),
+        (|s| s.connections.value = "keys.".into(), "connections.value: is not a CEL expression"),
         (
             |s| s.connections.value = format!("{}1{}", "[".repeat(500), "]".repeat(500)),
             "connections.value: nests too deep; at most 32 levels",
         ),
-        (
-            |s| drop(s.message.as_mut().unwrap().insert("é".into(), " ".into())),
-            "message.é: is emp",
-        ),
+        (|s| drop(s.message.as_mut().unwrap().insert("é".into(), " ".into())), "message.é: is emp"),
     ];
     for (edit, expected) in table {
         let mut spec = spec();
         edit(&mut spec);
         let error = Notifier::new(&spec).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
-        assert!(
-            error.chars().count() < 400 && !error.contains('\n'),
-            "{error}"
-        );
+        assert!(error.chars().count() < 400 && !error.contains('\n'), "{error}");
     }
 }
 
@@ -337,23 +257,11 @@ fn a_stream_must_have_the_images_that_are_needed() {
         (whole, NEW, Some((compares, "NEW_AND_OLD_IMAGES"))),
         (whole, KEYS, Some((compares, "NEW_AND_OLD_IMAGES"))),
         (insert_only, NEW, None),
-        (
-            insert_only,
-            OLD,
-            Some(("attribute: looks at the new value", WANTS_NEW)),
-        ),
+        (insert_only, OLD, Some(("attribute: looks at the new value", WANTS_NEW))),
         (no_attribute, NEW, None),
-        (
-            no_attribute,
-            KEYS,
-            Some(("message.value: uses `new`", WANTS_NEW)),
-        ),
+        (no_attribute, KEYS, Some(("message.value: uses `new`", WANTS_NEW))),
         (old_value, OLD, None),
-        (
-            old_value,
-            KEYS,
-            Some(("connections.value: uses `old`", WANTS_OLD)),
-        ),
+        (old_value, KEYS, Some(("connections.value: uses `old`", WANTS_OLD))),
         (keys_only, KEYS, None),
         (shadowed, KEYS, None),
     ] {

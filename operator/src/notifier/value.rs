@@ -61,15 +61,13 @@ fn attribute(value: &AttributeValue, levels: usize) -> Converted<'_> {
         AttributeValue::Bool(value) => Box::new(CelBool::from(*value)),
         AttributeValue::Null => Box::new(CelNull),
         // A set's order here is that of a `BTreeSet`: the same for the same set.
-        AttributeValue::Ss(set) => list(
-            set.iter()
-                .map(|text| Ok(Box::new(CelString::from(text.as_str())) as _)),
-        )?,
+        AttributeValue::Ss(set) => {
+            list(set.iter().map(|text| Ok(Box::new(CelString::from(text.as_str())) as _)))?
+        }
         AttributeValue::Ns(set) => list(set.iter().map(|text| Ok(number(text) as _)))?,
-        AttributeValue::Bs(set) => list(
-            set.iter()
-                .map(|bytes| Ok(Box::new(CelBytes::from(bytes.as_ref())) as _)),
-        )?,
+        AttributeValue::Bs(set) => {
+            list(set.iter().map(|bytes| Ok(Box::new(CelBytes::from(bytes.as_ref())) as _)))?
+        }
         AttributeValue::L(elements) => {
             let levels = levels.checked_sub(1).ok_or(TooDeep)?;
             list(elements.iter().map(|element| attribute(element, levels)))?
@@ -79,7 +77,5 @@ fn attribute(value: &AttributeValue, levels: usize) -> Converted<'_> {
 }
 
 fn list<'v>(elements: impl Iterator<Item = Converted<'v>>) -> Converted<'v> {
-    Ok(Box::new(CelList::from(
-        elements.collect::<Result<Vec<_>, _>>()?,
-    )))
+    Ok(Box::new(CelList::from(elements.collect::<Result<Vec<_>, _>>()?)))
 }

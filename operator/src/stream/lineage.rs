@@ -22,10 +22,7 @@ pub struct Plan {
 /// The entries of a notifier that begins at `Latest`: every shard without children. What its
 /// ancestors hold is older.
 pub fn initial(listing: &[Shard]) -> BTreeMap<ShardId, Position> {
-    let parents: BTreeSet<_> = listing
-        .iter()
-        .filter_map(|shard| shard.parent.as_ref())
-        .collect();
+    let parents: BTreeSet<_> = listing.iter().filter_map(|shard| shard.parent.as_ref()).collect();
     listing
         .iter()
         .filter(|shard| !parents.contains(&shard.id))
@@ -65,10 +62,8 @@ struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     fn new(listing: &'a [Shard], entries: &'a BTreeMap<ShardId, Position>) -> Self {
-        let parents: BTreeMap<_, _> = listing
-            .iter()
-            .map(|shard| (&shard.id, shard.parent.as_ref()))
-            .collect();
+        let parents: BTreeMap<_, _> =
+            listing.iter().map(|shard| (&shard.id, shard.parent.as_ref())).collect();
         let mut ancestors = BTreeSet::new();
         for id in entries.keys() {
             let mut parent = parents.get(id).copied().flatten();
@@ -77,11 +72,7 @@ impl<'a> Tree<'a> {
                 parent = parents.get(ancestor).copied().flatten();
             }
         }
-        Self {
-            parents,
-            entries,
-            ancestors,
-        }
+        Self { parents, entries, ancestors }
     }
 
     fn is_finished(&self, id: &ShardId) -> bool {
@@ -118,43 +109,25 @@ mod tests {
     }
 
     fn listing(shards: &[(&str, Option<&str>)]) -> Vec<Shard> {
-        shards
-            .iter()
-            .map(|(name, parent)| Shard {
-                id: id(name),
-                parent: parent.map(id),
-            })
-            .collect()
+        shards.iter().map(|(name, parent)| Shard { id: id(name), parent: parent.map(id) }).collect()
     }
 
     fn entries(positions: &[(&str, Position)]) -> BTreeMap<ShardId, Position> {
-        positions
-            .iter()
-            .map(|(name, position)| (id(name), position.clone()))
-            .collect()
+        positions.iter().map(|(name, position)| (id(name), position.clone())).collect()
     }
 
     fn after(n: u32) -> Position {
         Position::After(SequenceNumber::parse(&n.to_string()).unwrap())
     }
 
-    const FAMILY: &[(&str, Option<&str>)] = &[
-        ("a", None),
-        ("b", Some("a")),
-        ("c", Some("a")),
-        ("d", Some("c")),
-        ("other", None),
-    ];
+    const FAMILY: &[(&str, Option<&str>)] =
+        &[("a", None), ("b", Some("a")), ("c", Some("a")), ("d", Some("c")), ("other", None)];
 
     #[test]
     fn latest_enters_every_leaf_and_no_ancestor() {
         let entered = initial(&listing(FAMILY));
         let latest = Position::Latest;
-        let expected = entries(&[
-            ("b", latest.clone()),
-            ("d", latest.clone()),
-            ("other", latest),
-        ]);
+        let expected = entries(&[("b", latest.clone()), ("d", latest.clone()), ("other", latest)]);
         assert_eq!(entered, expected);
         assert_eq!(plan(&listing(FAMILY), &entered).read, entered);
     }
@@ -162,10 +135,7 @@ mod tests {
     #[test]
     fn the_trim_horizon_begins_with_the_roots() {
         let plan = plan(&listing(FAMILY), &BTreeMap::new());
-        assert_eq!(
-            plan.read,
-            entries(&[("a", Position::Start), ("other", Position::Start)])
-        );
+        assert_eq!(plan.read, entries(&[("a", Position::Start), ("other", Position::Start)]));
     }
 
     #[test]
@@ -175,11 +145,7 @@ mod tests {
         let known = entries(&[("a", Position::Finished), ("other", Position::Latest)]);
         assert_eq!(
             plan(&listing(FAMILY), &known).read,
-            entries(&[
-                ("b", Position::Start),
-                ("c", Position::Start),
-                ("other", Position::Latest)
-            ])
+            entries(&[("b", Position::Start), ("c", Position::Start), ("other", Position::Latest)])
         );
     }
 
@@ -198,27 +164,16 @@ mod tests {
         let known = entries(&[("b", after(9)), ("other", after(1))]);
         let read = plan(&listing(FAMILY), &known).read;
         assert_eq!(read.get(&id("c")), Some(&Position::Start));
-        assert_eq!(
-            read.get(&id("a")),
-            None,
-            "the parent itself is not read again"
-        );
+        assert_eq!(read.get(&id("a")), None, "the parent itself is not read again");
         assert_eq!(read.get(&id("d")), None, "its child waits");
     }
 
     #[test]
     fn a_parent_that_is_no_longer_listed_is_not_waited_for() {
         let shards = listing(&[("b", Some("trimmed"))]);
-        assert_eq!(
-            plan(&shards, &BTreeMap::new()).read,
-            entries(&[("b", Position::Start)])
-        );
+        assert_eq!(plan(&shards, &BTreeMap::new()).read, entries(&[("b", Position::Start)]));
         let unfinished = entries(&[("trimmed", after(1))]);
-        assert_eq!(
-            plan(&shards, &unfinished).read,
-            unfinished,
-            "but one still being read is"
-        );
+        assert_eq!(plan(&shards, &unfinished).read, unfinished, "but one still being read is");
     }
 
     #[test]

@@ -28,12 +28,7 @@ pub struct Read {
 impl<S: Streams> ShardReader<S> {
     /// A reader of `shard` that begins at `from`.
     pub fn new(streams: Arc<S>, shard: ShardId, from: From) -> Self {
-        Self {
-            streams,
-            shard,
-            from,
-            iterator: None,
-        }
+        Self { streams, shard, from, iterator: None }
     }
 
     /// The shard.
@@ -79,9 +74,6 @@ impl<S: Streams> ShardReader<S> {
         }
         let end = page.next.is_none();
         self.iterator = page.next;
-        Read {
-            changes: page.changes,
-            end,
-        }
+        Read { changes: page.changes, end }
     }
 }

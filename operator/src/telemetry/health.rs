@@ -59,8 +59,7 @@ impl Health {
 
     /// Every shard has answered.
     pub fn started(&self) {
-        self.0
-            .send_if_modified(|picture| !std::mem::replace(&mut picture.started, true));
+        self.0.send_if_modified(|picture| !std::mem::replace(&mut picture.started, true));
     }
 
     /// A part is in trouble.
@@ -76,7 +75,6 @@ impl Health {
 
     /// A part is well (again).
     pub fn well(&self, part: &Part) {
-        self.0
-            .send_if_modified(|picture| picture.troubles.remove(part).is_some());
+        self.0.send_if_modified(|picture| picture.troubles.remove(part).is_some());
     }
 }

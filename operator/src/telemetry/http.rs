@@ -29,9 +29,7 @@ pub async fn serve(
         .route("/readyz", get(readyz))
         .with_state(readiness)
         .route("/metrics", get(async move || metrics.encode()));
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(stop)
-        .await
+    axum::serve(listener, routes).with_graceful_shutdown(stop).await
 }
 
 async fn readyz(State(readiness): State<Arc<dyn Readiness>>) -> (StatusCode, String) {

@@ -11,10 +11,7 @@ pub fn init(json: bool) {
         .unwrap_or_else(|_| EnvFilter::new("warn,stream_notifier=info"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(!json && std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    if json {
-        logs.json().flatten_event(true).init()
-    } else {
-        logs.with_target(false).init()
-    }
+    if json { logs.json().flatten_event(true).init() } else { logs.with_target(false).init() }
 }

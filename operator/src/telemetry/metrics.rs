@@ -75,10 +75,7 @@ impl Metrics {
                 });
             }
         }
-        let labels = NotifierLabels {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        };
+        let labels = NotifierLabels { namespace: namespace.to_owned(), name: name.to_owned() };
         for family in [&self.gaps, &self.lost_claims, &self.checkpoints] {
             family.remove(&labels);
         }
@@ -86,36 +83,20 @@ impl Metrics {
 
     fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("stream_notifier");
-        registry.register(
-            "records",
-            "Records read, by what became of them",
-            self.records.clone(),
-        );
-        registry.register(
-            "posts",
-            "Posts to connections, by outcome",
-            self.posts.clone(),
-        );
+        registry.register("records", "Records read, by what became of them", self.records.clone());
+        registry.register("posts", "Posts to connections, by outcome", self.posts.clone());
         registry.register(
             "messages",
             "Messages to connections, by how they were settled",
             self.messages.clone(),
         );
-        registry.register(
-            "gaps",
-            "Times records were lost to the retention",
-            self.gaps.clone(),
-        );
+        registry.register("gaps", "Times records were lost to the retention", self.gaps.clone());
         registry.register(
             "lost_claims",
             "Times another holder took over",
             self.lost_claims.clone(),
         );
-        registry.register(
-            "checkpoints",
-            "Checkpoints written",
-            self.checkpoints.clone(),
-        );
+        registry.register("checkpoints", "Checkpoints written", self.checkpoints.clone());
         registry
     }
 }

@@ -25,10 +25,7 @@ pub struct NotifierTelemetry {
 impl NotifierTelemetry {
     /// The telemetry of `namespace/name`.
     pub fn new(metrics: Metrics, namespace: &str, name: &str) -> Self {
-        let labels = NotifierLabels {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        };
+        let labels = NotifierLabels { namespace: namespace.to_owned(), name: name.to_owned() };
         Self { metrics, labels }
     }
 
@@ -171,13 +168,7 @@ impl NotifierTelemetry {
         by: u64,
     ) {
         let NotifierLabels { namespace, name } = self.labels.clone();
-        family
-            .get_or_create(&WordLabels {
-                namespace,
-                name,
-                kind,
-            })
-            .inc_by(by);
+        family.get_or_create(&WordLabels { namespace, name, kind }).inc_by(by);
     }
 }
 

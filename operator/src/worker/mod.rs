@@ -109,11 +109,8 @@ where
         match read(neighbours, job, stop, listing, keeper, lookup).await {
             Reads::Stopped => return Ended::Stopped,
             Reads::Lost(ClaimError::Lost { holder }) => {
-                let lost = ClaimError::Lost {
-                    holder: holder.clone(),
-                };
-                job.health
-                    .troubled(Part::Worker, trouble::checkpoint(&lost));
+                let lost = ClaimError::Lost { holder: holder.clone() };
+                job.health.troubled(Part::Worker, trouble::checkpoint(&lost));
                 job.telemetry.claim_lost(&holder);
                 return Ended::ClaimLost;
             }
@@ -157,9 +154,7 @@ where
     let streams = &neighbours.streams;
     let positions = Arc::new(Positions::new(keeper.checkpoint().shards.clone()));
     let not_before = keeper.checkpoint().start.not_before();
-    let shared = Arc::new(shared(
-        neighbours, job, stop, listing, not_before, lookup, &tasks,
-    ));
+    let shared = Arc::new(shared(neighbours, job, stop, listing, not_before, lookup, &tasks));
     let mut reading = Reading::new(streams.clone(), shared.clone(), positions.clone());
     tokio::select! {
         biased;
@@ -290,15 +285,13 @@ async fn claim<K: CheckpointStore>(store: Arc<K>, job: &Job, listing: &Listing) 
         match Keeper::claim(store.clone(), &job.holder, open).await {
             Ok(keeper) => {
                 let checkpoint = keeper.checkpoint();
-                job.telemetry
-                    .claimed(checkpoint.epoch, checkpoint.shards.len());
+                job.telemetry.claimed(checkpoint.epoch, checkpoint.shards.len());
                 job.health.well(&Part::Checkpoint);
                 return keeper;
             }
             Err(error) => {
                 job.telemetry.retrying(&error);
-                job.health
-                    .troubled(Part::Checkpoint, trouble::checkpoint(&error));
+                job.health.troubled(Part::Checkpoint, trouble::checkpoint(&error));
                 sleep(backoff.next(&job.random)).await;
             }
         }
@@ -318,10 +311,5 @@ fn begin(job: &Job, listing: &Listing) -> Checkpoint {
         StartedAt::Latest => initial(&listing.shards),
         StartedAt::TrimHorizon => std::collections::BTreeMap::new(),
     };
-    Checkpoint {
-        holder: String::new(),
-        epoch: 0,
-        start,
-        shards,
-    }
+    Checkpoint { holder: String::new(), epoch: 0, start, shards }
 }

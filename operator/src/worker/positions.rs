@@ -26,14 +26,8 @@ enum State {
 impl Positions {
     /// What a checkpoint remembers.
     pub fn new(shards: BTreeMap<ShardId, Position>) -> Self {
-        let shards = shards
-            .into_iter()
-            .map(|(id, position)| (id, State::Rest(position)))
-            .collect();
-        Self {
-            shards: Mutex::new(shards),
-            moved: Arc::default(),
-        }
+        let shards = shards.into_iter().map(|(id, position)| (id, State::Rest(position))).collect();
+        Self { shards: Mutex::new(shards), moved: Arc::default() }
     }
 
     /// Every shard's position.
@@ -42,10 +36,7 @@ impl Positions {
             State::Read(progress) => progress.position(),
             State::Rest(position) => position.clone(),
         };
-        self.lock()
-            .iter()
-            .map(|(id, state)| (id.clone(), position(state)))
-            .collect()
+        self.lock().iter().map(|(id, state)| (id.clone(), position(state))).collect()
     }
 
     /// Waits until a position has changed since this last returned.
@@ -73,8 +64,7 @@ impl Positions {
 
     /// A shard's reader is at its end, and everything is settled.
     pub fn finish(&self, id: &ShardId) {
-        self.lock()
-            .insert(id.clone(), State::Rest(Position::Finished));
+        self.lock().insert(id.clone(), State::Rest(Position::Finished));
         self.moved.notify_one();
     }
 

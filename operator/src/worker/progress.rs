@@ -21,12 +21,7 @@ pub struct Progress {
 impl Progress {
     /// The progress of a shard that is read from `opened_at`.
     pub fn new(opened_at: Position, moved: Arc<Notify>) -> Self {
-        Self {
-            opened_at,
-            watermark: Mutex::default(),
-            moved,
-            idle: Notify::new(),
-        }
+        Self { opened_at, watermark: Mutex::default(), moved, idle: Notify::new() }
     }
 
     /// A record was read and needs no work.
@@ -72,9 +67,7 @@ impl Progress {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Watermark> {
-        self.watermark
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.watermark.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

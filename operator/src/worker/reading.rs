@@ -1,6 +1,6 @@
 //! Reads all shards of a stream side by side, each child after its parent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -82,30 +82,33 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     }
 
     fn begin(&mut self, listing: &Listing) {
-        let readable = self.plan(listing);
-        *lock(&self.unanswered) = readable.iter().map(|(id, _)| id.clone()).collect();
+        let readable = self.readable(listing);
+        *lock(&self.unanswered) = readable.keys().cloned().collect();
         if readable.is_empty() {
             self.shared.health.started();
         }
-        for (id, position) in readable {
-            self.open(id, position);
-        }
+        self.open_all(readable, listing);
     }
 
     fn listed(&mut self, listing: &Listing) {
-        for (id, position) in self.plan(listing) {
-            self.open(id, position);
-        }
+        self.open_all(self.readable(listing), listing);
         self.childless.retain(|id| !listing.has_child(id));
     }
 
-    fn plan(&self, listing: &Listing) -> Vec<(ShardId, Position)> {
+    /// Shards that may be read and are not yet.
+    fn readable(&self, listing: &Listing) -> BTreeMap<ShardId, Position> {
+        let mut read = plan(&listing.shards, &self.positions.all()).read;
+        read.retain(|id, _| !self.positions.is_read(id));
+        read
+    }
+
+    fn open_all(&mut self, readable: BTreeMap<ShardId, Position>, listing: &Listing) {
+        for (id, position) in readable {
+            self.open(id, position);
+        }
+        // After the children have their entries: these are what makes a parent's superfluous.
         let plan = plan(&listing.shards, &self.positions.all());
         self.positions.forget(&plan.forget);
-        plan.read
-            .into_iter()
-            .filter(|(id, _)| !self.positions.is_read(id))
-            .collect()
     }
 
     fn open(&mut self, id: ShardId, position: Position) {

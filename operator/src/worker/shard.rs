@@ -48,17 +48,8 @@ pub struct Shared<C, G> {
 impl<C, G> Shared<C, G> {
     /// Lists the shards for ever, for all who look at the sweeper.
     pub async fn sweep<S: Streams>(&self, streams: &S) -> Infallible {
-        let Self {
-            sweeper,
-            stream,
-            health,
-            telemetry,
-            random,
-            ..
-        } = self;
-        sweeper
-            .run(streams, stream, health, telemetry, random)
-            .await
+        let Self { sweeper, stream, health, telemetry, random, .. } = self;
+        sweeper.run(streams, stream, health, telemetry, random).await
     }
 }
 
@@ -97,11 +88,7 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
                 if end {
                     return finish(shared, progress).await;
                 }
-                if quiet {
-                    jittered(shared)
-                } else {
-                    Duration::ZERO
-                }
+                if quiet { jittered(shared) } else { Duration::ZERO }
             }
             Err(error) => {
                 if vanished(shared, reader.shard(), &error, &part, &tries).await {
@@ -205,25 +192,15 @@ async fn find<C: Connections, G>(
     ticket: Ticket,
 ) -> Found {
     let connections = shared.lookup.find(&notification.lookup).await;
-    Found {
-        connections,
-        body: notification.body,
-        ticket,
-    }
+    Found { connections, body: notification.body, ticket }
 }
 
 async fn queue<C: Connections, G: Gateway>(shared: &Shared<C, G>, found: Found) {
-    let Found {
-        connections,
-        body,
-        ticket,
-    } = found;
+    let Found { connections, body, ticket } = found;
     match connections {
         Ok(connections) => shared.deliverer.send(connections, &body, ticket).await,
         Err(not_a_key) => {
-            shared
-                .telemetry
-                .invalid(ticket.number(), "connections.value", &not_a_key.to_string());
+            shared.telemetry.invalid(ticket.number(), "connections.value", &not_a_key.to_string());
             ticket.settle();
         }
     }
@@ -235,10 +212,7 @@ fn judge<C, G>(
     change: Change,
     progress: &Progress,
 ) -> Option<(Change, Notification)> {
-    if shared
-        .not_before
-        .is_some_and(|start| change.created < start)
-    {
+    if shared.not_before.is_some_and(|start| change.created < start) {
         shared.telemetry.old(1);
         progress.skip(change.sequence_number);
         return None;
@@ -251,9 +225,7 @@ fn judge<C, G>(
         Verdict::Skip => shared.telemetry.skipped(1),
         Verdict::Invalid(invalid) => {
             let number = &change.sequence_number;
-            shared
-                .telemetry
-                .invalid(number, &invalid.field, &invalid.problem);
+            shared.telemetry.invalid(number, &invalid.field, &invalid.problem);
         }
     }
     progress.skip(change.sequence_number);
@@ -265,14 +237,10 @@ async fn memory<C, G>(
     shared: &Shared<C, G>,
     notification: &Notification,
 ) -> Option<OwnedSemaphorePermit> {
-    let size = u32::try_from(notification.body.len() / 1024 + 1)
-        .unwrap_or(MEMORY)
-        .min(MEMORY);
+    let size = u32::try_from(notification.body.len() / 1024 + 1).unwrap_or(MEMORY).min(MEMORY);
     shared.memory.clone().acquire_many_owned(size).await.ok()
 }
 
 fn jittered<C, G>(shared: &Shared<C, G>) -> Duration {
-    shared
-        .poll_interval
-        .mul_f64(0.9 + shared.random.fraction() / 5.0)
+    shared.poll_interval.mul_f64(0.9 + shared.random.fraction() / 5.0)
 }

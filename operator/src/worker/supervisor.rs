@@ -39,9 +39,7 @@ impl Supervisor {
     /// The health of the worker of this generation, if there is one.
     pub fn health(&self, id: &NotifierId, generation: i64) -> Option<Picture> {
         let workers = self.lock();
-        let worker = workers
-            .get(id)
-            .filter(|worker| worker.generation == generation)?;
+        let worker = workers.get(id).filter(|worker| worker.generation == generation)?;
         Some(worker.health.borrow().clone())
     }
 
@@ -76,12 +74,7 @@ impl Supervisor {
                 told
             );
         });
-        let worker = Worker {
-            generation,
-            stop,
-            task,
-            health: watched,
-        };
+        let worker = Worker { generation, stop, task, health: watched };
         if let Some(before) = self.lock().insert(id, worker) {
             before.task.abort();
         }
@@ -131,9 +124,7 @@ impl Supervisor {
             .lock()
             .iter()
             .flat_map(|(id, worker)| {
-                let NotifierId {
-                    namespace, name, ..
-                } = id;
+                let NotifierId { namespace, name, .. } = id;
                 let picture = worker.health.borrow();
                 let line = |reason: &str| format!("{namespace}/{name}: {reason}");
                 let starting =

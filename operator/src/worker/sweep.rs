@@ -37,9 +37,7 @@ impl Listing {
 
     /// Whether a shard has a child in it.
     pub fn has_child(&self, id: &ShardId) -> bool {
-        self.shards
-            .iter()
-            .any(|shard| shard.parent.as_ref() == Some(id))
+        self.shards.iter().any(|shard| shard.parent.as_ref() == Some(id))
     }
 }
 
@@ -76,10 +74,7 @@ pub struct Sweeper {
 impl Sweeper {
     /// A sweeper that begins with this listing.
     pub fn new(first: Listing) -> Self {
-        Self {
-            ask: Notify::new(),
-            newest: watch::Sender::new(Arc::new(first)),
-        }
+        Self { ask: Notify::new(), newest: watch::Sender::new(Arc::new(first)) }
     }
 
     /// Asks for a listing now.

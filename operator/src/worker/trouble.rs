@@ -28,10 +28,7 @@ impl Tries {
     /// Begins to count now.
     pub fn new() -> Self {
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-        Self {
-            since: Instant::now(),
-            backoff,
-        }
+        Self { since: Instant::now(), backoff }
     }
 
     /// How long to wait before the next try.
@@ -50,16 +47,12 @@ impl Tries {
                 ),
                 true,
             ),
-            StreamErrorKind::AccessDenied => (
-                "StreamAccessDenied",
-                format!("access denied: allow {action} on {stream}"),
-                true,
-            ),
-            StreamErrorKind::Invalid => (
-                "StreamInvalid",
-                format!("{action} on {stream} was refused as invalid"),
-                true,
-            ),
+            StreamErrorKind::AccessDenied => {
+                ("StreamAccessDenied", format!("access denied: allow {action} on {stream}"), true)
+            }
+            StreamErrorKind::Invalid => {
+                ("StreamInvalid", format!("{action} on {stream} was refused as invalid"), true)
+            }
             _ if self.since.elapsed() < PATIENCE => return None,
             StreamErrorKind::Throttled => (
                 "StreamThrottled",
@@ -76,30 +69,18 @@ impl Tries {
                 false,
             ),
         };
-        Some(Trouble {
-            reason,
-            message,
-            stalled,
-        })
+        Some(Trouble { reason, message, stalled })
     }
 }
 
 /// A call that took too long.
 pub fn late(action: &'static str, elapsed: tokio::time::error::Elapsed) -> StreamError {
-    StreamError {
-        action,
-        kind: StreamErrorKind::Unavailable,
-        source: Some(elapsed.into()),
-    }
+    StreamError { action, kind: StreamErrorKind::Unavailable, source: Some(elapsed.into()) }
 }
 
 /// A view type that lacks an image the spec needs.
 pub fn view(invalid: &InvalidSpec) -> Trouble {
-    Trouble {
-        reason: "ViewTypeMismatch",
-        message: invalid.to_string(),
-        stalled: true,
-    }
+    Trouble { reason: "ViewTypeMismatch", message: invalid.to_string(), stalled: true }
 }
 
 /// A checkpoint that cannot be claimed or stored.
@@ -118,9 +99,5 @@ pub fn checkpoint(error: &ClaimError) -> Trouble {
         ClaimError::Format(why) => format!("{error}: {why}"),
         ClaimError::Store(why) => format!("{error}: {why}"),
     };
-    Trouble {
-        reason,
-        message,
-        stalled,
-    }
+    Trouble { reason, message, stalled }
 }

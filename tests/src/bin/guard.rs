@@ -25,9 +25,7 @@ fn main() -> ExitCode {
     let result = match arguments[..] {
         ["run", log, program, ref arguments @ ..] => run(log, program, arguments),
         ["remove", folder] => remove(Path::new(folder)),
-        _ => Err(io::Error::other(
-            "usage: guard run <log> <program> ... | guard remove <folder>",
-        )),
+        _ => Err(io::Error::other("usage: guard run <log> <program> ... | guard remove <folder>")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

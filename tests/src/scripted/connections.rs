@@ -67,11 +67,7 @@ impl ScriptedConnections {
 
     fn check(&self) -> Result<(), ConnectionsError> {
         match *self.fault.lock().unwrap() {
-            Some(kind) => Err(ConnectionsError {
-                action: "dynamodb:Scripted",
-                kind,
-                source: None,
-            }),
+            Some(kind) => Err(ConnectionsError { action: "dynamodb:Scripted", kind, source: None }),
             None => Ok(()),
         }
     }
@@ -80,10 +76,7 @@ impl ScriptedConnections {
 impl Connections for ScriptedConnections {
     async fn describe(&self) -> Result<TableDescription, ConnectionsError> {
         self.check()?;
-        let key = |name: &str| KeyNames {
-            partition: name.to_owned(),
-            sort: None,
-        };
+        let key = |name: &str| KeyNames { partition: name.to_owned(), sort: None };
         Ok(TableDescription {
             keys: key("connection_id"),
             indexes: vec![("sk-index".to_owned(), key("sk"))],
@@ -98,27 +91,14 @@ impl Connections for ScriptedConnections {
         self.queries.fetch_add(1, Ordering::Relaxed);
         self.check()?;
         let rows = self.rows.lock().unwrap();
-        let found: Vec<_> = rows
-            .iter()
-            .filter(|row| row.get("sk") == Some(value))
-            .collect();
+        let found: Vec<_> = rows.iter().filter(|row| row.get("sk") == Some(value)).collect();
         let begin = start.map_or(0, |start| {
-            found
-                .iter()
-                .position(|row| row["connection_id"] == start["connection_id"])
-                .unwrap()
-                + 1
+            found.iter().position(|row| row["connection_id"] == start["connection_id"]).unwrap() + 1
         });
-        let page: Vec<Item> = found[begin..]
-            .iter()
-            .take(self.rows_on_a_page)
-            .map(|row| (*row).clone())
-            .collect();
+        let page: Vec<Item> =
+            found[begin..].iter().take(self.rows_on_a_page).map(|row| (*row).clone()).collect();
         let more = begin + page.len() < found.len();
-        Ok(RowPage {
-            next: page.last().filter(|_| more).cloned(),
-            rows: page,
-        })
+        Ok(RowPage { next: page.last().filter(|_| more).cloned(), rows: page })
     }
 
     async fn delete_unchanged(&self, _: &KeyNames, row: &Item) -> Result<bool, ConnectionsError> {

@@ -18,6 +18,7 @@ struct State {
     scripts: HashMap<String, VecDeque<(Duration, Answer)>>,
     everyone: Option<(Duration, Answer)>,
     posts: Vec<Post>,
+    delivered: usize,
     in_flight: HashMap<String, usize>,
     most_in_flight: usize,
     two_for_one: bool,
@@ -39,14 +40,8 @@ pub struct Post {
 impl ScriptedGateway {
     /// What a connection answers, in turn, each after a while; the last answer stays.
     pub fn script(&self, connection: &str, answers: &[(u64, u16)]) {
-        let answers = answers
-            .iter()
-            .map(|(ms, code)| (Duration::from_millis(*ms), status(*code)));
-        self.0
-            .lock()
-            .unwrap()
-            .scripts
-            .insert(connection.to_owned(), answers.collect());
+        let answers = answers.iter().map(|(ms, code)| (Duration::from_millis(*ms), status(*code)));
+        self.0.lock().unwrap().scripts.insert(connection.to_owned(), answers.collect());
     }
 
     /// What every connection without a script of its own answers from now on.
@@ -62,19 +57,12 @@ impl ScriptedGateway {
     /// The messages a connection has, in the order it got them.
     pub fn received(&self, connection: &str) -> Vec<String> {
         let mine = |post: &Post| post.connection == connection && post.answer == status(200);
-        self.posts()
-            .into_iter()
-            .filter(mine)
-            .map(|post| post.message)
-            .collect()
+        self.posts().into_iter().filter(mine).map(|post| post.message).collect()
     }
 
     /// How many messages all connections have.
     pub fn delivered(&self) -> usize {
-        self.posts()
-            .iter()
-            .filter(|post| post.answer == status(200))
-            .count()
+        self.0.lock().unwrap().delivered
     }
 
     /// The most posts that were under way at once.
@@ -96,10 +84,7 @@ impl ScriptedGateway {
         match state.scripts.get_mut(connection) {
             Some(script) if script.len() > 1 => script.pop_front().unwrap(),
             Some(script) => script[0].clone(),
-            None => state
-                .everyone
-                .clone()
-                .unwrap_or((Duration::ZERO, status(200))),
+            None => state.everyone.clone().unwrap_or((Duration::ZERO, status(200))),
         }
     }
 }
@@ -110,6 +95,7 @@ impl Gateway for ScriptedGateway {
         sleep(after).await;
         let mut state = self.0.lock().unwrap();
         *state.in_flight.get_mut(connection).unwrap() -= 1;
+        state.delivered += usize::from(answer == status(200));
         state.posts.push(Post {
             connection: connection.to_owned(),
             message: String::from_utf8(message.to_vec()).unwrap(),
@@ -121,8 +107,5 @@ impl Gateway for ScriptedGateway {
 }
 
 fn status(status: u16) -> Answer {
-    Answer::Status {
-        status,
-        names_connection: false,
-    }
+    Answer::Status { status, names_connection: false }
 }

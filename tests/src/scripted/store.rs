@@ -20,10 +20,7 @@ impl MemoryStore {
     /// What is stored.
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         let state = self.0.lock().unwrap();
-        state
-            .stored
-            .as_ref()
-            .map(|data| Checkpoint::from_data(data).unwrap())
+        state.stored.as_ref().map(|data| Checkpoint::from_data(data).unwrap())
     }
 
     /// Everything that was stored, in order.
@@ -57,10 +54,7 @@ impl CheckpointStore for MemoryStore {
         expected: Option<&Version>,
     ) -> Result<Version, StoreError> {
         let mut state = self.0.lock().unwrap();
-        let found = state
-            .stored
-            .is_some()
-            .then(|| Version(state.version.to_string()));
+        let found = state.stored.is_some().then(|| Version(state.version.to_string()));
         if found.as_ref() != expected {
             return Err(StoreError::Conflict);
         }

@@ -76,11 +76,7 @@ impl ScriptedStreams {
     /// Appends a record to a shard.
     pub fn append(&self, id: &str, change: Change) {
         let mut state = self.0.lock().unwrap();
-        state
-            .shard(&ShardId(id.to_owned()))
-            .unwrap()
-            .changes
-            .push(change);
+        state.shard(&ShardId(id.to_owned())).unwrap().changes.push(change);
     }
 
     /// Closes a shard: its last page has no next iterator.
@@ -91,11 +87,7 @@ impl ScriptedStreams {
 
     /// Takes a shard out of the listing and its records away, as the retention does.
     pub fn trim(&self, id: &str) {
-        self.0
-            .lock()
-            .unwrap()
-            .shards
-            .retain(|shard| shard.id.0 != id);
+        self.0.lock().unwrap().shards.retain(|shard| shard.id.0 != id);
     }
 
     /// All iterators given until now have expired.
@@ -146,28 +138,17 @@ impl Streams for ScriptedStreams {
         state.calls.push(Call::Describe(after.cloned()));
         state.fault("Describe")?;
         let begin = after.map_or(0, |after| {
-            state
-                .shards
-                .iter()
-                .position(|shard| shard.id == *after)
-                .unwrap()
-                + 1
+            state.shards.iter().position(|shard| shard.id == *after).unwrap() + 1
         });
         let page: Vec<_> = state.shards[begin..]
             .iter()
             .take(SHARDS_ON_A_PAGE)
-            .map(|shard| Shard {
-                id: shard.id.clone(),
-                parent: shard.parent.clone(),
-            })
+            .map(|shard| Shard { id: shard.id.clone(), parent: shard.parent.clone() })
             .collect();
         let more = begin + page.len() < state.shards.len();
         Ok(StreamPage {
             view: ViewType::NewAndOldImages,
-            keys: KeyNames {
-                partition: "PK".to_owned(),
-                sort: Some("SK".to_owned()),
-            },
+            keys: KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) },
             next: page.last().filter(|_| more).map(|shard| shard.id.clone()),
             shards: page,
             service_time: NOW,
@@ -179,15 +160,13 @@ impl Streams for ScriptedStreams {
         state.calls.push(Call::Iterator(id.clone(), from.clone()));
         state.fault("Iterator")?;
         let generation = state.generation;
-        let shard = state
-            .shard(id)
-            .ok_or_else(|| failed(StreamErrorKind::NotFound))?;
+        let shard = state.shard(id).ok_or_else(|| failed(StreamErrorKind::NotFound))?;
         let begin = match from {
             From::Start => 0,
             From::At(at) => shard.changes.partition_point(|change| change.created < *at),
-            From::After(last) => shard
-                .changes
-                .partition_point(|change| change.sequence_number <= *last),
+            From::After(last) => {
+                shard.changes.partition_point(|change| change.sequence_number <= *last)
+            }
         };
         Ok(ShardIterator(format!("{generation} {begin} {id}")))
     }
@@ -204,9 +183,7 @@ impl Streams for ScriptedStreams {
             return Err(failed(StreamErrorKind::ExpiredIterator));
         }
         let most = state.records_on_a_page;
-        let shard = state
-            .shard(&id)
-            .ok_or_else(|| failed(StreamErrorKind::NotFound))?;
+        let shard = state.shard(&id).ok_or_else(|| failed(StreamErrorKind::NotFound))?;
         let changes: Vec<_> = shard.changes[begin..].iter().take(most).cloned().collect();
         let end = begin + changes.len();
         let more = !shard.closed || end < shard.changes.len();
@@ -216,11 +193,7 @@ impl Streams for ScriptedStreams {
 }
 
 fn failed(kind: StreamErrorKind) -> StreamError {
-    StreamError {
-        action: "dynamodb:Scripted",
-        kind,
-        source: None,
-    }
+    StreamError { action: "dynamodb:Scripted", kind, source: None }
 }
 
 /// A sequence number as AWS writes them: 21 digits.
@@ -237,10 +210,7 @@ pub fn change(n: u32, item: &str, sk: &str) -> Change {
     ]);
     let image = |value: u32| {
         let mut image = keys.clone();
-        image.insert(
-            "TargetAttribute".to_owned(),
-            AttributeValue::N(value.to_string()),
-        );
+        image.insert("TargetAttribute".to_owned(), AttributeValue::N(value.to_string()));
         image
     };
     Change {

@@ -71,10 +71,7 @@ impl Worker {
             store: self.store.clone(),
         };
         let (health, pictures) = Health::new();
-        let endpoints = Endpoints {
-            allowed: vec![],
-            template: None,
-        };
+        let endpoints = Endpoints { allowed: vec![], template: None };
         let Ok(Prepared::Active(to_do)) = prepare(&spec(), &endpoints) else {
             panic!("the spec is not valid");
         };
@@ -91,36 +88,22 @@ impl Worker {
         let stop = CancellationToken::new();
         let told = stop.clone();
         let task = tokio::spawn(async move { work(&neighbours, &job, &told).await });
-        self.running = Some(Running {
-            stop,
-            task,
-            pictures,
-        });
+        self.running = Some(Running { stop, task, pictures });
     }
 
     /// What it says of itself.
     pub fn picture(&self) -> Picture {
-        self.running
-            .as_ref()
-            .expect("it runs")
-            .pictures
-            .borrow()
-            .clone()
+        self.running.as_ref().expect("it runs").pictures.borrow().clone()
     }
 
     /// The reasons of its troubles.
     pub fn reasons(&self) -> Vec<&'static str> {
-        self.picture()
-            .troubles
-            .values()
-            .map(|trouble| trouble.reason)
-            .collect()
+        self.picture().troubles.values().map(|trouble| trouble.reason).collect()
     }
 
     /// Waits until every open shard has answered.
     pub async fn started(&self) {
-        self.until("it has started", || self.picture().started)
-            .await;
+        self.until("it has started", || self.picture().started).await;
     }
 
     /// Waits, for an hour of its clock at the most. On a paused clock time passes only while every
@@ -128,10 +111,7 @@ impl Worker {
     pub async fn until(&self, what: &str, mut condition: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !condition() {
-            assert!(
-                begun.elapsed() < Duration::from_secs(3600),
-                "{what}: not within an hour"
-            );
+            assert!(begun.elapsed() < Duration::from_secs(3600), "{what}: not within an hour");
             sleep(Duration::from_millis(5)).await;
         }
     }
@@ -150,12 +130,7 @@ impl Worker {
 
     /// Waits until it ends by itself.
     pub async fn ended(&mut self) -> Ended {
-        self.running
-            .take()
-            .expect("it runs")
-            .task
-            .await
-            .expect("it does not panic")
+        self.running.take().expect("it runs").task.await.expect("it does not panic")
     }
 
     /// Ends it as SIGKILL does: in the middle of whatever it does.
@@ -176,8 +151,5 @@ impl Default for Worker {
 pub fn spec() -> StreamNotifierSpec {
     let text = include_str!("../../../examples/target-attribute.yaml");
     let notifier: StreamNotifier = serde_saphyr::from_str(text).expect("the example parses");
-    StreamNotifierSpec {
-        stream_arn: STREAM.to_owned(),
-        ..notifier.spec
-    }
+    StreamNotifierSpec { stream_arn: STREAM.to_owned(), ..notifier.spec }
 }

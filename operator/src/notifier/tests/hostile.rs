@@ -10,12 +10,7 @@ use crate::record::{AttributeValue, Change};
 const STACK: usize = (2 << 20) / 4 * 3;
 
 fn on_a_small_stack(run: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new()
-        .stack_size(STACK)
-        .spawn(run)
-        .unwrap()
-        .join()
-        .unwrap();
+    std::thread::Builder::new().stack_size(STACK).spawn(run).unwrap().join().unwrap();
 }
 
 /// `count` as large as fits 1,024 characters.
@@ -39,14 +34,7 @@ fn fill_times(
     closing: &str,
     tail: &str,
 ) -> String {
-    [
-        head,
-        &repeated.repeat(count),
-        middle,
-        &closing.repeat(count),
-        tail,
-    ]
-    .concat()
+    [head, &repeated.repeat(count), middle, &closing.repeat(count), tail].concat()
 }
 
 /// Ways in which an expression nests or goes on: head, repeated, middle, closing, tail.
@@ -98,11 +86,7 @@ fn no_shape_of_1024_characters_overflows_a_workers_stack() {
     for shape in SHAPES {
         let [head, repeated, middle, closing, tail] = shape;
         let whole = fill(head, repeated, middle, closing, tail);
-        assert!(
-            whole.chars().count() <= 1_024 && whole.len() > 1_000,
-            "{}",
-            whole.len()
-        );
+        assert!(whole.chars().count() <= 1_024 && whole.len() > 1_000, "{}", whole.len());
         // As long as can be, cut off in the middle, and every depth about the bound.
         let cut: String = whole.chars().take(600).collect();
         let short = (1..=34).map(|count| fill_times(count, head, repeated, middle, closing, tail));
@@ -131,10 +115,7 @@ fn a_thousand_levels_are_refused_in_a_sentence() {
         spec.connections.value = source;
         let InvalidSpec { field, problem } = Notifier::new(&spec).unwrap_err();
         assert_eq!(field, "connections.value");
-        assert!(
-            problem.starts_with("nests too deep; at most 32 levels"),
-            "{problem}"
-        );
+        assert!(problem.starts_with("nests too deep; at most 32 levels"), "{problem}");
     }
 }
 
@@ -201,15 +182,11 @@ fn no_text_makes_the_parser_panic_or_hang() {
         };
         let begin = Instant::now();
         for _ in 0..4_000 {
-            let source: String = (0..1 + random(24))
-                .map(|_| TOKENS[random(TOKENS.len())])
-                .collect();
+            let source: String =
+                (0..1 + random(24)).map(|_| TOKENS[random(TOKENS.len())]).collect();
             if let Err(error) = evaluate(&source, &change()) {
                 assert!(!error.contains("cannot be "), "{source:?}: {error}");
-                assert!(
-                    !error.contains('\n') && error.chars().count() < 400,
-                    "{error}"
-                );
+                assert!(!error.contains('\n') && error.chars().count() < 400, "{error}");
             }
         }
         assert!(begin.elapsed() < Duration::from_secs(60));
@@ -250,15 +227,8 @@ fn nothing_can_be_multiplied_without_bound() {
     ] {
         let begin = Instant::now();
         let error = evaluate(source, &change).unwrap_err();
-        assert!(
-            error.contains("take too much memory or time"),
-            "{source}: {error}"
-        );
-        assert!(
-            begin.elapsed() < Duration::from_secs(30),
-            "{source}: {:?}",
-            begin.elapsed()
-        );
+        assert!(error.contains("take too much memory or time"), "{source}: {error}");
+        assert!(begin.elapsed() < Duration::from_secs(30), "{source}: {:?}", begin.elapsed());
     }
     // And what is only large is not refused.
     for source in [
@@ -278,45 +248,23 @@ fn nothing_can_be_multiplied_without_bound() {
 #[test]
 fn the_budget_is_one_records() {
     let mut spec = spec();
-    let fields = (0..32).map(|i| {
-        (
-            i.to_string(),
-            "new.s+new.s+new.s+new.s+new.s+new.s".to_owned(),
-        )
-    });
+    let fields = (0..32).map(|i| (i.to_string(), "new.s+new.s+new.s+new.s+new.s+new.s".to_owned()));
     spec.message = Some(fields.collect());
     let notifier = Notifier::new(&spec).unwrap();
-    let Verdict::Invalid(invalid) = notifier.judge(&names(), &large()) else {
-        panic!()
-    };
-    assert!(
-        invalid.problem.contains("take too much memory or time"),
-        "{invalid}"
-    );
+    let Verdict::Invalid(invalid) = notifier.judge(&names(), &large()) else { panic!() };
+    assert!(invalid.problem.contains("take too much memory or time"), "{invalid}");
     let mut small = change();
     small.new.insert("s".to_owned(), s("a"));
-    assert!(matches!(
-        notifier.judge(&names(), &small),
-        Verdict::Notify(_)
-    ));
+    assert!(matches!(notifier.judge(&names(), &small), Verdict::Notify(_)));
 }
 
 #[test]
 fn a_macro_goes_through_a_thousand_elements_and_no_more() {
     let change = large();
-    assert_eq!(
-        evaluate("new.l.exists(x, x == 999)", &change).as_deref(),
-        Ok("true")
-    );
-    for source in [
-        "new.long.exists(x, x == 1)",
-        "[1].map(x, new.long)[0].map(x, x)",
-    ] {
+    assert_eq!(evaluate("new.l.exists(x, x == 999)", &change).as_deref(), Ok("true"));
+    for source in ["new.long.exists(x, x == 1)", "[1].map(x, new.long)[0].map(x, x)"] {
         let error = evaluate(source, &change).unwrap_err();
-        assert_eq!(
-            error,
-            "message.x: a macro goes through at most 1000 elements"
-        );
+        assert_eq!(error, "message.x: a macro goes through at most 1000 elements");
     }
     // One that no macro goes through may be there.
     assert_eq!(evaluate("new.long.size()", &change).as_deref(), Ok("1001"));
@@ -340,40 +288,19 @@ fn a_record_that_nests_too_deep_is_invalid() {
         let mut plain = spec();
         plain.message = None;
         let verdict = Notifier::new(&plain).unwrap().judge(&names(), &nested(500));
-        let Verdict::Invalid(invalid) = verdict else {
-            panic!("{verdict:?}")
-        };
+        let Verdict::Invalid(invalid) = verdict else { panic!("{verdict:?}") };
         assert_eq!(invalid.field, "message.value");
     });
 }
 
 #[test]
 fn odd_numbers_and_texts_of_a_record_are_only_values() {
-    for text in [
-        "",
-        "-",
-        "1e999999999",
-        "NaN",
-        "inf",
-        "0x10",
-        "1_0",
-        "٣",
-        "1e-400",
-    ] {
+    for text in ["", "-", "1e999999999", "NaN", "inf", "0x10", "1_0", "٣", "1e-400"] {
         let mut change = change();
         change.new.insert("v".to_owned(), n(text));
-        for source in [
-            "string(new.v)",
-            "new.v",
-            "new.v == 1",
-            "[new.v > 1]",
-            "double(new.v)",
-        ] {
+        for source in ["string(new.v)", "new.v", "new.v == 1", "[new.v > 1]", "double(new.v)"] {
             let _ = evaluate(source, &change);
         }
-        assert_eq!(
-            evaluate("string(new.v)", &change),
-            Ok(format!("\"{text}\""))
-        );
+        assert_eq!(evaluate("string(new.v)", &change), Ok(format!("\"{text}\"")));
     }
 }
