@@ -84,13 +84,7 @@ impl MiniStack {
     }
 
     pub fn dynamodb(&self) -> Client {
-        let config = aws_sdk_dynamodb::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .endpoint_url(&self.endpoint)
-            .region(Region::new(REGION))
-            .credentials_provider(Credentials::new(KEY, KEY, None, None, "tests"))
-            .build();
-        Client::from_conf(config)
+        dynamodb(&self.endpoint)
     }
 
     /// A table with the keys `PK` and `SK`, and the ARN of its stream.
@@ -151,6 +145,17 @@ fn text(name: &str) -> Result<AttributeDefinition> {
 
 fn key(name: &str, kind: KeyType) -> Result<KeySchemaElement> {
     Ok(KeySchemaElement::builder().attribute_name(name).key_type(kind).build()?)
+}
+
+/// A client of whatever answers as DynamoDB does at this endpoint.
+pub fn dynamodb(endpoint: &str) -> Client {
+    let config = aws_sdk_dynamodb::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(endpoint)
+        .region(Region::new(REGION))
+        .credentials_provider(Credentials::new(KEY, KEY, None, None, "tests"))
+        .build();
+    Client::from_conf(config)
 }
 
 /// What a process needs to take this endpoint (MiniStack's, or that of a proxy before it) for AWS.

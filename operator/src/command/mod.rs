@@ -1,5 +1,7 @@
 //! The command line, and the wiring behind it.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to who typed it")]
+
 mod crd;
 #[cfg(feature = "local")]
 mod local;
