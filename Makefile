@@ -1,6 +1,6 @@
 # `make` says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help test generate lint deny need-cargo
+.PHONY: help test bench generate lint deny need-cargo
 
 CARGO ?= cargo
 
@@ -14,6 +14,9 @@ test: need-cargo ## Run every test. Needs Rust, Go, Python 3 and a C compiler, a
 	tests/tools/build.sh >/dev/null
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
+
+bench: need-cargo ## Measure what docs/performance.md tells.
+	$(CARGO) bench --workspace --bench fan_out
 
 generate: need-cargo ## Write what is generated: the CustomResourceDefinition, and the chart's copy.
 	mkdir -p crds

@@ -28,14 +28,14 @@ impl ScriptedConnections {
         }
     }
 
+    /// Stores the row of a connection that has none yet.
+    pub fn put_new(&self, connection: &str, sk: &str) {
+        self.put_row(row(connection, sk, "2026-01-01"));
+    }
+
     /// Stores a connection's row, in place of an earlier one.
     pub fn put(&self, connection: &str, sk: &str, created_at: &str) {
-        let text = |text: &str| AttributeValue::S(text.to_owned());
-        let row = Item::from([
-            ("connection_id".to_owned(), text(connection)),
-            ("sk".to_owned(), text(sk)),
-            ("created_at".to_owned(), text(created_at)),
-        ]);
+        let row = row(connection, sk, created_at);
         let mut rows = self.rows.lock().unwrap();
         rows.retain(|other| other["connection_id"] != row["connection_id"]);
         rows.push(row);
@@ -71,6 +71,15 @@ impl ScriptedConnections {
             None => Ok(()),
         }
     }
+}
+
+fn row(connection: &str, sk: &str, created_at: &str) -> Item {
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    Item::from([
+        ("connection_id".to_owned(), text(connection)),
+        ("sk".to_owned(), text(sk)),
+        ("created_at".to_owned(), text(created_at)),
+    ])
 }
 
 impl Connections for ScriptedConnections {

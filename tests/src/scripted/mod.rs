@@ -11,4 +11,4 @@ pub use connections::ScriptedConnections;
 pub use gateway::{Post, ScriptedGateway};
 pub use store::MemoryStore;
 pub use streams::{Call, ScriptedStreams, change, number};
-pub use worker::{STREAM, Worker, spec};
+pub use worker::{STREAM, Worker, job, spec};

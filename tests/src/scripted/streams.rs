@@ -10,6 +10,7 @@ use stream_notifier::stream::{
     From, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
     ViewType,
 };
+use tokio::time::Instant;
 
 /// The service's clock; it stands still, so that a record can be older or newer as a test wants.
 pub const NOW: UnixSeconds = UnixSeconds(1_790_000_000);
@@ -28,6 +29,7 @@ struct State {
     calls: Vec<Call>,
     faults: VecDeque<(&'static str, StreamErrorKind)>,
     generation: u64,
+    read_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,7 @@ impl ScriptedStreams {
             calls: vec![],
             faults: VecDeque::new(),
             generation: 0,
+            read_at: None,
         }))
     }
 
@@ -103,6 +106,11 @@ impl ScriptedStreams {
     /// What was asked until now.
     pub fn calls(&self) -> Vec<Call> {
         self.0.lock().unwrap().calls.clone()
+    }
+
+    /// When records were handed out last.
+    pub fn read_at(&self) -> Option<Instant> {
+        self.0.lock().unwrap().read_at
     }
 
     /// The iterators asked for a shard.
@@ -188,6 +196,9 @@ impl Streams for ScriptedStreams {
         let end = begin + changes.len();
         let more = !shard.closed || end < shard.changes.len();
         let next = more.then(|| ShardIterator(format!("{generation} {end} {id}")));
+        if !changes.is_empty() {
+            state.read_at = Some(Instant::now());
+        }
         Ok(RecordPage { changes, next })
     }
 }

@@ -70,21 +70,7 @@ impl Worker {
             gateway: self.gateway.clone(),
             store: self.store.clone(),
         };
-        let (health, pictures) = Health::new();
-        let endpoints = Endpoints { allowed: vec![], template: None };
-        let Ok(Prepared::Active(to_do)) = prepare(&spec(), &endpoints) else {
-            panic!("the spec is not valid");
-        };
-        let job = Job {
-            poll_interval: Duration::from_millis(250),
-            starting_position: position,
-            random: Arc::new(Random::seeded(1)),
-            ..to_do.job(
-                holder.to_owned(),
-                Arc::new(health),
-                NotifierTelemetry::new(self.metrics.clone(), "test", "notifier"),
-            )
-        };
+        let (job, pictures) = job(holder, position, &self.metrics);
         let stop = CancellationToken::new();
         let told = stop.clone();
         let task = tokio::spawn(async move { work(&neighbours, &job, &told).await });
@@ -145,6 +131,26 @@ impl Default for Worker {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The job of the scripted worker, and what it will say of its health.
+pub fn job(
+    holder: &str,
+    position: StartedAt,
+    metrics: &Metrics,
+) -> (Job, watch::Receiver<Picture>) {
+    let (health, pictures) = Health::new();
+    let endpoints = Endpoints { allowed: vec![], template: None };
+    let Ok(Prepared::Active(to_do)) = prepare(&spec(), &endpoints) else {
+        panic!("the spec is not valid");
+    };
+    let telemetry = NotifierTelemetry::new(metrics.clone(), "test", "notifier");
+    let job = Job {
+        starting_position: position,
+        random: Arc::new(Random::seeded(1)),
+        ..to_do.job(holder.to_owned(), Arc::new(health), telemetry)
+    };
+    (job, pictures)
 }
 
 /// The spec of `examples/target-attribute.yaml`, on the scripted stream.
