@@ -19,6 +19,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::management;
 use super::rows::{Row, Rows};
 use super::sockets::{Client, Sockets, new_id, now};
+use crate::telemetry;
 
 /// What API Gateway takes from a client, in a frame and in a message.
 const MAX_FRAME_BYTES: usize = 32 * 1024;
@@ -68,7 +69,7 @@ impl Gateway {
         self.sockets.close_all();
         self.tasks.close();
         if tokio::time::timeout(STOP, self.tasks.wait()).await.is_err() {
-            tracing::warn!("a connection did not close in time; its row may be left");
+            telemetry::local_socket_left_open();
         }
     }
 
@@ -101,7 +102,7 @@ impl Drop for Admitted {
         let (rows, row, open) = (self.gateway.rows.clone(), self.row.clone(), self.open.clone());
         self.gateway.runtime.spawn(async move {
             if let Err(error) = rows.delete(&row).await {
-                tracing::warn!(%error, "the row of a closed connection could not be deleted");
+                telemetry::local_row_left(&error);
             }
             drop(open);
         });

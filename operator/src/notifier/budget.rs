@@ -11,7 +11,7 @@ use std::cell::Cell;
 
 use cel::ExecutionError;
 use cel::common::types::{CelBytes, CelList, CelMap, CelOptional, CelString};
-use cel::common::value::Val;
+use cel::common::value::{CowVal, Val};
 
 /// Bytes, roughly, that the expressions of one record may touch.
 const BUDGET: usize = 64 << 20;
@@ -44,6 +44,11 @@ pub(super) fn charge(cost: usize) -> Result<(), ExecutionError> {
 /// An error whose text is ours.
 pub(super) fn ours(message: &str) -> ExecutionError {
     ExecutionError::FunctionError { function: OURS.to_owned(), message: message.to_owned() }
+}
+
+/// The types of arguments, for an error.
+pub(super) fn kinds(arguments: &[CowVal]) -> Vec<String> {
+    arguments.iter().map(|argument| argument.get_type().name().to_owned()).collect()
 }
 
 /// What a use of the value costs: all that it holds.

@@ -14,7 +14,7 @@ use cel::common::types::{CelBool, CelDouble, CelList, CelMap, CelString, DYN_TYP
 use cel::common::value::{CowVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
-use super::budget::{LONGEST_LIST, VALUE, charge, ours, size};
+use super::budget::{LONGEST_LIST, VALUE, charge, kinds, ours, size};
 use super::number::Decimal;
 use super::strings;
 
@@ -149,11 +149,6 @@ fn order(operator: &str, sides: &[CowVal]) -> Result<Ordering, ExecutionError> {
         None => left.as_comparer().and_then(|left| left.compare(right.as_ref()).ok()),
     };
     order.ok_or_else(|| ExecutionError::no_such_overload(operator, kinds(sides)))
-}
-
-/// The types of arguments, for an error.
-pub(super) fn kinds(arguments: &[CowVal]) -> Vec<String> {
-    arguments.iter().map(|argument| argument.get_type().name().to_owned()).collect()
 }
 
 fn decimal_to_string<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {

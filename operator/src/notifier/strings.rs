@@ -12,8 +12,7 @@ use cel::common::value::{CowVal, FromVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 use regex::{Regex, RegexBuilder};
 
-use super::budget::{VALUE, charge, ours};
-use super::library::kinds;
+use super::budget::{VALUE, charge, kinds, ours};
 
 /// The memory a compiled pattern may take, in bytes; compiling one costs as much.
 const PATTERN_MEMORY: usize = 256 << 10;

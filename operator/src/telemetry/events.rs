@@ -21,3 +21,15 @@ pub fn stopping() {
 pub fn reconcile_failed(error: &dyn Error) {
     warn!(error = chain(error), "reconcile failed; trying again");
 }
+
+/// The local gateway: a WebSocket did not close in time.
+#[cfg(feature = "local")]
+pub fn local_socket_left_open() {
+    warn!("a connection did not close in time; its row may be left");
+}
+
+/// The local gateway: a closed connection's row stays.
+#[cfg(feature = "local")]
+pub fn local_row_left(error: &dyn Error) {
+    warn!(error = chain(error), "the row of a closed connection could not be deleted");
+}

@@ -1,6 +1,8 @@
 //! What the process tells about itself: health, metrics and log events, each a type with a name, so
 //! that nothing is logged that is not meant to be. Item values and message bodies never are.
 
+#![allow(clippy::disallowed_macros, reason = "this is where logs are written")]
+
 mod events;
 mod health;
 mod http;
@@ -8,6 +10,8 @@ mod logging;
 mod metrics;
 mod notifier;
 
+#[cfg(feature = "local")]
+pub use events::{local_row_left, local_socket_left_open};
 pub use events::{reconcile_failed, started, stopping};
 pub use health::{Health, Part, Picture, Trouble};
 pub use http::{Readiness, serve};

@@ -205,7 +205,7 @@ async fn for_all_namespaces_it_has_its_rights_and_no_others() -> Result<()> {
         .as_service_account(namespace.name(), &release)
         .await?;
     for everywhere in [namespace.name(), "default", "kube-system"] {
-        ensure!(rights(control_plane, &account, everywhere).await? == expected_rights());
+        ensure_rights(control_plane, &account, everywhere, &RIGHTS).await?;
     }
     for (verb, resource) in [
         ("get", "secrets"),
@@ -225,11 +225,7 @@ async fn for_all_namespaces_it_has_its_rights_and_no_others() -> Result<()> {
 
     let uninstall = ["uninstall", &release, "--namespace", namespace.name()];
     helm.run(&uninstall).await?;
-    ensure!(
-        rights(control_plane, &account, namespace.name())
-            .await?
-            .is_empty()
-    );
+    ensure_rights(control_plane, &account, namespace.name(), &[]).await?;
     namespace.passed();
     Ok(())
 }
@@ -256,15 +252,12 @@ async fn a_release_from_its_installation_to_its_end() -> Result<()> {
     };
     let kubelet = Kubelet::start(control_plane, &namespace).await?;
 
-    let (installed, operator) =
-        tokio::join!(release.helm("install", &[]), kubelet.run_pod(&release));
-    installed?;
-    let operator = operator?;
+    let ((), operator) = tokio::try_join!(release.helm("install", &[]), kubelet.run_pod(&release))?;
     let account = control_plane
         .as_service_account(namespace.name(), &operator.account)
         .await?;
-    ensure!(rights(control_plane, &account, namespace.name()).await? == expected_rights());
-    ensure!(rights(control_plane, &account, "default").await?.is_empty());
+    ensure_rights(control_plane, &account, namespace.name(), &RIGHTS).await?;
+    ensure_rights(control_plane, &account, "default", &[]).await?;
 
     // It reads StreamNotifiers and writes their status; one in trouble does not make the Pod unready.
     namespace.apply(&notifier().to_string()).await?;
@@ -272,12 +265,10 @@ async fn a_release_from_its_installation_to_its_end() -> Result<()> {
     operator.probe(LIMIT).await?;
 
     let allow = ["--set=allowedWebSocketDomains={ws.example.com}"];
-    let (upgraded, operator) = tokio::join!(release.helm("upgrade", &allow), async {
+    let ((), operator) = tokio::try_join!(release.helm("upgrade", &allow), async {
         kubelet.end_pod(operator).await?;
         kubelet.run_pod(&release).await
-    });
-    upgraded?;
-    let operator = operator?;
+    })?;
     // Now the domain is allowed, and it is the AWS API that is missing.
     ready_reason(&namespace, |reason| reason != "Invalid").await?;
     eventually(LIMIT, "/readyz to say what is missing", async || {
@@ -294,19 +285,13 @@ async fn a_release_from_its_installation_to_its_end() -> Result<()> {
     operator.probe(LIMIT).await?;
 
     let uninstall = ["uninstall", release.name, "--namespace", namespace.name()];
-    let (uninstalled, ended) = tokio::join!(helm.run(&uninstall), kubelet.end_pod(operator));
-    uninstalled?;
-    ended?;
+    tokio::try_join!(helm.run(&uninstall), kubelet.end_pod(operator))?;
     kubectl
         .get(&["crd", "streamnotifiers.streamnotifier.dev"])
         .await
         .context("the CustomResourceDefinition did not stay")?;
     namespace.get(&["streamnotifier", "chart"]).await?;
-    ensure!(
-        rights(control_plane, &account, namespace.name())
-            .await?
-            .is_empty()
-    );
+    ensure_rights(control_plane, &account, namespace.name(), &[]).await?;
     kubelet.end().await?;
     namespace.passed();
     Ok(())
@@ -551,24 +536,28 @@ async fn ready_reason(namespace: &Namespace, expected: impl Fn(&str) -> bool) ->
 
 type Rights = BTreeSet<(String, String, String)>;
 
-fn expected_rights() -> Rights {
-    RIGHTS
-        .map(|(group, resource, verb)| (group.to_owned(), resource.to_owned(), verb.to_owned()))
-        .into()
-}
-
-/// What an account may do in a namespace beyond what every account may.
-async fn rights(
+/// Fails unless this is all that the account may do in the namespace beyond what every account may.
+async fn ensure_rights(
     control_plane: &ControlPlane,
     account: &Kubectl,
     namespace: &str,
-) -> Result<Rights> {
+    expected: &[(&str, &str, &str)],
+) -> Result<()> {
     let nobody = control_plane
         .as_service_account(namespace, "default")
         .await?;
-    let all = all_rights(account, namespace).await?;
     let everybodys = all_rights(&nobody, namespace).await?;
-    Ok(all.difference(&everybodys).cloned().collect())
+    let mut rights = all_rights(account, namespace).await?;
+    rights.retain(|right| !everybodys.contains(right));
+    let expected: Rights = expected
+        .iter()
+        .map(|&(group, resource, verb)| (group.into(), resource.into(), verb.into()))
+        .collect();
+    ensure!(
+        rights == expected,
+        "in {namespace} it may {rights:?}, and should {expected:?}"
+    );
+    Ok(())
 }
 
 async fn all_rights(account: &Kubectl, namespace: &str) -> Result<Rights> {
