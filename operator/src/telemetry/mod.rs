@@ -1,8 +1,6 @@
 //! What the process tells about itself: health, metrics and log events, each a type with a name, so
 //! that nothing is logged that is not meant to be. Item values and message bodies never are.
 
-#![allow(clippy::disallowed_macros, reason = "this is where logs are written")]
-
 mod events;
 mod health;
 mod http;
