@@ -10,7 +10,9 @@ mod streams;
 use std::time::Duration;
 
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 
 pub use connections::DynamoDbConnections;
 pub use gateway::ApiGateway;
@@ -18,6 +20,14 @@ pub use streams::DynamoDbStreams;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const CALL_LIMIT: Duration = Duration::from_secs(15);
+
+/// The SDK's own ways, and one pool of connections for all clients.
+fn defaults() -> ConfigLoader {
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+        .build_https();
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http)
+}
 
 /// The process's AWS configuration: credentials, and endpoints for emulators, from the environment
 /// as every AWS tool reads it.
@@ -29,7 +39,7 @@ pub struct Aws {
 impl Aws {
     /// Reads the environment.
     pub async fn from_environment() -> Self {
-        Self { config: aws_config::load_defaults(BehaviorVersion::latest()).await }
+        Self { config: defaults().load().await }
     }
 
     /// A configuration for an emulator on this machine: fixed credentials, one endpoint.
@@ -37,7 +47,7 @@ impl Aws {
     pub async fn local(dynamodb_endpoint: &str) -> Self {
         let credentials =
             aws_credential_types::Credentials::new("local", "local", None, None, "local");
-        let config = aws_config::defaults(BehaviorVersion::latest())
+        let config = defaults()
             // Each client gets its own; without one here it would be looked for on the network.
             .region(Region::from_static("us-east-1"))
             .endpoint_url(dynamodb_endpoint)

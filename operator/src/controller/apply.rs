@@ -43,7 +43,7 @@ pub async fn apply(
     if let Some(picture) = context.supervisor.health(id, generation) {
         return Applied::Working(picture);
     }
-    // The one of an earlier generation, or of an earlier resource of this name.
+    // The one of an earlier generation.
     context.supervisor.stop(id).await;
     start(notifier, id, generation, *work, context);
     Applied::Working(context.supervisor.health(id, generation).unwrap_or_default())

@@ -115,6 +115,7 @@ async fn reconcile(
     let Some(id) = id(&notifier) else {
         return Ok(Action::await_change());
     };
+    context.supervisor.abort_namesakes(&id);
     if notifier.metadata.deletion_timestamp.is_some() {
         context.supervisor.stop(&id).await;
         return Ok(Action::await_change());

@@ -15,4 +15,4 @@ pub use health::{Health, Part, Picture, Trouble};
 pub use http::{Readiness, serve};
 pub use logging::init as init_logging;
 pub use metrics::Metrics;
-pub use notifier::{Drop, NotifierTelemetry, chain};
+pub use notifier::{Counts, Drop, NotifierTelemetry, chain};

@@ -15,6 +15,17 @@ pub enum Drop {
     Expired,
 }
 
+/// What became of the records of a page.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Of no interest to the notifier.
+    pub skipped: u64,
+    /// Older than the moment reading began.
+    pub old: u64,
+    /// Somebody is told.
+    pub matched: u64,
+}
+
 /// The telemetry of one notifier.
 #[derive(Clone, Debug)]
 pub struct NotifierTelemetry {
@@ -84,19 +95,12 @@ impl NotifierTelemetry {
         self.metrics.gaps.get_or_create(&self.labels).inc();
     }
 
-    /// Records of no interest to this notifier.
-    pub fn skipped(&self, records: u64) {
-        self.count(&self.metrics.records, "skipped", records);
-    }
-
-    /// Records older than the moment reading began.
-    pub fn old(&self, records: u64) {
-        self.count(&self.metrics.records, "old", records);
-    }
-
-    /// A record that matched.
-    pub fn matched(&self) {
-        self.count(&self.metrics.records, "matched", 1);
+    /// A page of records was read.
+    pub fn read(&self, counts: &Counts) {
+        let Counts { skipped, old, matched } = counts;
+        for (kind, records) in [("skipped", skipped), ("old", old), ("matched", matched)] {
+            self.count(&self.metrics.records, kind, *records);
+        }
     }
 
     /// A record on which an expression failed. `problem` has no item values in it.

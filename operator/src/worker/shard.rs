@@ -17,9 +17,9 @@ use super::trouble::{CALL_LIMIT, Tries, late};
 use crate::backoff::Random;
 use crate::delivery::{Connection, Connections, Deliverer, Gateway, Lookup, NotAKey, Ticket};
 use crate::notifier::{Notification, Notifier, Verdict};
-use crate::record::{Change, KeyNames, ShardId, UnixSeconds};
+use crate::record::{Change, KeyNames, SequenceNumber, ShardId, UnixSeconds};
 use crate::stream::{Read, ShardReader, StreamError, StreamErrorKind, Streams};
-use crate::telemetry::{Health, NotifierTelemetry, Part};
+use crate::telemetry::{Counts, Health, NotifierTelemetry, Part};
 
 /// Lookups of one shard under way at once.
 const LOOKUPS: usize = 16;
@@ -62,7 +62,8 @@ pub enum End {
     Stopped,
 }
 
-/// Reads a shard until its end, or until told to stop; `answered` is called after the first read.
+/// Reads a shard until its end, or until told to stop; `answered` is called once it has been read,
+/// or is known to be gone.
 pub async fn read<S: Streams, C: Connections, G: Gateway>(
     shared: &Shared<C, G>,
     mut reader: ShardReader<S>,
@@ -93,6 +94,9 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
             Err(error) => {
                 if vanished(shared, reader.shard(), &error, &part, &tries).await {
                     shared.health.well(&part);
+                    if let Some(answered) = answered.take() {
+                        answered();
+                    }
                     return finish(shared, progress).await;
                 }
                 if error.kind == StreamErrorKind::Trimmed {
@@ -156,11 +160,12 @@ async fn take<C: Connections, G: Gateway>(
     progress: &Arc<Progress>,
 ) {
     let mut lookups = FuturesOrdered::new();
+    let mut counts = Counts::default();
     for change in changes {
         if shared.stop.is_cancelled() {
             break;
         }
-        let Some((change, notification)) = judge(shared, change, progress) else {
+        let Some((number, notification)) = judge(shared, change, progress, &mut counts) else {
             continue;
         };
         let held = loop {
@@ -171,9 +176,10 @@ async fn take<C: Connections, G: Gateway>(
                 Some(found) = lookups.next() => queue(shared, found).await,
             }
         };
-        let ticket = progress.begin(change.sequence_number, held);
+        let ticket = progress.begin(number, held);
         lookups.push_back(find(shared, notification, ticket));
     }
+    shared.telemetry.read(&counts);
     while let Some(found) = lookups.next().await {
         queue(shared, found).await;
     }
@@ -211,18 +217,19 @@ fn judge<C, G>(
     shared: &Shared<C, G>,
     change: Change,
     progress: &Progress,
-) -> Option<(Change, Notification)> {
+    counts: &mut Counts,
+) -> Option<(SequenceNumber, Notification)> {
     if shared.not_before.is_some_and(|start| change.created < start) {
-        shared.telemetry.old(1);
+        counts.old += 1;
         progress.skip(change.sequence_number);
         return None;
     }
     match shared.notifier.judge(&shared.keys, &change) {
         Verdict::Notify(notification) => {
-            shared.telemetry.matched();
-            return Some((change, notification));
+            counts.matched += 1;
+            return Some((change.sequence_number, notification));
         }
-        Verdict::Skip => shared.telemetry.skipped(1),
+        Verdict::Skip => counts.skipped += 1,
         Verdict::Invalid(invalid) => {
             let number = &change.sequence_number;
             shared.telemetry.invalid(number, &invalid.field, &invalid.problem);

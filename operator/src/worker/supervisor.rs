@@ -93,12 +93,13 @@ impl Supervisor {
     /// Ends the workers of a resource that no longer exists, whatever its uid: there is nothing to
     /// remember.
     pub fn abort(&self, namespace: &str, name: &str) {
-        self.lock().retain(|id, worker| {
-            let keep = id.namespace != namespace || id.name != name;
-            if !keep {
-                worker.task.abort();
-            }
-            keep
+        self.abort_where(|id| id.namespace == namespace && id.name == name);
+    }
+
+    /// Ends the worker of an earlier resource of this name.
+    pub fn abort_namesakes(&self, id: &NotifierId) {
+        self.abort_where(|other| {
+            (&other.namespace, &other.name) == (&id.namespace, &id.name) && other.uid != id.uid
         });
     }
 
@@ -139,6 +140,12 @@ impl Supervisor {
             .collect();
         lines.sort();
         lines
+    }
+
+    fn abort_where(&self, gone: impl Fn(&NotifierId) -> bool) {
+        for (_, worker) in self.lock().extract_if(|id, _| gone(id)) {
+            worker.task.abort();
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<NotifierId, Worker>> {
