@@ -21,5 +21,6 @@ pub mod scratch;
 pub mod scripted;
 pub mod tools;
 pub mod wait;
+pub mod watch;
 pub mod web_socket_api;
 pub mod websocket;

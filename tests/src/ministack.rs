@@ -3,13 +3,16 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection,
     ProjectionType, ScalarAttributeType, StreamSpecification, StreamViewType,
 };
+use axum::http::{Request, header};
+use bytes::Bytes;
+use serde_json::{Value, json};
 
 use crate::http;
 use crate::port::free_port;
@@ -114,6 +117,40 @@ impl MiniStack {
             .table_description
             .and_then(|table| table.latest_stream_arn)
             .with_context(|| format!("{name} has no stream"))
+    }
+
+    /// Every record that a stream still has, in its order, as GetRecords gives it.
+    pub async fn records(&self, stream: &str) -> Result<Vec<Value>> {
+        let described = self.streams("DescribeStream", &json!({"StreamArn": stream})).await?;
+        let body = json!({
+            "StreamArn": stream,
+            "ShardId": described["StreamDescription"]["Shards"][0]["ShardId"],
+            "ShardIteratorType": "TRIM_HORIZON",
+        });
+        let mut iterator = self.streams("GetShardIterator", &body).await?["ShardIterator"].take();
+        let mut records = Vec::new();
+        loop {
+            let body = json!({"ShardIterator": iterator});
+            let mut page = self.streams("GetRecords", &body).await?;
+            let Value::Array(found) = page["Records"].take() else {
+                bail!("no records in {page}");
+            };
+            // The one shard of MiniStack stays open: an empty page is the last for now.
+            if found.is_empty() {
+                return Ok(records);
+            }
+            records.extend(found);
+            iterator = page["NextShardIterator"].take();
+        }
+    }
+
+    async fn streams(&self, operation: &str, body: &Value) -> Result<Value> {
+        let request = Request::post(&self.endpoint)
+            .header("x-amz-target", format!("DynamoDBStreams_20120810.{operation}"))
+            .header(header::AUTHORIZATION, authorization("dynamodb"))
+            .header(header::CONTENT_TYPE, "application/x-amz-json-1.0")
+            .body(Bytes::from(body.to_string()))?;
+        http::send(request, START).await?.success()?.json()
     }
 
     /// A table of connections: the key `connection_id`, and the index `sk-index` on `sk`.

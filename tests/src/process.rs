@@ -25,6 +25,8 @@ pub struct Spec {
     pub environment: BTreeMap<String, String>,
     /// Where its output goes; appended to.
     pub log: PathBuf,
+    /// Whether the end of that is shown where the test fails.
+    pub show: bool,
 }
 
 impl Spec {
@@ -34,7 +36,14 @@ impl Spec {
             arguments: Vec::new(),
             environment: BTreeMap::new(),
             log: log.into(),
+            show: true,
         }
+    }
+
+    /// Its output is for the test only, not for who reads why it failed.
+    pub fn quiet(mut self) -> Self {
+        self.show = false;
+        self
     }
 
     pub fn arguments(mut self, arguments: impl IntoIterator<Item = impl Into<String>>) -> Self {
@@ -72,6 +81,7 @@ pub struct Process {
     pid: Pid,
     exit: watch::Receiver<Option<Exit>>,
     log: PathBuf,
+    show: bool,
     _guard: Guard,
 }
 
@@ -98,7 +108,7 @@ impl Process {
             .context("the guard says nothing")?
             .and_then(|pid| Pid::from_raw(pid.parse()?).context("not a process id"))
             .with_context(|| format!("cannot start {} ({name})", spec.program.display()))?;
-        Ok(Self { name: name.into(), pid, exit, log: spec.log, _guard: guard })
+        Ok(Self { name: name.into(), pid, exit, log: spec.log, show: spec.show, _guard: guard })
     }
 
     pub fn pid(&self) -> i32 {
@@ -154,7 +164,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // Seen only where the test fails: the output of one that passes is thrown away.
-        eprintln!("the end of the log of {}:\n{}", self.name, self.log_end(60));
+        if self.show {
+            eprintln!("the end of the log of {}:\n{}", self.name, self.log_end(60));
+        }
     }
 }
 

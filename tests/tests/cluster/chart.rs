@@ -55,11 +55,7 @@ async fn the_chart_has_the_generated_crd() -> Result<()> {
     ensure!(rendered.pointer(policy) == Some(&json!("keep")));
 
     let rendered = render(&helm, kubectl, &["--set=crds.keep=false"]).await?;
-    ensure!(
-        one(&rendered, "CustomResourceDefinition")?
-            .pointer(policy)
-            .is_none()
-    );
+    ensure!(one(&rendered, "CustomResourceDefinition")?.pointer(policy).is_none());
     let rendered = render(&helm, kubectl, &["--set=crds.enabled=false"]).await?;
     ensure!(one(&rendered, "CustomResourceDefinition").is_err());
     Ok(())
@@ -71,10 +67,7 @@ async fn it_renders_the_same_each_time_and_refuses_what_it_does_not_know() -> Re
     let chart = chart();
     helm.run(&["lint", "--strict", &chart]).await?;
 
-    let sets: [&[&str]; 2] = [
-        &[],
-        &["--set=watchNamespace=dev,podLabels.team=a,podLabels.app=b"],
-    ];
+    let sets: [&[&str]; 2] = [&[], &["--set=watchNamespace=dev,podLabels.team=a,podLabels.app=b"]];
     for set in sets {
         let template = [&["template", "release", &chart], set].concat();
         ensure!(helm.run(&template).await? == helm.run(&template).await?);
@@ -85,10 +78,7 @@ async fn it_renders_the_same_each_time_and_refuses_what_it_does_not_know() -> Re
         ("--set=image.name=other", "name"),
         ("--set=image.pullPolicy=Sometimes", "pullPolicy"),
         ("--set=watchNamespace=Dev", "watchNamespace"),
-        (
-            "--set=allowedWebSocketDomains={https://ws.example.com}",
-            "allowedWebSocketDomains",
-        ),
+        ("--set=allowedWebSocketDomains={https://ws.example.com}", "allowedWebSocketDomains"),
         ("--set=logFormat=xml", "logFormat"),
         ("--kube-version=1.32.9", "kubeVersion"),
     ] {
@@ -100,21 +90,13 @@ async fn it_renders_the_same_each_time_and_refuses_what_it_does_not_know() -> Re
     }
     // As managed clusters call themselves.
     let managed = "--kube-version=v1.33.1-eks-0a1b2c3";
-    helm.run(&["template", "release", &chart, managed])
-        .await
-        .map(drop)
+    helm.run(&["template", "release", &chart, managed]).await.map(drop)
 }
 
 #[tokio::test]
 async fn its_readme_and_its_schema_know_every_value() -> Result<()> {
     let helm = ControlPlane::shared().await?.helm().await?;
-    let dry = [
-        "install",
-        "release",
-        &chart(),
-        "--dry-run=client",
-        "--output=json",
-    ];
+    let dry = ["install", "release", &chart(), "--dry-run=client", "--output=json"];
     let release: Value = serde_json::from_str(&helm.run(&dry).await?)?;
     let schema = fs::read_to_string(root().join("charts/stream-notifier/values.schema.json"))?;
     let schema: Value = serde_json::from_str(&schema)?;
@@ -147,21 +129,12 @@ fn flatten(
         values.insert(path.to_owned(), value.to_string());
         return Ok(());
     };
-    let given = value
-        .as_object()
-        .with_context(|| format!("{path} is no object"))?;
+    let given = value.as_object().with_context(|| format!("{path} is no object"))?;
     for key in given.keys() {
-        ensure!(
-            properties.contains_key(key),
-            "the schema lacks {path}.{key}"
-        );
+        ensure!(properties.contains_key(key), "the schema lacks {path}.{key}");
     }
     for (key, schema) in properties {
-        let path = if path.is_empty() {
-            key.clone()
-        } else {
-            format!("{path}.{key}")
-        };
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         match given.get(key) {
             // What may be in the resources is Kubernetes' business, not ours.
             Some(value) if key == "resources" => drop(values.insert(path, value.to_string())),
@@ -201,9 +174,7 @@ async fn for_all_namespaces_it_has_its_rights_and_no_others() -> Result<()> {
             == role["eks.amazonaws.com/role-arn"]
     );
 
-    let account = control_plane
-        .as_service_account(namespace.name(), &release)
-        .await?;
+    let account = control_plane.as_service_account(namespace.name(), &release).await?;
     for everywhere in [namespace.name(), "default", "kube-system"] {
         ensure_rights(control_plane, &account, everywhere, &RIGHTS).await?;
     }
@@ -239,23 +210,14 @@ async fn a_release_from_its_installation_to_its_end() -> Result<()> {
     let crd = fs::read_to_string(root().join("crds/streamnotifiers.yaml"))?;
     let kubectl = control_plane.kubectl();
     // Another test may be applying it at this moment.
-    eventually(LIMIT, "the CustomResourceDefinition", async || {
-        kubectl.apply(&crd).await
-    })
-    .await?;
+    eventually(LIMIT, "the CustomResourceDefinition", async || kubectl.apply(&crd).await).await?;
 
     let release = format!("{}-release", namespace.name());
-    let release = Release {
-        helm: &helm,
-        namespace: &namespace,
-        name: &release,
-    };
+    let release = Release { helm: &helm, namespace: &namespace, name: &release };
     let kubelet = Kubelet::start(control_plane, &namespace).await?;
 
     let ((), operator) = tokio::try_join!(release.helm("install", &[]), kubelet.run_pod(&release))?;
-    let account = control_plane
-        .as_service_account(namespace.name(), &operator.account)
-        .await?;
+    let account = control_plane.as_service_account(namespace.name(), &operator.account).await?;
     ensure_rights(control_plane, &account, namespace.name(), &RIGHTS).await?;
     ensure_rights(control_plane, &account, "default", &[]).await?;
 
@@ -275,10 +237,7 @@ async fn a_release_from_its_installation_to_its_end() -> Result<()> {
         let answer = http::get(&format!("{}/readyz", operator.url)).await?;
         let said = answer.text();
         ensure!(answer.status == StatusCode::SERVICE_UNAVAILABLE, "{said}");
-        ensure!(
-            said.starts_with(&format!("{}/chart: ", namespace.name())),
-            "{said}"
-        );
+        ensure!(said.starts_with(&format!("{}/chart: ", namespace.name())), "{said}");
         Ok(())
     })
     .await?;
@@ -316,20 +275,8 @@ impl Release<'_> {
         ]);
         let environment = format!("--set-json=extraEnv={environment}");
         let chart = chart();
-        let arguments = [
-            what,
-            self.name,
-            &chart,
-            "--namespace",
-            self.namespace.name(),
-        ];
-        let options = [
-            "--take-ownership",
-            "--wait",
-            "--timeout=100s",
-            &watch,
-            &environment,
-        ];
+        let arguments = [what, self.name, &chart, "--namespace", self.namespace.name()];
+        let options = ["--take-ownership", "--wait", "--timeout=100s", &watch, &environment];
         let command = [&arguments[..], &options, more].concat();
         self.helm.run(&command).await.map(drop)
     }
@@ -359,11 +306,7 @@ impl<'a> Kubelet<'a> {
         let create = ["create", "-f", "-"];
         let kubectl = control_plane.kubectl();
         kubectl.run_with(&create, &manifest.to_string()).await?;
-        Ok(Self {
-            control_plane,
-            namespace,
-            node,
-        })
+        Ok(Self { control_plane, namespace, node })
     }
 
     /// Runs the Pod that the release's Deployment has made: its arguments and environment, and its
@@ -385,10 +328,7 @@ impl<'a> Kubelet<'a> {
             "metadata": {"name": name},
             "target": {"apiVersion": "v1", "kind": "Node", "name": self.node},
         });
-        let path = format!(
-            "/api/v1/namespaces/{}/pods/{name}/binding",
-            self.namespace.name()
-        );
+        let path = format!("/api/v1/namespaces/{}/pods/{name}/binding", self.namespace.name());
         let bind = ["create", "--raw", &path, "-f", "-"];
         let kubectl = self.control_plane.kubectl();
         kubectl.run_with(&bind, &binding.to_string()).await?;
@@ -396,16 +336,11 @@ impl<'a> Kubelet<'a> {
         let [container] = &list(&spec["containers"])?[..] else {
             bail!("not one container: {spec}");
         };
-        ensure!(
-            container["command"].is_null(),
-            "the image's own command runs"
-        );
+        ensure!(container["command"].is_null(), "the image's own command runs");
         ensure!(spec["automountServiceAccountToken"] == true);
         let account = text(&spec["serviceAccountName"])?;
-        let identity = self
-            .control_plane
-            .as_service_account(self.namespace.name(), &account)
-            .await?;
+        let identity =
+            self.control_plane.as_service_account(self.namespace.name(), &account).await?;
         let arguments = list(&container["args"])?;
         let arguments = arguments.iter().map(text).collect::<Result<Vec<_>>>()?;
         // A Pod has an address of its own, with a port 8080 of its own.
@@ -427,9 +362,7 @@ impl<'a> Kubelet<'a> {
             ensure!(probe["port"] == "http", "{probe}");
             probes.push(text(&probe["path"])?);
         }
-        let grace = spec["terminationGracePeriodSeconds"]
-            .as_u64()
-            .context("no period of grace")?;
+        let grace = spec["terminationGracePeriodSeconds"].as_u64().context("no period of grace")?;
         let pod = Pod {
             name,
             account,
@@ -460,15 +393,8 @@ impl<'a> Kubelet<'a> {
             }],
         }});
         let status = status.to_string();
-        let patch = [
-            "patch",
-            "pod",
-            &pod.name,
-            "--subresource=status",
-            "--type=merge",
-            "-p",
-            &status,
-        ];
+        let patch =
+            ["patch", "pod", &pod.name, "--subresource=status", "--type=merge", "-p", &status];
         self.namespace.run(&patch).await.map(drop)
     }
 
@@ -524,9 +450,7 @@ async fn ready_reason(namespace: &Namespace, expected: impl Fn(&str) -> bool) ->
     eventually(LIMIT, "the reason of Ready", async || {
         let notifier = namespace.get(&["streamnotifier", "chart"]).await?;
         let conditions = list(&notifier["status"]["conditions"])?;
-        let ready = conditions
-            .iter()
-            .find(|condition| condition["type"] == "Ready");
+        let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
         let reason = text(&ready.context("no condition Ready")?["reason"])?;
         ensure!(expected(&reason), "{conditions:?}");
         Ok(())
@@ -543,9 +467,7 @@ async fn ensure_rights(
     namespace: &str,
     expected: &[(&str, &str, &str)],
 ) -> Result<()> {
-    let nobody = control_plane
-        .as_service_account(namespace, "default")
-        .await?;
+    let nobody = control_plane.as_service_account(namespace, "default").await?;
     let everybodys = all_rights(&nobody, namespace).await?;
     let mut rights = all_rights(account, namespace).await?;
     rights.retain(|right| !everybodys.contains(right));
@@ -553,10 +475,7 @@ async fn ensure_rights(
         .iter()
         .map(|&(group, resource, verb)| (group.into(), resource.into(), verb.into()))
         .collect();
-    ensure!(
-        rights == expected,
-        "in {namespace} it may {rights:?}, and should {expected:?}"
-    );
+    ensure!(rights == expected, "in {namespace} it may {rights:?}, and should {expected:?}");
     Ok(())
 }
 
@@ -589,23 +508,13 @@ async fn all_rights(account: &Kubectl, namespace: &str) -> Result<Rights> {
 /// What the chart renders with these flags.
 async fn render(helm: &Helm, kubectl: &Kubectl, flags: &[&str]) -> Result<Vec<Value>> {
     let chart = chart();
-    let rendered = helm
-        .run(&[&["template", "release", &chart], flags].concat())
-        .await?;
+    let rendered = helm.run(&[&["template", "release", &chart], flags].concat()).await?;
     objects(kubectl, &rendered).await
 }
 
 /// The objects of a manifest; kubectl reads the YAML.
 async fn objects(kubectl: &Kubectl, manifest: &str) -> Result<Vec<Value>> {
-    let read = [
-        "create",
-        "--dry-run=client",
-        "--validate=ignore",
-        "-o",
-        "json",
-        "-f",
-        "-",
-    ];
+    let read = ["create", "--dry-run=client", "--validate=ignore", "-o", "json", "-f", "-"];
     let json = kubectl.run_with(&read, manifest).await?;
     let documents = serde_json::Deserializer::from_str(&json).into_iter::<Value>();
     Ok(documents.collect::<Result<_, _>>()?)
@@ -623,10 +532,7 @@ fn name(object: &Value) -> Result<&str> {
 }
 
 fn text(value: &Value) -> Result<String> {
-    value
-        .as_str()
-        .map(str::to_owned)
-        .with_context(|| format!("not a text: {value}"))
+    value.as_str().map(str::to_owned).with_context(|| format!("not a text: {value}"))
 }
 
 /// Nothing is an empty list.

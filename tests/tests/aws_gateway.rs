@@ -1,0 +1,99 @@
+//! The real API Gateway client on scripted HTTP answers: where it posts, and what it makes of what
+//! comes back.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bytes::Bytes;
+use stream_notifier::aws::{ApiGateway, Aws};
+use stream_notifier::delivery::{Answer, Gateway};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+const ID: &str = "L0SM9cOFvHcCIhw=";
+
+fn status(status: u16) -> Answer {
+    Answer::Status { status, names_connection: false }
+}
+
+/// Takes one request, answers these bytes and closes; gives the request.
+async fn once(answer: &'static str) -> Result<(String, JoinHandle<String>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let endpoint = format!("http://{}/api", listener.local_addr()?);
+    let served = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\"90\"}") {
+            assert!(socket.read_buf(&mut request).await.unwrap() > 0, "the request ends early");
+        }
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        String::from_utf8_lossy(&request).into_owned()
+    });
+    Ok((endpoint, served))
+}
+
+async fn post(endpoint: &str) -> Answer {
+    let aws = Aws::local("http://127.0.0.1:9").await;
+    let message = Bytes::from_static(br#"{"value":"90"}"#);
+    ApiGateway::new(&aws, "ap-northeast-1", endpoint).post(ID, &message).await
+}
+
+#[tokio::test]
+async fn a_post_goes_to_the_stage_signed_for_the_region() -> Result<()> {
+    let (endpoint, served) = once("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+    assert_eq!(post(&endpoint).await, status(200));
+    let request = served.await?;
+    assert!(request.starts_with("POST /api/@connections/L0SM9cOFvHcCIhw%3D HTTP/1.1"), "{request}");
+    assert!(request.contains("/ap-northeast-1/execute-api/aws4_request"), "{request}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn answers_are_told_by_their_status_with_or_without_a_body() -> Result<()> {
+    let gone = "HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n";
+    let typed =
+        "HTTP/1.1 410 Gone\r\nx-amzn-errortype: GoneException\r\ncontent-length: 2\r\n\r\n{}";
+    let text = "HTTP/1.1 403 Forbidden\r\ncontent-length: 9\r\n\r\nForbidden";
+    let moved = "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:9/\r\ncontent-length: 0\r\n\r\n";
+    let busy = "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n";
+    for (answer, expected) in [(gone, 410), (typed, 410), (text, 403), (moved, 302), (busy, 429)] {
+        let (endpoint, _served) = once(answer).await?;
+        assert_eq!(post(&endpoint).await, status(expected));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_malformed_id_is_told_from_another_bad_request() -> Result<()> {
+    let malformed = "HTTP/1.1 400 Bad Request\r\ncontent-length: 39\r\n\r\n{\"message\":\"Invalid connectionId: a=\"  }";
+    let (endpoint, _served) = once(malformed).await?;
+    assert_eq!(post(&endpoint).await, Answer::Status { status: 400, names_connection: true });
+    let other = "HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\n{}";
+    let (endpoint, _served) = once(other).await?;
+    assert_eq!(post(&endpoint).await, status(400));
+    Ok(())
+}
+
+#[tokio::test]
+async fn no_connection_is_told_from_no_answer() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let refused = format!("http://{}/api", listener.local_addr()?);
+    drop(listener);
+    assert_eq!(post(&refused).await, Answer::Unreachable);
+    for answer in ["HTTP/1.1 200 OK\r\ncontent-le", "", "garbage\r\n\r\n"] {
+        let (endpoint, _served) = once(answer).await?;
+        assert_eq!(post(&endpoint).await, Answer::NoAnswer, "{answer:?}");
+    }
+    Ok(())
+}
+
+/// A connection that is never answered ends by the client's own limit.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_is_given_up() -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let endpoint = format!("http://{}/api", listener.local_addr()?);
+    let answer = tokio::time::timeout(Duration::from_secs(60), post(&endpoint)).await?;
+    assert!(matches!(answer, Answer::NoAnswer | Answer::Unreachable), "{answer:?}");
+    Ok(())
+}
