@@ -1,7 +1,9 @@
-//! Waits between tries: doubling, jittered, bounded.
+//! Waits between tries: doubling, jittered, bounded; and how long something has failed.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The randomness that spreads waits; seeded, so that a run can be repeated.
 #[derive(Debug)]
@@ -43,6 +45,39 @@ impl Backoff {
     /// Begins anew.
     pub fn reset(&mut self) {
         self.next = self.first;
+    }
+}
+
+/// Trouble that may pass by itself is told once it has lasted this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Something that is tried until it works.
+#[derive(Clone, Debug)]
+pub struct Failing {
+    since: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Failing {
+    /// Nothing has failed yet; waits grow to `most`.
+    pub const fn new(most: Duration) -> Self {
+        Self { since: None, backoff: Backoff::new(Duration::from_millis(100), most) }
+    }
+
+    /// Notes a failure; `true` once it has gone on for so long that somebody should know.
+    pub fn has_lasted(&mut self) -> bool {
+        self.since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE
+    }
+
+    /// How long to wait before the next try.
+    pub fn wait(&mut self, random: &Random) -> Duration {
+        self.backoff.next(random)
+    }
+
+    /// It worked.
+    pub fn worked(&mut self) {
+        self.since = None;
+        self.backoff.reset();
     }
 }
 

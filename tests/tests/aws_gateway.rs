@@ -94,6 +94,6 @@ async fn an_endpoint_that_hangs_is_given_up() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let endpoint = format!("http://{}/api", listener.local_addr()?);
     let answer = tokio::time::timeout(Duration::from_secs(60), post(&endpoint)).await?;
-    assert!(matches!(answer, Answer::NoAnswer | Answer::Unreachable), "{answer:?}");
+    assert_eq!(answer, Answer::NoAnswer, "connected, and never answered");
     Ok(())
 }

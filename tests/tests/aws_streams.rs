@@ -12,7 +12,7 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use stream_notifier::aws::{Aws, DynamoDbStreams};
 use stream_notifier::record::{EventName, ShardId, UnixSeconds};
-use stream_notifier::stream::{From, ShardReader, StreamErrorKind, Streams, ViewType};
+use stream_notifier::stream::{ReadFrom, ShardReader, StreamErrorKind, Streams, ViewType};
 use tokio::net::TcpListener;
 
 const ARN: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/2024-12-03T08:06:15.779";
@@ -132,7 +132,7 @@ async fn a_shard_is_read_until_a_page_has_no_next_iterator() -> Result<()> {
     ])
     .await?;
     let shard = ShardId(SHARD.to_owned());
-    let mut reader = ShardReader::new(Arc::new(streams), shard, From::Start);
+    let mut reader = ShardReader::new(Arc::new(streams), shard, ReadFrom::Start);
     let mut numbers = Vec::new();
     let mut ends = Vec::new();
     for _ in 0..3 {
@@ -150,7 +150,7 @@ async fn a_shard_is_read_until_a_page_has_no_next_iterator() -> Result<()> {
 
 #[tokio::test]
 async fn a_moment_is_asked_for_where_the_service_knows_it_and_the_start_elsewhere() -> Result<()> {
-    let at = From::At(UnixSeconds(1_790_000_000));
+    let at = ReadFrom::At(UnixSeconds(1_790_000_000));
     let shard = ShardId(SHARD.to_owned());
     let (service, streams) = Service::start(vec![
         iterator("at"),

@@ -173,6 +173,102 @@ async fn forbidden_for_a_while_loses_nothing_and_deletes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn time_at_the_shut_gate_is_not_the_messages_own() {
+    let worker = started(Worker::new()).await;
+    connect(&worker, 60);
+    worker.gateway.everyone(5, 403);
+    for n in 1..=3 {
+        worker.streams.append("only", change(n, "fuga", "hoge"));
+    }
+    worker.after(1_200).await;
+    // The right is back, and the burst is throttled at first.
+    for n in 0..60 {
+        worker.gateway.script(&format!("connection-{n:03}"), &[(5, 429), (5, 500), (5, 200)]);
+    }
+    worker.until("all are told", || worker.gateway.delivered() == 180).await;
+    assert!(!worker.metrics.encode().contains("expired"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shut_gate_holds_those_too_who_wait_for_a_place() {
+    let worker = started(Worker::new()).await;
+    connect(&worker, 3_000);
+    worker.gateway.everyone(20, 403);
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.after(5).await;
+    let posts = worker.gateway.posts().len();
+    assert!(posts <= 270, "{posts} posts, all forbidden");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_api_deletes_nothing_however_long_it_goes_on() {
+    let worker = started(Worker::new()).await;
+    connect(&worker, 200);
+    worker.gateway.everyone(20, 410);
+    for n in 1..=40 {
+        worker.streams.append("only", change(n, "fuga", "hoge"));
+        worker.after(8).await;
+    }
+    assert_eq!(worker.connections.stored().len(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_index_that_is_taken_away_holds_its_records_until_it_is_back() {
+    let worker = started(Worker::new()).await;
+    connect(&worker, 1);
+    worker.connections.set_index(false);
+    for n in 1..=10 {
+        worker.streams.append("only", change(n, "fuga", "hoge"));
+    }
+    worker.until("it is told", || worker.reasons() == ["ConnectionsIndexNotFound"]).await;
+    worker.after(600).await;
+    assert!(!settled_up_to(&worker, 1));
+    worker.connections.set_index(true);
+    worker.until("all are told", || worker.gateway.delivered() == 10).await;
+    assert!(worker.reasons().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_without_a_usable_answer_is_told_after_a_minute() {
+    let worker = started(Worker::new()).await;
+    connect(&worker, 1);
+    worker.gateway.everyone(0, 500);
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.after(50).await;
+    assert!(worker.reasons().is_empty());
+    worker.until("it is told", || worker.reasons() == ["GatewayUnavailable"]).await;
+    worker.gateway.everyone(0, 200);
+    worker.until("it is told", || worker.gateway.delivered() == 1).await;
+    assert!(worker.reasons().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_holds_up_nobody_for_ever() {
+    let worker = started(Worker::new()).await;
+    connect(&worker, 1);
+    worker.connections.put("deaf", "hoge", "2026-01-01");
+    worker.gateway.script("deaf", &[(0, 429)]);
+    for n in 1..=20_000 {
+        worker.streams.append("only", change(n, "fuga", "hoge"));
+    }
+    worker.until("the other is told", || worker.gateway.delivered() == 20_000).await;
+    worker.until("all are settled", || settled_up_to(&worker, 20_000)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_connection_id_is_never_part_of_a_url() {
+    let worker = started(Worker::new()).await;
+    connect(&worker, 1);
+    for id in ["..", "a/../../b", "a?b", "a b", &"a".repeat(129)] {
+        worker.connections.put(id, "hoge", "2026-01-01");
+    }
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.until("it is settled", || settled_up_to(&worker, 1)).await;
+    assert_eq!(worker.gateway.posts().len(), 1);
+    assert!(worker.metrics.encode().contains(r#"kind="unaddressed"} 5"#));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_never_gets_through_is_dropped_and_counted() {
     let worker = started(Worker::new()).await;
     connect(&worker, 1);

@@ -1,10 +1,10 @@
 //! The worker on a scripted stream: every shard, in order, nothing lost, on a paused clock.
 
-use stream_notifier::checkpoint::StartedAt;
+use stream_notifier::checkpoint::{Checkpoint, Start, StartedAt};
 use stream_notifier::record::{Position, ShardId, UnixSeconds};
-use stream_notifier::stream::{From, StreamErrorKind};
-use stream_notifier::worker::Ended;
-use stream_notifier_tests::scripted::{Call, Worker, change, number};
+use stream_notifier::stream::{ReadFrom, StreamErrorKind};
+use stream_notifier::telemetry::Phase;
+use stream_notifier_tests::scripted::{Call, STREAM, Worker, change, number};
 
 /// One connection that gets every change of `hoge`.
 fn worker() -> Worker {
@@ -65,9 +65,9 @@ async fn a_child_is_read_after_its_parent_is_settled_and_from_its_start() {
     worker.after(29).await;
     assert_eq!(worker.streams.iterators("child"), [], "the parent's message is under way");
     worker.until("both are told", || values(&worker) == [1, 2]).await;
-    assert_eq!(worker.streams.iterators("child"), [From::Start]);
+    assert_eq!(worker.streams.iterators("child"), [ReadFrom::Start]);
     worker.after(10).await;
-    assert_eq!(position(&worker, "parent"), None, "forgotten, since its child has an entry");
+    assert_eq!(position(&worker, "parent"), Some(Position::Finished), "while it is listed");
     assert_eq!(position(&worker, "child"), Some(Position::After(number(2))));
 }
 
@@ -91,22 +91,235 @@ async fn a_whole_family_is_read_from_the_trim_horizon_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn latest_reads_no_ancestor_and_begins_a_second_before_now() {
+async fn latest_is_a_second_before_now_and_nothing_older_is_told() {
     let mut worker = worker();
+    let mut old = change(1, "fuga", "hoge");
+    old.created = UnixSeconds(old.created.0 - 2);
+    worker.streams.open("grandparent", None);
+    worker.streams.append("grandparent", old.clone());
+    worker.streams.close("grandparent");
+    worker.streams.open("parent", Some("grandparent"));
+    worker.streams.append("parent", old.clone());
+    worker.streams.close("parent");
+    worker.streams.open("child", Some("parent"));
+    worker.streams.append("child", old);
+    worker.streams.append("child", change(2, "fuga", "hoge"));
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.until("the new one is told", || values(&worker) == [2]).await;
+    let now = change(2, "fuga", "hoge").created.0;
+    let moment = ReadFrom::At(UnixSeconds(now - 1));
+    assert_eq!(worker.streams.iterators("grandparent"), []);
+    assert_eq!(worker.streams.iterators("parent"), [moment.clone()], "it may have rolled just now");
+    assert_eq!(worker.streams.iterators("child"), [moment]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_rolls_while_it_is_listed_loses_nothing() {
+    let mut worker = worker();
+    for n in 0..150 {
+        worker.streams.open(&format!("shard-{n:03}"), None);
+    }
+    worker.streams.roll_between_pages();
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.until("its record is told", || values(&worker) == [1]).await;
+}
+
+/// A family whose parents are read to their end, each with one record.
+fn family(worker: &Worker) {
+    for (n, (shard, parent)) in [("a", None), ("b", Some("a")), ("c", Some("b"))].iter().enumerate()
+    {
+        worker.streams.open(shard, *parent);
+        worker.streams.append(shard, change(u32::try_from(n).unwrap() + 1, "fuga", "hoge"));
+        if *shard != "c" {
+            worker.streams.close(shard);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_is_behind_reads_nothing_again() {
+    let mut worker = worker();
+    family(&worker);
+    worker.start("a", StartedAt::TrimHorizon);
+    worker.until("all are told", || values(&worker) == [1, 2, 3]).await;
+    worker.after(10).await;
+    for hidden in [&["c"][..], &["b"], &["a", "b"], &["a", "b", "c"]] {
+        for shard in hidden {
+            worker.streams.hide(shard, true);
+        }
+        worker.after(100).await;
+        for shard in hidden {
+            worker.streams.hide(shard, false);
+        }
+        worker.after(100).await;
+        assert_eq!(values(&worker), [1, 2, 3], "after {hidden:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_is_behind_after_a_restart_begins_nothing() {
+    let mut worker = worker();
+    family(&worker);
+    stored(&worker, &[("c", Position::After(number(3)))]);
+    worker.streams.hide("c", true);
+    worker.start("a", StartedAt::TrimHorizon);
+    worker.after(100).await;
+    assert_eq!(values(&worker), [0; 0]);
+}
+
+/// A checkpoint of an earlier worker.
+fn stored(worker: &Worker, shards: &[(&str, Position)]) {
+    let at = "2026-09-20T00:00:00Z".parse().unwrap();
+    let start = Start { stream: STREAM.to_owned(), position: StartedAt::TrimHorizon, at };
+    let shards =
+        shards.iter().map(|(shard, position)| (ShardId((*shard).to_owned()), position.clone()));
+    let holder = "before".to_owned();
+    worker.store.write(&Checkpoint { holder, epoch: 3, start, shards: shards.collect() });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_shard_is_forgotten_once_it_is_long_gone_from_the_listing() {
+    let mut worker = worker();
+    family(&worker);
+    worker.start("a", StartedAt::TrimHorizon);
+    worker.until("all are told", || values(&worker) == [1, 2, 3]).await;
+    worker.streams.trim("a");
+    worker.after(60).await;
+    assert_eq!(position(&worker, "a"), Some(Position::Finished), "a listing may be behind");
+    worker.after(600).await;
+    assert_eq!(position(&worker, "a"), None);
+    assert_eq!(position(&worker, "b"), Some(Position::Finished));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_of_the_checkpoint_that_aged_out_does_not_hold_up_the_start() {
+    let mut worker = worker();
+    worker.streams.open("alive", None);
+    stored(&worker, &[("aged-out", Position::After(number(1))), ("alive", Position::Start)]);
+    worker.start("a", StartedAt::TrimHorizon);
+    worker.streams.append("alive", change(5, "fuga", "hoge"));
+    worker.until("it is told", || values(&worker) == [5]).await;
+    worker.started().await;
+    assert!(worker.reasons().is_empty(), "{:?}", worker.picture());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_means_that_every_open_shard_has_answered() {
+    let mut worker = worker();
+    worker.gateway.script("connection", &[(200_000, 200), (0, 200)]);
     worker.streams.open("parent", None);
     worker.streams.append("parent", change(1, "fuga", "hoge"));
     worker.streams.close("parent");
     worker.streams.open("child", Some("parent"));
-    let mut old = change(2, "fuga", "hoge");
-    old.created = UnixSeconds(old.created.0 - 2);
-    worker.streams.append("child", old);
-    worker.streams.append("child", change(3, "fuga", "hoge"));
+    worker.start("a", StartedAt::TrimHorizon);
+    worker.after(100).await;
+    assert_eq!(worker.streams.iterators("child"), []);
+    assert_eq!(worker.picture().phase, Phase::Starting, "the open shard was never asked");
+    worker.started().await;
+    assert_eq!(worker.streams.iterators("child").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_listed_and_never_found_is_told() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
     worker.start("a", StartedAt::Latest);
     worker.started().await;
-    worker.until("the new one is told", || values(&worker) == [3]).await;
-    assert_eq!(worker.streams.iterators("parent"), []);
-    let now = change(3, "fuga", "hoge").created.0;
-    assert_eq!(worker.streams.iterators("child"), [From::At(UnixSeconds(now - 1))]);
+    worker.streams.never_find("only");
+    worker.until("it is told", || worker.reasons() == ["ShardNotFound"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_trouble_of_one_shard_is_not_cleared_by_another() {
+    let mut worker = worker();
+    worker.streams.open("bad", None);
+    worker.streams.open("good", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.streams.never_find("bad");
+    worker.until("it is told", || worker.reasons() == ["ShardNotFound"]).await;
+    worker.streams.append("good", change(1, "fuga", "hoge"));
+    worker.until("the good one is read", || values(&worker) == [1]).await;
+    worker.after(300).await;
+    assert_eq!(worker.reasons(), ["ShardNotFound"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_panics_is_told_and_begins_anew_from_the_checkpoint() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.streams.panic_on_records(true);
+    let mut ready = 0;
+    for _ in 0..600 {
+        worker.after(1).await;
+        ready += u32::from(worker.picture().phase == Phase::Reading && worker.reasons().is_empty());
+    }
+    assert!(ready <= 1, "Ready for {ready} of 600 seconds");
+    worker.streams.panic_on_records(false);
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.until("it is told", || values(&worker) == [1]).await;
+    worker.started().await;
+    assert!(worker.reasons().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_fault_of_the_store_after_an_idle_hour_is_no_trouble() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.after(3600).await;
+    worker.store.fail_next(2);
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    for _ in 0..40 {
+        worker.after(1).await;
+        assert!(worker.reasons().is_empty(), "{:?}", worker.reasons());
+    }
+    assert_eq!(position(&worker, "only"), Some(Position::After(number(1))));
+    worker.store.fail_next(1_000);
+    worker.streams.append("only", change(2, "fuga", "hoge"));
+    worker.until("it is told", || worker.reasons() == ["CheckpointUnavailable"]).await;
+    worker.store.fail_next(0);
+    worker.until("it is over", || worker.reasons().is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_is_lost_is_found_to_have_arrived() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.store.lose_answers(1);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    for n in 1..=20 {
+        worker.store.lose_answers(1);
+        worker.streams.append("only", change(n, "fuga", "hoge"));
+        worker.after(10).await;
+        assert_eq!(position(&worker, "only"), Some(Position::After(number(n))));
+    }
+    assert_eq!((worker.picture().phase, worker.reasons()), (Phase::Reading, vec![]));
+    assert_eq!(worker.store.checkpoint().unwrap().holder, "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_the_store_at_the_stop_repeats_nothing() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.after(10).await;
+    for n in 1..=2 {
+        worker.streams.append("only", change(n, "fuga", "hoge"));
+        worker.after(1).await;
+    }
+    worker.store.fail_next(3);
+    worker.stop().await;
+    worker.start("a", StartedAt::Latest);
+    worker.after(60).await;
+    assert_eq!(values(&worker), [1, 2]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,8 +364,8 @@ async fn an_expired_iterator_is_asked_for_again_after_the_last_record_read() {
     worker.until("the second is told", || values(&worker) == [1, 2]).await;
     let asked = worker.streams.iterators("only");
     let begun = asked[0].clone();
-    assert!(matches!(begun, From::At(_)));
-    assert_eq!(asked, [begun.clone(), begun, From::After(number(1))]);
+    assert!(matches!(begun, ReadFrom::At(_)));
+    assert_eq!(asked, [begun.clone(), begun, ReadFrom::After(number(1))]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,7 +434,7 @@ async fn a_crash_repeats_what_was_not_remembered_and_loses_nothing() {
     worker.streams.append("only", change(3, "fuga", "hoge"));
     worker.start("c", StartedAt::Latest);
     worker.until("the third is told", || values(&worker) == [1, 1, 2, 3]).await;
-    assert_eq!(worker.streams.iterators("only").last(), Some(&From::After(number(2))));
+    assert_eq!(worker.streams.iterators("only").last(), Some(&ReadFrom::After(number(2))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,7 +448,7 @@ async fn a_stop_finishes_what_is_under_way_and_remembers_it() {
         worker.streams.append("only", change(n, &format!("item-{n}"), "hoge"));
     }
     worker.until("the first is told", || values(&worker) == [1]).await;
-    assert_eq!(worker.stop().await, Ended::Stopped);
+    worker.stop().await;
     assert_eq!(values(&worker), [1, 2, 3, 4, 5]);
     assert_eq!(position(&worker, "only"), Some(Position::After(number(5))));
     worker.start("a", StartedAt::Latest);
@@ -279,8 +492,8 @@ async fn a_second_holder_ends_the_first_and_the_checkpoint_never_goes_back() {
         first.streams.append("only", change(n, &format!("item-{n}"), "hoge"));
         first.after(1).await;
     }
-    assert_eq!(first.reasons(), ["ClaimLost"]);
-    assert_eq!(first.ended().await, Ended::ClaimLost);
+    assert_eq!((first.picture().phase, first.reasons()), (Phase::ClaimLost, vec!["ClaimLost"]));
+    first.ended().await;
     second.after(10).await;
     let mut told = values(&second);
     told.sort_unstable();
@@ -322,7 +535,7 @@ async fn trimmed_records_are_a_gap_that_is_told_and_reading_goes_on() {
     worker.streams.fail_next("Records", StreamErrorKind::Trimmed);
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.until("it is told", || values(&worker) == [1]).await;
-    assert_eq!(worker.streams.iterators("only").last(), Some(&From::Start));
+    assert_eq!(worker.streams.iterators("only").last(), Some(&ReadFrom::Start));
     assert!(
         worker
             .metrics

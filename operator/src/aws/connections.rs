@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{self, AttributeValue as Sdk};
+use aws_sdk_dynamodb::types::{self, AttributeValue as Sdk, IndexStatus};
 use aws_smithy_runtime_api::client::result::SdkError;
 
 use super::attribute::{item_from_table, item_to_table, value_to_table};
@@ -42,14 +42,19 @@ impl Connections for DynamoDbConnections {
             .map_err(|failure| error::connections(DESCRIBE, failure))?;
         let table = answer.table.ok_or_else(|| unusable(DESCRIBE, "no table"))?;
         let keys = keys(table.key_schema).ok_or_else(|| unusable(DESCRIBE, "no key schema"))?;
+        let types = table.attribute_definitions.unwrap_or_default().into_iter();
+        let types = types
+            .map(|known| (known.attribute_name, known.attribute_type.as_str().to_owned()))
+            .collect();
         let global = table.global_secondary_indexes.unwrap_or_default().into_iter();
         let local = table.local_secondary_indexes.unwrap_or_default().into_iter();
         let indexes = global
+            .filter(|index| can_be_asked(index.index_status.as_ref()))
             .map(|index| (index.index_name, index.key_schema))
             .chain(local.map(|index| (index.index_name, index.key_schema)))
             .filter_map(|(name, schema)| Some((name?, self::keys(schema)?)))
             .collect();
-        Ok(TableDescription { keys, indexes })
+        Ok(TableDescription { keys, indexes, types })
     }
 
     async fn query(
@@ -106,6 +111,11 @@ impl Connections for DynamoDbConnections {
             Err(failure) => Err(error::connections(DELETE, failure)),
         }
     }
+}
+
+/// An index that is being made, or taken away, answers no query.
+fn can_be_asked(status: Option<&IndexStatus>) -> bool {
+    !matches!(status, Some(IndexStatus::Creating | IndexStatus::Deleting))
 }
 
 fn unusable(action: &'static str, what: &'static str) -> ConnectionsError {

@@ -1,5 +1,6 @@
 //! API Gateway's `@connections` behind the trait `Gateway`.
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_apigatewaymanagement::operation::post_to_connection::PostToConnectionError;
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 use aws_sdk_apigatewaymanagement::{Client, config};
@@ -8,7 +9,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use bytes::Bytes;
 
 use super::Aws;
-use super::error::causes;
+use super::error::{causes, has_cause};
 use crate::delivery::{Answer, Gateway};
 
 /// One WebSocket API.
@@ -48,11 +49,8 @@ fn of_error(error: &SdkError<PostToConnectionError, HttpResponse>) -> Answer {
             status: response.status().as_u16(),
             names_connection: names_connection(response.body().bytes().unwrap_or_default()),
         },
-        (None, SdkError::DispatchFailure(_) | SdkError::ConstructionFailure(_))
-            if is_unreachable(error) =>
-        {
-            Answer::Unreachable
-        }
+        (None, _) if has_cause::<CredentialsError>(error) => Answer::NoCredentials,
+        (None, SdkError::DispatchFailure(_)) if is_unreachable(error) => Answer::Unreachable,
         (None, _) => Answer::NoAnswer,
     }
 }
@@ -62,15 +60,13 @@ fn names_connection(body: &[u8]) -> bool {
     String::from_utf8_lossy(body).to_ascii_lowercase().contains("connectionid")
 }
 
-/// Whether no connection was made, so that the request cannot have arrived. A missing credential is
-/// no better: nothing can be sent.
+/// Whether no connection was made, so that the request cannot have arrived.
 fn is_unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
     causes(error).any(|cause| {
         let refused = cause
             .downcast_ref::<hyper_util::client::legacy::Error>()
             .is_some_and(hyper_util::client::legacy::Error::is_connect);
         refused
-            || cause.is::<aws_credential_types::provider::error::CredentialsError>()
             // The SDK's type for this is private.
             || cause.to_string().starts_with("HTTP connect timeout")
     })

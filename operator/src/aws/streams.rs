@@ -18,7 +18,7 @@ use crate::record::{
     Change, EventName, KeyNames, SequenceNumber, ShardId, UnixSeconds, UserIdentity,
 };
 use crate::stream::{
-    From, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
+    ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
     ViewType,
 };
 
@@ -107,16 +107,20 @@ impl Streams for DynamoDbStreams {
         Ok(StreamPage { view, keys, shards, next, service_time })
     }
 
-    async fn iterator(&self, shard: &ShardId, from: &From) -> Result<ShardIterator, StreamError> {
+    async fn iterator(
+        &self,
+        shard: &ShardId,
+        from: &ReadFrom,
+    ) -> Result<ShardIterator, StreamError> {
         match from {
-            From::Start => {
+            ReadFrom::Start => {
                 self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None).await
             }
-            From::After(number) => {
+            ReadFrom::After(number) => {
                 let kind = ShardIteratorType::AfterSequenceNumber;
                 self.iterator_of(shard, kind, Some(number), None).await
             }
-            From::At(at) => self.iterator_at(shard, *at).await,
+            ReadFrom::At(at) => self.iterator_at(shard, *at).await,
         }
     }
 

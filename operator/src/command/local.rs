@@ -11,7 +11,7 @@ use crate::api::StreamNotifier;
 use crate::aws::Aws;
 use crate::controller::{Endpoints, Prepared, Work, prepare};
 use crate::local::{self, Local};
-use crate::telemetry::{self, Health, Metrics, NotifierTelemetry, Picture};
+use crate::telemetry::{self, Health, Metrics, NotifierTelemetry, Phase, Picture};
 use crate::worker::work;
 
 const EXAMPLE: &str = include_str!("../../../examples/target-attribute.yaml");
@@ -68,7 +68,7 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
         }
     };
     tokio::select! {
-        _ = work(&neighbours, &job, &stop) => {}
+        () = work(&neighbours, &job, &stop) => {}
         () = told => {}
     }
     local.stop().await?;
@@ -102,7 +102,7 @@ fn tell(picture: &Picture, local: &Local, printed: bool) -> bool {
     for trouble in picture.troubles.values() {
         eprintln!("{}: {}", trouble.reason, trouble.message);
     }
-    let ready = picture.started && picture.troubles.is_empty();
+    let ready = picture.phase == Phase::Reading && picture.troubles.is_empty();
     if ready && !printed {
         for line in local.hints() {
             println!("{line}");

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
 use kube::{Api, Client};
@@ -63,10 +64,10 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
             template: options.gateway_endpoint,
         },
         holder: holder(),
-        supervisor: Supervisor::default(),
+        supervisor: Supervisor::new(stop.clone()),
         metrics: Metrics::default(),
         wake,
-        listed: CancellationToken::new(),
+        listed: AtomicBool::new(false),
     });
     let namespace = options.namespace.as_deref();
     telemetry::started(&context.holder, listener.local_addr()?, namespace);

@@ -1,5 +1,7 @@
 //! Makes the worker be what the spec asks for, and says what it is.
 
+use std::sync::Arc;
+
 use kube_runtime::reflector::ObjectRef;
 
 use super::Context;
@@ -7,8 +9,8 @@ use super::validate::{Prepared, Work};
 use crate::api::StreamNotifier;
 use crate::kubernetes::ConfigMapStore;
 use crate::notifier::InvalidSpec;
-use crate::telemetry::{NotifierTelemetry, Picture};
-use crate::worker::{NotifierId, work};
+use crate::telemetry::{NotifierTelemetry, Phase, Picture};
+use crate::worker::{NotifierId, Revision, work};
 
 /// What has been applied.
 #[derive(Debug)]
@@ -17,18 +19,20 @@ pub enum Applied {
     Invalid(InvalidSpec),
     /// No worker runs, on request.
     Suspended,
-    /// A worker runs, and this is how it is.
+    /// A worker runs, or has just lost its claim, and this is how it is.
     Working(Picture),
+    /// Another operator works on it, and tells how it is.
+    Elsewhere,
 }
 
 /// Starts, restarts or stops the worker.
 pub async fn apply(
     notifier: &StreamNotifier,
     id: &NotifierId,
+    revision: &Revision,
     prepared: Result<Prepared, InvalidSpec>,
     context: &Context,
 ) -> Applied {
-    let generation = notifier.metadata.generation.unwrap_or_default();
     let work = match prepared {
         Ok(Prepared::Active(work)) => work,
         Ok(Prepared::Suspended) => {
@@ -40,35 +44,39 @@ pub async fn apply(
             return Applied::Invalid(invalid);
         }
     };
-    if let Some(picture) = context.supervisor.health(id, generation) {
-        return Applied::Working(picture);
+    if let Some(picture) = context.supervisor.health(id, revision) {
+        return match picture.phase {
+            Phase::ClaimLost if !context.supervisor.tells_lost_claim(id) => Applied::Elsewhere,
+            _ => Applied::Working(picture),
+        };
     }
     // The one of an earlier generation.
     context.supervisor.stop(id).await;
-    start(notifier, id, generation, *work, context);
-    Applied::Working(context.supervisor.health(id, generation).unwrap_or_default())
+    start(notifier, id, revision, *work, context);
+    Applied::Working(context.supervisor.health(id, revision).unwrap_or_default())
 }
 
 fn start(
     notifier: &StreamNotifier,
     id: &NotifierId,
-    generation: i64,
+    revision: &Revision,
     to_do: Work,
     context: &Context,
 ) {
     let Some(store) = ConfigMapStore::new(context.client.clone(), notifier) else {
         return;
     };
-    let neighbours = to_do.neighbours(&context.aws, store);
+    let neighbours = Arc::new(to_do.neighbours(&context.aws, store));
     let telemetry = NotifierTelemetry::new(context.metrics.clone(), &id.namespace, &id.name);
     let holder = context.holder.clone();
     let (wake, object) = (context.wake.clone(), ObjectRef::from_obj(notifier));
     context.supervisor.start(
         id.clone(),
-        generation,
-        |health, stop| async move {
-            let job = to_do.job(holder, health, telemetry);
-            work(&neighbours, &job, &stop).await;
+        revision.clone(),
+        move |health, stop| {
+            let neighbours = neighbours.clone();
+            let job = to_do.clone().job(holder.clone(), health, telemetry.clone());
+            async move { work(&*neighbours, &job, &stop).await }
         },
         // The receiver lives as long as the controller; without one there is nobody to tell.
         move || drop(wake.send(object.clone())),

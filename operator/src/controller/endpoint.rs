@@ -61,8 +61,11 @@ fn execute_api_region(domain: &str) -> Option<&str> {
     let region = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"]
         .iter()
         .find_map(|suffix| rest.strip_suffix(suffix))?;
-    (!api.is_empty() && !api.contains('.') && !region.is_empty() && !region.contains('.'))
-        .then_some(region)
+    // The schema has checked this, but an older one may not have.
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    (is_label(api) && is_label(region)).then_some(region)
 }
 
 #[cfg(test)]
@@ -109,6 +112,7 @@ mod tests {
             "a.b.execute-api.eu-west-1.amazonaws.com",
             "abc.execute-api.eu-west-1.amazonaws.com.evil.com",
             "abc.execute-api.evil.com.amazonaws.com",
+            "evil/x?.execute-api.us-east-1.amazonaws.com",
         ] {
             let refused = endpoint(&none(), domain, Some("api")).unwrap_err();
             assert!(refused.starts_with("webSocket.domain"), "{domain}: {refused}");

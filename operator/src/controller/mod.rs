@@ -8,6 +8,7 @@ mod validate;
 mod wiring;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -25,7 +26,7 @@ pub use validate::{Prepared, Work, prepare};
 use crate::api::StreamNotifier;
 use crate::aws::Aws;
 use crate::telemetry::{Metrics, Readiness, reconcile_failed};
-use crate::worker::{NotifierId, Supervisor};
+use crate::worker::{NotifierId, Revision, Supervisor};
 
 /// Reconciles under way at once. One that waits for a worker to stop holds its place.
 const CONCURRENCY: u16 = 16;
@@ -46,13 +47,13 @@ pub struct Context {
     pub metrics: Metrics,
     /// Wakes the reconcile of a notifier whose worker's health has changed.
     pub wake: mpsc::UnboundedSender<ObjectRef<StreamNotifier>>,
-    /// Set once the watch has listed everything.
-    pub listed: CancellationToken,
+    /// Whether the watch has listed everything.
+    pub listed: AtomicBool,
 }
 
 impl Readiness for Context {
     fn missing(&self) -> Vec<String> {
-        if !self.listed.is_cancelled() {
+        if !self.listed.load(Ordering::Relaxed) {
             return vec!["StreamNotifiers are not listed yet".to_owned()];
         }
         self.supervisor.troubles()
@@ -70,7 +71,7 @@ pub enum ReconcileError {
     Late(#[source] tokio::time::error::Elapsed),
 }
 
-/// Reconciles until `stop`, then stops every worker.
+/// Reconciles until `stop`, which stops every worker too, and waits for them.
 pub async fn run(
     api: Api<StreamNotifier>,
     context: Arc<Context>,
@@ -84,7 +85,7 @@ pub async fn run(
         .inspect_ok(move |event| {
             if matches!(event, watcher::Event::InitDone) {
                 end_unlisted(&at_list, &listed);
-                at_list.listed.cancel();
+                at_list.listed.store(true, Ordering::Relaxed);
             }
         })
         // Without a filter by generation, which would hide deletions; a reconcile that finds nothing
@@ -105,34 +106,31 @@ pub async fn run(
             std::future::ready(())
         })
         .await;
-    context.supervisor.stop_all().await;
+    context.supervisor.wait().await;
 }
 
 async fn reconcile(
     notifier: Arc<StreamNotifier>,
     context: Arc<Context>,
 ) -> Result<Action, ReconcileError> {
-    let Some(id) = id(&notifier) else {
+    let Some((id, revision)) = identity(&notifier) else {
         return Ok(Action::await_change());
     };
-    context.supervisor.abort_namesakes(&id);
+    context.supervisor.abort_other(&id, &revision.uid);
     if notifier.metadata.deletion_timestamp.is_some() {
         context.supervisor.stop(&id).await;
         return Ok(Action::await_change());
     }
     let prepared = prepare(&notifier.spec, &context.endpoints);
-    let applied = apply::apply(&notifier, &id, prepared, &context).await;
+    let applied = apply::apply(&notifier, &id, &revision, prepared, &context).await;
     status::update(&notifier, &applied, &context).await?;
     Ok(Action::await_change())
 }
 
-/// The worker's identity; an object that came from a server has all three.
-fn id(notifier: &StreamNotifier) -> Option<NotifierId> {
-    Some(NotifierId {
-        namespace: notifier.namespace()?,
-        name: notifier.meta().name.clone()?,
-        uid: notifier.uid()?,
-    })
+/// Which notifier it is; an object that came from a server has all of this.
+fn identity(notifier: &StreamNotifier) -> Option<(NotifierId, Revision)> {
+    let id = NotifierId { namespace: notifier.namespace()?, name: notifier.meta().name.clone()? };
+    Some((id, Revision { uid: notifier.uid()?, generation: notifier.meta().generation? }))
 }
 
 fn again(_: Arc<StreamNotifier>, error: &ReconcileError, _: Arc<Context>) -> Action {
@@ -148,8 +146,7 @@ fn note(context: &Context, result: Reconciled) {
         Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
         Err(ControllerError::ObjectNotFound(gone)) => {
             let namespace = gone.namespace.unwrap_or_default();
-            context.supervisor.abort(&namespace, &gone.name);
-            context.metrics.forget(&namespace, &gone.name);
+            forget(context, &NotifierId { namespace, name: gone.name });
         }
         Err(error) => reconcile_failed(&error),
     }
@@ -157,11 +154,15 @@ fn note(context: &Context, result: Reconciled) {
 
 /// Ends the workers whose notifiers were deleted while nobody watched.
 fn end_unlisted(context: &Context, listed: &Store<StreamNotifier>) {
-    for id in context.supervisor.ids() {
+    for (id, uid) in context.supervisor.ids() {
         let key = ObjectRef::new(&id.name).within(&id.namespace);
-        if listed.get(&key).is_none_or(|found| found.uid().as_ref() != Some(&id.uid)) {
-            context.supervisor.abort(&id.namespace, &id.name);
-            context.metrics.forget(&id.namespace, &id.name);
+        if listed.get(&key).is_none_or(|found| found.uid().as_ref() != Some(&uid)) {
+            forget(context, &id);
         }
     }
+}
+
+fn forget(context: &Context, id: &NotifierId) {
+    context.supervisor.abort(id);
+    context.metrics.forget(&id.namespace, &id.name);
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::apply::Applied;
 use super::{Context, ReconcileError};
 use crate::api::{Readiness, Ready, StreamNotifier, StreamNotifierStatus, conditions};
-use crate::telemetry::{Part, Picture};
+use crate::telemetry::{Phase, Picture};
 
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -35,19 +35,21 @@ pub async fn update(
     }
     let namespace = notifier.namespace().unwrap_or_default();
     let api: Api<StreamNotifier> = Api::namespaced(context.client.clone(), &namespace);
-    let patch = Patch::Merge(json!({ "status": status }));
+    // With its uid, so that a later resource of the same name never gets it.
+    let uid = &notifier.metadata.uid;
+    let patch = Patch::Merge(json!({ "metadata": { "uid": uid }, "status": status }));
     let name = notifier.name_any();
     let params = PatchParams::default();
     let written = api.patch_status(&name, &params, &patch);
     match timeout(WRITE_LIMIT, written).await.map_err(ReconcileError::Late)? {
         Ok(_) => Ok(()),
-        // Deleted meanwhile.
-        Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(()),
+        // Deleted, or made anew, meanwhile.
+        Err(kube::Error::Api(gone)) if matches!(gone.code, 404 | 409) => Ok(()),
         Err(error) => Err(ReconcileError::Status(error)),
     }
 }
 
-/// What the conditions say; nothing where the notifier is another operator's.
+/// What the conditions say; nothing where another operator says it.
 fn readiness(applied: &Applied) -> Option<Readiness> {
     let (ready, reason, message) = match applied {
         Applied::Invalid(invalid) => (Ready::Stalled, "Invalid", invalid.to_string()),
@@ -56,28 +58,26 @@ fn readiness(applied: &Applied) -> Option<Readiness> {
             "Suspended",
             "nothing is read while spec.suspend is true; the checkpoint is kept".to_owned(),
         ),
-        Applied::Working(picture) => return of_worker(picture),
+        Applied::Working(picture) => return Some(of_worker(picture)),
+        Applied::Elsewhere => return None,
     };
     Some(Readiness { ready, reason, message })
 }
 
-fn of_worker(picture: &Picture) -> Option<Readiness> {
-    if picture.troubles.get(&Part::Worker).is_some_and(|trouble| trouble.reason == "ClaimLost") {
-        return None;
-    }
+fn of_worker(picture: &Picture) -> Readiness {
     let Some(first) = picture.troubles.values().next() else {
-        let (ready, reason, message) = if picture.started {
+        let (ready, reason, message) = if picture.phase == Phase::Reading {
             (Ready::Yes, "Reading", "every open shard is read")
         } else {
             (Ready::Starting, "Starting", "the stream's open shards are being opened")
         };
-        return Some(Readiness { ready, reason, message: message.to_owned() });
+        return Readiness { ready, reason, message: message.to_owned() };
     };
     let mut messages: Vec<_> = picture.troubles.values().map(|trouble| &*trouble.message).collect();
     messages.dedup();
     let stalled = picture.troubles.values().any(|trouble| trouble.stalled);
     let ready = if stalled { Ready::Stalled } else { Ready::Held };
-    Some(Readiness { ready, reason: first.reason, message: bounded(&messages.join("; ")) })
+    Readiness { ready, reason: first.reason, message: bounded(&messages.join("; ")) }
 }
 
 /// Conditions take 32,768 bytes; a stream may have thousands of shards in trouble.

@@ -14,13 +14,13 @@ use super::outbox::{Connection, Delivery, Outbox, Queue, Tasks};
 use super::outcome::{Hold, Outcome, outcome};
 use super::settle::Ticket;
 use super::{Connections, Gateway, Lookup};
-use crate::backoff::{Backoff, Random};
-use crate::telemetry::{Drop, Health, NotifierTelemetry, Part, Trouble};
+use crate::backoff::{Backoff, Failing, Random};
+use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part, Trouble};
 
 /// Posts under way at once, for one notifier.
 const MOST_POSTS: usize = 256;
 
-/// How long a message is tried while the endpoint itself works.
+/// How long a message is tried, not counting the time at a shut gate.
 const LONGEST_TRY: Duration = Duration::from_secs(300);
 
 /// When a connection that seems gone is asked again: its row may have been written inside
@@ -38,6 +38,8 @@ pub struct Deliverer<C, G> {
     outbox: Outbox,
     gate: Gate,
     guard: Mutex<Guard>,
+    /// Whether, and since when, no post has had a usable answer.
+    failing: Mutex<Failing>,
     posts: Semaphore,
     health: Arc<Health>,
     telemetry: NotifierTelemetry,
@@ -62,6 +64,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
             outbox: Outbox::new(tasks),
             gate: Gate::new(random.clone()),
             guard: Mutex::default(),
+            failing: Mutex::new(Failing::new(Duration::ZERO)),
             posts: Semaphore::new(MOST_POSTS),
             health,
             telemetry,
@@ -80,7 +83,8 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
         for connection in connections {
             let this = self.clone();
             let drain = |queue| async move { this.drain(queue).await };
-            self.outbox.send(connection, message.clone(), ticket.share(), drain).await;
+            let (message, share, now) = (message.clone(), ticket.share(), self.gate.clock());
+            self.outbox.send(connection, message, share, now, drain).await;
         }
         ticket.settle();
     }
@@ -104,45 +108,47 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
         let connection = &delivery.connection;
         let mut gone_again = GONE_AGAIN_AFTER.iter();
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-        let mut trying_since = Instant::now();
         loop {
-            match self.post(delivery).await {
+            let wait = match self.post(delivery).await {
                 Outcome::Delivered => {
                     self.telemetry.delivered();
                     return false;
                 }
                 Outcome::Gone => match gone_again.next() {
-                    Some(wait) => sleep(*wait).await,
+                    Some(wait) => *wait,
                     None => {
                         self.gone(connection).await;
                         return true;
                     }
                 },
                 Outcome::TooLarge => {
-                    self.dropped(Drop::TooLarge, delivery);
+                    self.dropped(Dropped::TooLarge, delivery);
                     return false;
                 }
-                // Time spent at a shut gate is not the message's.
-                Outcome::Hold(_) => trying_since = Instant::now(),
-                Outcome::Throttled | Outcome::Retry => {
-                    if trying_since.elapsed() >= LONGEST_TRY {
-                        self.dropped(Drop::Expired, delivery);
-                        return false;
-                    }
-                    sleep(backoff.next(&self.random)).await;
+                Outcome::Throttled | Outcome::Retry if self.age(delivery) >= LONGEST_TRY => {
+                    self.dropped(Dropped::Expired, delivery);
+                    return false;
                 }
-            }
+                Outcome::Hold(_) | Outcome::Throttled | Outcome::Retry => {
+                    backoff.next(&self.random)
+                }
+            };
+            sleep(wait).await;
         }
+    }
+
+    /// How long a message has waited while posts got through.
+    fn age(&self, delivery: &Delivery) -> Duration {
+        self.gate.clock().saturating_sub(delivery.queued_at)
     }
 
     /// One post, once it may leave.
     async fn post(&self, delivery: &Delivery) -> Outcome {
+        // A place first: whoever has passed the gate posts at once. Never closed, it cannot fail.
+        let _post = self.posts.acquire().await;
         let mut pass = self.gate.pass().await;
-        let outcome = {
-            // Never closed, so that this cannot fail.
-            let _post = self.posts.acquire().await;
-            outcome(&self.gateway.post(&delivery.connection.id, &delivery.message).await)
-        };
+        let answer = self.gateway.post(&delivery.connection.id, &delivery.message).await;
+        let outcome = outcome(&answer);
         self.telemetry.posted(outcome.word());
         self.note(outcome, &delivery.connection, &mut pass);
         outcome
@@ -150,26 +156,37 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
 
     /// Learns from an outcome what it says about the endpoint.
     fn note(&self, outcome: Outcome, connection: &Connection, pass: &mut Pass<'_>) {
+        let is_answering = outcome != Outcome::Retry;
+        let has_failed = {
+            let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+            if is_answering {
+                failing.worked();
+            }
+            !is_answering && failing.has_lasted()
+        };
         match outcome {
+            // Told before it is shut, so that whoever opens it takes this back.
             Outcome::Hold(why) => {
-                self.gate.shut();
                 self.health.troubled(Part::Gateway, self.held(why));
+                self.gate.shut();
             }
             Outcome::Delivered | Outcome::Gone | Outcome::TooLarge => {
-                if self.gate.unlock(pass) {
-                    self.health.well(&Part::Gateway);
-                }
-                match outcome {
-                    Outcome::Delivered => {
-                        self.guard().delivered(Instant::now());
-                        self.health.well(&Part::Rows);
-                    }
-                    Outcome::Gone => self.guard().gone(&connection.id, Instant::now()),
-                    _ => {}
-                }
+                self.gate.unlock(pass);
+                self.health.well(&Part::Gateway);
+            }
+            Outcome::Retry if has_failed => {
+                self.health.troubled(Part::Gateway, self.failed());
             }
             // These say nothing about rights or endpoint.
             Outcome::Throttled | Outcome::Retry => {}
+        }
+        match outcome {
+            Outcome::Delivered => {
+                self.guard().delivered(Instant::now());
+                self.health.well(&Part::Rows);
+            }
+            Outcome::Gone => self.guard().gone(&connection.id, Instant::now()),
+            _ => {}
         }
     }
 
@@ -183,7 +200,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
         }
     }
 
-    fn dropped(&self, why: Drop, delivery: &Delivery) {
+    fn dropped(&self, why: Dropped, delivery: &Delivery) {
         self.telemetry.dropped(why, &delivery.connection.id, delivery.ticket.number());
     }
 
@@ -210,8 +227,20 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
                 "GatewayUnreachable",
                 format!("no connection to {endpoint}: check webSocket.domain and the network"),
             ),
+            Hold::NoCredentials => (
+                "NoCredentials",
+                format!("there are no AWS credentials to sign posts to {endpoint} with"),
+            ),
         };
         Trouble { reason, message, stalled: why != Hold::Unreachable }
+    }
+
+    fn failed(&self) -> Trouble {
+        let message = format!(
+            "{} has given no usable answer for a minute; messages are given up after five",
+            self.endpoint
+        );
+        Trouble { reason: "GatewayUnavailable", message, stalled: false }
     }
 
     fn all_gone(&self) -> Trouble {

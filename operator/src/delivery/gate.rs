@@ -1,11 +1,11 @@
 //! Holds every post while rights or endpoint are wrong, and lets one at a time through to see
-//! whether they still are. Nothing is dropped meanwhile.
+//! whether they still are. Its clock stands still meanwhile, so that no message ages.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::backoff::{Backoff, Random};
 
@@ -15,10 +15,18 @@ const SLOWEST_PROBE: Duration = Duration::from_secs(30);
 /// The gate before all posts of a notifier.
 #[derive(Debug)]
 pub struct Gate {
-    open: watch::Sender<bool>,
+    state: watch::Sender<State>,
     /// Whoever has it may probe.
     probe: Mutex<Backoff>,
     random: Arc<Random>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// Since when it is shut, if it is.
+    shut: Option<Instant>,
+    /// When its clock began, later by all the time it was shut.
+    began: Instant,
 }
 
 /// Leave to post. While the gate is shut there is one of these at a time.
@@ -31,16 +39,23 @@ impl Gate {
     /// An open gate.
     pub fn new(random: Arc<Random>) -> Self {
         let probe = Mutex::new(Backoff::new(FIRST_PROBE, SLOWEST_PROBE));
-        Self { open: watch::Sender::new(true), probe, random }
+        let state = watch::Sender::new(State { shut: None, began: Instant::now() });
+        Self { state, probe, random }
+    }
+
+    /// How long the gate has been open, all in all.
+    pub fn clock(&self) -> Duration {
+        let State { shut, began } = *self.state.borrow();
+        shut.unwrap_or_else(Instant::now).duration_since(began)
     }
 
     /// Waits until the gate is open, or it is this caller's turn to probe.
     pub async fn pass(&self) -> Pass<'_> {
-        let mut open = self.open.subscribe();
+        let mut state = self.state.subscribe();
         tokio::select! {
             biased;
             // The sender is ours, so that it cannot be gone.
-            _ = open.wait_for(|open| *open) => Pass { probe: None },
+            _ = state.wait_for(|state| state.shut.is_none()) => Pass { probe: None },
             probe = self.turn() => Pass { probe: Some(probe) },
         }
     }
@@ -51,16 +66,26 @@ impl Gate {
         probe
     }
 
-    /// Posts do not get through; `true` if that is news.
-    pub fn shut(&self) -> bool {
-        self.open.send_if_modified(|open| std::mem::replace(open, false))
+    /// Posts do not get through.
+    pub fn shut(&self) {
+        self.state.send_if_modified(|state| {
+            let was_open = state.shut.is_none();
+            state.shut.get_or_insert_with(Instant::now);
+            was_open
+        });
     }
 
-    /// Posts get through; `true` if that is news.
-    pub fn unlock(&self, pass: &mut Pass<'_>) -> bool {
+    /// Posts get through.
+    pub fn unlock(&self, pass: &mut Pass<'_>) {
         if let Some(probe) = &mut pass.probe {
             probe.reset();
         }
-        self.open.send_if_modified(|open| !std::mem::replace(open, true))
+        self.state.send_if_modified(|state| match state.shut.take() {
+            Some(since) => {
+                state.began += since.elapsed();
+                true
+            }
+            None => false,
+        });
     }
 }

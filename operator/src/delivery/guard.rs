@@ -1,7 +1,7 @@
 //! Keeps rows from being deleted in masses: a valid but wrong API or stage answers 410 for every
 //! connection there is.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,9 +16,8 @@ const SUSPICIOUS: usize = 20;
 #[derive(Debug, Default)]
 pub struct Guard {
     last_delivery: Option<Instant>,
-    /// Connections that answered 410, oldest first, each once.
+    /// The connections that answered 410 last, each once, oldest answer first.
     gone: VecDeque<(Instant, String)>,
-    known: HashSet<String>,
 }
 
 impl Guard {
@@ -26,33 +25,22 @@ impl Guard {
     pub fn delivered(&mut self, now: Instant) {
         self.last_delivery = Some(now);
         self.gone.clear();
-        self.known.clear();
     }
 
     /// A connection answered that it is gone.
     pub fn gone(&mut self, connection: &str, now: Instant) {
-        self.forget_old(now);
-        // More than enough to be suspicious need not be remembered.
-        if self.gone.len() < SUSPICIOUS && self.known.insert(connection.to_owned()) {
-            self.gone.push_back((now, connection.to_owned()));
+        self.gone.retain(|(_, known)| known != connection);
+        if self.gone.len() == SUSPICIOUS {
+            self.gone.pop_front();
         }
+        self.gone.push_back((now, connection.to_owned()));
     }
 
     /// Whether a row may be deleted now.
-    pub fn may_delete(&mut self, now: Instant) -> bool {
-        self.forget_old(now);
-        let delivered = self.last_delivery.is_some_and(|at| now.duration_since(at) < WINDOW);
-        delivered || self.gone.len() < SUSPICIOUS
-    }
-
-    fn forget_old(&mut self, now: Instant) {
-        while let Some((at, _)) = self.gone.front()
-            && now.duration_since(*at) >= WINDOW
-        {
-            if let Some((_, connection)) = self.gone.pop_front() {
-                self.known.remove(&connection);
-            }
-        }
+    pub fn may_delete(&self, now: Instant) -> bool {
+        let recent = |at: &Instant| now.duration_since(*at) < WINDOW;
+        let gone = self.gone.iter().filter(|(at, _)| recent(at)).count();
+        self.last_delivery.as_ref().is_some_and(recent) || gone < SUSPICIOUS
     }
 }
 

@@ -4,16 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::outbox::Connection;
 use super::{Connections, ConnectionsError, ConnectionsErrorKind, TableDescription};
-use crate::backoff::{Backoff, Random};
+use crate::backoff::{Failing, Random};
 use crate::record::{AttributeValue, Item, KeyNames};
 use crate::telemetry::{Health, NotifierTelemetry, Part, Trouble};
 
-/// Trouble that may pass by itself is told once it lasted this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// Where connections are stored, as the spec says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,15 +34,28 @@ pub struct Lookup<C> {
     connections: Arc<C>,
     source: Source,
     keys: KeyNames,
+    /// The type that the partition key has, as AWS spells it.
+    key_type: String,
     health: Arc<Health>,
     telemetry: NotifierTelemetry,
     random: Arc<Random>,
 }
 
-/// The value looked up cannot be a key, such as an empty string.
+/// The value looked up cannot be a key.
 #[derive(Debug, thiserror::Error)]
-#[error("the value is no key of the connections table")]
-pub struct NotAKey(#[source] pub ConnectionsError);
+pub enum NotAKey {
+    /// It is of another type.
+    #[error("gives {given}, but the partition key is of type {key}")]
+    Type {
+        /// Its type, as AWS spells it.
+        given: &'static str,
+        /// The key's.
+        key: String,
+    },
+    /// DynamoDB refuses it, though table and index are as they should be.
+    #[error("is refused as a key")]
+    Refused(#[source] ConnectionsError),
+}
 
 impl<C: Connections> Lookup<C> {
     /// Learns the table's keys, waiting until table and index are there and may be read.
@@ -53,34 +66,35 @@ impl<C: Connections> Lookup<C> {
         telemetry: NotifierTelemetry,
         random: Arc<Random>,
     ) -> Self {
-        let mut tries = Tries::new();
-        let keys = loop {
+        let mut failing = Failing::new(LONGEST_WAIT);
+        let table = loop {
             let trouble = match connections.describe().await {
                 Ok(table) => match source.check(&table) {
-                    Ok(()) => break table.keys,
-                    Err(trouble) => trouble,
+                    Ok(()) => break table,
+                    Err(trouble) => Some(trouble),
                 },
                 Err(error) => {
                     telemetry.retrying(&error);
-                    match tries.trouble(&source, &error) {
-                        Some(trouble) => trouble,
-                        None => {
-                            sleep(tries.wait(&random)).await;
-                            continue;
-                        }
-                    }
+                    source.trouble(&error, &mut failing)
                 }
             };
-            health.troubled(Part::Connections, trouble);
-            sleep(tries.wait(&random)).await;
+            if let Some(trouble) = trouble {
+                health.troubled(Part::Connections, trouble);
+            }
+            sleep(failing.wait(&random)).await;
         };
         health.well(&Part::Connections);
-        Self { connections, source, keys, health, telemetry, random }
+        let key_type = table.types.get(&source.partition_key).cloned().unwrap_or_default();
+        Self { connections, source, keys: table.keys, key_type, health, telemetry, random }
     }
 
     /// The connections stored under this value, read after the call began.
     pub async fn find(&self, value: &AttributeValue) -> Result<Vec<Arc<Connection>>, NotAKey> {
-        let mut tries = Tries::new();
+        if value.kind() != self.key_type {
+            return Err(NotAKey::Type { given: value.kind(), key: self.key_type.clone() });
+        }
+        let mut failing = Failing::new(LONGEST_WAIT);
+        let mut refused = false;
         loop {
             let error = match self.all_rows(value).await {
                 Ok(rows) => {
@@ -89,14 +103,32 @@ impl<C: Connections> Lookup<C> {
                 }
                 Err(error) => error,
             };
-            if error.kind == ConnectionsErrorKind::Invalid {
-                return Err(NotAKey(error));
-            }
             self.telemetry.retrying(&error);
-            if let Some(trouble) = tries.trouble(&self.source, &error) {
+            let trouble = match self.explained(&error).await {
+                Some(trouble) => Some(trouble),
+                // Refused twice, and nothing wrong with the table in between: it is the value.
+                None if error.kind == ConnectionsErrorKind::Invalid && refused => {
+                    return Err(NotAKey::Refused(error));
+                }
+                None => self.source.trouble(&error, &mut failing),
+            };
+            refused = error.kind == ConnectionsErrorKind::Invalid && trouble.is_none();
+            if let Some(trouble) = trouble {
                 self.health.troubled(Part::Connections, trouble);
             }
-            sleep(tries.wait(&self.random)).await;
+            sleep(failing.wait(&self.random)).await;
+        }
+    }
+
+    /// What is wrong with the table, where DynamoDB only says that a request is invalid: so it
+    /// answers for an index that was taken away or is being made.
+    async fn explained(&self, error: &ConnectionsError) -> Option<Trouble> {
+        if error.kind != ConnectionsErrorKind::Invalid {
+            return None;
+        }
+        match self.connections.describe().await {
+            Ok(table) => self.source.check(&table).err(),
+            Err(_) => None,
         }
     }
 
@@ -136,8 +168,15 @@ impl<C: Connections> Lookup<C> {
             return None;
         };
         let id = id.clone();
-        (!id.is_empty()).then(|| Arc::new(Connection { id, row }))
+        is_connection_id(&id).then(|| Arc::new(Connection { id, row }))
     }
+}
+
+/// Base64, as API Gateway makes them. Anything else would be a path of its own in the post's URL,
+/// and what the endpoint answers to that would be taken for the endpoint's state.
+fn is_connection_id(id: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=+/".contains(&byte);
+    (1..=128).contains(&id.len()) && id.bytes().all(is_plain)
 }
 
 impl Source {
@@ -165,6 +204,35 @@ impl Source {
         })
     }
 
+    /// What to tell of a failure; nothing while it may still pass by itself.
+    fn trouble(&self, error: &ConnectionsError, failing: &mut Failing) -> Option<Trouble> {
+        let (asked, action) = (self.asked(), error.action);
+        let has_lasted = failing.has_lasted();
+        let (reason, message, stalled) = match error.kind {
+            ConnectionsErrorKind::NotFound => (
+                "ConnectionsNotFound",
+                format!("there is no {asked}: create it, or correct connections.tableName"),
+                true,
+            ),
+            ConnectionsErrorKind::AccessDenied => (
+                "ConnectionsAccessDenied",
+                format!("access denied: allow {action} on {asked}"),
+                true,
+            ),
+            ConnectionsErrorKind::Invalid | ConnectionsErrorKind::Unavailable => {
+                if !has_lasted {
+                    return None;
+                }
+                (
+                    "ConnectionsUnavailable",
+                    format!("{action} on {asked} has had no usable answer for a minute"),
+                    false,
+                )
+            }
+        };
+        Some(Trouble { reason, message, stalled })
+    }
+
     fn asked(&self) -> String {
         match &self.index {
             Some(index) => format!("index {index:?} of table {:?}", self.table),
@@ -181,48 +249,5 @@ impl Source {
             ),
             stalled: true,
         }
-    }
-}
-
-/// The tries of one call.
-struct Tries {
-    since: Instant,
-    backoff: Backoff,
-}
-
-impl Tries {
-    fn new() -> Self {
-        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(15));
-        Self { since: Instant::now(), backoff }
-    }
-
-    fn wait(&mut self, random: &Random) -> Duration {
-        self.backoff.next(random)
-    }
-
-    /// What to tell of a failure; nothing while it may still pass by itself.
-    fn trouble(&self, source: &Source, error: &ConnectionsError) -> Option<Trouble> {
-        let asked = source.asked();
-        let (reason, message) = match error.kind {
-            ConnectionsErrorKind::NotFound => (
-                "ConnectionsNotFound",
-                format!("there is no {asked}: create it, or correct connections.tableName"),
-            ),
-            ConnectionsErrorKind::AccessDenied => (
-                "ConnectionsAccessDenied",
-                format!("access denied: allow {} on {asked}", error.action),
-            ),
-            ConnectionsErrorKind::Invalid => (
-                "ConnectionsInvalid",
-                format!("{} on {asked} was refused as invalid", error.action),
-            ),
-            ConnectionsErrorKind::Unavailable if self.since.elapsed() < PATIENCE => return None,
-            ConnectionsErrorKind::Unavailable => (
-                "ConnectionsUnavailable",
-                format!("{} on {asked} has had no usable answer for a minute", error.action),
-            ),
-        };
-        let stalled = error.kind != ConnectionsErrorKind::Unavailable;
-        Some(Trouble { reason, message, stalled })
     }
 }

@@ -9,6 +9,7 @@ mod outbox;
 mod outcome;
 mod settle;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use bytes::Bytes;
@@ -25,8 +26,10 @@ use crate::record::{AttributeValue, Item, KeyNames};
 pub struct TableDescription {
     /// The table's own key, by which a row is deleted.
     pub keys: KeyNames,
-    /// Each index: its name and its key.
+    /// Each index that can be asked: its name and its key.
     pub indexes: Vec<(String, KeyNames)>,
+    /// The type of each key attribute, as AWS spells it: `S`, `N` or `B`.
+    pub types: BTreeMap<String, String>,
 }
 
 /// One page of a lookup.
@@ -107,6 +110,8 @@ pub enum Answer {
     },
     /// No connection to the endpoint: it does not resolve, refuses, or fails TLS.
     Unreachable,
+    /// There are no AWS credentials to sign the request with.
+    NoCredentials,
     /// The request may have arrived, but no usable answer came in time.
     NoAnswer,
 }

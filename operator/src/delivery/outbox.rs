@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -15,8 +16,8 @@ use tokio_util::task::TaskTracker;
 use super::settle::Ticket;
 use crate::record::Item;
 
-/// Messages that may wait, over all connections of a notifier: about 10 MB of entries. The bodies
-/// are bounded with their records.
+/// Messages that may wait, over all connections of a notifier. Their bodies are bounded with their
+/// records, their rows are shared by all messages that one lookup leads to.
 const MOST_WAITING: usize = 65_536;
 
 /// One message on its way to one connection.
@@ -28,6 +29,8 @@ pub struct Delivery {
     pub message: Bytes,
     /// Settles it; what is dropped without being settled is delivered again after a restart.
     pub ticket: Ticket,
+    /// When it was queued, by the gate's clock.
+    pub queued_at: Duration,
     /// Its place among those that wait.
     _place: OwnedSemaphorePermit,
 }
@@ -88,6 +91,7 @@ impl Outbox {
         connection: Arc<Connection>,
         message: Bytes,
         ticket: Ticket,
+        queued_at: Duration,
         drain: D,
     ) where
         D: FnOnce(Queue) -> F,
@@ -98,7 +102,7 @@ impl Outbox {
             return;
         };
         let id = connection.id.clone();
-        let delivery = Delivery { connection, message, ticket, _place: place };
+        let delivery = Delivery { connection, message, ticket, queued_at, _place: place };
         let is_new = match lock(&self.queues).entry(id.clone()) {
             Entry::Occupied(mut queue) => {
                 queue.get_mut().push_back(delivery);

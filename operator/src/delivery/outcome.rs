@@ -31,6 +31,8 @@ pub enum Hold {
     WrongEndpoint,
     /// The endpoint does not resolve, refuses connections, or fails TLS.
     Unreachable,
+    /// The process has no AWS credentials.
+    NoCredentials,
 }
 
 impl Outcome {
@@ -51,6 +53,7 @@ impl Outcome {
 pub fn outcome(answer: &Answer) -> Outcome {
     match *answer {
         Answer::Unreachable => Outcome::Hold(Hold::Unreachable),
+        Answer::NoCredentials => Outcome::Hold(Hold::NoCredentials),
         Answer::NoAnswer => Outcome::Retry,
         Answer::Status { status, names_connection } => match status {
             200..=299 => Outcome::Delivered,

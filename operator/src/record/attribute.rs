@@ -33,3 +33,21 @@ pub enum AttributeValue {
     /// A map.
     M(Item),
 }
+
+impl AttributeValue {
+    /// The type as AWS spells it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::S(_) => "S",
+            Self::N(_) => "N",
+            Self::B(_) => "B",
+            Self::Bool(_) => "BOOL",
+            Self::Null => "NULL",
+            Self::Ss(_) => "SS",
+            Self::Ns(_) => "NS",
+            Self::Bs(_) => "BS",
+            Self::L(_) => "L",
+            Self::M(_) => "M",
+        }
+    }
+}

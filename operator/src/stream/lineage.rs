@@ -1,9 +1,10 @@
 //! Which shards to read now: a child only once its parent is finished, every shard once, none
 //! forgotten. Pure, from a listing and what is remembered.
 //!
-//! A listing may be behind: a child can show up late, a parent can be gone (trimmed). A shard whose
-//! parent is neither listed nor remembered therefore waits for nobody, and a shard that has no
-//! entry but is an ancestor of one that has is finished: its entry was dropped for that reason.
+//! A listing may be behind: it can lack a shard that it had, show a child late, or no longer show a
+//! parent (trimmed). So what is known of a shard is what its entry says, never what can be concluded
+//! from the others in a listing; an entry stays for as long as its shard is listed; and while a
+//! shard that is still read is missing from the listing, no shard without an entry is begun.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,88 +16,56 @@ use crate::record::{Position, ShardId};
 pub struct Plan {
     /// Shards that may be read now and from where; those without an entry yet among them.
     pub read: BTreeMap<ShardId, Position>,
-    /// Finished shards whose entries have served their purpose.
-    pub forget: Vec<ShardId>,
+    /// Finished shards that are not listed: their entries go once that has been so for a while.
+    pub unlisted: BTreeSet<ShardId>,
 }
 
-/// The entries of a notifier that begins at `Latest`: every shard without children. What its
-/// ancestors hold is older.
+/// The entries of a notifier that begins at `Latest`. Shards without children are read from that
+/// moment on, and so are their parents, which may have rolled while they were listed; what the
+/// ancestors before them hold is older.
 pub fn initial(listing: &[Shard]) -> BTreeMap<ShardId, Position> {
     let parents: BTreeSet<_> = listing.iter().filter_map(|shard| shard.parent.as_ref()).collect();
-    listing
-        .iter()
-        .filter(|shard| !parents.contains(&shard.id))
-        .map(|shard| (shard.id.clone(), Position::Latest))
-        .collect()
+    let leaves = || listing.iter().filter(|shard| !parents.contains(&shard.id));
+    let last: BTreeSet<_> =
+        leaves().flat_map(|leaf| [Some(&leaf.id), leaf.parent.as_ref()]).collect();
+    let position = |shard: &Shard| {
+        if last.contains(&Some(&shard.id)) { Position::Latest } else { Position::Finished }
+    };
+    listing.iter().map(|shard| (shard.id.clone(), position(shard))).collect()
 }
 
 /// What to read and what to forget, given a complete listing and all entries.
 pub fn plan(listing: &[Shard], entries: &BTreeMap<ShardId, Position>) -> Plan {
-    let tree = Tree::new(listing, entries);
+    let parents: BTreeMap<_, _> =
+        listing.iter().map(|shard| (&shard.id, shard.parent.as_ref())).collect();
+    let may_read = |id: &ShardId| match parents.get(id).copied().flatten() {
+        None => true,
+        Some(parent) => match entries.get(parent) {
+            Some(position) => *position == Position::Finished,
+            // Listed, it comes first; gone, it is not waited for.
+            None => !parents.contains_key(parent),
+        },
+    };
     let mut plan = Plan::default();
+    let mut is_behind = false;
     for (id, position) in entries {
-        match position {
-            Position::Finished if tree.has_served(id) => plan.forget.push(id.clone()),
-            Position::Finished => {}
-            unfinished if tree.may_read(id) => {
-                plan.read.insert(id.clone(), unfinished.clone());
+        let is_listed = parents.contains_key(id);
+        if *position == Position::Finished {
+            if !is_listed {
+                plan.unlisted.insert(id.clone());
             }
-            _waiting => {}
+            continue;
+        }
+        is_behind |= !is_listed;
+        if may_read(id) {
+            plan.read.insert(id.clone(), position.clone());
         }
     }
-    for Shard { id, .. } in listing {
-        if !entries.contains_key(id) && !tree.is_finished(id) && tree.may_read(id) {
-            plan.read.insert(id.clone(), Position::Start);
-        }
+    if !is_behind {
+        let begun = parents.keys().filter(|id| !entries.contains_key(**id) && may_read(id));
+        plan.read.extend(begun.map(|id| ((*id).clone(), Position::Start)));
     }
     plan
-}
-
-/// The listed shards by id, with what the entries say of them.
-struct Tree<'a> {
-    parents: BTreeMap<&'a ShardId, Option<&'a ShardId>>,
-    entries: &'a BTreeMap<ShardId, Position>,
-    /// Ancestors of shards that have an entry.
-    ancestors: BTreeSet<&'a ShardId>,
-}
-
-impl<'a> Tree<'a> {
-    fn new(listing: &'a [Shard], entries: &'a BTreeMap<ShardId, Position>) -> Self {
-        let parents: BTreeMap<_, _> =
-            listing.iter().map(|shard| (&shard.id, shard.parent.as_ref())).collect();
-        let mut ancestors = BTreeSet::new();
-        for id in entries.keys() {
-            let mut parent = parents.get(id).copied().flatten();
-            // Stops at a known ancestor, and so also at a loop, which no stream has.
-            while let Some(ancestor) = parent.filter(|ancestor| ancestors.insert(*ancestor)) {
-                parent = parents.get(ancestor).copied().flatten();
-            }
-        }
-        Self { parents, entries, ancestors }
-    }
-
-    fn is_finished(&self, id: &ShardId) -> bool {
-        match self.entries.get(id) {
-            Some(position) => *position == Position::Finished,
-            None => self.ancestors.contains(id),
-        }
-    }
-
-    /// Whether no unfinished parent stands before this shard.
-    fn may_read(&self, id: &ShardId) -> bool {
-        match self.parents.get(id).copied().flatten() {
-            None => true,
-            Some(parent) => {
-                let known = self.parents.contains_key(parent) || self.entries.contains_key(parent);
-                !known || self.is_finished(parent)
-            }
-        }
-    }
-
-    /// Whether a finished shard's entry tells nothing any more.
-    fn has_served(&self, id: &ShardId) -> bool {
-        self.ancestors.contains(id) || !self.parents.contains_key(id)
-    }
 }
 
 #[cfg(test)]
@@ -124,12 +93,21 @@ mod tests {
         &[("a", None), ("b", Some("a")), ("c", Some("a")), ("d", Some("c")), ("other", None)];
 
     #[test]
-    fn latest_enters_every_leaf_and_no_ancestor() {
+    fn latest_enters_leaves_and_their_parents_and_finishes_what_is_older() {
         let entered = initial(&listing(FAMILY));
-        let latest = Position::Latest;
-        let expected = entries(&[("b", latest.clone()), ("d", latest.clone()), ("other", latest)]);
-        assert_eq!(entered, expected);
-        assert_eq!(plan(&listing(FAMILY), &entered).read, entered);
+        let (latest, finished) = (Position::Latest, Position::Finished);
+        let expected = entries(&[
+            ("a", latest.clone()),
+            ("b", latest.clone()),
+            ("c", latest.clone()),
+            ("d", latest.clone()),
+            ("other", latest.clone()),
+        ]);
+        assert_eq!(entered, expected, "a is the parent of b, c of d");
+        let long = listing(&[("a", None), ("b", Some("a")), ("c", Some("b"))]);
+        let expected = entries(&[("a", finished), ("b", latest.clone()), ("c", latest)]);
+        assert_eq!(initial(&long), expected);
+        assert_eq!(plan(&long, &expected).read, entries(&[("b", Position::Latest)]));
     }
 
     #[test]
@@ -150,22 +128,27 @@ mod tests {
     }
 
     #[test]
-    fn a_finished_entry_is_forgotten_once_a_child_has_one() {
-        let known = entries(&[("a", Position::Finished)]);
-        assert_eq!(plan(&listing(FAMILY), &known).forget, []);
+    fn an_entry_stays_while_its_shard_is_listed() {
         let known = entries(&[("a", Position::Finished), ("b", Position::Start)]);
-        assert_eq!(plan(&listing(FAMILY), &known).forget, [id("a")]);
+        assert!(plan(&listing(FAMILY), &known).unlisted.is_empty());
         let known = entries(&[("trimmed", Position::Finished)]);
-        assert_eq!(plan(&listing(FAMILY), &known).forget, [id("trimmed")]);
+        assert_eq!(plan(&listing(FAMILY), &known).unlisted, BTreeSet::from([id("trimmed")]));
     }
 
     #[test]
-    fn a_sibling_listed_late_is_read_though_the_parents_entry_is_gone() {
-        let known = entries(&[("b", after(9)), ("other", after(1))]);
+    fn a_sibling_listed_late_is_read() {
+        let known = entries(&[("a", Position::Finished), ("b", after(9)), ("other", after(1))]);
         let read = plan(&listing(FAMILY), &known).read;
         assert_eq!(read.get(&id("c")), Some(&Position::Start));
         assert_eq!(read.get(&id("a")), None, "the parent itself is not read again");
         assert_eq!(read.get(&id("d")), None, "its child waits");
+    }
+
+    #[test]
+    fn a_listing_that_is_behind_begins_nothing() {
+        let behind = listing(&[("a", None), ("b", Some("a"))]);
+        let known = entries(&[("c", after(3))]);
+        assert_eq!(plan(&behind, &known).read, known, "c is read on, a and b are not begun");
     }
 
     #[test]
@@ -174,11 +157,5 @@ mod tests {
         assert_eq!(plan(&shards, &BTreeMap::new()).read, entries(&[("b", Position::Start)]));
         let unfinished = entries(&[("trimmed", after(1))]);
         assert_eq!(plan(&shards, &unfinished).read, unfinished, "but one still being read is");
-    }
-
-    #[test]
-    fn a_loop_of_parents_ends() {
-        let shards = listing(&[("a", Some("b")), ("b", Some("a"))]);
-        let _ = plan(&shards, &entries(&[("a", after(1))]));
     }
 }

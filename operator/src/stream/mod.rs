@@ -72,7 +72,7 @@ impl ViewType {
 
 /// Where in a shard an iterator is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum ReadFrom {
     /// The oldest record there is.
     Start,
     /// The first record not older than this; where a service cannot do that, an earlier one.
@@ -106,7 +106,7 @@ pub trait Streams: Send + Sync + 'static {
     fn iterator(
         &self,
         shard: &ShardId,
-        from: &From,
+        from: &ReadFrom,
     ) -> impl Future<Output = Result<ShardIterator, StreamError>> + Send;
 
     /// The page at an iterator.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{From, RecordPage, ShardIterator, StreamError, StreamErrorKind, Streams};
+use super::{ReadFrom, RecordPage, ShardIterator, StreamError, StreamErrorKind, Streams};
 use crate::record::{Change, ShardId};
 
 /// One shard's reader.
@@ -12,7 +12,7 @@ pub struct ShardReader<S> {
     streams: Arc<S>,
     shard: ShardId,
     /// Where a new iterator begins: after the last record read, if there was one.
-    from: From,
+    from: ReadFrom,
     iterator: Option<ShardIterator>,
 }
 
@@ -27,7 +27,7 @@ pub struct Read {
 
 impl<S: Streams> ShardReader<S> {
     /// A reader of `shard` that begins at `from`.
-    pub fn new(streams: Arc<S>, shard: ShardId, from: From) -> Self {
+    pub fn new(streams: Arc<S>, shard: ShardId, from: ReadFrom) -> Self {
         Self { streams, shard, from, iterator: None }
     }
 
@@ -46,9 +46,10 @@ impl<S: Streams> ShardReader<S> {
             Err(error) if error.kind == StreamErrorKind::ExpiredIterator => {
                 self.renewed_page().await?
             }
-            // Kept although the call failed: a new one would cost a call and read the same place.
             Err(error) => {
-                self.iterator = Some(iterator);
+                // It is still good where it was not what failed, and a new one would cost a call.
+                let passes = [StreamErrorKind::Throttled, StreamErrorKind::Unavailable];
+                self.iterator = passes.contains(&error.kind).then_some(iterator);
                 return Err(error);
             }
             Ok(page) => page,
@@ -58,7 +59,7 @@ impl<S: Streams> ShardReader<S> {
 
     /// Goes on from the oldest record there is, after the ones asked for were trimmed.
     pub fn restart(&mut self) {
-        self.from = From::Start;
+        self.from = ReadFrom::Start;
         self.iterator = None;
     }
 
@@ -70,7 +71,7 @@ impl<S: Streams> ShardReader<S> {
 
     fn advance(&mut self, page: RecordPage) -> Read {
         if let Some(last) = page.changes.last() {
-            self.from = From::After(last.sequence_number.clone());
+            self.from = ReadFrom::After(last.sequence_number.clone());
         }
         let end = page.next.is_none();
         self.iterator = page.next;

@@ -1,5 +1,5 @@
-//! What is wrong with one notifier right now, part by part. A part that is in trouble says why; it
-//! clears its own trouble and nobody else's.
+//! What is wrong with one notifier right now, part by part. A part that is in trouble says why, and
+//! clears it when it works again.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::record::ShardId;
 /// The parts of a notifier that can be in trouble, most telling first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// The worker as a whole: it has stopped.
+    /// The worker as a whole.
     Worker,
     /// The checkpoint.
     Checkpoint,
@@ -40,10 +40,22 @@ pub struct Trouble {
 /// All that is known of a notifier's health.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Picture {
-    /// Whether every shard that was open at the start has answered.
-    pub started: bool,
+    /// What the worker is at.
+    pub phase: Phase,
     /// What is wrong.
     pub troubles: BTreeMap<Part, Trouble>,
+}
+
+/// What a worker is at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Not every shard that was open at the start has answered yet.
+    #[default]
+    Starting,
+    /// Every one has.
+    Reading,
+    /// It has ended, because another holder has the checkpoint.
+    ClaimLost,
 }
 
 /// Where parts tell their troubles; watchers see each change.
@@ -57,9 +69,22 @@ impl Health {
         (Self(sender), receiver)
     }
 
+    /// The worker begins, or begins anew: what was known no longer counts.
+    pub fn starting(&self) {
+        self.0.send_if_modified(|picture| std::mem::take(picture) != Picture::default());
+    }
+
     /// Every shard has answered.
     pub fn started(&self) {
-        self.0.send_if_modified(|picture| !std::mem::replace(&mut picture.started, true));
+        self.0.send_if_modified(|picture| {
+            std::mem::replace(&mut picture.phase, Phase::Reading) != Phase::Reading
+        });
+    }
+
+    /// The worker has ended, and this is why.
+    pub fn claim_lost(&self, trouble: Trouble) {
+        let troubles = BTreeMap::from([(Part::Worker, trouble)]);
+        self.0.send_replace(Picture { phase: Phase::ClaimLost, troubles });
     }
 
     /// A part is in trouble.

@@ -50,6 +50,7 @@ pub struct Metrics {
     pub(super) records: Family<WordLabels, Counter>,
     pub(super) posts: Family<WordLabels, Counter>,
     pub(super) messages: Family<WordLabels, Counter>,
+    pub(super) rows: Family<WordLabels, Counter>,
     pub(super) gaps: Family<NotifierLabels, Counter>,
     pub(super) lost_claims: Family<NotifierLabels, Counter>,
     pub(super) checkpoints: Family<NotifierLabels, Counter>,
@@ -66,7 +67,7 @@ impl Metrics {
 
     /// Forgets a notifier that is gone, so that its labels do not stay for ever.
     pub fn forget(&self, namespace: &str, name: &str) {
-        for family in [&self.records, &self.posts, &self.messages] {
+        for family in [&self.records, &self.posts, &self.messages, &self.rows] {
             for kind in KINDS {
                 family.remove(&WordLabels {
                     namespace: namespace.to_owned(),
@@ -89,6 +90,11 @@ impl Metrics {
             "messages",
             "Messages to connections, by how they were settled",
             self.messages.clone(),
+        );
+        registry.register(
+            "rows",
+            "Rows of connections that are gone, by what became of them",
+            self.rows.clone(),
         );
         registry.register("gaps", "Times records were lost to the retention", self.gaps.clone());
         registry.register(

@@ -11,8 +11,8 @@ mod notifier;
 #[cfg(feature = "local")]
 pub use events::{local_row_left, local_socket_left_open};
 pub use events::{reconcile_failed, started, stopping};
-pub use health::{Health, Part, Picture, Trouble};
+pub use health::{Health, Part, Phase, Picture, Trouble};
 pub use http::{Readiness, serve};
 pub use logging::init as init_logging;
 pub use metrics::Metrics;
-pub use notifier::{Counts, Drop, NotifierTelemetry, chain};
+pub use notifier::{Counts, Dropped, NotifierTelemetry, chain};

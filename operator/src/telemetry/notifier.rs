@@ -8,7 +8,7 @@ use crate::record::{SequenceNumber, ShardId};
 
 /// Why a message was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drop {
+pub enum Dropped {
     /// It is over 128 KB.
     TooLarge,
     /// It was tried for as long as it may be.
@@ -53,9 +53,10 @@ impl NotifierTelemetry {
     }
 
     /// Another holder has the checkpoint.
-    pub fn claim_lost(&self, holder: &str) {
+    pub fn claim_lost(&self, lost: &dyn std::error::Error) {
         let NotifierLabels { namespace, name } = &self.labels;
-        error!(%namespace, %name, holder, "another operator holds the checkpoint: stopping here");
+        let error = chain(lost);
+        error!(%namespace, %name, error, "another operator holds the checkpoint: stopping here");
         self.metrics.lost_claims.get_or_create(&self.labels).inc();
     }
 
@@ -126,11 +127,11 @@ impl NotifierTelemetry {
     }
 
     /// A message was given up.
-    pub fn dropped(&self, why: Drop, connection: &str, sequence_number: &SequenceNumber) {
+    pub fn dropped(&self, why: Dropped, connection: &str, sequence_number: &SequenceNumber) {
         let NotifierLabels { namespace, name } = &self.labels;
         let why = match why {
-            Drop::TooLarge => "too_large",
-            Drop::Expired => "expired",
+            Dropped::TooLarge => "too_large",
+            Dropped::Expired => "expired",
         };
         let connection = shortened(connection);
         warn!(%namespace, %name, connection, %sequence_number, why, "message dropped");
@@ -147,6 +148,7 @@ impl NotifierTelemetry {
         let NotifierLabels { namespace, name } = &self.labels;
         let connection = shortened(connection);
         debug!(%namespace, %name, connection, deleted, "row of a connection that is gone");
+        self.count(&self.metrics.rows, if deleted { "deleted" } else { "kept" }, 1);
     }
 
     /// The row of a connection that is gone could not be deleted.

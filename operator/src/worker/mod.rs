@@ -18,9 +18,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use supervisor::{NotifierId, Supervisor};
+pub use supervisor::{NotifierId, Revision, Supervisor};
 
-use crate::backoff::{Backoff, Random};
+use crate::backoff::{Backoff, Failing, Random};
 use crate::checkpoint::{Checkpoint, CheckpointStore, ClaimError, Keeper, Start, StartedAt};
 use crate::delivery::{Connections, Deliverer, Gateway, Lookup, Source, Tasks};
 use crate::notifier::Notifier;
@@ -29,16 +29,17 @@ use crate::stream::{Streams, initial};
 use crate::telemetry::{Health, NotifierTelemetry, Part};
 use positions::Positions;
 use reading::Reading;
-use remember::remember;
+use remember::{remember, remember_at_last};
 use shard::{MEMORY, Shared};
 use sweep::{Listing, Sweeper};
-use trouble::Tries;
+use trouble::LONGEST_WAIT;
 
 /// How long a stop waits for posts under way; a pod has 30 s by default.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
 /// How long to wait before a worker that failed by a fault of ours begins anew.
 const AFTER_A_FAULT: Duration = Duration::from_secs(5);
+const LONGEST_AFTER_A_FAULT: Duration = Duration::from_secs(300);
 
 /// The four that a worker talks to.
 #[derive(Debug)]
@@ -78,47 +79,41 @@ pub struct Job {
     pub random: Arc<Random>,
 }
 
-/// How a worker ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// It was told to stop; everything settled is remembered, if the store let it.
-    Stopped,
-    /// Another holder has the checkpoint. The worker must not begin again by itself.
-    ClaimLost,
-}
-
-/// Works until `stop`, then finishes what is under way and remembers it. If the returned future is
-/// dropped, everything ends at once, and what was not remembered is repeated by the next worker.
+/// Works until `stop`, then finishes what is under way and remembers it. Ends by itself only when
+/// another holder has the checkpoint ([`Phase::ClaimLost`](crate::telemetry::Phase)). If the returned
+/// future is dropped, everything ends at once, and what was not remembered is repeated by the next
+/// worker.
 pub async fn work<S, C, G, K>(
     neighbours: &Neighbours<S, C, G, K>,
     job: &Job,
     stop: &CancellationToken,
-) -> Ended
-where
+) where
     S: Streams,
     C: Connections,
     G: Gateway,
     K: CheckpointStore,
 {
+    let mut faults = Backoff::new(AFTER_A_FAULT, LONGEST_AFTER_A_FAULT);
     loop {
+        job.health.starting();
         let opened = async { tokio::join!(claimed(neighbours, job), lookup(neighbours, job)) };
         // Before the first record is read there is nothing to finish.
         let Some(((listing, keeper), lookup)) = stop.run_until_cancelled(opened).await else {
-            return Ended::Stopped;
+            return;
         };
         match read(neighbours, job, stop, listing, keeper, lookup).await {
-            Reads::Stopped => return Ended::Stopped,
-            Reads::Lost(ClaimError::Lost { holder }) => {
-                let lost = ClaimError::Lost { holder: holder.clone() };
-                job.health.troubled(Part::Worker, trouble::checkpoint(&lost));
-                job.telemetry.claim_lost(&holder);
-                return Ended::ClaimLost;
+            Reads::Stopped => return,
+            Reads::Lost(lost @ ClaimError::Lost { .. }) => {
+                job.telemetry.claim_lost(&lost);
+                job.health.claim_lost(trouble::checkpoint(&lost));
+                return;
             }
             // Somebody broke the checkpoint by hand: it is claimed again once it is mended.
             Reads::Lost(broken) => job.telemetry.retrying(&broken),
             Reads::Broken => {
                 job.telemetry.broken();
-                sleep(AFTER_A_FAULT).await;
+                job.health.troubled(Part::Worker, trouble::fault());
+                stop.run_until_cancelled(sleep(faults.next(&job.random))).await;
             }
         }
     }
@@ -172,13 +167,9 @@ where
     };
     let in_time = timeout(DRAIN_LIMIT, drained).await.is_ok();
     job.telemetry.stopped(in_time);
-    match keeper.save(positions.all()).await {
-        Ok(_) => Reads::Stopped,
-        Err(lost @ ClaimError::Lost { .. }) => Reads::Lost(lost),
-        Err(error) => {
-            job.telemetry.retrying(&error);
-            Reads::Stopped
-        }
+    match remember_at_last(&mut keeper, &positions, &job.telemetry).await {
+        None => Reads::Stopped,
+        Some(lost) => Reads::Lost(lost),
     }
 }
 
@@ -244,7 +235,7 @@ async fn lookup<S, C: Connections, G, K>(
 
 /// The stream's shards, once it can be described and has the images that the spec needs.
 async fn first_listing<S: Streams>(streams: &S, job: &Job) -> Listing {
-    let mut tries = Tries::new();
+    let mut failing = Failing::new(LONGEST_WAIT);
     loop {
         let trouble = match sweep::list(streams).await {
             Ok(listing) => match job.notifier.check_view(
@@ -260,13 +251,13 @@ async fn first_listing<S: Streams>(streams: &S, job: &Job) -> Listing {
             },
             Err(error) => {
                 job.telemetry.retrying(&error);
-                tries.stream_trouble(&job.stream, &error)
+                trouble::stream(&job.stream, &error, &mut failing)
             }
         };
         if let Some(trouble) = trouble {
             job.health.troubled(Part::Stream, trouble);
         }
-        sleep(tries.wait(&job.random)).await;
+        sleep(failing.wait(&job.random)).await;
     }
 }
 

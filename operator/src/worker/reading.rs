@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::positions::Positions;
 use super::shard::{self, End, Shared};
@@ -13,11 +13,15 @@ use super::sweep::{Listing, newest};
 use crate::backoff::Backoff;
 use crate::delivery::{Connections, Gateway};
 use crate::record::{Position, ShardId, UnixSeconds};
-use crate::stream::{From, ShardReader, Streams, plan};
+use crate::stream::{ReadFrom, ShardReader, Streams, plan};
 
 /// How often children of finished shards are asked for in quick succession, before it is left to
 /// the sweep: the last shard of a disabled stream never has any.
 const CHILD_TRIES: u32 = 10;
+
+/// After so many listings in a row without it a shard is gone, not just missing from a listing that
+/// is behind.
+const ABSENCES: u32 = 10;
 
 /// A reader panicked: a fault of ours.
 #[derive(Debug)]
@@ -36,6 +40,10 @@ pub struct Reading<S, C, G> {
     childless: BTreeSet<ShardId>,
     child_tries: u32,
     child_backoff: Backoff,
+    /// When they are asked for.
+    ask_at: Option<Instant>,
+    /// Finished shards that are not listed, and in how many listings in a row.
+    absent: BTreeMap<ShardId, u32>,
 }
 
 impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
@@ -49,7 +57,9 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             unanswered: Arc::default(),
             childless: BTreeSet::new(),
             child_tries: 0,
-            child_backoff: child_backoff(),
+            child_backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
+            ask_at: None,
+            absent: BTreeMap::new(),
         }
     }
 
@@ -57,17 +67,19 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     pub async fn run(&mut self) -> Result<(), Panicked> {
         let shared = self.shared.clone();
         let mut listings = shared.sweeper.subscribe();
-        self.begin(&listings.borrow_and_update().clone());
+        let first = listings.borrow_and_update().clone();
+        *lock(&self.unanswered) = first.leaves().cloned().collect();
+        self.listed(&first);
         loop {
-            let ask_again = self.child_wait();
+            let ask_at = self.ask_at;
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return Ok(()),
                 Some(ended) = self.readers.join_next() => self.ended(ended)?,
                 listing = newest(&mut listings) => self.listed(&listing),
-                () = sleep(ask_again.unwrap_or_default()), if ask_again.is_some() => {
-                    self.child_tries += 1;
+                () = sleep_until(ask_at.unwrap_or_else(Instant::now)), if ask_at.is_some() => {
                     shared.sweeper.ask();
+                    self.ask_at = None;
                 }
             }
         }
@@ -81,34 +93,52 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         }
     }
 
-    fn begin(&mut self, listing: &Listing) {
-        let readable = self.readable(listing);
-        *lock(&self.unanswered) = readable.keys().cloned().collect();
-        if readable.is_empty() {
+    fn listed(&mut self, listing: &Listing) {
+        let plan = plan(&listing.shards, &self.positions.all());
+        for (id, position) in plan.read {
+            if !self.positions.is_read(&id) {
+                self.open(id, position);
+            }
+        }
+        self.forget(plan.unlisted);
+        self.childless.retain(|id| !listing.has_child(id));
+        self.ask_for_children();
+        self.answered(|id| listing.has(id) || self.positions.is_read(id));
+    }
+
+    /// Forgets finished shards that have not been listed for a while.
+    fn forget(&mut self, unlisted: BTreeSet<ShardId>) {
+        self.absent.retain(|id, _| unlisted.contains(id));
+        for id in unlisted {
+            let times = self.absent.entry(id).or_default();
+            *times += 1;
+        }
+        let gone: Vec<_> = self
+            .absent
+            .iter()
+            .filter(|(_, times)| **times >= ABSENCES)
+            .map(|(id, _)| id.clone())
+            .collect();
+        self.positions.forget(&gone);
+    }
+
+    /// Asks for another listing, a little later each time, while a finished shard has no child.
+    fn ask_for_children(&mut self) {
+        let asks = !self.childless.is_empty() && self.child_tries < CHILD_TRIES;
+        self.ask_at = asks.then(|| {
+            self.child_tries += 1;
+            Instant::now() + self.child_backoff.next(&self.shared.random)
+        });
+    }
+
+    /// The worker has started once every open shard has answered; those that are not to be waited
+    /// for any more are left out.
+    fn answered(&self, is_awaited: impl Fn(&ShardId) -> bool) {
+        let mut unanswered = lock(&self.unanswered);
+        unanswered.retain(is_awaited);
+        if unanswered.is_empty() {
             self.shared.health.started();
         }
-        self.open_all(readable, listing);
-    }
-
-    fn listed(&mut self, listing: &Listing) {
-        self.open_all(self.readable(listing), listing);
-        self.childless.retain(|id| !listing.has_child(id));
-    }
-
-    /// Shards that may be read and are not yet.
-    fn readable(&self, listing: &Listing) -> BTreeMap<ShardId, Position> {
-        let mut read = plan(&listing.shards, &self.positions.all()).read;
-        read.retain(|id, _| !self.positions.is_read(id));
-        read
-    }
-
-    fn open_all(&mut self, readable: BTreeMap<ShardId, Position>, listing: &Listing) {
-        for (id, position) in readable {
-            self.open(id, position);
-        }
-        // After the children have their entries: these are what makes a parent's superfluous.
-        let plan = plan(&listing.shards, &self.positions.all());
-        self.positions.forget(&plan.forget);
     }
 
     fn open(&mut self, id: ShardId, position: Position) {
@@ -140,35 +170,22 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 self.positions.finish(&id);
                 self.childless.insert(id);
                 self.child_tries = 0;
-                self.child_backoff = child_backoff();
+                self.child_backoff.reset();
+                self.ask_at = Some(Instant::now());
             }
         }
         Ok(())
     }
-
-    /// How long until the children of a finished shard are asked for (again).
-    fn child_wait(&mut self) -> Option<Duration> {
-        let due = !self.childless.is_empty() && self.child_tries < CHILD_TRIES;
-        match (due, self.child_tries) {
-            (false, _) => None,
-            (true, 0) => Some(Duration::ZERO),
-            (true, _) => Some(self.child_backoff.next(&self.shared.random)),
-        }
-    }
 }
 
 /// Where reading begins in a shard that is settled up to `position`.
-fn from(position: &Position, start: Option<UnixSeconds>) -> From {
+fn from(position: &Position, start: Option<UnixSeconds>) -> ReadFrom {
     match (position, start) {
-        (Position::After(number), _) => From::After(number.clone()),
+        (Position::After(number), _) => ReadFrom::After(number.clone()),
         // The moment reading began, never the service's LATEST: that is another moment at each call.
-        (Position::Latest, Some(start)) => From::At(start),
-        (Position::Latest | Position::Start | Position::Finished, _) => From::Start,
+        (Position::Latest, Some(start)) => ReadFrom::At(start),
+        (Position::Latest | Position::Start | Position::Finished, _) => ReadFrom::Start,
     }
-}
-
-fn child_backoff() -> Backoff {
-    Backoff::new(Duration::from_millis(50), Duration::from_secs(1))
 }
 
 fn lock(unanswered: &Mutex<BTreeSet<ShardId>>) -> std::sync::MutexGuard<'_, BTreeSet<ShardId>> {

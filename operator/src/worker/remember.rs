@@ -3,18 +3,20 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 
 use super::positions::Positions;
 use super::trouble;
+use crate::backoff::Failing;
 use crate::checkpoint::{CheckpointStore, ClaimError, Keeper, StoreError};
 use crate::telemetry::{Health, NotifierTelemetry, Part};
 
 /// Checkpoints are written at most this often.
 const BETWEEN_CHECKPOINTS: Duration = Duration::from_secs(5);
 
-/// A store that fails is told once it has failed for this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A stop has this long for the last one.
+const LAST_TRIES: Duration = Duration::from_secs(8);
+const BETWEEN_LAST_TRIES: Duration = Duration::from_millis(250);
 
 /// Writes until the checkpoint is ours no longer, and says why.
 pub async fn remember<K: CheckpointStore>(
@@ -23,7 +25,7 @@ pub async fn remember<K: CheckpointStore>(
     health: &Health,
     telemetry: &NotifierTelemetry,
 ) -> ClaimError {
-    let mut well_at = Instant::now();
+    let mut failing = Failing::new(Duration::ZERO);
     loop {
         positions.moved().await;
         match keeper.save(positions.all()).await {
@@ -31,25 +33,50 @@ pub async fn remember<K: CheckpointStore>(
                 if written {
                     telemetry.checkpointed();
                 }
-                well_at = Instant::now();
+                failing.worked();
                 health.well(&Part::Checkpoint);
             }
-            Err(ClaimError::Store(
-                why @ (StoreError::Conflict | StoreError::Unknown(_) | StoreError::AccessDenied(_)),
-            )) => {
-                let error = ClaimError::Store(why);
+            Err(error) if is_lost(&error) => return error,
+            Err(error) => {
                 telemetry.retrying(&error);
-                if well_at.elapsed() >= PATIENCE {
+                let is_denied = matches!(&error, ClaimError::Store(StoreError::AccessDenied(_)));
+                if failing.has_lasted() || is_denied {
                     health.troubled(Part::Checkpoint, trouble::checkpoint(&error));
                 }
                 positions.look_again();
             }
-            Err(
-                lost @ (ClaimError::Lost { .. }
-                | ClaimError::Format(_)
-                | ClaimError::Store(StoreError::NotOwned)),
-            ) => return lost,
         }
         sleep(BETWEEN_CHECKPOINTS).await;
+    }
+}
+
+/// Writes for the last time, trying again for as long as a stop may take.
+pub async fn remember_at_last<K: CheckpointStore>(
+    keeper: &mut Keeper<K>,
+    positions: &Positions,
+    telemetry: &NotifierTelemetry,
+) -> Option<ClaimError> {
+    let saved = async {
+        loop {
+            match keeper.save(positions.all()).await {
+                Ok(_) => return None,
+                Err(error) if is_lost(&error) => return Some(error),
+                Err(error) => telemetry.retrying(&error),
+            }
+            sleep(BETWEEN_LAST_TRIES).await;
+        }
+    };
+    timeout(LAST_TRIES, saved).await.unwrap_or(None)
+}
+
+/// Whether the checkpoint is somebody else's, or nobody's: nothing that passes by itself.
+fn is_lost(error: &ClaimError) -> bool {
+    match error {
+        ClaimError::Lost { .. }
+        | ClaimError::Format(_)
+        | ClaimError::Store(StoreError::NotOwned) => true,
+        ClaimError::Store(
+            StoreError::Conflict | StoreError::Unknown(_) | StoreError::AccessDenied(_),
+        ) => false,
     }
 }

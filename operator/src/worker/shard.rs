@@ -13,13 +13,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::progress::Progress;
 use super::sweep::{Sweeper, newest};
-use super::trouble::{CALL_LIMIT, Tries, late};
-use crate::backoff::Random;
+use super::trouble::{self, CALL_LIMIT, LONGEST_WAIT, late};
+use crate::backoff::{Failing, Random};
 use crate::delivery::{Connection, Connections, Deliverer, Gateway, Lookup, NotAKey, Ticket};
 use crate::notifier::{Notification, Notifier, Verdict};
 use crate::record::{Change, KeyNames, SequenceNumber, ShardId, UnixSeconds};
 use crate::stream::{Read, ShardReader, StreamError, StreamErrorKind, Streams};
 use crate::telemetry::{Counts, Health, NotifierTelemetry, Part};
+
+/// From so many records on, a page is taken to be full: records of 1 KB and more fill it sooner.
+const FULL_PAGE: usize = 500;
+
+/// How soon a shard is asked again that had a few records.
+const BUSY_INTERVAL: Duration = Duration::from_millis(25);
 
 /// Lookups of one shard under way at once.
 const LOOKUPS: usize = 16;
@@ -72,7 +78,7 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
 ) -> End {
     let part = Part::Shard(reader.shard().clone());
     let mut answered = Some(answered);
-    let mut tries = Tries::new();
+    let mut failing = Failing::new(LONGEST_WAIT);
     loop {
         let Some(read) = shared.stop.run_until_cancelled(one(&mut reader)).await else {
             return End::Stopped;
@@ -83,16 +89,16 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
                 if let Some(answered) = answered.take() {
                     answered();
                 }
-                tries = Tries::new();
-                let quiet = changes.is_empty();
+                failing.worked();
+                let pause = pause(shared, changes.len());
                 take(shared, changes, progress).await;
                 if end {
                     return finish(shared, progress).await;
                 }
-                if quiet { jittered(shared) } else { Duration::ZERO }
+                pause
             }
             Err(error) => {
-                if vanished(shared, reader.shard(), &error, &part, &tries).await {
+                if vanished(shared, reader.shard(), &error, &part, &mut failing).await {
                     shared.health.well(&part);
                     if let Some(answered) = answered.take() {
                         answered();
@@ -103,7 +109,7 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
                     shared.telemetry.gap(reader.shard(), &error.kind);
                     reader.restart();
                 }
-                tries.wait(&shared.random)
+                failing.wait(&shared.random)
             }
         };
         if shared.stop.run_until_cancelled(sleep(wait)).await.is_none() {
@@ -124,11 +130,11 @@ async fn vanished<C, G>(
     shard: &ShardId,
     error: &StreamError,
     part: &Part,
-    tries: &Tries,
+    failing: &mut Failing,
 ) -> bool {
     shared.telemetry.retrying(error);
     if error.kind != StreamErrorKind::NotFound {
-        if let Some(trouble) = tries.stream_trouble(&shared.stream, error) {
+        if let Some(trouble) = trouble::stream(&shared.stream, error, failing) {
             shared.health.troubled(part.clone(), trouble);
         }
         return false;
@@ -140,6 +146,8 @@ async fn vanished<C, G>(
     let gone = next.is_some_and(|listing| !listing.has(shard));
     if gone {
         shared.telemetry.gap(shard, &error.kind);
+    } else if failing.has_lasted() {
+        shared.health.troubled(part.clone(), trouble::shard(shard, &shared.stream));
     }
     gone
 }
@@ -248,6 +256,12 @@ async fn memory<C, G>(
     shared.memory.clone().acquire_many_owned(size).await.ok()
 }
 
-fn jittered<C, G>(shared: &Shared<C, G>) -> Duration {
-    shared.poll_interval.mul_f64(0.9 + shared.random.fraction() / 5.0)
+/// How long to leave a shard alone after a page: not at all while pages are full.
+fn pause<C, G>(shared: &Shared<C, G>, records: usize) -> Duration {
+    let pause = match records {
+        0 => shared.poll_interval,
+        FULL_PAGE.. => Duration::ZERO,
+        _ => BUSY_INTERVAL,
+    };
+    pause.mul_f64(0.9 + shared.random.fraction() / 5.0)
 }

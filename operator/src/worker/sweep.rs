@@ -1,5 +1,6 @@
 //! Lists a stream's shards: every so often, and at once when somebody asks.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +8,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-use super::trouble::{CALL_LIMIT, Tries, late};
-use crate::backoff::Random;
+use super::trouble::{self, CALL_LIMIT, LONGEST_WAIT, late};
+use crate::backoff::{Failing, Random};
 use crate::record::{KeyNames, ShardId, UnixSeconds};
 use crate::stream::{Shard, StreamError, Streams, ViewType};
 use crate::telemetry::{Health, NotifierTelemetry, Part};
@@ -33,6 +34,14 @@ impl Listing {
     /// Whether a shard is in it.
     pub fn has(&self, id: &ShardId) -> bool {
         self.shards.iter().any(|shard| shard.id == *id)
+    }
+
+    /// Every shard without children in it: those that are open, and the last of a stream that is
+    /// disabled.
+    pub fn leaves(&self) -> impl Iterator<Item = &ShardId> {
+        let parents: BTreeSet<_> =
+            self.shards.iter().filter_map(|shard| shard.parent.as_ref()).collect();
+        self.shards.iter().map(|shard| &shard.id).filter(move |id| !parents.contains(id))
     }
 
     /// Whether a shard has a child in it.
@@ -96,7 +105,7 @@ impl Sweeper {
         telemetry: &NotifierTelemetry,
         random: &Random,
     ) -> Infallible {
-        let mut tries = Tries::new();
+        let mut failing = Failing::new(LONGEST_WAIT);
         loop {
             tokio::select! {
                 () = self.ask.notified() => {}
@@ -106,16 +115,16 @@ impl Sweeper {
                 match list(streams).await {
                     Ok(listing) => {
                         health.well(&Part::Stream);
-                        tries = Tries::new();
+                        failing.worked();
                         self.newest.send_replace(Arc::new(listing));
                         break;
                     }
                     Err(error) => {
                         telemetry.retrying(&error);
-                        if let Some(trouble) = tries.stream_trouble(stream, &error) {
+                        if let Some(trouble) = trouble::stream(stream, &error, &mut failing) {
                             health.troubled(Part::Stream, trouble);
                         }
-                        sleep(tries.wait(random)).await;
+                        sleep(failing.wait(random)).await;
                     }
                 }
             }

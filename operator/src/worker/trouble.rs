@@ -3,74 +3,67 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use crate::backoff::{Backoff, Random};
+use crate::backoff::Failing;
 use crate::checkpoint::{ClaimError, StoreError};
 use crate::notifier::InvalidSpec;
+use crate::record::ShardId;
 use crate::stream::{StreamError, StreamErrorKind};
 use crate::telemetry::Trouble;
 
 /// No call may take longer; the AWS clients give up sooner.
 pub const CALL_LIMIT: Duration = Duration::from_secs(30);
 
-/// Trouble that may pass by itself is told once it lasted this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest wait between two tries.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// The tries of one thing that keeps failing.
-#[derive(Debug)]
-pub struct Tries {
-    since: Instant,
-    backoff: Backoff,
+/// What to tell of a stream's failure; nothing while it may still pass by itself.
+pub fn stream(stream: &str, error: &StreamError, failing: &mut Failing) -> Option<Trouble> {
+    let action = error.action;
+    let has_lasted = failing.has_lasted();
+    let (reason, message, stalled) = match error.kind {
+        StreamErrorKind::NotFound => (
+            "StreamNotFound",
+            format!(
+                "there is no stream {stream}: enable it, or take LatestStreamArn of the table for streamArn"
+            ),
+            true,
+        ),
+        StreamErrorKind::AccessDenied => {
+            ("StreamAccessDenied", format!("access denied: allow {action} on {stream}"), true)
+        }
+        StreamErrorKind::Invalid => {
+            ("StreamInvalid", format!("{action} on {stream} was refused as invalid"), true)
+        }
+        _ if !has_lasted => return None,
+        StreamErrorKind::Throttled => (
+            "StreamThrottled",
+            format!(
+                "{action} on {stream} has been throttled for a minute: is another reader on this stream?"
+            ),
+            false,
+        ),
+        StreamErrorKind::ExpiredIterator
+        | StreamErrorKind::Trimmed
+        | StreamErrorKind::Unavailable => (
+            "StreamUnavailable",
+            format!("{action} on {stream} has had no usable answer for a minute"),
+            false,
+        ),
+    };
+    Some(Trouble { reason, message, stalled })
 }
 
-impl Tries {
-    /// Begins to count now.
-    pub fn new() -> Self {
-        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-        Self { since: Instant::now(), backoff }
-    }
+/// A shard that is listed and yet not found.
+pub fn shard(shard: &ShardId, stream: &str) -> Trouble {
+    let message =
+        format!("shard {shard} of {stream} is listed, but has not been found for a minute");
+    Trouble { reason: "ShardNotFound", message, stalled: false }
+}
 
-    /// How long to wait before the next try.
-    pub fn wait(&mut self, random: &Random) -> Duration {
-        self.backoff.next(random)
-    }
-
-    /// What to tell of a stream's failure; nothing while it may still pass by itself.
-    pub fn stream_trouble(&self, stream: &str, error: &StreamError) -> Option<Trouble> {
-        let action = error.action;
-        let (reason, message, stalled) = match error.kind {
-            StreamErrorKind::NotFound => (
-                "StreamNotFound",
-                format!(
-                    "there is no stream {stream}: enable it, or take LatestStreamArn of the table for streamArn"
-                ),
-                true,
-            ),
-            StreamErrorKind::AccessDenied => {
-                ("StreamAccessDenied", format!("access denied: allow {action} on {stream}"), true)
-            }
-            StreamErrorKind::Invalid => {
-                ("StreamInvalid", format!("{action} on {stream} was refused as invalid"), true)
-            }
-            _ if self.since.elapsed() < PATIENCE => return None,
-            StreamErrorKind::Throttled => (
-                "StreamThrottled",
-                format!(
-                    "{action} on {stream} has been throttled for a minute: is another reader on this stream?"
-                ),
-                false,
-            ),
-            StreamErrorKind::ExpiredIterator
-            | StreamErrorKind::Trimmed
-            | StreamErrorKind::Unavailable => (
-                "StreamUnavailable",
-                format!("{action} on {stream} has had no usable answer for a minute"),
-                false,
-            ),
-        };
-        Some(Trouble { reason, message, stalled })
-    }
+/// A fault of ours.
+pub fn fault() -> Trouble {
+    let message = "a task of the worker failed by a fault of the operator; it starts again from the checkpoint";
+    Trouble { reason: "WorkerFailed", message: message.to_owned(), stalled: false }
 }
 
 /// A call that took too long.

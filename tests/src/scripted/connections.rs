@@ -1,7 +1,7 @@
 //! A connections table whose rows a test writes down.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use stream_notifier::delivery::{
     Connections, ConnectionsError, ConnectionsErrorKind, RowPage, TableDescription,
@@ -15,6 +15,7 @@ pub struct ScriptedConnections {
     rows_on_a_page: usize,
     queries: AtomicUsize,
     fault: Mutex<Option<ConnectionsErrorKind>>,
+    has_index: AtomicBool,
 }
 
 impl ScriptedConnections {
@@ -25,6 +26,7 @@ impl ScriptedConnections {
             rows_on_a_page,
             queries: AtomicUsize::new(0),
             fault: Mutex::default(),
+            has_index: AtomicBool::new(true),
         }
     }
 
@@ -65,6 +67,21 @@ impl ScriptedConnections {
         *self.fault.lock().unwrap() = kind;
     }
 
+    /// Takes the index away, or brings it back.
+    pub fn set_index(&self, there: bool) {
+        self.has_index.store(there, Ordering::Relaxed);
+    }
+
+    /// What every query without an index is answered with, as by DynamoDB.
+    fn check_index(&self) -> Result<(), ConnectionsError> {
+        let there = self.has_index.load(Ordering::Relaxed);
+        there.then_some(()).ok_or(ConnectionsError {
+            action: "dynamodb:Query",
+            kind: ConnectionsErrorKind::Invalid,
+            source: None,
+        })
+    }
+
     fn check(&self) -> Result<(), ConnectionsError> {
         match *self.fault.lock().unwrap() {
             Some(kind) => Err(ConnectionsError { action: "dynamodb:Scripted", kind, source: None }),
@@ -88,7 +105,12 @@ impl Connections for ScriptedConnections {
         let key = |name: &str| KeyNames { partition: name.to_owned(), sort: None };
         Ok(TableDescription {
             keys: key("connection_id"),
-            indexes: vec![("sk-index".to_owned(), key("sk"))],
+            indexes: if self.has_index.load(Ordering::Relaxed) {
+                vec![("sk-index".to_owned(), key("sk"))]
+            } else {
+                vec![]
+            },
+            types: ["connection_id", "sk"].map(|name| (name.to_owned(), "S".to_owned())).into(),
         })
     }
 
@@ -98,6 +120,14 @@ impl Connections for ScriptedConnections {
         start: Option<&Item>,
     ) -> Result<RowPage, ConnectionsError> {
         self.queries.fetch_add(1, Ordering::Relaxed);
+        self.check_index()?;
+        if *self.fault.lock().unwrap() == Some(ConnectionsErrorKind::Invalid) {
+            return Err(ConnectionsError {
+                action: "dynamodb:Query",
+                kind: ConnectionsErrorKind::Invalid,
+                source: None,
+            });
+        }
         self.check()?;
         let rows = self.rows.lock().unwrap();
         let found: Vec<_> = rows.iter().filter(|row| row.get("sk") == Some(value)).collect();

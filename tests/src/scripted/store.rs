@@ -14,6 +14,8 @@ struct State {
     stored: Option<BTreeMap<String, String>>,
     version: u64,
     saves: Vec<Checkpoint>,
+    faults: usize,
+    lost_answers: usize,
 }
 
 impl MemoryStore {
@@ -35,15 +37,36 @@ impl MemoryStore {
         state.version += 1;
     }
 
+    /// So many of the next calls do nothing, and their outcome is unknown.
+    pub fn fail_next(&self, calls: usize) {
+        self.0.lock().unwrap().faults = calls;
+    }
+
+    /// So many of the next writes arrive, and their outcome is unknown all the same.
+    pub fn lose_answers(&self, writes: usize) {
+        self.0.lock().unwrap().lost_answers = writes;
+    }
+
     /// Deletes it as somebody else does.
     pub fn delete(&self) {
         self.0.lock().unwrap().stored = None;
     }
 }
 
+impl State {
+    fn fault(&mut self) -> Result<(), StoreError> {
+        if self.faults == 0 {
+            return Ok(());
+        }
+        self.faults -= 1;
+        Err(StoreError::Unknown("a fault".into()))
+    }
+}
+
 impl CheckpointStore for MemoryStore {
     async fn load(&self) -> Result<Option<Stored>, StoreError> {
-        let state = self.0.lock().unwrap();
+        let mut state = self.0.lock().unwrap();
+        state.fault()?;
         let version = Version(state.version.to_string());
         Ok(state.stored.clone().map(|data| Stored { data, version }))
     }
@@ -54,6 +77,7 @@ impl CheckpointStore for MemoryStore {
         expected: Option<&Version>,
     ) -> Result<Version, StoreError> {
         let mut state = self.0.lock().unwrap();
+        state.fault()?;
         let found = state.stored.is_some().then(|| Version(state.version.to_string()));
         if found.as_ref() != expected {
             return Err(StoreError::Conflict);
@@ -61,6 +85,10 @@ impl CheckpointStore for MemoryStore {
         state.version += 1;
         state.stored = Some(data.clone());
         state.saves.push(Checkpoint::from_data(data).unwrap());
+        if state.lost_answers > 0 {
+            state.lost_answers -= 1;
+            return Err(StoreError::Unknown("the answer was lost".into()));
+        }
         Ok(Version(state.version.to_string()))
     }
 }

@@ -7,7 +7,7 @@ use stream_notifier::record::{
     AttributeValue, Change, EventName, Item, KeyNames, SequenceNumber, ShardId, UnixSeconds,
 };
 use stream_notifier::stream::{
-    From, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
+    ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
     ViewType,
 };
 use tokio::time::Instant;
@@ -30,6 +30,8 @@ struct State {
     faults: VecDeque<(&'static str, StreamErrorKind)>,
     generation: u64,
     read_at: Option<Instant>,
+    panics: bool,
+    rolls: bool,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,14 @@ struct ScriptedShard {
     parent: Option<ShardId>,
     changes: Vec<Change>,
     closed: bool,
+    hidden: bool,
+    not_found: bool,
+}
+
+impl ScriptedShard {
+    fn open(id: ShardId, parent: Option<ShardId>) -> Self {
+        Self { id, parent, changes: vec![], closed: false, hidden: false, not_found: false }
+    }
 }
 
 /// What the worker asked.
@@ -46,7 +56,7 @@ pub enum Call {
     /// A page of the description, after this shard.
     Describe(Option<ShardId>),
     /// An iterator.
-    Iterator(ShardId, From),
+    Iterator(ShardId, ReadFrom),
     /// Records of a shard.
     Records(ShardId),
 }
@@ -61,6 +71,8 @@ impl ScriptedStreams {
             faults: VecDeque::new(),
             generation: 0,
             read_at: None,
+            panics: false,
+            rolls: false,
         }))
     }
 
@@ -68,12 +80,7 @@ impl ScriptedStreams {
     pub fn open(&self, id: &str, parent: Option<&str>) {
         let id = ShardId(id.to_owned());
         let parent = parent.map(|parent| ShardId(parent.to_owned()));
-        self.0.lock().unwrap().shards.push(ScriptedShard {
-            id,
-            parent,
-            changes: vec![],
-            closed: false,
-        });
+        self.0.lock().unwrap().shards.push(ScriptedShard::open(id, parent));
     }
 
     /// Appends a record to a shard.
@@ -91,6 +98,27 @@ impl ScriptedStreams {
     /// Takes a shard out of the listing and its records away, as the retention does.
     pub fn trim(&self, id: &str) {
         self.0.lock().unwrap().shards.retain(|shard| shard.id.0 != id);
+    }
+
+    /// Leaves a shard out of the listing, as one that is behind does, or lists it again.
+    pub fn hide(&self, id: &str, hidden: bool) {
+        self.0.lock().unwrap().shard(&ShardId(id.to_owned())).unwrap().hidden = hidden;
+    }
+
+    /// From now on a shard is listed and yet not found.
+    pub fn never_find(&self, id: &str) {
+        self.0.lock().unwrap().shard(&ShardId(id.to_owned())).unwrap().not_found = true;
+    }
+
+    /// Between the first and the second page of the next listing, the first shard gets a record and
+    /// rolls: its child is on the last page.
+    pub fn roll_between_pages(&self) {
+        self.0.lock().unwrap().rolls = true;
+    }
+
+    /// From now on reading records panics, or not.
+    pub fn panic_on_records(&self, panics: bool) {
+        self.0.lock().unwrap().panics = panics;
     }
 
     /// All iterators given until now have expired.
@@ -114,7 +142,7 @@ impl ScriptedStreams {
     }
 
     /// The iterators asked for a shard.
-    pub fn iterators(&self, id: &str) -> Vec<From> {
+    pub fn iterators(&self, id: &str) -> Vec<ReadFrom> {
         let of_shard = |call| match call {
             Call::Iterator(shard, from) if shard.0 == id => Some(from),
             _ => None,
@@ -126,6 +154,11 @@ impl ScriptedStreams {
 impl State {
     fn shard(&mut self, id: &ShardId) -> Option<&mut ScriptedShard> {
         self.shards.iter_mut().find(|shard| shard.id == *id)
+    }
+
+    fn found(&mut self, id: &ShardId) -> Result<&mut ScriptedShard, StreamError> {
+        let shard = self.shard(id).filter(|shard| !shard.not_found);
+        shard.ok_or_else(|| failed(StreamErrorKind::NotFound))
     }
 
     fn fault(&mut self, call: &'static str) -> Result<(), StreamError> {
@@ -145,34 +178,40 @@ impl Streams for ScriptedStreams {
         let mut state = self.0.lock().unwrap();
         state.calls.push(Call::Describe(after.cloned()));
         state.fault("Describe")?;
+        if after.is_some() && std::mem::take(&mut state.rolls) {
+            let parent = &mut state.shards[0];
+            parent.changes.push(change(1, "fuga", "hoge"));
+            parent.closed = true;
+            let child = ScriptedShard::open(ShardId("zz-child".into()), Some(parent.id.clone()));
+            state.shards.push(child);
+        }
         let begin = after.map_or(0, |after| {
             state.shards.iter().position(|shard| shard.id == *after).unwrap() + 1
         });
-        let page: Vec<_> = state.shards[begin..]
-            .iter()
-            .take(SHARDS_ON_A_PAGE)
-            .map(|shard| Shard { id: shard.id.clone(), parent: shard.parent.clone() })
-            .collect();
+        let page: Vec<_> = state.shards[begin..].iter().take(SHARDS_ON_A_PAGE).collect();
         let more = begin + page.len() < state.shards.len();
+        let shown = page.iter().filter(|shard| !shard.hidden);
         Ok(StreamPage {
             view: ViewType::NewAndOldImages,
             keys: KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) },
+            shards: shown
+                .map(|shard| Shard { id: shard.id.clone(), parent: shard.parent.clone() })
+                .collect(),
             next: page.last().filter(|_| more).map(|shard| shard.id.clone()),
-            shards: page,
             service_time: NOW,
         })
     }
 
-    async fn iterator(&self, id: &ShardId, from: &From) -> Result<ShardIterator, StreamError> {
+    async fn iterator(&self, id: &ShardId, from: &ReadFrom) -> Result<ShardIterator, StreamError> {
         let mut state = self.0.lock().unwrap();
         state.calls.push(Call::Iterator(id.clone(), from.clone()));
         state.fault("Iterator")?;
         let generation = state.generation;
-        let shard = state.shard(id).ok_or_else(|| failed(StreamErrorKind::NotFound))?;
+        let shard = state.found(id)?;
         let begin = match from {
-            From::Start => 0,
-            From::At(at) => shard.changes.partition_point(|change| change.created < *at),
-            From::After(last) => {
+            ReadFrom::Start => 0,
+            ReadFrom::At(at) => shard.changes.partition_point(|change| change.created < *at),
+            ReadFrom::After(last) => {
                 shard.changes.partition_point(|change| change.sequence_number <= *last)
             }
         };
@@ -187,11 +226,15 @@ impl Streams for ScriptedStreams {
         let mut state = self.0.lock().unwrap();
         state.calls.push(Call::Records(id.clone()));
         state.fault("Records")?;
+        if state.panics {
+            drop(state);
+            panic!("a fault, as the test wants it");
+        }
         if generation < state.generation {
             return Err(failed(StreamErrorKind::ExpiredIterator));
         }
         let most = state.records_on_a_page;
-        let shard = state.shard(&id).ok_or_else(|| failed(StreamErrorKind::NotFound))?;
+        let shard = state.found(&id)?;
         let changes: Vec<_> = shard.changes[begin..].iter().take(most).cloned().collect();
         let end = begin + changes.len();
         let more = !shard.closed || end < shard.changes.len();

@@ -7,8 +7,8 @@ use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
 use stream_notifier::backoff::Random;
 use stream_notifier::checkpoint::StartedAt;
 use stream_notifier::controller::{Endpoints, Prepared, prepare};
-use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Picture};
-use stream_notifier::worker::{Ended, Job, Neighbours, work};
+use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
+use stream_notifier::worker::{Job, Neighbours, work};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -39,7 +39,7 @@ pub struct Worker {
 #[derive(Debug)]
 struct Running {
     stop: CancellationToken,
-    task: JoinHandle<Ended>,
+    task: JoinHandle<()>,
     pictures: watch::Receiver<Picture>,
 }
 
@@ -89,7 +89,7 @@ impl Worker {
 
     /// Waits until every open shard has answered.
     pub async fn started(&self) {
-        self.until("it has started", || self.picture().started).await;
+        self.until("it has started", || self.picture().phase == Phase::Reading).await;
     }
 
     /// Waits, for an hour of its clock at the most. On a paused clock time passes only while every
@@ -108,15 +108,15 @@ impl Worker {
     }
 
     /// Stops it as SIGTERM does.
-    pub async fn stop(&mut self) -> Ended {
+    pub async fn stop(&mut self) {
         let running = self.running.take().expect("it runs");
         running.stop.cancel();
-        running.task.await.expect("it does not panic")
+        running.task.await.expect("it does not panic");
     }
 
     /// Waits until it ends by itself.
-    pub async fn ended(&mut self) -> Ended {
-        self.running.take().expect("it runs").task.await.expect("it does not panic")
+    pub async fn ended(&mut self) {
+        self.running.take().expect("it runs").task.await.expect("it does not panic");
     }
 
     /// Ends it as SIGKILL does: in the middle of whatever it does.

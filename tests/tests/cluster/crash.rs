@@ -5,9 +5,9 @@ mod story;
 mod walk;
 
 use anyhow::{Result, ensure};
-use stream_notifier_tests::proxy::Recorded;
+use stream_notifier_tests::proxy::{Recorded, Reply};
 
-use crate::fixture::is_later;
+use crate::fixture::{Checkpoint, LIMIT, is_later};
 use story::Story;
 
 #[tokio::test]
@@ -47,6 +47,23 @@ async fn every_change_arrives_whenever_the_operator_is_killed() -> Result<()> {
     }
     ensure!(behind > 0, "no kill came between a post and its checkpoint");
 
+    // While a post does not get through, the checkpoint waits for it.
+    let operator = story.start().await?;
+    story.write(1).await?;
+    story.told_last().await?;
+    let told = story.last_number()?;
+    let reply = Reply::gateway_error(500, "InternalServerError", "")?;
+    let failing = story.world.proxy.answer(reply, Recorded::is_post_to_connection);
+    story.write(9).await?;
+    failing.caught(1, LIMIT).await?;
+    let there = |now: &Checkpoint| now.after().is_ok_and(|now| !is_later(&told, now));
+    let stored = story.checkpointed("the position of what was told", there).await?;
+    ensure!(stored.after()? == told, "{stored:?} after {told}");
+    operator.kill().await?;
+    failing.release();
+    let left = story.ended().await?;
+    ensure!(left.after()? == told, "{left:?} after {told}");
+
     // Between the claim and the first read.
     let (before, epoch) = (story.left()?, story.epoch());
     let held = story.world.proxy.hold(|request| request.is("GetShardIterator"));
@@ -69,7 +86,7 @@ async fn every_change_arrives_whenever_the_operator_is_killed() -> Result<()> {
     ensure!(left.after()? == story.last_number()?, "{left:?}");
 
     let operator = story.start().await?;
-    story.write(40).await?;
+    story.write(30).await?;
     story.told_last().await?;
     operator.stop().await?;
     let left = story.stopped().await?;
