@@ -110,7 +110,11 @@ async fn latest_is_a_second_before_now_and_nothing_older_is_told() {
     let now = change(2, "fuga", "hoge").created.0;
     let moment = ReadFrom::At(UnixSeconds(now - 1));
     assert_eq!(worker.streams.iterators("grandparent"), []);
-    assert_eq!(worker.streams.iterators("parent"), [moment.clone()], "it may have rolled just now");
+    assert_eq!(
+        worker.streams.iterators("parent"),
+        vec![moment.clone()],
+        "it may have rolled just now"
+    );
     assert_eq!(worker.streams.iterators("child"), [moment]);
 }
 

@@ -9,6 +9,9 @@ mod streams;
 
 use std::time::Duration;
 
+use aws_config::environment::region::EnvironmentVariableRegionProvider;
+use aws_config::meta::region::RegionProviderChain;
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -19,6 +22,9 @@ use aws_smithy_http_client::{Builder, Connector};
 pub use connections::DynamoDbConnections;
 pub use gateway::ApiGateway;
 pub use streams::DynamoDbStreams;
+
+/// Every client is given its own region; this one only keeps the SDK from looking for another.
+const NO_REGION: &str = "us-east-1";
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const CALL_LIMIT: Duration = Duration::from_secs(15);
@@ -45,7 +51,12 @@ pub struct Aws {
 impl Aws {
     /// Reads the environment.
     pub async fn from_environment() -> Self {
-        Self { config: defaults().load().await }
+        // Not from the instance's metadata: stream and domain tell their regions, and where it cannot
+        // be reached, asking it takes seconds.
+        let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+            .or_else(ProfileFileRegionProvider::new())
+            .or_else(Region::from_static(NO_REGION));
+        Self { config: defaults().region(region).load().await }
     }
 
     /// A configuration for an emulator on this machine: fixed credentials, one endpoint.
@@ -54,8 +65,7 @@ impl Aws {
         let credentials =
             aws_credential_types::Credentials::new("local", "local", None, None, "local");
         let config = defaults()
-            // Each client gets its own; without one here it would be looked for on the network.
-            .region(Region::from_static("us-east-1"))
+            .region(Region::from_static(NO_REGION))
             .endpoint_url(dynamodb_endpoint)
             .credentials_provider(credentials)
             .load()

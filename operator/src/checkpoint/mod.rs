@@ -43,9 +43,9 @@ pub enum StoreError {
     /// Somebody else wrote, created or deleted it meanwhile.
     #[error("the checkpoint was changed by somebody else")]
     Conflict,
-    /// It belongs to something else.
-    #[error("the checkpoint's object exists and does not belong to this notifier")]
-    NotOwned,
+    /// It, named here, belongs to something else.
+    #[error("{0} exists and does not belong to this notifier: delete it, or rename the notifier")]
+    NotOwned(String),
     /// The identity lacks the right.
     #[error("access to the checkpoint was denied")]
     AccessDenied(#[source] Box<dyn std::error::Error + Send + Sync>),

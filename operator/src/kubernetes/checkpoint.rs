@@ -50,7 +50,7 @@ impl CheckpointStore for ConfigMapStore {
             return Ok(None);
         };
         if !self.is_owned(&found) {
-            return Err(StoreError::NotOwned);
+            return Err(StoreError::NotOwned(format!("the ConfigMap {:?}", self.name)));
         }
         let version = Version(found.resource_version().unwrap_or_default());
         Ok(Some(Stored { data: found.data.unwrap_or_default(), version }))

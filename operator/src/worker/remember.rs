@@ -74,7 +74,7 @@ fn is_lost(error: &ClaimError) -> bool {
     match error {
         ClaimError::Lost { .. }
         | ClaimError::Format(_)
-        | ClaimError::Store(StoreError::NotOwned) => true,
+        | ClaimError::Store(StoreError::NotOwned(_)) => true,
         ClaimError::Store(
             StoreError::Conflict | StoreError::Unknown(_) | StoreError::AccessDenied(_),
         ) => false,

@@ -81,7 +81,7 @@ pub fn checkpoint(error: &ClaimError) -> Trouble {
     let (reason, stalled) = match error {
         ClaimError::Lost { .. } => ("ClaimLost", true),
         ClaimError::Format(_) => ("CheckpointInvalid", true),
-        ClaimError::Store(StoreError::NotOwned) => ("CheckpointNotOwned", true),
+        ClaimError::Store(StoreError::NotOwned(_)) => ("CheckpointNotOwned", true),
         ClaimError::Store(StoreError::AccessDenied(_)) => ("CheckpointAccessDenied", true),
         ClaimError::Store(StoreError::Conflict | StoreError::Unknown(_)) => {
             ("CheckpointUnavailable", false)

@@ -1,5 +1,7 @@
 //! Manifests and items made to bring the process down.
 
+#![expect(clippy::disallowed_methods, reason = "what an evaluation takes, takes real time")]
+
 use std::time::{Duration, Instant};
 
 use super::super::{InvalidSpec, Notifier, Verdict};
