@@ -69,7 +69,7 @@ fn start(
     let neighbours = Arc::new(to_do.neighbours(&context.aws, store));
     let telemetry = NotifierTelemetry::new(context.metrics.clone(), &id.namespace, &id.name);
     let holder = context.holder.clone();
-    let (wake, object) = (context.wake.clone(), ObjectRef::from_obj(notifier));
+    let (wake, object) = (context.wake.clone(), ObjectRef::new(&id.name).within(&id.namespace));
     context.supervisor.start(
         id.clone(),
         revision.clone(),

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use kube_runtime::WatchStreamExt as _;
 use kube_runtime::controller::{Action, Config, Controller, Error as ControllerError};
@@ -25,11 +26,15 @@ pub use validate::{Prepared, Work, prepare};
 
 use crate::api::StreamNotifier;
 use crate::aws::Aws;
-use crate::telemetry::{Metrics, Readiness, reconcile_failed};
+use crate::telemetry::{Metrics, Readiness, reconcile_failed, unreadable_notifier};
 use crate::worker::{NotifierId, Revision, Supervisor};
 
 /// Reconciles under way at once. One that waits for a worker to stop holds its place.
 const CONCURRENCY: u16 = 16;
+
+/// A notifier that may be unreadable, as one stored by a later version can be: it must not keep the
+/// others from being listed.
+pub type Guarded = DeserializeGuard<StreamNotifier>;
 
 /// Everything a reconcile needs.
 pub struct Context {
@@ -46,7 +51,7 @@ pub struct Context {
     /// The metrics.
     pub metrics: Metrics,
     /// Wakes the reconcile of a notifier whose worker's health has changed.
-    pub wake: mpsc::UnboundedSender<ObjectRef<StreamNotifier>>,
+    pub wake: mpsc::UnboundedSender<ObjectRef<Guarded>>,
     /// Whether the watch has listed everything.
     pub listed: AtomicBool,
 }
@@ -73,9 +78,9 @@ pub enum ReconcileError {
 
 /// Reconciles until `stop`, which stops every worker too, and waits for them.
 pub async fn run(
-    api: Api<StreamNotifier>,
+    api: Api<Guarded>,
     context: Arc<Context>,
-    woken: mpsc::UnboundedReceiver<ObjectRef<StreamNotifier>>,
+    woken: mpsc::UnboundedReceiver<ObjectRef<Guarded>>,
     stop: CancellationToken,
 ) {
     let (store, writer) = reflector::store();
@@ -109,12 +114,17 @@ pub async fn run(
     context.supervisor.wait().await;
 }
 
-async fn reconcile(
-    notifier: Arc<StreamNotifier>,
-    context: Arc<Context>,
-) -> Result<Action, ReconcileError> {
-    let Some((id, revision)) = identity(&notifier) else {
+async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let Some((id, revision)) = identity(&guarded) else {
         return Ok(Action::await_change());
+    };
+    let notifier = match &guarded.0 {
+        Ok(notifier) => notifier,
+        Err(unreadable) => {
+            unreadable_notifier(&id.namespace, &id.name, unreadable);
+            context.supervisor.stop(&id).await;
+            return Ok(Action::await_change());
+        }
     };
     context.supervisor.abort_other(&id, &revision.uid);
     if notifier.metadata.deletion_timestamp.is_some() {
@@ -122,24 +132,24 @@ async fn reconcile(
         return Ok(Action::await_change());
     }
     let prepared = prepare(&notifier.spec, &context.endpoints);
-    let applied = apply::apply(&notifier, &id, &revision, prepared, &context).await;
-    status::update(&notifier, &applied, &context).await?;
+    let applied = apply::apply(notifier, &id, &revision, prepared, &context).await;
+    status::update(notifier, &applied, &context).await?;
     Ok(Action::await_change())
 }
 
 /// Which notifier it is; an object that came from a server has all of this.
-fn identity(notifier: &StreamNotifier) -> Option<(NotifierId, Revision)> {
+fn identity(notifier: &Guarded) -> Option<(NotifierId, Revision)> {
     let id = NotifierId { namespace: notifier.namespace()?, name: notifier.meta().name.clone()? };
     Some((id, Revision { uid: notifier.uid()?, generation: notifier.meta().generation? }))
 }
 
-fn again(_: Arc<StreamNotifier>, error: &ReconcileError, _: Arc<Context>) -> Action {
+fn again(_: Arc<Guarded>, error: &ReconcileError, _: Arc<Context>) -> Action {
     reconcile_failed(error);
     Action::requeue(Duration::from_secs(5))
 }
 
 type Reconciled =
-    Result<(ObjectRef<StreamNotifier>, Action), ControllerError<ReconcileError, watcher::Error>>;
+    Result<(ObjectRef<Guarded>, Action), ControllerError<ReconcileError, watcher::Error>>;
 
 fn note(context: &Context, result: Reconciled) {
     match result {
@@ -153,7 +163,7 @@ fn note(context: &Context, result: Reconciled) {
 }
 
 /// Ends the workers whose notifiers were deleted while nobody watched.
-fn end_unlisted(context: &Context, listed: &Store<StreamNotifier>) {
+fn end_unlisted(context: &Context, listed: &Store<Guarded>) {
     for (id, uid) in context.supervisor.ids() {
         let key = ObjectRef::new(&id.name).within(&id.namespace);
         if listed.get(&key).is_none_or(|found| found.uid().as_ref() != Some(&uid)) {

@@ -34,8 +34,8 @@ pub struct Lookup<C> {
     connections: Arc<C>,
     source: Source,
     keys: KeyNames,
-    /// The type that the partition key has, as AWS spells it.
-    key_type: String,
+    /// The type that the partition key has, as AWS spells it, if the table tells.
+    key_type: Option<String>,
     health: Arc<Health>,
     telemetry: NotifierTelemetry,
     random: Arc<Random>,
@@ -84,14 +84,14 @@ impl<C: Connections> Lookup<C> {
             sleep(failing.wait(&random)).await;
         };
         health.well(&Part::Connections);
-        let key_type = table.types.get(&source.partition_key).cloned().unwrap_or_default();
+        let key_type = table.types.get(&source.partition_key).cloned();
         Self { connections, source, keys: table.keys, key_type, health, telemetry, random }
     }
 
     /// The connections stored under this value, read after the call began.
     pub async fn find(&self, value: &AttributeValue) -> Result<Vec<Arc<Connection>>, NotAKey> {
-        if value.kind() != self.key_type {
-            return Err(NotAKey::Type { given: value.kind(), key: self.key_type.clone() });
+        if let Some(key) = self.key_type.as_ref().filter(|key| *key != value.kind()) {
+            return Err(NotAKey::Type { given: value.kind(), key: key.clone() });
         }
         let mut failing = Failing::new(LONGEST_WAIT);
         let mut refused = false;

@@ -51,3 +51,12 @@ impl AttributeValue {
         }
     }
 }
+
+/// The names of a table's, or an index's, key attributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyNames {
+    /// The partition key.
+    pub partition: String,
+    /// The sort key, where there is one.
+    pub sort: Option<String>,
+}

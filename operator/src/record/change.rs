@@ -59,12 +59,3 @@ pub struct UserIdentity {
     /// The identity.
     pub principal_id: String,
 }
-
-/// The names of a table's, or an index's, key attributes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyNames {
-    /// The partition key.
-    pub partition: String,
-    /// The sort key, where there is one.
-    pub sort: Option<String>,
-}

@@ -5,7 +5,7 @@ mod change;
 mod sequence;
 mod shard;
 
-pub use attribute::{AttributeValue, Item};
-pub use change::{Change, EventName, KeyNames, UnixSeconds, UserIdentity};
+pub use attribute::{AttributeValue, Item, KeyNames};
+pub use change::{Change, EventName, UnixSeconds, UserIdentity};
 pub use sequence::SequenceNumber;
 pub use shard::{Position, ShardId};

@@ -17,6 +17,12 @@ pub fn stopping() {
     info!("stopping: finishing what is under way");
 }
 
+/// A stored notifier is not read, because it does not parse.
+pub fn unreadable_notifier(namespace: &str, name: &str, error: &dyn Error) {
+    let error = chain(error);
+    warn!(namespace, name, error, "the stored StreamNotifier cannot be read: nothing runs for it");
+}
+
 /// A reconcile, or the watch, failed and is tried again.
 pub fn reconcile_failed(error: &dyn Error) {
     warn!(error = chain(error), "reconcile failed; trying again");

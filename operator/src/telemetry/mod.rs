@@ -10,7 +10,7 @@ mod notifier;
 
 #[cfg(feature = "local")]
 pub use events::{local_row_left, local_socket_left_open};
-pub use events::{reconcile_failed, started, stopping};
+pub use events::{reconcile_failed, started, stopping, unreadable_notifier};
 pub use health::{Health, Part, Phase, Picture, Trouble};
 pub use http::{Readiness, serve};
 pub use logging::init as init_logging;
