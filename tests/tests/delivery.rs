@@ -320,16 +320,29 @@ async fn a_lookup_that_fails_holds_its_record_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_that_is_no_key_is_invalid_and_stops_nothing() {
+async fn a_value_of_another_type_than_the_key_is_invalid_and_stops_nothing() {
+    let worker = Worker::new();
+    worker.connections.set_key_type("N");
+    let worker = started(worker).await;
+    connect(&worker, 1);
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.streams.append("only", change(2, "fuga", "hoge"));
+    worker.until("both are settled", || settled_up_to(&worker, 2)).await;
+    assert!(worker.metrics.encode().contains(r#"kind="invalid"} 2"#));
+    assert_eq!(worker.connections.queries(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_that_is_refused_holds_its_record_and_is_told() {
     let worker = started(Worker::new()).await;
     connect(&worker, 1);
     worker.connections.fail(Some(ConnectionsErrorKind::Invalid));
     worker.streams.append("only", change(1, "fuga", "hoge"));
-    worker.until("it is settled", || settled_up_to(&worker, 1)).await;
-    assert!(worker.metrics.encode().contains(r#"kind="invalid"} 1"#));
+    worker.until("it is told", || worker.reasons().contains(&"ConnectionsUnavailable")).await;
+    assert!(!settled_up_to(&worker, 1));
     worker.connections.fail(None);
-    worker.streams.append("only", change(2, "fuga", "hoge"));
-    worker.until("the next is told", || worker.gateway.delivered() == 1).await;
+    worker.until("it arrives", || worker.gateway.delivered() == 1).await;
+    assert!(worker.reasons().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

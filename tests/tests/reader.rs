@@ -190,11 +190,105 @@ async fn a_finished_shard_is_forgotten_once_it_is_long_gone_from_the_listing() {
     worker.start("a", StartedAt::TrimHorizon);
     worker.until("all are told", || values(&worker) == [1, 2, 3]).await;
     worker.streams.trim("a");
-    worker.after(60).await;
+    worker.after(3_000).await;
     assert_eq!(position(&worker, "a"), Some(Position::Finished), "a listing may be behind");
-    worker.after(600).await;
+    worker.after(700).await;
     assert_eq!(position(&worker, "a"), None);
     assert_eq!(position(&worker, "b"), Some(Position::Finished));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_is_behind_while_children_are_asked_for_reads_nothing_again() {
+    let mut worker = worker();
+    worker.streams.open("a", None);
+    worker.streams.append("a", change(1, "fuga", "hoge"));
+    worker.streams.close("a");
+    worker.streams.open("b", Some("a"));
+    worker.streams.append("b", change(2, "fuga", "hoge"));
+    worker.start("a", StartedAt::TrimHorizon);
+    worker.started().await;
+    worker.streams.hide("a", true);
+    worker.streams.close("b");
+    worker.after(8).await;
+    worker.streams.hide("a", false);
+    worker.after(60).await;
+    assert_eq!(values(&worker), [1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_missing_from_a_listing_still_waits_for_its_parent() {
+    let mut worker = worker();
+    worker.streams.open("a", None);
+    worker.streams.close("a");
+    worker.streams.append("a", change(1, "fuga", "hoge"));
+    worker.streams.open("b", Some("a"));
+    worker.gateway.script("connection", &[(50_000, 200), (0, 200)]);
+    worker.start("a", StartedAt::Latest);
+    worker.after(1).await;
+    worker.streams.hide("b", true);
+    worker.after(45).await;
+    assert_eq!(worker.streams.iterators("b"), []);
+    worker.started().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_between_a_shard_and_its_child_is_ready_and_finds_the_child() {
+    let mut worker = worker();
+    worker.streams.open("last", None);
+    worker.streams.append("last", change(1, "fuga", "hoge"));
+    worker.start("a", StartedAt::TrimHorizon);
+    worker.started().await;
+    worker.streams.close("last");
+    worker.after(10).await;
+    assert_eq!(position(&worker, "last"), Some(Position::Finished));
+    worker.stop().await;
+    worker.start("a", StartedAt::TrimHorizon);
+    worker.after(60).await;
+    assert_eq!(worker.picture().phase, Phase::Reading, "there is nothing to wait for");
+    worker.streams.open("child", Some("last"));
+    worker.after(60).await;
+    assert_eq!(worker.streams.iterators("child"), [ReadFrom::Start]);
+    assert_eq!(values(&worker), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_was_broken_by_hand_is_mended_or_made_again_without_a_loss() {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker.after(10).await;
+    worker.gateway.everyone(0, 403);
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.after(10).await;
+    worker.store.scribble();
+    // Something settles, so that it is written, and found to be unreadable.
+    worker.streams.append("only", change(2, "fuga", "nobody"));
+    worker.gateway.script("connection", &[(0, 200)]);
+    worker.until("it is told", || worker.reasons() == ["CheckpointInvalid"]).await;
+    worker.streams.append("only", change(3, "fuga", "hoge"));
+    worker.after(60).await;
+    worker.store.delete();
+    worker.until("the last is told", || values(&worker).last() == Some(&3)).await;
+    assert_eq!(values(&worker)[0], 1);
+    worker.started().await;
+    assert!(worker.reasons().is_empty(), "{:?}", worker.reasons());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_held_up_by_its_messages_is_not_ready() {
+    let mut worker = worker();
+    worker.connections.put("deaf", "hoge", "2026-01-01");
+    worker.gateway.script("deaf", &[(0, 429)]);
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    for n in 1..=20_000 {
+        worker.streams.append("only", change(n, "fuga", "hoge"));
+    }
+    worker.until("it is told", || worker.reasons() == ["HeldUp"]).await;
+    worker.until("all are told", || worker.gateway.delivered() == 20_000).await;
+    worker.until("it is over", || worker.reasons().is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use super::{Checkpoint, CheckpointStore, FormatError, StoreError, Stored, Versio
 use crate::record::{Position, ShardId};
 
 /// No call to the store may take longer; its outcome is then unknown.
-const CALL_LIMIT: Duration = Duration::from_secs(10);
+const CALL_LIMIT: Duration = Duration::from_secs(3);
 
 /// How often a claim is tried again when others write at the same moment.
 const CLAIM_TRIES: u32 = 5;

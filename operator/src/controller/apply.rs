@@ -46,7 +46,7 @@ pub async fn apply(
     };
     if let Some(picture) = context.supervisor.health(id, revision) {
         return match picture.phase {
-            Phase::ClaimLost if !context.supervisor.tells_lost_claim(id) => Applied::Elsewhere,
+            Phase::ClaimLost if context.supervisor.has_told_lost_claim(id) => Applied::Elsewhere,
             _ => Applied::Working(picture),
         };
     }

@@ -21,12 +21,13 @@ use kube_runtime::watcher::{self, watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use apply::Applied;
 pub use endpoint::{Endpoint, Endpoints};
 pub use validate::{Prepared, Work, prepare};
 
 use crate::api::StreamNotifier;
 use crate::aws::Aws;
-use crate::telemetry::{Metrics, Readiness, reconcile_failed, unreadable_notifier};
+use crate::telemetry::{Metrics, Phase, Readiness, reconcile_failed, unreadable_notifier};
 use crate::worker::{NotifierId, Revision, Supervisor};
 
 /// Reconciles under way at once. One that waits for a worker to stop holds its place.
@@ -35,6 +36,9 @@ const CONCURRENCY: u16 = 16;
 /// A notifier that may be unreadable, as one stored by a later version can be: it must not keep the
 /// others from being listed.
 pub type Guarded = DeserializeGuard<StreamNotifier>;
+
+/// Changes of a notifier, or of its worker's health, that come faster make one reconcile.
+const DEBOUNCE: Duration = Duration::from_millis(100);
 
 /// Everything a reconcile needs.
 pub struct Context {
@@ -102,7 +106,7 @@ pub async fn run(
     });
     let stopped = stop.clone().cancelled_owned();
     Controller::for_stream(objects, store)
-        .with_config(Config::default().concurrency(CONCURRENCY))
+        .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .reconcile_on(woken)
         .graceful_shutdown_on(stopped)
         .run(reconcile, again, context.clone())
@@ -134,6 +138,9 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
     let prepared = prepare(&notifier.spec, &context.endpoints);
     let applied = apply::apply(notifier, &id, &revision, prepared, &context).await;
     status::update(notifier, &applied, &context).await?;
+    if matches!(&applied, Applied::Working(picture) if picture.phase == Phase::ClaimLost) {
+        context.supervisor.told_lost_claim(&id);
+    }
     Ok(Action::await_change())
 }
 

@@ -177,6 +177,8 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
             Outcome::Retry if has_failed => {
                 self.health.troubled(Part::Gateway, self.failed());
             }
+            // It answers, whatever else is the matter.
+            Outcome::Throttled if !self.gate.is_shut() => self.health.well(&Part::Gateway),
             // These say nothing about rights or endpoint.
             Outcome::Throttled | Outcome::Retry => {}
         }
@@ -194,6 +196,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     async fn gone(&self, connection: &Connection) {
         self.telemetry.gone();
         if self.guard().may_delete(Instant::now()) {
+            self.health.well(&Part::Rows);
             self.lookup.delete(connection).await;
         } else {
             self.health.troubled(Part::Rows, self.all_gone());

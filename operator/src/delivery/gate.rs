@@ -49,6 +49,11 @@ impl Gate {
         shut.unwrap_or_else(Instant::now).duration_since(began)
     }
 
+    /// Whether posts are held.
+    pub fn is_shut(&self) -> bool {
+        self.state.borrow().shut.is_some()
+    }
+
     /// Waits until the gate is open, or it is this caller's turn to probe.
     pub async fn pass(&self) -> Pass<'_> {
         let mut state = self.state.subscribe();

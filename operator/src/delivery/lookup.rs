@@ -41,20 +41,14 @@ pub struct Lookup<C> {
     random: Arc<Random>,
 }
 
-/// The value looked up cannot be a key.
+/// The value looked up is of another type than the key.
 #[derive(Debug, thiserror::Error)]
-pub enum NotAKey {
-    /// It is of another type.
-    #[error("gives {given}, but the partition key is of type {key}")]
-    Type {
-        /// Its type, as AWS spells it.
-        given: &'static str,
-        /// The key's.
-        key: String,
-    },
-    /// DynamoDB refuses it, though table and index are as they should be.
-    #[error("is refused as a key")]
-    Refused(#[source] ConnectionsError),
+#[error("gives type {given}, but the partition key is of type {key}")]
+pub struct NotAKey {
+    /// Its type, as AWS spells it.
+    pub given: &'static str,
+    /// The key's.
+    pub key: String,
 }
 
 impl<C: Connections> Lookup<C> {
@@ -91,10 +85,9 @@ impl<C: Connections> Lookup<C> {
     /// The connections stored under this value, read after the call began.
     pub async fn find(&self, value: &AttributeValue) -> Result<Vec<Arc<Connection>>, NotAKey> {
         if let Some(key) = self.key_type.as_ref().filter(|key| *key != value.kind()) {
-            return Err(NotAKey::Type { given: value.kind(), key: key.clone() });
+            return Err(NotAKey { given: value.kind(), key: key.clone() });
         }
         let mut failing = Failing::new(LONGEST_WAIT);
-        let mut refused = false;
         loop {
             let error = match self.all_rows(value).await {
                 Ok(rows) => {
@@ -105,14 +98,9 @@ impl<C: Connections> Lookup<C> {
             };
             self.telemetry.retrying(&error);
             let trouble = match self.explained(&error).await {
-                Some(trouble) => Some(trouble),
-                // Refused twice, and nothing wrong with the table in between: it is the value.
-                None if error.kind == ConnectionsErrorKind::Invalid && refused => {
-                    return Err(NotAKey::Refused(error));
-                }
                 None => self.source.trouble(&error, &mut failing),
+                explained => explained,
             };
-            refused = error.kind == ConnectionsErrorKind::Invalid && trouble.is_none();
             if let Some(trouble) = trouble {
                 self.health.troubled(Part::Connections, trouble);
             }
@@ -121,7 +109,8 @@ impl<C: Connections> Lookup<C> {
     }
 
     /// What is wrong with the table, where DynamoDB only says that a request is invalid: so it
-    /// answers for an index that was taken away or is being made.
+    /// answers for an index that was taken away or is being made. Never for a value: what cannot be
+    /// a key was refused before it got here.
     async fn explained(&self, error: &ConnectionsError) -> Option<Trouble> {
         if error.kind != ConnectionsErrorKind::Invalid {
             return None;

@@ -2,9 +2,10 @@
 //! forgotten. Pure, from a listing and what is remembered.
 //!
 //! A listing may be behind: it can lack a shard that it had, show a child late, or no longer show a
-//! parent (trimmed). So what is known of a shard is what its entry says, never what can be concluded
-//! from the others in a listing; an entry stays for as long as its shard is listed; and while a
-//! shard that is still read is missing from the listing, no shard without an entry is begun.
+//! parent (trimmed). So what is known of a shard is what its entry says; an entry stays for as long as
+//! its shard is listed; parents are remembered over listings; and while a shard that is still read is
+//! missing from the listing, no shard without an entry is begun. A shard without an entry that is an
+//! ancestor of one that has one is finished by definition.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,22 +35,27 @@ pub fn initial(listing: &[Shard]) -> BTreeMap<ShardId, Position> {
     listing.iter().map(|shard| (shard.id.clone(), position(shard))).collect()
 }
 
-/// What to read and what to forget, given a complete listing and all entries.
-pub fn plan(listing: &[Shard], entries: &BTreeMap<ShardId, Position>) -> Plan {
-    let parents: BTreeMap<_, _> =
-        listing.iter().map(|shard| (&shard.id, shard.parent.as_ref())).collect();
-    let may_read = |id: &ShardId| match parents.get(id).copied().flatten() {
+/// What to read and what to forget, given a complete listing, the parents known from it and from
+/// earlier ones, and all entries.
+pub fn plan(
+    listing: &[Shard],
+    parents: &BTreeMap<ShardId, ShardId>,
+    entries: &BTreeMap<ShardId, Position>,
+) -> Plan {
+    let listed: BTreeSet<_> = listing.iter().map(|shard| &shard.id).collect();
+    let ancestors = ancestors(parents, entries);
+    let may_read = |id: &ShardId| match parents.get(id) {
         None => true,
         Some(parent) => match entries.get(parent) {
             Some(position) => *position == Position::Finished,
-            // Listed, it comes first; gone, it is not waited for.
-            None => !parents.contains_key(parent),
+            // Listed, it comes first, unless it was finished before; gone, it is not waited for.
+            None => !listed.contains(parent) || ancestors.contains(parent),
         },
     };
     let mut plan = Plan::default();
     let mut is_behind = false;
     for (id, position) in entries {
-        let is_listed = parents.contains_key(id);
+        let is_listed = listed.contains(id);
         if *position == Position::Finished {
             if !is_listed {
                 plan.unlisted.insert(id.clone());
@@ -62,10 +68,36 @@ pub fn plan(listing: &[Shard], entries: &BTreeMap<ShardId, Position>) -> Plan {
         }
     }
     if !is_behind {
-        let begun = parents.keys().filter(|id| !entries.contains_key(**id) && may_read(id));
+        let is_new = |id: &ShardId| !entries.contains_key(id) && !ancestors.contains(id);
+        let begun = listed.iter().filter(|id| is_new(id) && may_read(id));
         plan.read.extend(begun.map(|id| ((*id).clone(), Position::Start)));
     }
     plan
+}
+
+/// Every ancestor of a shard that has an entry.
+fn ancestors<'a>(
+    parents: &'a BTreeMap<ShardId, ShardId>,
+    entries: &BTreeMap<ShardId, Position>,
+) -> BTreeSet<&'a ShardId> {
+    let mut ancestors = BTreeSet::new();
+    for id in entries.keys() {
+        let mut next = parents.get(id);
+        // Stops at a known one, and so also at a loop, which no stream has.
+        while let Some(parent) = next.filter(|parent| ancestors.insert(*parent)) {
+            next = parents.get(parent);
+        }
+    }
+    ancestors
+}
+
+/// Adds the parents that a listing shows to those that are known.
+pub fn learn(parents: &mut BTreeMap<ShardId, ShardId>, listing: &[Shard]) {
+    for Shard { id, parent } in listing {
+        if let Some(parent) = parent {
+            parents.insert(id.clone(), parent.clone());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +115,13 @@ mod tests {
 
     fn entries(positions: &[(&str, Position)]) -> BTreeMap<ShardId, Position> {
         positions.iter().map(|(name, position)| (id(name), position.clone())).collect()
+    }
+
+    /// With the parents that this listing shows, and no others.
+    fn plan(listing: &[Shard], entries: &BTreeMap<ShardId, Position>) -> Plan {
+        let mut parents = BTreeMap::new();
+        learn(&mut parents, listing);
+        super::plan(listing, &parents, entries)
     }
 
     fn after(n: u32) -> Position {
@@ -149,6 +188,29 @@ mod tests {
         let behind = listing(&[("a", None), ("b", Some("a"))]);
         let known = entries(&[("c", after(3))]);
         assert_eq!(plan(&behind, &known).read, known, "c is read on, a and b are not begun");
+    }
+
+    #[test]
+    fn an_ancestor_of_an_entry_is_finished_though_it_has_none() {
+        let known = entries(&[("d", after(9)), ("other", after(1))]);
+        let read = plan(&listing(FAMILY), &known).read;
+        assert_eq!(read.keys().collect::<Vec<_>>(), [&id("b"), &id("d"), &id("other")]);
+    }
+
+    #[test]
+    fn a_child_missing_from_the_listing_still_waits_for_its_parent() {
+        let mut parents = BTreeMap::new();
+        learn(&mut parents, &listing(FAMILY));
+        let known = entries(&[("c", Position::Latest), ("d", Position::Latest)]);
+        let behind = listing(&[("a", None), ("b", Some("a")), ("c", Some("a"))]);
+        let read = super::plan(&behind, &parents, &known).read;
+        assert_eq!(read, entries(&[("c", Position::Latest)]));
+    }
+
+    #[test]
+    fn a_loop_of_parents_ends() {
+        let shards = listing(&[("a", Some("b")), ("b", Some("a"))]);
+        let _ = plan(&shards, &entries(&[("a", after(1))]));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::future::Future;
 
 use crate::record::{Change, KeyNames, SequenceNumber, ShardId, UnixSeconds};
 
-pub use lineage::{Plan, initial, plan};
+pub use lineage::{Plan, initial, learn, plan};
 pub use reader::{Read, ShardReader};
 
 /// A shard as DescribeStream lists it. Its `EndingSequenceNumber` is left out on purpose: only a

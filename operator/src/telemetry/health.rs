@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::record::ShardId;
 
-/// The parts of a notifier that can be in trouble, most telling first.
+/// The parts of a notifier that can be in trouble, causes before what they lead to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The worker as a whole.
@@ -16,14 +16,14 @@ pub enum Part {
     Checkpoint,
     /// The stream's description.
     Stream,
-    /// One shard.
-    Shard(ShardId),
     /// The connections table.
     Connections,
     /// The WebSocket API.
     Gateway,
     /// Rows that are kept although their connections seem gone.
     Rows,
+    /// One shard.
+    Shard(ShardId),
 }
 
 /// Why a part does not do its work.
@@ -77,11 +77,15 @@ impl Health {
     /// Every shard has answered.
     pub fn started(&self) {
         self.0.send_if_modified(|picture| {
-            std::mem::replace(&mut picture.phase, Phase::Reading) != Phase::Reading
+            let is_news = picture.phase == Phase::Starting;
+            if is_news {
+                picture.phase = Phase::Reading;
+            }
+            is_news
         });
     }
 
-    /// The worker has ended, and this is why.
+    /// The worker has ended, and this is why. What its tasks still say no longer counts.
     pub fn claim_lost(&self, trouble: Trouble) {
         let troubles = BTreeMap::from([(Part::Worker, trouble)]);
         self.0.send_replace(Picture { phase: Phase::ClaimLost, troubles });
@@ -90,16 +94,19 @@ impl Health {
     /// A part is in trouble.
     pub fn troubled(&self, part: Part, trouble: Trouble) {
         self.0.send_if_modified(|picture| {
-            let known = picture.troubles.get(&part) == Some(&trouble);
-            if !known {
+            let is_news =
+                picture.phase != Phase::ClaimLost && picture.troubles.get(&part) != Some(&trouble);
+            if is_news {
                 picture.troubles.insert(part, trouble);
             }
-            !known
+            is_news
         });
     }
 
     /// A part is well (again).
     pub fn well(&self, part: &Part) {
-        self.0.send_if_modified(|picture| picture.troubles.remove(part).is_some());
+        self.0.send_if_modified(|picture| {
+            picture.phase != Phase::ClaimLost && picture.troubles.remove(part).is_some()
+        });
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use supervisor::{NotifierId, Revision, Supervisor};
@@ -94,24 +94,35 @@ pub async fn work<S, C, G, K>(
     K: CheckpointStore,
 {
     let mut faults = Backoff::new(AFTER_A_FAULT, LONGEST_AFTER_A_FAULT);
+    let mut known = None;
     loop {
+        let begun = Instant::now();
         job.health.starting();
-        let opened = async { tokio::join!(claimed(neighbours, job), lookup(neighbours, job)) };
+        let opened = async {
+            tokio::join!(claimed(neighbours, job, known.as_ref()), lookup(neighbours, job))
+        };
         // Before the first record is read there is nothing to finish.
         let Some(((listing, keeper), lookup)) = stop.run_until_cancelled(opened).await else {
             return;
         };
         match read(neighbours, job, stop, listing, keeper, lookup).await {
             Reads::Stopped => return,
-            Reads::Lost(lost @ ClaimError::Lost { .. }) => {
+            Reads::Lost(lost @ ClaimError::Lost { .. }, _) => {
                 job.telemetry.claim_lost(&lost);
                 job.health.claim_lost(trouble::checkpoint(&lost));
                 return;
             }
-            // Somebody broke the checkpoint by hand: it is claimed again once it is mended.
-            Reads::Lost(broken) => job.telemetry.retrying(&broken),
+            // Somebody broke the checkpoint by hand: it is claimed again once it is mended, and made
+            // again from what is known once it is deleted.
+            Reads::Lost(broken, checkpoint) => {
+                job.telemetry.retrying(&broken);
+                known = Some(checkpoint);
+            }
             Reads::Broken => {
                 job.telemetry.broken();
+                if begun.elapsed() > LONGEST_AFTER_A_FAULT {
+                    faults.reset();
+                }
                 job.health.troubled(Part::Worker, trouble::fault());
                 stop.run_until_cancelled(sleep(faults.next(&job.random))).await;
             }
@@ -123,8 +134,8 @@ pub async fn work<S, C, G, K>(
 enum Reads {
     /// As it was told.
     Stopped,
-    /// The checkpoint is not ours any more, or not readable.
-    Lost(ClaimError),
+    /// The checkpoint is not ours any more, or not readable; and what it should be.
+    Lost(ClaimError, Checkpoint),
     /// A task panicked, a fault of ours: everything begins anew from the checkpoint.
     Broken,
 }
@@ -154,7 +165,7 @@ where
     tokio::select! {
         biased;
         lost = remember(&mut keeper, &positions, &job.health, &job.telemetry) => {
-            return Reads::Lost(lost);
+            return Reads::Lost(lost, known(&keeper, &positions));
         }
         () = tasks.broken.cancelled() => return Reads::Broken,
         never = shared.sweep(&**streams) => match never {},
@@ -169,8 +180,12 @@ where
     job.telemetry.stopped(in_time);
     match remember_at_last(&mut keeper, &positions, &job.telemetry).await {
         None => Reads::Stopped,
-        Some(lost) => Reads::Lost(lost),
+        Some(lost) => Reads::Lost(lost, known(&keeper, &positions)),
     }
+}
+
+fn known<K: CheckpointStore>(keeper: &Keeper<K>, positions: &Positions) -> Checkpoint {
+    Checkpoint { shards: positions.all(), ..keeper.checkpoint().clone() }
 }
 
 fn shared<S, C: Connections, G: Gateway, K>(
@@ -213,9 +228,10 @@ fn shared<S, C: Connections, G: Gateway, K>(
 async fn claimed<S: Streams, C, G, K: CheckpointStore>(
     neighbours: &Neighbours<S, C, G, K>,
     job: &Job,
+    known: Option<&Checkpoint>,
 ) -> (Listing, Keeper<K>) {
     let listing = first_listing(&*neighbours.streams, job).await;
-    let keeper = claim(neighbours.store.clone(), job, &listing).await;
+    let keeper = claim(neighbours.store.clone(), job, &listing, known).await;
     (listing, keeper)
 }
 
@@ -261,15 +277,20 @@ async fn first_listing<S: Streams>(streams: &S, job: &Job) -> Listing {
     }
 }
 
-/// The checkpoint, claimed: gone on from what is stored, or begun.
-async fn claim<K: CheckpointStore>(store: Arc<K>, job: &Job, listing: &Listing) -> Keeper<K> {
+/// The checkpoint, claimed: gone on from what is stored, else from what is known, or begun.
+async fn claim<K: CheckpointStore>(
+    store: Arc<K>,
+    job: &Job,
+    listing: &Listing,
+    known: Option<&Checkpoint>,
+) -> Keeper<K> {
     let open = |found: Option<Checkpoint>| match found {
         Some(found) if found.start.stream == job.stream => found,
         Some(other) => {
             job.telemetry.other_stream(&other.start.stream, &job.stream);
             begin(job, listing)
         }
-        None => begin(job, listing),
+        None => known.cloned().unwrap_or_else(|| begin(job, listing)),
     };
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
     loop {

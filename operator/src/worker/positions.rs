@@ -54,6 +54,16 @@ impl Positions {
         matches!(self.lock().get(id), Some(State::Read(_)))
     }
 
+    /// Whether a shard has an entry.
+    pub fn has(&self, id: &ShardId) -> bool {
+        self.lock().contains_key(id)
+    }
+
+    /// Whether a shard's entry says that it is finished.
+    pub fn is_finished(&self, id: &ShardId) -> bool {
+        matches!(self.lock().get(id), Some(State::Rest(Position::Finished)))
+    }
+
     /// A reader begins at a shard.
     pub fn open(&self, id: ShardId, position: Position) -> Arc<Progress> {
         let progress = Arc::new(Progress::new(position, self.moved.clone()));
@@ -68,13 +78,10 @@ impl Positions {
         self.moved.notify_one();
     }
 
-    /// These need not be remembered any more.
-    pub fn forget(&self, ids: &[ShardId]) {
-        let mut shards = self.lock();
-        for id in ids {
-            shards.remove(id);
-            self.moved.notify_one();
-        }
+    /// A shard need not be remembered any more.
+    pub fn forget(&self, id: &ShardId) {
+        self.lock().remove(id);
+        self.moved.notify_one();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShardId, State>> {

@@ -13,15 +13,14 @@ use super::sweep::{Listing, newest};
 use crate::backoff::Backoff;
 use crate::delivery::{Connections, Gateway};
 use crate::record::{Position, ShardId, UnixSeconds};
-use crate::stream::{ReadFrom, ShardReader, Streams, plan};
+use crate::stream::{ReadFrom, ShardReader, Streams, learn, plan};
 
 /// How often children of finished shards are asked for in quick succession, before it is left to
 /// the sweep: the last shard of a disabled stream never has any.
 const CHILD_TRIES: u32 = 10;
 
-/// After so many listings in a row without it a shard is gone, not just missing from a listing that
-/// is behind.
-const ABSENCES: u32 = 10;
+/// After so long a shard that is not listed is gone, not just missing from listings that are behind.
+const ABSENCE: Duration = Duration::from_secs(3600);
 
 /// A reader panicked: a fault of ours.
 #[derive(Debug)]
@@ -42,8 +41,10 @@ pub struct Reading<S, C, G> {
     child_backoff: Backoff,
     /// When they are asked for.
     ask_at: Option<Instant>,
-    /// Finished shards that are not listed, and in how many listings in a row.
-    absent: BTreeMap<ShardId, u32>,
+    /// Finished shards that are not listed, and since when.
+    absent: BTreeMap<ShardId, Instant>,
+    /// Every parent that any listing has shown.
+    parents: BTreeMap<ShardId, ShardId>,
 }
 
 impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
@@ -60,6 +61,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             child_backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
             ask_at: None,
             absent: BTreeMap::new(),
+            parents: BTreeMap::new(),
         }
     }
 
@@ -68,7 +70,11 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         let shared = self.shared.clone();
         let mut listings = shared.sweeper.subscribe();
         let first = listings.borrow_and_update().clone();
-        *lock(&self.unanswered) = first.leaves().cloned().collect();
+        let (finished, open): (Vec<_>, Vec<_>) =
+            first.leaves().cloned().partition(|id| self.positions.is_finished(id));
+        *lock(&self.unanswered) = open.into_iter().collect();
+        // Their children may not be listed yet.
+        self.childless.extend(finished);
         self.listed(&first);
         loop {
             let ask_at = self.ask_at;
@@ -94,32 +100,34 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     }
 
     fn listed(&mut self, listing: &Listing) {
-        let plan = plan(&listing.shards, &self.positions.all());
+        learn(&mut self.parents, &listing.shards);
+        let plan = plan(&listing.shards, &self.parents, &self.positions.all());
         for (id, position) in plan.read {
             if !self.positions.is_read(&id) {
                 self.open(id, position);
             }
         }
         self.forget(plan.unlisted);
-        self.childless.retain(|id| !listing.has_child(id));
+        let positions = &self.positions;
+        self.childless.retain(|id| !listing.children(id).any(|child| positions.has(child)));
         self.ask_for_children();
-        self.answered(|id| listing.has(id) || self.positions.is_read(id));
+        let is_open = |id: &ShardId| listing.has(id) && !self.positions.is_finished(id);
+        self.answered(|id| is_open(id) || self.positions.is_read(id));
     }
 
-    /// Forgets finished shards that have not been listed for a while.
+    /// Forgets finished shards that have not been listed for long.
     fn forget(&mut self, unlisted: BTreeSet<ShardId>) {
+        let now = Instant::now();
         self.absent.retain(|id, _| unlisted.contains(id));
         for id in unlisted {
-            let times = self.absent.entry(id).or_default();
-            *times += 1;
+            self.absent.entry(id).or_insert(now);
         }
-        let gone: Vec<_> = self
-            .absent
-            .iter()
-            .filter(|(_, times)| **times >= ABSENCES)
-            .map(|(id, _)| id.clone())
-            .collect();
-        self.positions.forget(&gone);
+        let gone: Vec<_> =
+            self.absent.extract_if(.., |_, since| now.duration_since(*since) >= ABSENCE).collect();
+        for (id, _) in gone {
+            self.positions.forget(&id);
+            self.parents.remove(&id);
+        }
     }
 
     /// Asks for another listing, a little later each time, while a finished shard has no child.

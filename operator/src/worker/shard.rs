@@ -1,6 +1,7 @@
 //! Reads one shard to its end and puts every matching change to work, in order.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ const FULL_PAGE: usize = 500;
 
 /// How soon a shard is asked again that had a few records.
 const BUSY_INTERVAL: Duration = Duration::from_millis(25);
+
+/// A shard that could not be read for so long, because its records wait, is not Ready.
+const HELD_UP: Duration = Duration::from_secs(60);
 
 /// Lookups of one shard under way at once.
 const LOOKUPS: usize = 16;
@@ -91,7 +95,7 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
                 }
                 failing.worked();
                 let pause = pause(shared, changes.len());
-                take(shared, changes, progress).await;
+                take_in_time(shared, changes, progress, &part).await;
                 if end {
                     return finish(shared, progress).await;
                 }
@@ -157,6 +161,21 @@ async fn finish<C, G>(shared: &Shared<C, G>, progress: &Progress) -> End {
     match shared.stop.run_until_cancelled(progress.drained()).await {
         Some(()) => End::Finished,
         None => End::Stopped,
+    }
+}
+
+/// Puts a page of changes to work, and tells if that keeps the shard from being read for long.
+async fn take_in_time<C: Connections, G: Gateway>(
+    shared: &Shared<C, G>,
+    changes: Vec<Change>,
+    progress: &Arc<Progress>,
+    part: &Part,
+) {
+    let mut taken = pin!(take(shared, changes, progress));
+    if timeout(HELD_UP, &mut taken).await.is_err() {
+        shared.health.troubled(part.clone(), trouble::held_up(&shared.stream));
+        taken.await;
+        shared.health.well(part);
     }
 }
 

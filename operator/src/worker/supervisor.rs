@@ -67,11 +67,16 @@ impl Supervisor {
         Some(worker.health.borrow().clone())
     }
 
-    /// Whether it is to be told that this notifier's claim is lost: once, since from then on its
-    /// status is the other holder's.
-    pub fn tells_lost_claim(&self, id: &NotifierId) -> bool {
-        let mut workers = self.lock();
-        workers.get_mut(id).is_some_and(|worker| !std::mem::replace(&mut worker.told, true))
+    /// Whether it was told that this notifier's claim is lost.
+    pub fn has_told_lost_claim(&self, id: &NotifierId) -> bool {
+        self.lock().get(id).is_some_and(|worker| worker.told)
+    }
+
+    /// It was told: from now on the notifier's status is the other holder's.
+    pub fn told_lost_claim(&self, id: &NotifierId) {
+        if let Some(worker) = self.lock().get_mut(id) {
+            worker.told = true;
+        }
     }
 
     /// Starts a worker. `work` gets its health and the token that stops it; `changed` is called

@@ -44,9 +44,10 @@ impl Listing {
         self.shards.iter().map(|shard| &shard.id).filter(move |id| !parents.contains(id))
     }
 
-    /// Whether a shard has a child in it.
-    pub fn has_child(&self, id: &ShardId) -> bool {
-        self.shards.iter().any(|shard| shard.parent.as_ref() == Some(id))
+    /// A shard's children in it.
+    pub fn children(&self, id: &ShardId) -> impl Iterator<Item = &ShardId> {
+        let children = self.shards.iter().filter(move |shard| shard.parent.as_ref() == Some(id));
+        children.map(|shard| &shard.id)
     }
 }
 

@@ -60,6 +60,14 @@ pub fn shard(shard: &ShardId, stream: &str) -> Trouble {
     Trouble { reason: "ShardNotFound", message, stalled: false }
 }
 
+/// A shard whose records wait for others to be delivered.
+pub fn held_up(stream: &str) -> Trouble {
+    let message = format!(
+        "{stream} has not been read for a minute: lookups or messages of earlier changes do not get through"
+    );
+    Trouble { reason: "HeldUp", message, stalled: false }
+}
+
 /// A fault of ours.
 pub fn fault() -> Trouble {
     let message = "a task of the worker failed by a fault of the operator; it starts again from the checkpoint";

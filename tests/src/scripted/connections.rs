@@ -16,6 +16,7 @@ pub struct ScriptedConnections {
     queries: AtomicUsize,
     fault: Mutex<Option<ConnectionsErrorKind>>,
     has_index: AtomicBool,
+    key_type: Mutex<&'static str>,
 }
 
 impl ScriptedConnections {
@@ -27,6 +28,7 @@ impl ScriptedConnections {
             queries: AtomicUsize::new(0),
             fault: Mutex::default(),
             has_index: AtomicBool::new(true),
+            key_type: Mutex::new("S"),
         }
     }
 
@@ -65,6 +67,11 @@ impl ScriptedConnections {
     /// Every call fails like this, until told otherwise.
     pub fn fail(&self, kind: Option<ConnectionsErrorKind>) {
         *self.fault.lock().unwrap() = kind;
+    }
+
+    /// The type of the key that is asked: `S`, `N` or `B`.
+    pub fn set_key_type(&self, kind: &'static str) {
+        *self.key_type.lock().unwrap() = kind;
     }
 
     /// Takes the index away, or brings it back.
@@ -110,7 +117,9 @@ impl Connections for ScriptedConnections {
             } else {
                 vec![]
             },
-            types: ["connection_id", "sk"].map(|name| (name.to_owned(), "S".to_owned())).into(),
+            types: [("connection_id", "S"), ("sk", *self.key_type.lock().unwrap())]
+                .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+                .into(),
         })
     }
 

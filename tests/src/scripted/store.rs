@@ -47,6 +47,15 @@ impl MemoryStore {
         self.0.lock().unwrap().lost_answers = writes;
     }
 
+    /// Makes it unreadable, as a careless hand does.
+    pub fn scribble(&self) {
+        let mut state = self.0.lock().unwrap();
+        state.version += 1;
+        if let Some(stored) = &mut state.stored {
+            stored.insert("epoch".to_owned(), "scribble".to_owned());
+        }
+    }
+
     /// Deletes it as somebody else does.
     pub fn delete(&self) {
         self.0.lock().unwrap().stored = None;
