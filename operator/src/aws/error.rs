@@ -18,6 +18,7 @@ enum Meaning {
     Trimmed,
     NotFound,
     AccessDenied,
+    NoCredentials,
     Throttled,
     Invalid,
     Unavailable,
@@ -30,7 +31,7 @@ where
 {
     let code = match error {
         SdkError::ServiceError(answer) => answer.err().code(),
-        _ if has_cause::<CredentialsError>(error) => return Meaning::AccessDenied,
+        _ if has_cause::<CredentialsError>(error) => return Meaning::NoCredentials,
         _ => None,
     };
     match code.unwrap_or_default() {
@@ -68,6 +69,7 @@ where
         Meaning::Trimmed => StreamErrorKind::Trimmed,
         Meaning::NotFound => StreamErrorKind::NotFound,
         Meaning::AccessDenied => StreamErrorKind::AccessDenied,
+        Meaning::NoCredentials => StreamErrorKind::NoCredentials,
         Meaning::Throttled => StreamErrorKind::Throttled,
         Meaning::Invalid => StreamErrorKind::Invalid,
         Meaning::Unavailable => StreamErrorKind::Unavailable,
@@ -85,6 +87,7 @@ where
     let kind = match meaning(&error) {
         Meaning::NotFound => ConnectionsErrorKind::NotFound,
         Meaning::AccessDenied => ConnectionsErrorKind::AccessDenied,
+        Meaning::NoCredentials => ConnectionsErrorKind::NoCredentials,
         Meaning::Invalid => ConnectionsErrorKind::Invalid,
         Meaning::ExpiredIterator | Meaning::Trimmed | Meaning::Throttled | Meaning::Unavailable => {
             ConnectionsErrorKind::Unavailable

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use serde_json::Value;
 
 use super::CommandError;
 use super::signal::stop_on_signal;
@@ -19,7 +20,7 @@ const EXAMPLE: &str = include_str!("../../../examples/target-attribute.yaml");
 /// The local mode's flags.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// The StreamNotifier to run [default: examples/target-attribute.yaml].
+    /// The StreamNotifier to run [default: the example target-attribute, built in].
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
 
@@ -81,8 +82,46 @@ fn manifest(file: Option<PathBuf>) -> Result<StreamNotifier, CommandError> {
     };
     let text = std::fs::read_to_string(&file)
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
-    serde_saphyr::from_str(&text)
-        .map_err(|error| format!("{} is not a StreamNotifier: {error}", file.display()).into())
+    parse(&text)
+        .map_err(|problem| format!("{} is not a StreamNotifier: {problem}", file.display()).into())
+}
+
+/// A manifest, as strictly as an API server takes it where a slip would be overlooked.
+fn parse(text: &str) -> Result<StreamNotifier, String> {
+    let written: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    for (field, expected) in
+        [("apiVersion", "streamnotifier.dev/v1alpha1"), ("kind", "StreamNotifier")]
+    {
+        if written[field] != expected {
+            return Err(format!("{field} must be {expected}"));
+        }
+    }
+    let notifier: StreamNotifier =
+        serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let known = serde_json::to_value(&notifier).map_err(|error| error.to_string())?;
+    match unknown(&written["spec"], &known["spec"], "spec") {
+        Some(field) => Err(format!("there is no field {field}")),
+        None => Ok(notifier),
+    }
+}
+
+/// The first field that was written and is not known.
+fn unknown(written: &Value, known: &Value, path: &str) -> Option<String> {
+    match (written, known) {
+        (Value::Object(written), Value::Object(known)) => {
+            written.iter().find_map(|(name, value)| match known.get(name) {
+                Some(known) => unknown(value, known, &format!("{path}.{name}")),
+                // Left out where it is empty.
+                None if value.is_null() || value.as_array().is_some_and(Vec::is_empty) => None,
+                None => Some(format!("{path}.{name}")),
+            })
+        }
+        (Value::Array(written), Value::Array(known)) => {
+            let mut pairs = written.iter().zip(known).enumerate();
+            pairs.find_map(|(n, (written, known))| unknown(written, known, &format!("{path}[{n}]")))
+        }
+        _ => None,
+    }
 }
 
 /// The manifest as the worker takes it: its domain is the local gateway.
@@ -109,4 +148,23 @@ fn tell(picture: &Picture, local: &Local, printed: bool) -> bool {
         }
     }
     printed || ready
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_in_a_manifest_is_not_overlooked() {
+        assert!(parse(EXAMPLE).is_ok());
+        for (from, to, says) in [
+            ("keyFilters:", "keyFilter:", "there is no field spec.keyFilter"),
+            ("{key: PK, contains", "{key: PK, contain", "spec.keyFilters[0].contain"),
+            ("kind: StreamNotifier", "kind: StreamNotifer", "kind must be StreamNotifier"),
+            ("v1alpha1", "v1", "apiVersion must be streamnotifier.dev/v1alpha1"),
+        ] {
+            let problem = parse(&EXAMPLE.replace(from, to)).unwrap_err();
+            assert!(problem.contains(says), "{problem}");
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! `stream-notifier run`: the operator.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use clap::{Args, ValueEnum};
 use kube::{Api, Client};
@@ -28,7 +28,8 @@ pub struct Options {
     #[arg(long, env = "STREAM_NOTIFIER_BIND_ADDRESS", default_value = "0.0.0.0:8080")]
     bind_address: SocketAddr,
 
-    /// Custom WebSocket domains that a StreamNotifier may name, besides API Gateway's own.
+    /// Custom WebSocket domains that a StreamNotifier may name, besides API Gateway's own; separated
+    /// by commas.
     #[arg(long, env = "STREAM_NOTIFIER_ALLOWED_WEBSOCKET_DOMAINS", value_delimiter = ',')]
     allowed_websocket_domains: Vec<String>,
 
@@ -67,6 +68,7 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
         supervisor: Supervisor::new(stop.clone()),
         metrics: Metrics::default(),
         wake,
+        unreadable: Mutex::default(),
         listed: AtomicBool::new(false),
     });
     let namespace = options.namespace.as_deref();

@@ -7,8 +7,9 @@ mod status;
 mod validate;
 mod wiring;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -56,8 +57,21 @@ pub struct Context {
     pub metrics: Metrics,
     /// Wakes the reconcile of a notifier whose worker's health has changed.
     pub wake: mpsc::UnboundedSender<ObjectRef<Guarded>>,
+    /// Notifiers that are stored and do not parse.
+    pub unreadable: Mutex<BTreeSet<NotifierId>>,
     /// Whether the watch has listed everything.
     pub listed: AtomicBool,
+}
+
+impl Context {
+    fn set_unreadable(&self, id: &NotifierId, is_unreadable: bool) {
+        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_unreadable {
+            unreadable.insert(id.clone());
+        } else {
+            unreadable.remove(id);
+        }
+    }
 }
 
 impl Readiness for Context {
@@ -65,7 +79,10 @@ impl Readiness for Context {
         if !self.listed.load(Ordering::Relaxed) {
             return vec!["StreamNotifiers are not listed yet".to_owned()];
         }
-        self.supervisor.troubles()
+        let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        let unreadable =
+            unreadable.iter().map(|id| format!("{}/{}: unreadable", id.namespace, id.name));
+        self.supervisor.troubles().into_iter().chain(unreadable).collect()
     }
 }
 
@@ -105,7 +122,7 @@ pub async fn run(
         Some((object, woken))
     });
     let stopped = stop.clone().cancelled_owned();
-    Controller::for_stream(objects, store)
+    let reconciled = Controller::for_stream(objects, store)
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .reconcile_on(woken)
         .graceful_shutdown_on(stopped)
@@ -113,8 +130,18 @@ pub async fn run(
         .for_each(|result| {
             note(&context, result);
             std::future::ready(())
-        })
-        .await;
+        });
+    // Until everything is listed once, the controller does not end: it waits for the list.
+    let stopped_unlisted = async {
+        stop.cancelled().await;
+        if context.listed.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = reconciled => {}
+        () = stopped_unlisted => {}
+    }
     context.supervisor.wait().await;
 }
 
@@ -122,6 +149,7 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
     let Some((id, revision)) = identity(&guarded) else {
         return Ok(Action::await_change());
     };
+    context.set_unreadable(&id, guarded.0.is_err());
     let notifier = match &guarded.0 {
         Ok(notifier) => notifier,
         Err(unreadable) => {
@@ -180,6 +208,7 @@ fn end_unlisted(context: &Context, listed: &Store<Guarded>) {
 }
 
 fn forget(context: &Context, id: &NotifierId) {
+    context.set_unreadable(id, false);
     context.supervisor.abort(id);
     context.metrics.forget(&id.namespace, &id.name);
 }

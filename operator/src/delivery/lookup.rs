@@ -208,6 +208,11 @@ impl Source {
                 format!("access denied: allow {action} on {asked}"),
                 true,
             ),
+            ConnectionsErrorKind::NoCredentials => (
+                "NoCredentials",
+                format!("there are no AWS credentials to read {asked} with"),
+                true,
+            ),
             ConnectionsErrorKind::Invalid | ConnectionsErrorKind::Unavailable => {
                 if !has_lasted {
                     return None;

@@ -84,6 +84,9 @@ pub enum ConnectionsErrorKind {
     /// The identity lacks the right.
     #[error("access denied")]
     AccessDenied,
+    /// The process has no identity.
+    #[error("no AWS credentials")]
+    NoCredentials,
     /// The request itself is wrong, as with a value of the wrong type.
     #[error("the request was refused as invalid")]
     Invalid,

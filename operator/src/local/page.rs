@@ -102,9 +102,10 @@ async fn describe(State(page): State<Page>) -> Json<Value> {
 async fn change(
     State(page): State<Page>,
     Json(change): Json<Change>,
-) -> Result<StatusCode, (StatusCode, Json<Value>)> {
+) -> Result<Json<Value>, (StatusCode, Json<Value>)> {
     match write(&page, change).await {
-        Ok(_) => Ok(StatusCode::NO_CONTENT),
+        // Without an item before, the change is an INSERT, of which most manifests tell nobody.
+        Ok(before) => Ok(Json(json!({ "created": before.get("Attributes").is_none() }))),
         Err(refusal) => {
             let status = StatusCode::from_u16(refusal.status_code());
             let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -117,7 +118,7 @@ async fn write(page: &Page, change: Change) -> Answer<Value> {
     if change.replace {
         let mut item = change.attributes;
         item.extend(change.key);
-        let body = json!({ "TableName": page.table, "Item": item });
+        let body = json!({ "TableName": page.table, "Item": item, "ReturnValues": "ALL_OLD" });
         return page.dynamo.ask("PutItem", body).await;
     }
     let (mut names, mut values, mut sets) = (Map::new(), Map::new(), Vec::new());
@@ -132,6 +133,7 @@ async fn write(page: &Page, change: Change) -> Answer<Value> {
         "UpdateExpression": format!("SET {}", sets.join(", ")),
         "ExpressionAttributeNames": names,
         "ExpressionAttributeValues": values,
+        "ReturnValues": "ALL_OLD",
     });
     page.dynamo.ask("UpdateItem", body).await
 }

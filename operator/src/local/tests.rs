@@ -248,7 +248,7 @@ async fn the_page_changes_items_and_is_for_this_machine_only() {
         "key": {"PK": {"S": "a"}, "SK": {"S": "b"}}, "attributes": {"value": {"N": "80"}},
     });
     let body = change.to_string().into_bytes();
-    assert_eq!(http(&gateway, "POST", "/_local/items", &body).await.status, 204);
+    assert_eq!(http(&gateway, "POST", "/_local/items", &body).await.status, 200);
     let wrong = json!({"key": {"PK": {"S": "a"}}, "attributes": {"value": {"N": "x"}}}).to_string();
     let refused = http(&gateway, "POST", "/_local/items", wrong.as_bytes()).await;
     assert_eq!(refused.status, 400);

@@ -214,7 +214,7 @@ impl Walk {
             }
             if !FUNCTIONS.contains(&call.func_name.as_str()) {
                 return Err(format!(
-                    "there is no function `{}` with {} arguments",
+                    "there is no function `{}` with {} argument(s)",
                     call.func_name,
                     call.args.len()
                 ));

@@ -144,6 +144,9 @@ pub enum StreamErrorKind {
     /// The identity lacks the right.
     #[error("access denied")]
     AccessDenied,
+    /// The process has no identity.
+    #[error("no AWS credentials")]
+    NoCredentials,
     /// Too many calls, or too many readers.
     #[error("throttled")]
     Throttled,

@@ -1,10 +1,17 @@
 //! What one notifier tells: each event is a method that logs and counts, so that the words of the
 //! logs and the metrics are the same.
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::metrics::{Metrics, NotifierLabels, WordLabels};
 use crate::record::{SequenceNumber, ShardId};
+
+/// How often the same is said of many records.
+const BETWEEN_SAYINGS: Duration = Duration::from_secs(60);
 
 /// Why a message was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,13 +38,14 @@ pub struct Counts {
 pub struct NotifierTelemetry {
     metrics: Metrics,
     labels: NotifierLabels,
+    invalid_said: Arc<Seldom>,
 }
 
 impl NotifierTelemetry {
     /// The telemetry of `namespace/name`.
     pub fn new(metrics: Metrics, namespace: &str, name: &str) -> Self {
         let labels = NotifierLabels { namespace: namespace.to_owned(), name: name.to_owned() };
-        Self { metrics, labels }
+        Self { metrics, labels, invalid_said: Arc::default() }
     }
 
     /// Reading begins, or goes on.
@@ -107,7 +115,12 @@ impl NotifierTelemetry {
     /// A record on which an expression failed. `problem` has no item values in it.
     pub fn invalid(&self, sequence_number: &SequenceNumber, field: &str, problem: &str) {
         let NotifierLabels { namespace, name } = &self.labels;
-        debug!(%namespace, %name, %sequence_number, field, problem, "record is invalid");
+        if let Some(unsaid) = self.invalid_said.turn() {
+            warn!(
+                %namespace, %name, %sequence_number, field, problem, unsaid,
+                "record skipped as invalid: nobody is told of this change"
+            );
+        }
         self.count(&self.metrics.records, "invalid", 1);
     }
 
@@ -178,6 +191,24 @@ impl NotifierTelemetry {
     }
 }
 
+/// Something that is said once a minute at the most.
+#[derive(Debug, Default)]
+struct Seldom(Mutex<(Option<Instant>, u64)>);
+
+impl Seldom {
+    /// How often it was not said since the last time, if it may be said now.
+    fn turn(&self) -> Option<u64> {
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, unsaid) = &mut *said;
+        if last.is_some_and(|last| last.elapsed() < BETWEEN_SAYINGS) {
+            *unsaid += 1;
+            return None;
+        }
+        *last = Some(Instant::now());
+        Some(std::mem::take(unsaid))
+    }
+}
+
 /// Connection ids are shortened in logs: with the endpoint they are enough to write to a client.
 fn shortened(connection: &str) -> String {
     let mut short: String = connection.chars().take(6).collect();
@@ -190,7 +221,11 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text = format!("{text}: {error}");
+        let said = error.to_string();
+        // Libraries repeat their causes.
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
         cause = error.source();
     }
     text

@@ -31,6 +31,12 @@ pub fn stream(stream: &str, error: &StreamError, failing: &mut Failing) -> Optio
         StreamErrorKind::AccessDenied => {
             ("StreamAccessDenied", format!("access denied: allow {action} on {stream}"), true)
         }
+        StreamErrorKind::NoCredentials => (
+            "NoCredentials",
+            "the operator has no AWS credentials: give its ServiceAccount a role, or set AWS_PROFILE"
+                .to_owned(),
+            true,
+        ),
         StreamErrorKind::Invalid => {
             ("StreamInvalid", format!("{action} on {stream} was refused as invalid"), true)
         }
