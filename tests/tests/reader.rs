@@ -13,6 +13,15 @@ fn worker() -> Worker {
     worker
 }
 
+/// The same, reading one open shard from now on.
+async fn reading() -> Worker {
+    let mut worker = worker();
+    worker.streams.open("only", None);
+    worker.start("a", StartedAt::Latest);
+    worker.started().await;
+    worker
+}
+
 /// The values that the connection got, in order.
 fn values(worker: &Worker) -> Vec<u32> {
     let value = |message: String| {
@@ -253,10 +262,7 @@ async fn a_restart_between_a_shard_and_its_child_is_ready_and_finds_the_child() 
 
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_that_was_broken_by_hand_is_mended_or_made_again_without_a_loss() {
-    let mut worker = worker();
-    worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
-    worker.started().await;
+    let worker = reading().await;
     worker.after(10).await;
     worker.gateway.everyone(0, 403);
     worker.streams.append("only", change(1, "fuga", "hoge"));
@@ -321,10 +327,7 @@ async fn ready_means_that_every_open_shard_has_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_is_listed_and_never_found_is_told() {
-    let mut worker = worker();
-    worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
-    worker.started().await;
+    let worker = reading().await;
     worker.streams.never_find("only");
     worker.until("it is told", || worker.reasons() == ["ShardNotFound"]).await;
 }
@@ -346,10 +349,7 @@ async fn the_trouble_of_one_shard_is_not_cleared_by_another() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_panics_is_told_and_begins_anew_from_the_checkpoint() {
-    let mut worker = worker();
-    worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
-    worker.started().await;
+    let worker = reading().await;
     worker.streams.panic_on_records(true);
     let mut ready = 0;
     for _ in 0..600 {
@@ -366,10 +366,7 @@ async fn a_reader_that_panics_is_told_and_begins_anew_from_the_checkpoint() {
 
 #[tokio::test(start_paused = true)]
 async fn one_fault_of_the_store_after_an_idle_hour_is_no_trouble() {
-    let mut worker = worker();
-    worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
-    worker.started().await;
+    let worker = reading().await;
     worker.after(3600).await;
     worker.store.fail_next(2);
     worker.streams.append("only", change(1, "fuga", "hoge"));
@@ -404,10 +401,7 @@ async fn a_write_whose_answer_is_lost_is_found_to_have_arrived() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fault_of_the_store_at_the_stop_repeats_nothing() {
-    let mut worker = worker();
-    worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
-    worker.started().await;
+    let mut worker = reading().await;
     worker.after(10).await;
     for n in 1..=2 {
         worker.streams.append("only", change(n, "fuga", "hoge"));
@@ -449,10 +443,7 @@ async fn the_last_page_is_read_although_it_has_no_next_iterator() {
 
 #[tokio::test(start_paused = true)]
 async fn an_expired_iterator_is_asked_for_again_after_the_last_record_read() {
-    let mut worker = worker();
-    worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
-    worker.started().await;
+    let worker = reading().await;
     // Before its first record: at the moment reading began, so that what came between is found.
     worker.streams.expire_iterators();
     worker.streams.append("only", change(1, "fuga", "hoge"));
@@ -468,10 +459,7 @@ async fn an_expired_iterator_is_asked_for_again_after_the_last_record_read() {
 
 #[tokio::test(start_paused = true)]
 async fn throttling_and_outages_are_waited_out_at_the_same_place() {
-    let mut worker = worker();
-    worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
-    worker.started().await;
+    let worker = reading().await;
     for kind in [StreamErrorKind::Throttled, StreamErrorKind::Unavailable] {
         worker.streams.fail_next("Records", kind);
     }
@@ -483,10 +471,7 @@ async fn throttling_and_outages_are_waited_out_at_the_same_place() {
 
 #[tokio::test(start_paused = true)]
 async fn access_denied_is_told_at_once_and_cleared_when_it_is_over() {
-    let mut worker = worker();
-    worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
-    worker.started().await;
+    let worker = reading().await;
     worker.streams.fail_next("Records", StreamErrorKind::AccessDenied);
     worker.until("it is told", || worker.reasons() == ["StreamAccessDenied"]).await;
     worker.until("it is over", || worker.reasons().is_empty()).await;
@@ -494,10 +479,7 @@ async fn access_denied_is_told_at_once_and_cleared_when_it_is_over() {
 
 #[tokio::test(start_paused = true)]
 async fn a_quiet_stream_writes_no_checkpoint() {
-    let mut worker = worker();
-    worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
-    worker.started().await;
+    let worker = reading().await;
     worker.after(10).await;
     let written = worker.store.saves().len();
     worker.after(3_000).await;
@@ -513,10 +495,7 @@ async fn a_quiet_stream_writes_no_checkpoint() {
 
 #[tokio::test(start_paused = true)]
 async fn a_crash_repeats_what_was_not_remembered_and_loses_nothing() {
-    let mut worker = worker();
-    worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
-    worker.started().await;
+    let mut worker = reading().await;
     // Killed before anything was remembered but that reading began.
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.until("the first is told", || values(&worker) == [1]).await;
@@ -610,10 +589,7 @@ async fn a_second_holder_ends_the_first_and_the_checkpoint_never_goes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_deleted_by_hand_is_made_again_from_what_is_known() {
-    let mut worker = worker();
-    worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
-    worker.started().await;
+    let worker = reading().await;
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.until("the first is told", || values(&worker) == [1]).await;
     worker.after(10).await;
@@ -626,10 +602,7 @@ async fn a_checkpoint_deleted_by_hand_is_made_again_from_what_is_known() {
 
 #[tokio::test(start_paused = true)]
 async fn trimmed_records_are_a_gap_that_is_told_and_reading_goes_on() {
-    let mut worker = worker();
-    worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
-    worker.started().await;
+    let worker = reading().await;
     worker.streams.fail_next("Records", StreamErrorKind::Trimmed);
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.until("it is told", || values(&worker) == [1]).await;
