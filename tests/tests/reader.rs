@@ -588,6 +588,28 @@ async fn a_second_holder_ends_the_first_and_the_checkpoint_never_goes_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_quiet_holder_finds_out_too_that_its_claim_is_lost() {
+    let mut first = reading().await;
+    let mut other = first.store.checkpoint().unwrap();
+    other.holder = "other".to_owned();
+    other.epoch += 1;
+    first.store.write(&other);
+    first.until("it is told", || first.picture().phase == Phase::ClaimLost).await;
+    first.ended().await;
+    assert_eq!(first.store.checkpoint().unwrap(), other, "and leaves it as it is");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_deleted_while_it_is_quiet_is_made_again() {
+    let worker = reading().await;
+    worker.after(10).await;
+    let before = worker.store.checkpoint().unwrap();
+    worker.store.delete();
+    worker.until("it is there again", || worker.store.checkpoint().is_some()).await;
+    assert_eq!(worker.store.checkpoint().unwrap(), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_checkpoint_deleted_by_hand_is_made_again_from_what_is_known() {
     let worker = reading().await;
     worker.streams.append("only", change(1, "fuga", "hoge"));

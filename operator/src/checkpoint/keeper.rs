@@ -107,6 +107,15 @@ impl<K: CheckpointStore> Keeper<K> {
         Ok(true)
     }
 
+    /// Finds out whether the checkpoint is still ours although there is nothing to store. One that is
+    /// gone is stored again with the next call of [`Self::save`].
+    pub async fn confirm(&mut self) -> Result<(), ClaimError> {
+        let was_unsure = std::mem::replace(&mut self.unsure, true);
+        self.read_back().await?;
+        self.unsure = was_unsure || self.version.is_none();
+        Ok(())
+    }
+
     /// Finds out whether the checkpoint is still ours. One that was deleted by hand is: it is made
     /// again from what we know, so that nothing is lost; two who do so meet at the creation.
     async fn read_back(&mut self) -> Result<(), ClaimError> {

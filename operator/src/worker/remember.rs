@@ -1,5 +1,5 @@
 //! Writes what is settled: soon after it changed, never more often than every few seconds, and not
-//! at all while nothing changes.
+//! at all while nothing changes. Then it only looks, now and then, whether the claim still stands.
 
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use crate::telemetry::{Health, NotifierTelemetry, Part};
 /// Checkpoints are written at most this often.
 const BETWEEN_CHECKPOINTS: Duration = Duration::from_secs(5);
 
+/// While nothing is settled, the claim is looked after this often; that only reads.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(60);
+
 /// A stop has this long for the last one.
 const LAST_TRIES: Duration = Duration::from_secs(8);
 const BETWEEN_LAST_TRIES: Duration = Duration::from_millis(250);
@@ -27,8 +30,15 @@ pub async fn remember<K: CheckpointStore>(
 ) -> ClaimError {
     let mut failing = Failing::new(Duration::ZERO);
     loop {
-        positions.moved().await;
-        match keeper.save(positions.all()).await {
+        let saved = match timeout(BETWEEN_LOOKS, positions.moved()).await {
+            Ok(()) => keeper.save(positions.all()).await,
+            // Nothing to store; but whoever has claimed it meanwhile would post beside us.
+            Err(_) => match keeper.confirm().await {
+                Ok(()) => keeper.save(positions.all()).await,
+                Err(error) => Err(error),
+            },
+        };
+        match saved {
             Ok(written) => {
                 if written {
                     telemetry.checkpointed();
