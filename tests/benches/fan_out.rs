@@ -10,8 +10,8 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
 use stream_notifier::aws::{ApiGateway, Aws};
-use stream_notifier::checkpoint::StartedAt;
 use stream_notifier::telemetry::Metrics;
+use stream_notifier::worker::Begin;
 use stream_notifier::worker::{Neighbours, work};
 use stream_notifier_tests::scripted::{
     MemoryStore, ScriptedConnections, ScriptedStreams, change, job,
@@ -85,7 +85,7 @@ async fn measure(connections: usize, answer: Duration) -> Result<Vec<Duration>> 
     };
     let stop = CancellationToken::new();
     let told = stop.clone();
-    let (job, _) = job("bench", StartedAt::Latest, &Metrics::default());
+    let (job, _) = job("bench", Begin::Latest, &Metrics::default());
     let worker = tokio::spawn(async move { work(&neighbours, &job, &told).await });
 
     let mut times = Vec::new();

@@ -19,6 +19,7 @@ pub mod process;
 pub mod proxy;
 pub mod scratch;
 pub mod scripted;
+pub mod simulated;
 pub mod tools;
 pub mod wait;
 pub mod watch;

@@ -11,11 +11,14 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use stream_notifier::aws::{Aws, DynamoDbStreams};
-use stream_notifier::record::{EventName, ShardId, UnixSeconds};
-use stream_notifier::stream::{ReadFrom, ShardReader, StreamErrorKind, Streams, ViewType};
+use stream_notifier::record::{EventName, ShardId, StreamLabel, UnixSeconds};
+use stream_notifier::stream::{
+    Listed, ReadFrom, ShardReader, StreamErrorKind, StreamStatus, Streams, ViewType,
+};
 use tokio::net::TcpListener;
 
-const ARN: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/2024-12-03T08:06:15.779";
+const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/t";
+const LABEL: &str = "2024-12-03T08:06:15.779";
 const SHARD: &str = "shardId-00000001573689847184-864758bb";
 
 /// A service that answers as it is told, in turn, and notes what it was asked.
@@ -33,7 +36,7 @@ impl Service {
         let routes = Router::new().fallback(answer).with_state(service.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         let aws = Aws::local(&endpoint).await;
-        Ok((service, DynamoDbStreams::new(&aws, "eu-west-1", ARN)))
+        Ok((service, DynamoDbStreams::new(&aws, "eu-west-1", TABLE)))
     }
 
     /// Each call's name and one of its parameters.
@@ -56,6 +59,14 @@ async fn answer(
     (StatusCode::from_u16(status).unwrap(), date, axum::Json(answer))
 }
 
+fn label() -> StreamLabel {
+    StreamLabel::new(LABEL)
+}
+
+fn shard() -> ShardId {
+    ShardId::new(&label(), SHARD)
+}
+
 fn error(code: &str) -> (u16, Value) {
     let code = format!("com.amazonaws.dynamodb.v20120810#{code}");
     (400, json!({"__type": code, "message": "because"}))
@@ -63,7 +74,7 @@ fn error(code: &str) -> (u16, Value) {
 
 fn described(shards: Value, last: Option<&str>) -> (u16, Value) {
     let description = json!({
-        "StreamArn": ARN, "StreamLabel": "2024-12-03T08:06:15.779", "StreamStatus": "ENABLED",
+        "StreamArn": label().arn(TABLE), "StreamLabel": LABEL, "StreamStatus": "ENABLED",
         "StreamViewType": "NEW_AND_OLD_IMAGES", "TableName": "t",
         "KeySchema": [
             {"AttributeName": "PK", "KeyType": "HASH"}, {"AttributeName": "SK", "KeyType": "RANGE"},
@@ -107,13 +118,14 @@ async fn a_description_is_read_page_by_page_with_the_services_clock() -> Result<
     let (service, streams) =
         Service::start(vec![described(open_with_an_end, Some(SHARD)), described(json!([]), None)])
             .await?;
-    let first = streams.describe(None).await?;
+    let first = streams.describe(&label(), Listed::All, None).await?;
     assert_eq!(first.service_time, UnixSeconds(1_789_997_600));
     assert_eq!(first.view, ViewType::NewAndOldImages);
     assert_eq!((first.keys.partition.as_str(), first.keys.sort.as_deref()), ("PK", Some("SK")));
-    assert_eq!(first.shards[0].id.0, SHARD);
+    assert_eq!(first.shards[0].id, shard());
+    assert_eq!(first.status, StreamStatus::Enabled);
     let next = first.next.context("there is more")?;
-    assert!(streams.describe(Some(&next)).await?.next.is_none());
+    assert!(streams.describe(&label(), Listed::All, Some(&next)).await?.next.is_none());
     let call = "DescribeStream".to_owned();
     let asked = service.asked("ExclusiveStartShardId");
     assert_eq!(asked, [(call.clone(), Value::Null), (call, json!(SHARD))]);
@@ -131,7 +143,7 @@ async fn a_shard_is_read_until_a_page_has_no_next_iterator() -> Result<()> {
         page(&[2, 3], None),
     ])
     .await?;
-    let shard = ShardId(SHARD.to_owned());
+    let shard = shard();
     let mut reader = ShardReader::new(Arc::new(streams), shard, ReadFrom::Start);
     let mut numbers = Vec::new();
     let mut ends = Vec::new();
@@ -151,7 +163,7 @@ async fn a_shard_is_read_until_a_page_has_no_next_iterator() -> Result<()> {
 #[tokio::test]
 async fn a_moment_is_asked_for_where_the_service_knows_it_and_the_start_elsewhere() -> Result<()> {
     let at = ReadFrom::At(UnixSeconds(1_790_000_000));
-    let shard = ShardId(SHARD.to_owned());
+    let shard = shard();
     let (service, streams) = Service::start(vec![
         iterator("at"),
         error("ValidationException"),
@@ -179,6 +191,44 @@ async fn a_record_keeps_what_dynamodb_wrote() -> Result<()> {
     assert_eq!(format!("{:?}", change.old["N"]), r#"N("1E+2")"#);
     assert_eq!(format!("{:?}", change.new["SS"]), r#"Ss({"a", "b"})"#);
     assert_eq!(change.user_identity.context("TTL")?.principal_id, "dynamodb.amazonaws.com");
+    Ok(())
+}
+
+/// One that cannot be read must not hold up its shard.
+#[tokio::test]
+async fn a_record_that_lacks_what_every_record_has_is_counted_and_left_out() -> Result<()> {
+    let mut answer = page(&[1, 2, 3], Some("next"));
+    answer.1["Records"][1]["eventName"] = json!("SOMETHING_NEW");
+    let (_, streams) = Service::start(vec![answer]).await?;
+    let iterator = stream_notifier::stream::ShardIterator("one".to_owned());
+    let page = streams.records(&iterator).await?;
+    let events: Vec<_> = page.changes.iter().map(|change| change.event_id.as_str()).collect();
+    assert_eq!((events, page.unreadable), (vec!["event-1", "event-3"], 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn children_are_asked_for_by_their_parent_and_streams_by_their_table() -> Result<()> {
+    let streams = |labels: &[&str], last: Option<&str>| {
+        let stream = |label| json!({"StreamLabel": label, "TableName": "t", "StreamArn": "arn"});
+        let all: Vec<_> = labels.iter().map(stream).collect();
+        (200, json!({"Streams": all, "LastEvaluatedStreamArn": last}))
+    };
+    let (service, client) = Service::start(vec![
+        described(json!([]), None),
+        streams(&["2024-01-01T00:00:00.000"], Some("more")),
+        streams(&[LABEL], None),
+    ])
+    .await?;
+    client.describe(&label(), Listed::ChildrenOf(&shard()), None).await?;
+    let filter = json!({"Type": "CHILD_SHARDS", "ShardId": SHARD});
+    assert_eq!(service.asked("ShardFilter"), [("DescribeStream".to_owned(), filter)]);
+    let found = client.streams().await?;
+    assert_eq!(found, [StreamLabel::new("2024-01-01T00:00:00.000"), label()]);
+    let call = "ListStreams".to_owned();
+    let asked = &service.asked("TableName")[1..];
+    assert_eq!(asked, [(call.clone(), json!("t")), (call, json!("t"))]);
+    assert_eq!(service.asked("ExclusiveStartStreamArn")[2].1, json!("more"));
     Ok(())
 }
 

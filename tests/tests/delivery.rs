@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use stream_notifier::checkpoint::StartedAt;
 use stream_notifier::delivery::ConnectionsErrorKind;
-use stream_notifier::record::{AttributeValue, Item, Position, ShardId};
-use stream_notifier_tests::scripted::{Worker, change, number};
+use stream_notifier::record::{AttributeValue, Item, Position};
+use stream_notifier::worker::Begin;
+use stream_notifier_tests::scripted::{Worker, change, number, shard_id};
 use tokio::time::Instant;
 
 /// A worker that reads one open shard.
 async fn started(mut worker: Worker) -> Worker {
     worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     worker
 }
@@ -25,7 +25,7 @@ fn connect(worker: &Worker, n: usize) {
 }
 
 fn settled_up_to(worker: &Worker, n: u32) -> bool {
-    let only = ShardId("only".to_owned());
+    let only = shard_id("only");
     let checkpoint = worker.store.checkpoint();
     checkpoint.and_then(|checkpoint| checkpoint.shards.get(&only).cloned())
         == Some(Position::After(number(n)))

@@ -1,10 +1,12 @@
 //! The worker on a scripted stream: every shard, in order, nothing lost, on a paused clock.
 
+use jiff::Timestamp;
 use stream_notifier::checkpoint::{Checkpoint, Start, StartedAt};
-use stream_notifier::record::{Position, ShardId, UnixSeconds};
+use stream_notifier::record::{Position, UnixSeconds};
 use stream_notifier::stream::{ReadFrom, StreamErrorKind};
 use stream_notifier::telemetry::Phase;
-use stream_notifier_tests::scripted::{Call, STREAM, Worker, change, number};
+use stream_notifier::worker::Begin;
+use stream_notifier_tests::scripted::{Call, NOW, STREAM, Worker, change, number, shard_id};
 
 /// One connection that gets every change of `hoge`.
 fn worker() -> Worker {
@@ -17,7 +19,7 @@ fn worker() -> Worker {
 async fn reading() -> Worker {
     let mut worker = worker();
     worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     worker
 }
@@ -32,7 +34,7 @@ fn values(worker: &Worker) -> Vec<u32> {
 }
 
 fn position(worker: &Worker, shard: &str) -> Option<Position> {
-    worker.store.checkpoint()?.shards.get(&ShardId(shard.to_owned())).cloned()
+    worker.store.checkpoint()?.shards.get(&shard_id(shard)).cloned()
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,7 +45,7 @@ async fn two_hundred_and_fifty_shards_on_three_pages_are_all_read() {
         worker.streams.open(&shard, None);
         worker.streams.append(&shard, change(n, &format!("item-{n}"), "hoge"));
     }
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.until("all are told", || worker.gateway.delivered() == 250).await;
     worker.started().await;
     let pages: Vec<_> = worker
@@ -52,7 +54,7 @@ async fn two_hundred_and_fifty_shards_on_three_pages_are_all_read() {
         .into_iter()
         .filter(|call| matches!(call, Call::Describe(_)))
         .collect();
-    let after = |shard: &str| Call::Describe(Some(ShardId(shard.to_owned())));
+    let after = |shard: &str| Call::Describe(Some(shard_id(shard)));
     assert_eq!(pages[..3], [Call::Describe(None), after("shard-099"), after("shard-199")]);
     let mut told = values(&worker);
     told.sort_unstable();
@@ -63,7 +65,7 @@ async fn two_hundred_and_fifty_shards_on_three_pages_are_all_read() {
 async fn a_child_is_read_after_its_parent_is_settled_and_from_its_start() {
     let mut worker = worker();
     worker.streams.open("parent", None);
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     // The parent's last message takes a while, and its child is there already.
     worker.gateway.script("connection", &[(30_000, 200), (0, 200)]);
@@ -94,7 +96,7 @@ async fn a_whole_family_is_read_from_the_trim_horizon_in_order() {
             worker.streams.close(shard);
         }
     }
-    worker.start("a", StartedAt::TrimHorizon);
+    worker.start("a", Begin::TrimHorizon);
     worker.until("all are told", || worker.gateway.delivered() == 8).await;
     assert_eq!(values(&worker), (0..8).collect::<Vec<_>>());
 }
@@ -113,7 +115,7 @@ async fn latest_is_a_second_before_now_and_nothing_older_is_told() {
     worker.streams.open("child", Some("parent"));
     worker.streams.append("child", old);
     worker.streams.append("child", change(2, "fuga", "hoge"));
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     worker.until("the new one is told", || values(&worker) == [2]).await;
     let now = change(2, "fuga", "hoge").created.0;
@@ -134,7 +136,7 @@ async fn a_shard_that_rolls_while_it_is_listed_loses_nothing() {
         worker.streams.open(&format!("shard-{n:03}"), None);
     }
     worker.streams.roll_between_pages();
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     worker.until("its record is told", || values(&worker) == [1]).await;
 }
@@ -155,7 +157,7 @@ fn family(worker: &Worker) {
 async fn a_listing_that_is_behind_reads_nothing_again() {
     let mut worker = worker();
     family(&worker);
-    worker.start("a", StartedAt::TrimHorizon);
+    worker.start("a", Begin::TrimHorizon);
     worker.until("all are told", || values(&worker) == [1, 2, 3]).await;
     worker.after(10).await;
     for hidden in [&["c"][..], &["b"], &["a", "b"], &["a", "b", "c"]] {
@@ -177,7 +179,7 @@ async fn a_listing_that_is_behind_after_a_restart_begins_nothing() {
     family(&worker);
     stored(&worker, &[("c", Position::After(number(3)))]);
     worker.streams.hide("c", true);
-    worker.start("a", StartedAt::TrimHorizon);
+    worker.start("a", Begin::TrimHorizon);
     worker.after(100).await;
     assert_eq!(values(&worker), [0; 0]);
 }
@@ -186,17 +188,17 @@ async fn a_listing_that_is_behind_after_a_restart_begins_nothing() {
 fn stored(worker: &Worker, shards: &[(&str, Position)]) {
     let at = "2026-09-20T00:00:00Z".parse().unwrap();
     let start = Start { stream: STREAM.to_owned(), position: StartedAt::TrimHorizon, at };
-    let shards =
-        shards.iter().map(|(shard, position)| (ShardId((*shard).to_owned()), position.clone()));
+    let shards = shards.iter().map(|(shard, position)| (shard_id(shard), position.clone()));
     let holder = "before".to_owned();
-    worker.store.write(&Checkpoint { holder, epoch: 3, start, shards: shards.collect() });
+    let read_at = Timestamp::from_second(NOW.0).unwrap();
+    worker.store.write(&Checkpoint { holder, epoch: 3, start, read_at, shards: shards.collect() });
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_finished_shard_is_forgotten_once_it_is_long_gone_from_the_listing() {
     let mut worker = worker();
     family(&worker);
-    worker.start("a", StartedAt::TrimHorizon);
+    worker.start("a", Begin::TrimHorizon);
     worker.until("all are told", || values(&worker) == [1, 2, 3]).await;
     worker.streams.trim("a");
     worker.after(3_000).await;
@@ -214,7 +216,7 @@ async fn a_listing_that_is_behind_while_children_are_asked_for_reads_nothing_aga
     worker.streams.close("a");
     worker.streams.open("b", Some("a"));
     worker.streams.append("b", change(2, "fuga", "hoge"));
-    worker.start("a", StartedAt::TrimHorizon);
+    worker.start("a", Begin::TrimHorizon);
     worker.started().await;
     worker.streams.hide("a", true);
     worker.streams.close("b");
@@ -232,7 +234,7 @@ async fn a_child_missing_from_a_listing_still_waits_for_its_parent() {
     worker.streams.append("a", change(1, "fuga", "hoge"));
     worker.streams.open("b", Some("a"));
     worker.gateway.script("connection", &[(50_000, 200), (0, 200)]);
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.after(1).await;
     worker.streams.hide("b", true);
     worker.after(45).await;
@@ -245,13 +247,13 @@ async fn a_restart_between_a_shard_and_its_child_is_ready_and_finds_the_child() 
     let mut worker = worker();
     worker.streams.open("last", None);
     worker.streams.append("last", change(1, "fuga", "hoge"));
-    worker.start("a", StartedAt::TrimHorizon);
+    worker.start("a", Begin::TrimHorizon);
     worker.started().await;
     worker.streams.close("last");
     worker.after(10).await;
     assert_eq!(position(&worker, "last"), Some(Position::Finished));
     worker.stop().await;
-    worker.start("a", StartedAt::TrimHorizon);
+    worker.start("a", Begin::TrimHorizon);
     worker.after(60).await;
     assert_eq!(worker.picture().phase, Phase::Reading, "there is nothing to wait for");
     worker.streams.open("child", Some("last"));
@@ -287,7 +289,7 @@ async fn a_shard_held_up_by_its_messages_is_not_ready() {
     worker.connections.put("deaf", "hoge", "2026-01-01");
     worker.gateway.script("deaf", &[(0, 429)]);
     worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     for n in 1..=20_000 {
         worker.streams.append("only", change(n, "fuga", "hoge"));
@@ -302,7 +304,7 @@ async fn a_shard_of_the_checkpoint_that_aged_out_does_not_hold_up_the_start() {
     let mut worker = worker();
     worker.streams.open("alive", None);
     stored(&worker, &[("aged-out", Position::After(number(1))), ("alive", Position::Start)]);
-    worker.start("a", StartedAt::TrimHorizon);
+    worker.start("a", Begin::TrimHorizon);
     worker.streams.append("alive", change(5, "fuga", "hoge"));
     worker.until("it is told", || values(&worker) == [5]).await;
     worker.started().await;
@@ -317,7 +319,7 @@ async fn ready_means_that_every_open_shard_has_answered() {
     worker.streams.append("parent", change(1, "fuga", "hoge"));
     worker.streams.close("parent");
     worker.streams.open("child", Some("parent"));
-    worker.start("a", StartedAt::TrimHorizon);
+    worker.start("a", Begin::TrimHorizon);
     worker.after(100).await;
     assert_eq!(worker.streams.iterators("child"), []);
     assert_eq!(worker.picture().phase, Phase::Starting, "the open shard was never asked");
@@ -337,7 +339,7 @@ async fn the_trouble_of_one_shard_is_not_cleared_by_another() {
     let mut worker = worker();
     worker.streams.open("bad", None);
     worker.streams.open("good", None);
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     worker.streams.never_find("bad");
     worker.until("it is told", || worker.reasons() == ["ShardNotFound"]).await;
@@ -387,7 +389,7 @@ async fn a_write_whose_answer_is_lost_is_found_to_have_arrived() {
     let mut worker = worker();
     worker.streams.open("only", None);
     worker.store.lose_answers(1);
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     for n in 1..=20 {
         worker.store.lose_answers(1);
@@ -409,7 +411,7 @@ async fn a_fault_of_the_store_at_the_stop_repeats_nothing() {
     }
     worker.store.fail_next(3);
     worker.stop().await;
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.after(60).await;
     assert_eq!(values(&worker), [1, 2]);
 }
@@ -418,7 +420,7 @@ async fn a_fault_of_the_store_at_the_stop_repeats_nothing() {
 async fn what_is_older_than_the_start_is_skipped_in_a_child_too() {
     let mut worker = worker();
     worker.streams.open("parent", None);
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     worker.streams.open("child", Some("parent"));
     let mut old = change(1, "fuga", "hoge");
@@ -436,7 +438,7 @@ async fn the_last_page_is_read_although_it_has_no_next_iterator() {
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.streams.append("only", change(2, "fuga", "hoge"));
     worker.streams.close("only");
-    worker.start("a", StartedAt::TrimHorizon);
+    worker.start("a", Begin::TrimHorizon);
     worker.until("both are told", || values(&worker) == [1, 2]).await;
     worker.until("it is finished", || position(&worker, "only") == Some(Position::Finished)).await;
 }
@@ -502,14 +504,14 @@ async fn a_crash_repeats_what_was_not_remembered_and_loses_nothing() {
     worker.kill().await;
     assert_eq!(position(&worker, "only"), Some(Position::Latest));
     worker.streams.append("only", change(2, "fuga", "hoge"));
-    worker.start("b", StartedAt::Latest);
+    worker.start("b", Begin::Latest);
     worker.until("both are told", || values(&worker) == [1, 1, 2]).await;
     worker.after(10).await;
     assert_eq!(position(&worker, "only"), Some(Position::After(number(2))));
     // Killed with a checkpoint: nothing before it is repeated.
     worker.kill().await;
     worker.streams.append("only", change(3, "fuga", "hoge"));
-    worker.start("c", StartedAt::Latest);
+    worker.start("c", Begin::Latest);
     worker.until("the third is told", || values(&worker) == [1, 1, 2, 3]).await;
     assert_eq!(worker.streams.iterators("only").last(), Some(&ReadFrom::After(number(2))));
 }
@@ -519,7 +521,7 @@ async fn a_stop_finishes_what_is_under_way_and_remembers_it() {
     let mut worker = worker();
     worker.gateway.everyone(2_000, 200);
     worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     for n in 1..=5 {
         worker.streams.append("only", change(n, &format!("item-{n}"), "hoge"));
@@ -528,7 +530,7 @@ async fn a_stop_finishes_what_is_under_way_and_remembers_it() {
     worker.stop().await;
     assert_eq!(values(&worker), [1, 2, 3, 4, 5]);
     assert_eq!(position(&worker, "only"), Some(Position::After(number(5))));
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     worker.after(60).await;
     assert_eq!(values(&worker), [1, 2, 3, 4, 5], "no repeat");
@@ -540,7 +542,7 @@ async fn the_checkpoint_is_never_ahead_of_delivery() {
     worker.connections.put("slow", "slow", "2026-01-01");
     worker.gateway.script("slow", &[(100_000, 200)]);
     worker.streams.open("only", None);
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.streams.append("only", change(2, "fuga", "slow"));
@@ -556,14 +558,14 @@ async fn the_checkpoint_is_never_ahead_of_delivery() {
 async fn a_second_holder_ends_the_first_and_the_checkpoint_never_goes_back() {
     let mut first = worker();
     first.streams.open("only", None);
-    first.start("first", StartedAt::Latest);
+    first.start("first", Begin::Latest);
     first.started().await;
     let mut second = Worker::new();
     second.streams = first.streams.clone();
     second.connections = first.connections.clone();
     second.gateway = first.gateway.clone();
     second.store = first.store.clone();
-    second.start("second", StartedAt::Latest);
+    second.start("second", Begin::Latest);
     second.started().await;
     for n in 1..=50 {
         first.streams.append("only", change(n, &format!("item-{n}"), "hoge"));
@@ -577,7 +579,7 @@ async fn a_second_holder_ends_the_first_and_the_checkpoint_never_goes_back() {
     told.dedup();
     assert_eq!(told, (1..=50).collect::<Vec<_>>());
     let saves = second.store.saves();
-    let only = ShardId("only".to_owned());
+    let only = shard_id("only");
     for pair in saves.windows(2) {
         assert!(pair[0].epoch <= pair[1].epoch);
         if let (Position::After(before), after) = (&pair[0].shards[&only], &pair[1].shards[&only]) {
@@ -641,7 +643,7 @@ async fn trimmed_records_are_a_gap_that_is_told_and_reading_goes_on() {
 async fn a_shard_that_vanished_is_not_waited_for() {
     let mut worker = worker();
     worker.streams.open("parent", None);
-    worker.start("a", StartedAt::Latest);
+    worker.start("a", Begin::Latest);
     worker.started().await;
     worker.streams.open("child", Some("parent"));
     worker.streams.append("child", change(1, "fuga", "hoge"));

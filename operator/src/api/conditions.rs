@@ -1,9 +1,17 @@
 //! Conditions as kstatus defines them: `Ready` always there, `Reconciling` and `Stalled` only while
 //! they are true. A condition's time moves only when its status does, so that an unchanged state
-//! compares equal and is not written again.
+//! compares equal and is not written again. `DataGap` is the one that remembers: it stays for a day.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+const DATA_GAP: &str = "DataGap";
+
+/// How long a gap is told: as long as a stream keeps records, so that whoever looks once a day sees
+/// it.
+const GAP_TOLD: SignedDuration = SignedDuration::from_hours(24);
 
 /// What a notifier's conditions are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,11 +38,12 @@ pub enum Ready {
 }
 
 /// The conditions of `generation`, keeping the transition times of those in `before` whose status
-/// is the same.
+/// is the same. `new_gap` tells of records whose loss was just noticed.
 pub fn conditions(
     before: &[Condition],
     generation: Option<i64>,
     readiness: &Readiness,
+    new_gap: Option<String>,
     now: Timestamp,
 ) -> Vec<Condition> {
     let condition = |type_: &str, status: &str| {
@@ -51,12 +60,50 @@ pub fn conditions(
             last_transition_time: since,
         }
     };
-    match readiness.ready {
+    let mut conditions = match readiness.ready {
         Ready::Yes => vec![condition("Ready", "True")],
         Ready::Starting => vec![condition("Ready", "Unknown"), condition("Reconciling", "True")],
         Ready::Held => vec![condition("Ready", "False"), condition("Reconciling", "True")],
         Ready::Stalled => vec![condition("Ready", "False"), condition("Stalled", "True")],
+    };
+    conditions.extend(data_gap(before, generation, new_gap, now));
+    conditions
+}
+
+/// The condition `DataGap`. It comes with a gap, each gap giving it a new time, and goes a day after
+/// the last one, or when the spec is changed: somebody has looked then. In between it stays whatever
+/// else is the case, also when another process tells.
+fn data_gap(
+    before: &[Condition],
+    generation: Option<i64>,
+    new_gap: Option<String>,
+    now: Timestamp,
+) -> Option<Condition> {
+    if let Some(message) = new_gap {
+        return Some(Condition {
+            type_: DATA_GAP.to_owned(),
+            status: "True".to_owned(),
+            reason: "RecordsLost".to_owned(),
+            message,
+            observed_generation: generation,
+            last_transition_time: Time(now),
+        });
     }
+    let known = before.iter().find(|known| known.type_ == DATA_GAP)?;
+    let stays = known.observed_generation == generation && !told_for(known, now).is_zero();
+    stays.then(|| known.clone())
+}
+
+/// How long `DataGap` will stay among these conditions, if it is there.
+pub fn gap_told_for(conditions: &[Condition], now: Timestamp) -> Option<Duration> {
+    let gap = conditions.iter().find(|condition| condition.type_ == DATA_GAP)?;
+    Some(told_for(gap, now))
+}
+
+fn told_for(gap: &Condition, now: Timestamp) -> Duration {
+    let left = GAP_TOLD.saturating_sub(gap.last_transition_time.0.duration_until(now));
+    // Nothing where the time is up.
+    left.try_into().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -73,6 +120,20 @@ mod tests {
 
     fn types(conditions: &[Condition]) -> Vec<(&str, &str)> {
         conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str())).collect()
+    }
+
+    fn conditions(
+        before: &[Condition],
+        generation: Option<i64>,
+        readiness: &Readiness,
+        now: Timestamp,
+    ) -> Vec<Condition> {
+        super::conditions(before, generation, readiness, None, now)
+    }
+
+    fn with_gap(before: &[Condition], message: &str, now: Timestamp) -> Vec<Condition> {
+        let reading = readiness(Ready::Yes, "Reading");
+        super::conditions(before, Some(1), &reading, Some(message.to_owned()), now)
     }
 
     #[test]
@@ -93,5 +154,36 @@ mod tests {
         assert_eq!(other[0].reason, "StreamNotFound");
         let ready = conditions(&other, Some(1), &readiness(Ready::Yes, "Reading"), at(4));
         assert_eq!(ready[0].last_transition_time, Time(at(4)));
+    }
+    const DAY: i64 = 24 * 60 * 60;
+
+    #[test]
+    fn a_gap_stays_for_a_day_whatever_else_is_the_case() {
+        let gap = with_gap(&[], "lost", at(1));
+        assert_eq!(types(&gap), [("Ready", "True"), ("DataGap", "True")]);
+        let held = conditions(&gap, Some(1), &readiness(Ready::Held, "AccessDenied"), at(DAY));
+        assert_eq!(types(&held)[2], ("DataGap", "True"));
+        assert_eq!(held[2], gap[1], "nothing of it has changed");
+        assert_eq!(gap_told_for(&held, at(DAY)), Some(Duration::from_secs(1)));
+        let over = conditions(&held, Some(1), &readiness(Ready::Yes, "Reading"), at(DAY + 1));
+        assert_eq!(types(&over), [("Ready", "True")]);
+        assert_eq!(gap_told_for(&over, at(DAY + 1)), None);
+    }
+
+    #[test]
+    fn a_new_spec_is_an_answer_to_a_gap() {
+        let gap = with_gap(&[], "lost", at(1));
+        let edited = conditions(&gap, Some(2), &readiness(Ready::Yes, "Reading"), at(2));
+        assert_eq!(types(&edited), [("Ready", "True")]);
+    }
+
+    #[test]
+    fn each_gap_begins_the_day_anew() {
+        let first = with_gap(&[], "lost", at(1));
+        let second = with_gap(&first, "lost again", at(DAY));
+        assert_eq!(second[1].last_transition_time, Time(at(DAY)));
+        assert_eq!(second[1].message, "lost again");
+        let next_day = conditions(&second, Some(1), &readiness(Ready::Yes, "Reading"), at(DAY + 1));
+        assert_eq!(next_day, second);
     }
 }

@@ -4,8 +4,9 @@ mod conditions;
 mod spec;
 mod status;
 
-pub use conditions::{Readiness, Ready, conditions};
+pub use conditions::{Readiness, Ready, conditions, gap_told_for};
 pub use spec::{
-    Connections, Event, KeyFilter, StartingPosition, StreamNotifier, StreamNotifierSpec, WebSocket,
+    Connections, Event, KeyFilter, OnGap, StartingPosition, StreamNotifier, StreamNotifierSpec,
+    WebSocket,
 };
 pub use status::StreamNotifierStatus;

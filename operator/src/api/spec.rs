@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
@@ -35,24 +37,63 @@ use super::StreamNotifierStatus;
         "metadata.name must have at most 200 characters, so that the checkpoint's name fits"
     )
 )]
+#[x_kube(
+    validation = Rule::new("has(self.streamArn) != has(self.tableArn)").message(
+        "give exactly one of streamArn and tableArn: streamArn reads that one stream, tableArn the table's newest one, also after it was disabled and enabled again"
+    ),
+    validation = Rule::new(
+        "self.startingPosition != 'AtTimestamp' || has(self.startingTimestamp)"
+    ).message(
+        "startingPosition AtTimestamp needs startingTimestamp: add one such as 2026-11-22T12:00:00Z, or take Latest or TrimHorizon"
+    ),
+    validation = Rule::new(
+        "self.startingPosition == 'AtTimestamp' || !has(self.startingTimestamp)"
+    ).message(
+        "startingTimestamp is used with startingPosition AtTimestamp only: write that too, or leave startingTimestamp out"
+    )
+)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamNotifierSpec {
-    /// ARN of the stream to read, as `aws dynamodb describe-table` shows it in `LatestStreamArn`.
-    /// The stream must be enabled and have the images that the other fields use (usually
-    /// `NEW_AND_OLD_IMAGES`).
+    /// ARN of the stream to read, as `aws dynamodb describe-table` shows it in `LatestStreamArn`;
+    /// or give `tableArn`. The stream must have the images that the other fields use (usually
+    /// `NEW_AND_OLD_IMAGES`). Only this stream is read: once it is disabled and another one has
+    /// taken its place, a condition says so and names that one.
     /// Example: `arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2024-12-03T08:06:15.779`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 400))]
     #[x_kube(validation = Rule::new(
         r"self.matches('^arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/[a-zA-Z0-9_.-]{3,255}/stream/[0-9T:.-]+$')"
     ).message(
         "streamArn must be the ARN of a stream, arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>; a table shows it as LatestStreamArn"
     ))]
-    pub stream_arn: String,
+    pub stream_arn: Option<String>,
 
-    /// Where reading begins while there is no checkpoint: `Latest` (changes from now on) or
-    /// `TrimHorizon` (everything the stream still has, at most 24 hours). Default: `Latest`.
+    /// ARN of the table whose newest stream is read, as `aws dynamodb describe-table` shows it in
+    /// `TableArn`; or give `streamArn`. When the stream is disabled and enabled again, the old one is
+    /// read to its end and then the new one from its start, so that nothing is lost in between.
+    /// Example: `arn:aws:dynamodb:eu-west-1:123456789012:table/orders`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 350))]
+    #[x_kube(validation = Rule::new(
+        r"self.matches('^arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/[a-zA-Z0-9_.-]{3,255}$')"
+    ).message(
+        "tableArn must be the ARN of a table, arn:aws:dynamodb:<region>:<account>:table/<table>; a table shows it as TableArn, and the ARN of a stream goes into streamArn"
+    ))]
+    pub table_arn: Option<String>,
+
+    /// Where reading begins while there is no checkpoint: `Latest` (changes from now on),
+    /// `TrimHorizon` (everything the stream still has, at most 24 hours) or `AtTimestamp` (changes
+    /// since `startingTimestamp`). Default: `Latest`.
     #[serde(default)]
     pub starting_position: StartingPosition,
+
+    /// From when on changes count, with `startingPosition: AtTimestamp` and only with it: a date and
+    /// time as in RFC 3339. A stream keeps the changes of the last 24 hours; of an earlier time there
+    /// is nothing left.
+    /// Example: `2026-11-22T12:00:00Z`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
+    pub starting_timestamp: Option<Timestamp>,
 
     /// Which kinds of change count, at least one of `Insert`, `Modify` and `Remove`.
     /// Default: `[Modify]`.
@@ -92,6 +133,21 @@ pub struct StreamNotifierSpec {
     #[schemars(schema_with = "message_schema")]
     pub message: Option<BTreeMap<String, String>>,
 
+    /// What happens when changes were lost before they were read, because a stream keeps them for 24
+    /// hours only: `Continue` (with the oldest change left) or `Stop` (read nothing more and keep the
+    /// checkpoint before the gap, until a person decides). Either way the condition `DataGap` and an
+    /// Event tell it. Default: `Continue`.
+    #[serde(default)]
+    pub on_gap: OnGap,
+
+    /// How often a shard is asked in which nothing happens, in milliseconds, 50 to 30,000; one that
+    /// had changes a moment ago is asked sooner. AWS bills each call: at 250 they are about ten
+    /// million a month for each shard.
+    /// Default: 250. Example: `1000`.
+    #[serde(default = "default_poll_interval_milliseconds")]
+    #[schemars(range(min = 50, max = 30_000))]
+    pub poll_interval_milliseconds: i32,
+
     /// `true` stops reading and keeps the checkpoint; `false` goes on from there. Default: `false`.
     #[serde(default)]
     pub suspend: bool,
@@ -107,6 +163,20 @@ pub enum StartingPosition {
     Latest,
     /// The oldest change the stream still has (at most 24 hours old).
     TrimHorizon,
+    /// Changes since `startingTimestamp`.
+    AtTimestamp,
+}
+
+/// What happens when changes were lost before they were read.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+pub enum OnGap {
+    /// Reading goes on with the oldest change left.
+    #[default]
+    Continue,
+    /// Nothing more is read until a person decides.
+    Stop,
 }
 
 /// A kind of change.
@@ -216,6 +286,10 @@ pub struct WebSocket {
 
 fn default_events() -> Vec<Event> {
     vec![Event::Modify]
+}
+
+fn default_poll_interval_milliseconds() -> i32 {
+    250
 }
 
 fn default_connection_id_attribute() -> String {

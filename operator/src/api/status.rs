@@ -13,8 +13,14 @@ pub struct StreamNotifierStatus {
     pub observed_generation: Option<i64>,
 
     /// `Ready`: every open shard is read, or the notifier is suspended. `Reconciling`: a new spec,
-    /// or a start, is on its way. `Stalled`: nothing happens until a person acts.
+    /// or a start, is on its way. `Stalled`: nothing happens until a person acts. `DataGap`: changes
+    /// were lost before they were read; it stays for 24 hours, or until the spec is changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+
+    /// ARN of the stream that is read now. With `tableArn`, the oldest one that is not read to its
+    /// end; absent while nothing is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_arn: Option<String>,
 }

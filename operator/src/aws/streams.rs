@@ -1,10 +1,12 @@
-//! A DynamoDB stream behind the trait `Streams`.
+//! The DynamoDB streams of a table behind the trait `Streams`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodbstreams::Client;
-use aws_sdk_dynamodbstreams::types::{self, ShardIteratorType, StreamViewType};
+use aws_sdk_dynamodbstreams::types::{
+    self, ShardFilter, ShardFilterType, ShardIteratorType, StreamViewType,
+};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
@@ -15,31 +17,37 @@ use aws_smithy_types::date_time::{DateTime, Format};
 use super::attribute::item_from_stream;
 use super::{Aws, error};
 use crate::record::{
-    Change, EventName, KeyNames, SequenceNumber, ShardId, UnixSeconds, UserIdentity,
+    Change, EventName, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds, UserIdentity,
 };
 use crate::stream::{
-    ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
-    ViewType,
+    Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
+    StreamStatus, Streams, ViewType,
 };
 
+const LIST: &str = "dynamodb:ListStreams";
 const DESCRIBE: &str = "dynamodb:DescribeStream";
 const ITERATOR: &str = "dynamodb:GetShardIterator";
 const RECORDS: &str = "dynamodb:GetRecords";
 
-/// One stream.
+/// The streams of one table.
 #[derive(Debug)]
 pub struct DynamoDbStreams {
     client: Client,
-    arn: String,
+    /// The table's ARN.
+    table: String,
     /// Whether the service knows AT_TIMESTAMP; emulators do not.
     knows_timestamps: AtomicBool,
 }
 
 impl DynamoDbStreams {
-    /// The stream of this ARN, in this region.
-    pub fn new(aws: &Aws, region: &str, arn: &str) -> Self {
+    /// The streams of the table of this ARN, in this region.
+    pub fn new(aws: &Aws, region: &str, table: &str) -> Self {
         let client = Client::new(&aws.region(region));
-        Self { client, arn: arn.to_owned(), knows_timestamps: AtomicBool::new(true) }
+        Self { client, table: table.to_owned(), knows_timestamps: AtomicBool::new(true) }
+    }
+
+    fn arn(&self, stream: &StreamLabel) -> String {
+        stream.arn(&self.table)
     }
 
     async fn iterator_of(
@@ -52,8 +60,8 @@ impl DynamoDbStreams {
         let answer = self
             .client
             .get_shard_iterator()
-            .stream_arn(&self.arn)
-            .shard_id(&shard.0)
+            .stream_arn(self.arn(&shard.stream))
+            .shard_id(&shard.name)
             .shard_iterator_type(kind)
             .set_sequence_number(number.map(|number| number.as_str().to_owned()))
             .set_timestamp(at.map(|UnixSeconds(seconds)| DateTime::from_secs(seconds)))
@@ -84,27 +92,70 @@ impl DynamoDbStreams {
 }
 
 impl Streams for DynamoDbStreams {
-    async fn describe(&self, after: Option<&ShardId>) -> Result<StreamPage, StreamError> {
+    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
+        let name = self.table.rsplit('/').next().unwrap_or_default();
+        let mut labels = Vec::new();
+        let mut after = None;
+        loop {
+            let answer = self
+                .client
+                .list_streams()
+                .table_name(name)
+                .set_exclusive_start_stream_arn(after)
+                .send()
+                .await
+                .map_err(|failure| error::stream(LIST, failure))?;
+            let found = answer.streams.unwrap_or_default().into_iter();
+            labels.extend(found.filter_map(|it| Some(StreamLabel::new(&it.stream_label?))));
+            after = answer.last_evaluated_stream_arn;
+            if after.is_none() {
+                return Ok(labels);
+            }
+        }
+    }
+
+    async fn describe(
+        &self,
+        stream: &StreamLabel,
+        listed: Listed<'_>,
+        after: Option<&ShardId>,
+    ) -> Result<StreamPage, StreamError> {
+        let filter = match listed {
+            Listed::All => None,
+            Listed::ChildrenOf(parent) => Some(
+                ShardFilter::builder()
+                    .r#type(ShardFilterType::ChildShards)
+                    .shard_id(&parent.name)
+                    .build(),
+            ),
+        };
         let date = ServiceDate::default();
         let answer = self
             .client
             .describe_stream()
-            .stream_arn(&self.arn)
-            .set_exclusive_start_shard_id(after.map(|shard| shard.0.clone()))
+            .stream_arn(self.arn(stream))
+            .set_shard_filter(filter)
+            .set_exclusive_start_shard_id(after.map(|shard| shard.name.clone()))
             .customize()
             .interceptor(date.clone())
             .send()
             .await
             .map_err(|failure| error::stream(DESCRIBE, failure))?;
         let service_time = date.get().ok_or_else(|| unusable(DESCRIBE, "no Date header"))?;
-        let stream = answer.stream_description.ok_or_else(|| unusable(DESCRIBE, "no stream"))?;
-        let view = view(stream.stream_view_type.as_ref())
+        let page = answer.stream_description.ok_or_else(|| unusable(DESCRIBE, "no stream"))?;
+        let view = view(page.stream_view_type.as_ref())
             .ok_or_else(|| unusable(DESCRIBE, "an unknown view type"))?;
-        let keys = keys(stream.key_schema.unwrap_or_default())
+        let keys = keys(page.key_schema.unwrap_or_default())
             .ok_or_else(|| unusable(DESCRIBE, "no key schema"))?;
-        let shards = stream.shards.unwrap_or_default().into_iter().filter_map(shard).collect();
-        let next = stream.last_evaluated_shard_id.map(ShardId);
-        Ok(StreamPage { view, keys, shards, next, service_time })
+        let shards = page.shards.unwrap_or_default().into_iter();
+        Ok(StreamPage {
+            status: status(page.stream_status.as_ref()),
+            view,
+            keys,
+            shards: shards.filter_map(|it| shard(stream, it)).collect(),
+            next: page.last_evaluated_shard_id.map(|name| ShardId::new(stream, name)),
+            service_time,
+        })
     }
 
     async fn iterator(
@@ -132,11 +183,11 @@ impl Streams for DynamoDbStreams {
             .send()
             .await
             .map_err(|failure| error::stream(RECORDS, failure))?;
-        let records = answer.records.unwrap_or_default().into_iter();
-        let changes = records
-            .map(|record| change(record).ok_or_else(|| unusable(RECORDS, "an incomplete record")))
-            .collect::<Result<_, _>>()?;
-        Ok(RecordPage { changes, next: answer.next_shard_iterator.map(ShardIterator) })
+        let records = answer.records.unwrap_or_default();
+        let all = records.len();
+        let changes: Vec<_> = records.into_iter().filter_map(change).collect();
+        let unreadable = all - changes.len();
+        Ok(RecordPage { changes, unreadable, next: answer.next_shard_iterator.map(ShardIterator) })
     }
 }
 
@@ -162,8 +213,19 @@ fn keys(schema: Vec<types::KeySchemaElement>) -> Option<KeyNames> {
     Some(KeyNames { partition: names.next()?, sort: names.next() })
 }
 
-fn shard(shard: types::Shard) -> Option<Shard> {
-    Some(Shard { id: ShardId(shard.shard_id?), parent: shard.parent_shard_id.map(ShardId) })
+/// One that is not known counts as enabled: a stream is taken to be at its end only if it says so.
+fn status(status: Option<&types::StreamStatus>) -> StreamStatus {
+    match status {
+        Some(types::StreamStatus::Disabled) => StreamStatus::Disabled,
+        Some(types::StreamStatus::Disabling) => StreamStatus::Disabling,
+        Some(types::StreamStatus::Enabling) => StreamStatus::Enabling,
+        _ => StreamStatus::Enabled,
+    }
+}
+
+fn shard(stream: &StreamLabel, shard: types::Shard) -> Option<Shard> {
+    let parent = shard.parent_shard_id.map(|name| ShardId::new(stream, name));
+    Some(Shard { id: ShardId::new(stream, shard.shard_id?), parent })
 }
 
 fn change(record: types::Record) -> Option<Change> {

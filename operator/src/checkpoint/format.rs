@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Position, SequenceNumber, ShardId, UnixSeconds};
+use crate::record::{Position, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
 
 const FORMAT: &str = "1";
 
 /// The keys that are not shards.
-const FIELDS: [&str; 4] = ["format", "holder", "epoch", "start"];
+const FIELDS: [&str; 5] = ["format", "holder", "epoch", "start", "readAt"];
 
 /// Everything that is remembered of one notifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,9 @@ pub struct Checkpoint {
     pub epoch: u64,
     /// Where and when reading began.
     pub start: Start,
+    /// When every shard without a number had last been read, by the service's clock: what is more
+    /// than 24 hours old then may be lost. A number tells that by itself.
+    pub read_at: Timestamp,
     /// Each shard that is, or was, read.
     pub shards: BTreeMap<ShardId, Position>,
 }
@@ -31,11 +34,12 @@ pub struct Checkpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Start {
-    /// The stream that is read.
+    /// The ARN of the stream with which it began; others of its table may follow.
     pub stream: String,
     /// From where.
     pub position: StartedAt,
-    /// When, by the service's clock. With `Latest`, what is older is skipped in every shard.
+    /// When, by the service's clock; with `AtTimestamp`, the moment asked for. With both that and
+    /// `Latest`, what is older is skipped in every shard.
     pub at: Timestamp,
 }
 
@@ -43,14 +47,19 @@ impl Start {
     /// Records older than this are skipped.
     pub fn not_before(&self) -> Option<UnixSeconds> {
         match self.position {
-            StartedAt::Latest => Some(UnixSeconds(self.at.as_second())),
+            StartedAt::Latest | StartedAt::AtTimestamp => Some(UnixSeconds(self.at.as_second())),
             StartedAt::TrimHorizon => None,
         }
     }
 
+    /// The ARN of the table, and the stream's label.
+    pub fn table_and_label(&self) -> (&str, &str) {
+        self.stream.split_once("/stream/").unwrap_or_default()
+    }
+
     /// The stream's label: the last part of its ARN.
-    fn label(&self) -> &str {
-        self.stream.rsplit('/').next().unwrap_or_default()
+    pub fn label(&self) -> &str {
+        self.table_and_label().1
     }
 }
 
@@ -61,6 +70,8 @@ pub enum StartedAt {
     Latest,
     /// From the oldest record kept.
     TrimHorizon,
+    /// From a moment that was asked for.
+    AtTimestamp,
 }
 
 /// What is wrong with a stored checkpoint.
@@ -113,16 +124,19 @@ impl Position {
 impl Checkpoint {
     /// The `data` to store.
     pub fn to_data(&self) -> BTreeMap<String, String> {
-        let label = self.start.label();
         let mut data = BTreeMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
             ("holder".to_owned(), self.holder.clone()),
             ("epoch".to_owned(), self.epoch.to_string()),
             ("start".to_owned(), json(&self.start)),
+            ("readAt".to_owned(), self.read_at.to_string()),
         ]);
         for (shard, position) in &self.shards {
-            let entry = Entry { stream: label.into(), after: position.as_text().into() };
-            data.insert(shard.0.clone(), json(&entry));
+            let ShardId { stream, name } = shard;
+            let entry = Entry { stream: stream.as_str().into(), after: position.as_text().into() };
+            let is_taken = data.contains_key(name);
+            let key = if is_taken { name.clone() + &suffix(stream.as_str()) } else { name.clone() };
+            data.insert(key, json(&entry));
         }
         data
     }
@@ -137,32 +151,45 @@ impl Checkpoint {
         let epoch = epoch.parse().map_err(|_| problem("epoch", "is not a whole number"))?;
         let start: Start = serde_json::from_str(field(data, "start")?)
             .map_err(|_| problem("start", "is not JSON with stream, position and at"))?;
+        if start.label().is_empty() {
+            return Err(problem("start", "has a stream that is not the ARN of one"));
+        }
+        let read_at = field(data, "readAt")?;
+        let read_at = read_at
+            .parse()
+            .map_err(|_| problem("readAt", "is not a time like 2026-11-22T12:00:00Z"))?;
         let shards = data
             .iter()
             .filter(|(key, _)| !FIELDS.contains(&key.as_str()))
-            .map(|(key, value)| shard(key, value, start.label()))
+            .map(|(key, value)| shard(key, value))
             .collect::<Result<_, _>>()?;
-        Ok(Self { holder: field(data, "holder")?.to_owned(), epoch, start, shards })
+        Ok(Self { holder: field(data, "holder")?.to_owned(), epoch, start, read_at, shards })
     }
+}
+
+/// What tells the keys of two shards apart that have the same name in two streams.
+fn suffix(stream: &str) -> String {
+    format!("_{}", stream.replace(':', "-"))
 }
 
 fn field<'a>(data: &'a BTreeMap<String, String>, key: &str) -> Result<&'a str, FormatError> {
     data.get(key).map(String::as_str).ok_or_else(|| problem(key, "is missing"))
 }
 
-fn shard(key: &str, value: &str, label: &str) -> Result<(ShardId, Position), FormatError> {
+fn shard(key: &str, value: &str) -> Result<(ShardId, Position), FormatError> {
     let entry: Entry<'_> = serde_json::from_str(value)
         .map_err(|_| problem(key, r#"is not JSON like {"stream":"<label>","after":"<number>"}"#))?;
-    if entry.stream != label {
-        return Err(problem(key, "names another stream than the key \"start\""));
+    if entry.stream.is_empty() {
+        return Err(problem(key, "has an empty stream"));
     }
+    let name = key.strip_suffix(&suffix(&entry.stream)).unwrap_or(key);
     let position = Position::parse(&entry.after).ok_or_else(|| {
         problem(
             key,
             "has an \"after\" that is neither a sequence number nor latest, start or finished",
         )
     })?;
-    Ok((ShardId(key.to_owned()), position))
+    Ok((ShardId::new(&StreamLabel::new(&entry.stream), name), position))
 }
 
 fn problem(key: &str, problem: &'static str) -> FormatError {
@@ -187,7 +214,8 @@ mod tests {
         let stream =
             "arn:aws:dynamodb:eu-west-1:123456789012:table/t/stream/2024-12-03T08:06:15.779";
         let number = SequenceNumber::parse("100000000000000000007").unwrap();
-        let shard = |name: &str| ShardId(format!("shardId-0000000{name}"));
+        let stream_label = StreamLabel::new("2024-12-03T08:06:15.779");
+        let shard = |name: &str| ShardId::new(&stream_label, format!("shardId-0000000{name}"));
         Checkpoint {
             holder: "pod-a".to_owned(),
             epoch: 3,
@@ -196,6 +224,7 @@ mod tests {
                 position: StartedAt::Latest,
                 at: Timestamp::from_second(1_790_000_000).unwrap(),
             },
+            read_at: Timestamp::from_second(1_790_000_100).unwrap(),
             shards: BTreeMap::from([
                 (shard("1"), Position::Finished),
                 (shard("2"), Position::After(number)),
@@ -208,6 +237,21 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         assert_eq!(Checkpoint::from_data(&checkpoint().to_data()), Ok(checkpoint()));
+    }
+
+    #[test]
+    fn two_streams_may_have_shards_of_the_same_name() {
+        let mut both = checkpoint();
+        let later = StreamLabel::new("2026-11-22T10:00:00.123");
+        let names: Vec<_> = both.shards.keys().map(|id| id.name.clone()).collect();
+        both.shards.extend(names.iter().map(|name| (ShardId::new(&later, name), Position::Start)));
+        let data = both.to_data();
+        assert_eq!(data.len(), 5 + 8);
+        assert_eq!(
+            data["shardId-00000002_2026-11-22T10-00-00.123"],
+            r#"{"stream":"2026-11-22T10:00:00.123","after":"start"}"#
+        );
+        assert_eq!(Checkpoint::from_data(&data), Ok(both));
     }
 
     #[test]
@@ -228,7 +272,9 @@ mod tests {
             ("epoch", "many", "\"epoch\" is not a whole number"),
             ("start", "{}", "\"start\" is not JSON"),
             ("shardId-1", "7", "\"shardId-1\" is not JSON"),
-            ("shardId-1", r#"{"stream":"other","after":"7"}"#, "names another stream"),
+            ("start", r#"{"stream":"t","position":"Latest","at":"2026-11-22T12:00:00Z"}"#, "ARN"),
+            ("readAt", "yesterday", "\"readAt\" is not a time"),
+            ("shardId-1", r#"{"stream":"","after":"7"}"#, "has an empty stream"),
             (
                 "shardId-1",
                 r#"{"stream":"2024-12-03T08:06:15.779","after":"LATEST"}"#,

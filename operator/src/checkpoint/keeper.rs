@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 
 use super::{Checkpoint, CheckpointStore, FormatError, StoreError, Stored, Version};
@@ -13,6 +14,10 @@ use crate::record::{Position, ShardId};
 
 /// No call to the store may take longer; its outcome is then unknown.
 const CALL_LIMIT: Duration = Duration::from_secs(3);
+
+/// While nothing else is to be stored, the time of the last reading is, this often: one that is a
+/// day old would be taken for a gap.
+const BETWEEN_TIMES: SignedDuration = SignedDuration::from_hours(6);
 
 /// How often a claim is tried again when others write at the same moment.
 const CLAIM_TRIES: u32 = 5;
@@ -84,15 +89,20 @@ impl<K: CheckpointStore> Keeper<K> {
         &self.checkpoint
     }
 
-    /// Stores these positions, unless they are stored already; `true` if it wrote. It may be dropped
-    /// half way: the next call finds out what was written.
-    pub async fn save(&mut self, shards: BTreeMap<ShardId, Position>) -> Result<bool, ClaimError> {
+    /// Stores these positions, and when all of them had been read, unless they are stored already;
+    /// `true` if it wrote. It may be dropped half way: the next call finds out what was written.
+    pub async fn save(
+        &mut self,
+        shards: BTreeMap<ShardId, Position>,
+        read_at: Timestamp,
+    ) -> Result<bool, ClaimError> {
+        let is_old = read_at.duration_since(self.checkpoint.read_at) >= BETWEEN_TIMES;
         if self.unsure {
             self.read_back().await?;
-        } else if shards == self.checkpoint.shards {
+        } else if shards == self.checkpoint.shards && !is_old {
             return Ok(false);
         }
-        let next = Checkpoint { shards, ..self.checkpoint.clone() };
+        let next = Checkpoint { shards, read_at, ..self.checkpoint.clone() };
         self.unsure = true;
         let saved = match save(&*self.store, &next, self.version.as_ref()).await {
             Err(StoreError::Conflict | StoreError::Unknown(_)) => {

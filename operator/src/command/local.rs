@@ -12,10 +12,14 @@ use crate::api::StreamNotifier;
 use crate::aws::Aws;
 use crate::controller::{Endpoints, Prepared, Work, prepare};
 use crate::local::{self, Local};
+use crate::stream::Limits;
 use crate::telemetry::{self, Health, Metrics, NotifierTelemetry, Phase, Picture};
 use crate::worker::work;
 
 const EXAMPLE: &str = include_str!("../../../examples/target-attribute.yaml");
+
+/// Nobody bills them here.
+const GET_RECORDS_PER_SECOND: u32 = 1000;
 
 /// The local mode's flags.
 #[derive(Debug, Args)]
@@ -61,7 +65,8 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     let neighbours = to_do.neighbours(&aws, local.checkpoint.clone());
     let (health, mut pictures) = Health::new();
     let telemetry = NotifierTelemetry::new(Metrics::default(), "local", &name);
-    let job = to_do.job("local".to_owned(), Arc::new(health), telemetry);
+    let limits = Arc::new(Limits::new(GET_RECORDS_PER_SECOND));
+    let job = to_do.job(limits, "local".to_owned(), Arc::new(health), telemetry);
     let told = async {
         let mut ready = false;
         while pictures.changed().await.is_ok() {

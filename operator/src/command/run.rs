@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::CommandError;
 use super::signal::stop_on_signal;
 use crate::aws::Aws;
-use crate::controller::{self, Context, Endpoints};
+use crate::controller::{self, AccountLimits, Context, Endpoints, Told};
+use crate::kubernetes::Events;
 use crate::telemetry::{self, Metrics};
 use crate::worker::Supervisor;
 
@@ -37,6 +38,16 @@ pub struct Options {
     #[arg(long, env = "STREAM_NOTIFIER_GATEWAY_ENDPOINT")]
     gateway_endpoint: Option<String>,
 
+    /// GetRecords calls a second at most, for each AWS account and region, by all StreamNotifiers
+    /// together. AWS bills them.
+    #[arg(
+        long,
+        env = "STREAM_NOTIFIER_GET_RECORDS_PER_SECOND",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    get_records_per_second: u32,
+
     /// How logs are written to standard error.
     #[arg(long, env = "STREAM_NOTIFIER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     log_format: LogFormat,
@@ -57,6 +68,7 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     })?;
     let client = Client::try_default().await?;
     let (wake, woken) = mpsc::unbounded_channel();
+    let holder = holder();
     let context = Arc::new(Context {
         client: client.clone(),
         aws: Aws::from_environment().await,
@@ -64,9 +76,12 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
             allowed: options.allowed_websocket_domains,
             template: options.gateway_endpoint,
         },
-        holder: holder(),
+        limits: AccountLimits::new(options.get_records_per_second),
+        events: Events::new(client.clone(), &holder),
+        holder,
         supervisor: Supervisor::new(stop.clone()),
         metrics: Metrics::default(),
+        told: Told::default(),
         wake,
         unreadable: Mutex::default(),
         listed: AtomicBool::new(false),

@@ -19,8 +19,13 @@ pub enum Applied {
     Invalid(InvalidSpec),
     /// No worker runs, on request.
     Suspended,
-    /// A worker runs, or has just lost its claim, and this is how it is.
-    Working(Picture),
+    /// A worker runs, or has just ended by itself, and this is how it is.
+    Working {
+        /// How it is.
+        picture: Picture,
+        /// The ARN of the table whose streams it reads.
+        table: String,
+    },
     /// Another operator works on it, and tells how it is.
     Elsewhere,
 }
@@ -44,16 +49,18 @@ pub async fn apply(
             return Applied::Invalid(invalid);
         }
     };
+    let table = work.table.arn.clone();
     if let Some(picture) = context.supervisor.health(id, revision) {
         return match picture.phase {
             Phase::ClaimLost if context.supervisor.has_told_lost_claim(id) => Applied::Elsewhere,
-            _ => Applied::Working(picture),
+            _ => Applied::Working { picture, table },
         };
     }
     // The one of an earlier generation.
     context.supervisor.stop(id).await;
     start(notifier, id, revision, *work, context);
-    Applied::Working(context.supervisor.health(id, revision).unwrap_or_default())
+    let picture = context.supervisor.health(id, revision).unwrap_or_default();
+    Applied::Working { picture, table }
 }
 
 fn start(
@@ -68,6 +75,7 @@ fn start(
     };
     let neighbours = Arc::new(to_do.neighbours(&context.aws, store));
     let telemetry = NotifierTelemetry::new(context.metrics.clone(), &id.namespace, &id.name);
+    let limits = context.limits.of(&to_do.table);
     let holder = context.holder.clone();
     let (wake, object) = (context.wake.clone(), ObjectRef::new(&id.name).within(&id.namespace));
     context.supervisor.start(
@@ -75,7 +83,7 @@ fn start(
         revision.clone(),
         move |health, stop| {
             let neighbours = neighbours.clone();
-            let job = to_do.clone().job(holder.clone(), health, telemetry.clone());
+            let job = to_do.clone().job(limits.clone(), holder.clone(), health, telemetry.clone());
             async move { work(&*neighbours, &job, &stop).await }
         },
         // The receiver lives as long as the controller; without one there is nobody to tell.

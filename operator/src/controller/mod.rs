@@ -4,6 +4,7 @@
 mod apply;
 mod endpoint;
 mod status;
+mod told;
 mod validate;
 mod wiring;
 
@@ -24,10 +25,13 @@ use tokio_util::sync::CancellationToken;
 
 use apply::Applied;
 pub use endpoint::{Endpoint, Endpoints};
-pub use validate::{Prepared, Work, prepare};
+pub use told::Told;
+pub use validate::{Prepared, Table, Work, prepare};
+pub use wiring::AccountLimits;
 
 use crate::api::StreamNotifier;
 use crate::aws::Aws;
+use crate::kubernetes::Events;
 use crate::telemetry::{Metrics, Phase, Readiness, reconcile_failed, unreadable_notifier};
 use crate::worker::{NotifierId, Revision, Supervisor};
 
@@ -49,12 +53,18 @@ pub struct Context {
     pub aws: Aws,
     /// Which WebSocket domains are allowed, and where they are.
     pub endpoints: Endpoints,
+    /// How often streams are asked.
+    pub limits: AccountLimits,
+    /// Where Events are stored.
+    pub events: Events,
     /// This process, as checkpoints name it.
     pub holder: String,
     /// The workers.
     pub supervisor: Supervisor,
     /// The metrics.
     pub metrics: Metrics,
+    /// What was told of each notifier.
+    pub told: Told,
     /// Wakes the reconcile of a notifier whose worker's health has changed.
     pub wake: mpsc::UnboundedSender<ObjectRef<Guarded>>,
     /// Notifiers that are stored and do not parse.
@@ -165,11 +175,11 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
     }
     let prepared = prepare(&notifier.spec, &context.endpoints);
     let applied = apply::apply(notifier, &id, &revision, prepared, &context).await;
-    status::update(notifier, &applied, &context).await?;
-    if matches!(&applied, Applied::Working(picture) if picture.phase == Phase::ClaimLost) {
+    let again = status::update(notifier, &id, &revision, &applied, &context).await?;
+    if matches!(&applied, Applied::Working { picture, .. } if picture.phase == Phase::ClaimLost) {
         context.supervisor.told_lost_claim(&id);
     }
-    Ok(Action::await_change())
+    Ok(again)
 }
 
 /// Which notifier it is; an object that came from a server has all of this.
@@ -209,6 +219,7 @@ fn end_unlisted(context: &Context, listed: &Store<Guarded>) {
 
 fn forget(context: &Context, id: &NotifierId) {
     context.set_unreadable(id, false);
+    context.told.forget(id);
     context.supervisor.abort(id);
     context.metrics.forget(&id.namespace, &id.name);
 }

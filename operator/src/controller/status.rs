@@ -1,51 +1,125 @@
-//! Writes what was applied into the notifier's status, only where it says something new.
+//! Writes what was applied into the notifier's status, only where it says something new, and an Event
+//! for each gap.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
+use kube_runtime::controller::Action;
 use serde_json::json;
 use tokio::time::timeout;
 
 use super::apply::Applied;
 use super::{Context, ReconcileError};
-use crate::api::{Readiness, Ready, StreamNotifier, StreamNotifierStatus, conditions};
-use crate::telemetry::{Phase, Picture};
+use crate::api::{
+    OnGap, Readiness, Ready, StreamNotifier, StreamNotifierStatus, conditions, gap_told_for,
+};
+use crate::telemetry::{Gap, Phase, Picture, event_failed};
+use crate::worker::{NotifierId, Revision};
 
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
-/// Writes the status, if it is another than before.
+/// Writes the status, if it is another than before, and says when to look at it again.
 pub async fn update(
     notifier: &StreamNotifier,
+    id: &NotifierId,
+    revision: &Revision,
     applied: &Applied,
     context: &Context,
-) -> Result<(), ReconcileError> {
+) -> Result<Action, ReconcileError> {
     let Some(readiness) = readiness(applied) else {
-        return Ok(());
+        context.told.forget(id);
+        return Ok(Action::await_change());
     };
+    let gap = applied.gap();
+    let new_gap = gap
+        .filter(|gap| !context.told.has(id, revision, gap))
+        .map(|gap| gap_message(gap, notifier.spec.on_gap));
+    let stored = notifier.status.clone().unwrap_or_default();
+    let before = context.told.conditions(id, revision).unwrap_or(stored.conditions.clone());
     let generation = notifier.metadata.generation;
-    let before = notifier.status.clone().unwrap_or_default();
+    let now = in_seconds(Timestamp::now());
+    let conditions = conditions(&before, generation, &readiness, new_gap.clone(), now);
     let status = StreamNotifierStatus {
         observed_generation: generation,
-        conditions: conditions(&before.conditions, generation, &readiness, Timestamp::now()),
+        conditions: conditions.clone(),
+        stream_arn: applied.stream_arn(),
     };
-    if status == before {
-        return Ok(());
+    if status != stored && !write(notifier, &status, context).await? {
+        return Ok(Action::await_change());
     }
+    let again = gap_told_for(&conditions, now).map_or_else(Action::await_change, Action::requeue);
+    context.told.wrote(id, revision, conditions, gap);
+    if let Some(note) = new_gap
+        && let Err(error) = context.events.data_gap(notifier, &note).await
+    {
+        event_failed(&id.namespace, &id.name, &error);
+    }
+    Ok(again)
+}
+
+/// Writes the status, unless the notifier is gone.
+async fn write(
+    notifier: &StreamNotifier,
+    status: &StreamNotifierStatus,
+    context: &Context,
+) -> Result<bool, ReconcileError> {
     let namespace = notifier.namespace().unwrap_or_default();
     let api: Api<StreamNotifier> = Api::namespaced(context.client.clone(), &namespace);
     // With its uid, so that a later resource of the same name never gets it.
     let uid = &notifier.metadata.uid;
-    let patch = Patch::Merge(json!({ "metadata": { "uid": uid }, "status": status }));
-    let name = notifier.name_any();
-    let params = PatchParams::default();
+    let mut patch = json!({ "metadata": { "uid": uid }, "status": status });
+    if status.stream_arn.is_none() {
+        // A merge leaves alone what is not there.
+        patch["status"]["streamArn"] = json!(null);
+    }
+    let (name, params) = (notifier.name_any(), PatchParams::default());
+    let patch = Patch::Merge(patch);
     let written = api.patch_status(&name, &params, &patch);
     match timeout(WRITE_LIMIT, written).await.map_err(ReconcileError::Late)? {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(true),
         // Deleted, or made anew, meanwhile.
-        Err(kube::Error::Api(gone)) if matches!(gone.code, 404 | 409) => Ok(()),
+        Err(kube::Error::Api(gone)) if matches!(gone.code, 404 | 409) => Ok(false),
         Err(error) => Err(ReconcileError::Status(error)),
+    }
+}
+
+/// As the API server stores it: what is compared with that must not differ by a fraction.
+fn in_seconds(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// What is said of a gap, in the condition and in the Event.
+fn gap_message(gap: &Gap, on_gap: OnGap) -> String {
+    let what_now = match on_gap {
+        OnGap::Continue => {
+            "reading goes on with the oldest change left; have clients load anew what they show"
+        }
+        OnGap::Stop => "nothing more is read, because of onGap: Stop",
+    };
+    bounded(&format!("{}; {what_now}", gap.message))
+}
+
+impl Applied {
+    fn picture(&self) -> Option<&Picture> {
+        match self {
+            Self::Working { picture, .. } => Some(picture),
+            Self::Invalid(_) | Self::Suspended | Self::Elsewhere => None,
+        }
+    }
+
+    fn gap(&self) -> Option<&Gap> {
+        self.picture()?.gap.as_ref()
+    }
+
+    /// The ARN of the stream that is read.
+    fn stream_arn(&self) -> Option<String> {
+        let Self::Working { picture, table } = self else {
+            return None;
+        };
+        let stream = picture.stream.as_ref()?;
+        Some(format!("{table}/stream/{}", stream.as_str()))
     }
 }
 
@@ -58,18 +132,22 @@ fn readiness(applied: &Applied) -> Option<Readiness> {
             "Suspended",
             "nothing is read while spec.suspend is true; the checkpoint is kept".to_owned(),
         ),
-        Applied::Working(picture) => return Some(of_worker(picture)),
+        Applied::Working { picture, .. } => return Some(of_worker(picture)),
         Applied::Elsewhere => return None,
     };
     Some(Readiness { ready, reason, message })
 }
 
+const STOPPED: &str = "changes were lost before they were read, and onGap is Stop, so nothing more is read: to go on with the oldest change left, set onGap: Continue; to go on elsewhere, set suspend: true, edit or delete the checkpoint, and set suspend: false";
+
 fn of_worker(picture: &Picture) -> Readiness {
     let Some(first) = picture.troubles.values().next() else {
-        let (ready, reason, message) = if picture.phase == Phase::Reading {
-            (Ready::Yes, "Reading", "every open shard is read")
-        } else {
-            (Ready::Starting, "Starting", "the stream's open shards are being opened")
+        let (ready, reason, message) = match picture.phase {
+            Phase::Reading => (Ready::Yes, "Reading", "every open shard is read"),
+            Phase::Stopped => (Ready::Stalled, "DataGap", STOPPED),
+            Phase::Starting | Phase::ClaimLost => {
+                (Ready::Starting, "Starting", "the stream's open shards are being opened")
+            }
         };
         return Readiness { ready, reason, message: message.to_owned() };
     };

@@ -1,12 +1,15 @@
 //! What the user typed becomes what the worker needs; after this step nobody reads the spec.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::endpoint::{Endpoint, Endpoints};
-use crate::api::{Connections, StartingPosition, StreamNotifierSpec};
-use crate::checkpoint::StartedAt;
+use crate::api::{self, Connections, StartingPosition, StreamNotifierSpec};
 use crate::delivery::Source;
 use crate::notifier::{InvalidSpec, Notifier};
+use crate::record::StreamLabel;
+use crate::stream::Follow;
+use crate::worker::{Begin, OnGap};
 
 /// A spec that can be worked on.
 #[derive(Clone, Debug)]
@@ -22,25 +25,44 @@ pub enum Prepared {
 pub struct Work {
     /// Who is told what.
     pub notifier: Arc<Notifier>,
-    /// The stream's ARN.
-    pub stream: String,
-    /// The region of stream and connections.
-    pub region: String,
+    /// The table whose changes are told of.
+    pub table: Table,
+    /// Which of its streams are read.
+    pub follow: Follow,
     /// Where reading begins without a checkpoint.
-    pub starting_position: StartedAt,
+    pub begin: Begin,
+    /// What happens when records were lost.
+    pub on_gap: OnGap,
+    /// How often a quiet shard is asked.
+    pub poll_interval: Duration,
     /// Where connections are stored.
     pub source: Source,
     /// Where messages go.
     pub endpoint: Endpoint,
 }
 
+/// A table, and what its ARN tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// `arn:aws:dynamodb:<region>:<account>:table/<table>`.
+    pub arn: String,
+    /// Where it and the connections are.
+    pub region: String,
+    /// Whose it is.
+    pub account: String,
+}
+
 /// Checks a spec, also for what the schema has checked before: an older one may have let it pass.
 pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepared, InvalidSpec> {
     let StreamNotifierSpec {
         stream_arn,
+        table_arn,
         starting_position,
+        starting_timestamp,
         connections,
         web_socket,
+        on_gap,
+        poll_interval_milliseconds,
         suspend,
         // The notifier's.
         events: _,
@@ -48,34 +70,80 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
         attribute: _,
         message: _,
     } = spec;
+    let (table, follow) = followed(stream_arn.as_deref(), table_arn.as_deref())?;
+    let begin = match (starting_position, starting_timestamp) {
+        (StartingPosition::Latest, _) => Begin::Latest,
+        (StartingPosition::TrimHorizon, _) => Begin::TrimHorizon,
+        (StartingPosition::AtTimestamp, Some(since)) => Begin::AtTimestamp(*since),
+        (StartingPosition::AtTimestamp, None) => {
+            let problem = "is needed with startingPosition AtTimestamp";
+            return Err(invalid("startingTimestamp", problem));
+        }
+    };
     let work = Work {
         notifier: Arc::new(Notifier::new(spec)?),
-        region: region(stream_arn)?.to_owned(),
-        stream: stream_arn.clone(),
-        starting_position: match starting_position {
-            StartingPosition::Latest => StartedAt::Latest,
-            StartingPosition::TrimHorizon => StartedAt::TrimHorizon,
+        table,
+        follow,
+        begin,
+        on_gap: match on_gap {
+            api::OnGap::Continue => OnGap::Continue,
+            api::OnGap::Stop => OnGap::Stop,
         },
+        poll_interval: poll_interval(*poll_interval_milliseconds)?,
         source: source(connections),
         endpoint: endpoints.of(web_socket)?,
     };
     Ok(if *suspend { Prepared::Suspended } else { Prepared::Active(Box::new(work)) })
 }
 
-/// The region in `arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>`.
-fn region(arn: &str) -> Result<&str, InvalidSpec> {
-    let parts: Vec<_> = arn.splitn(6, ':').collect();
-    match parts[..] {
-        ["arn", _, "dynamodb", region, _, resource]
-            if !region.is_empty() && resource.contains("/stream/") =>
-        {
-            Ok(region)
-        }
-        _ => Err(InvalidSpec {
-            field: "streamArn".to_owned(),
-            problem: "must be the ARN of a stream: take LatestStreamArn of the table".to_owned(),
+/// The table, and which of its streams the spec asks for.
+fn followed(stream: Option<&str>, table: Option<&str>) -> Result<(Table, Follow), InvalidSpec> {
+    match (stream, table) {
+        (Some(stream), None) => of_stream(stream).ok_or_else(|| {
+            invalid("streamArn", "must be the ARN of a stream: take LatestStreamArn of the table")
         }),
+        (None, Some(table)) => {
+            let table = Table::parse(table).ok_or_else(|| {
+                invalid("tableArn", "must be the ARN of a table: take TableArn of the table")
+            })?;
+            Ok((table, Follow::Table))
+        }
+        (None, None) | (Some(_), Some(_)) => {
+            Err(invalid("streamArn", "or tableArn is needed: give exactly one of the two"))
+        }
     }
+}
+
+fn of_stream(arn: &str) -> Option<(Table, Follow)> {
+    let (table, label) = arn.split_once("/stream/").filter(|(_, label)| !label.is_empty())?;
+    Some((Table::parse(table)?, Follow::Stream(StreamLabel::new(label))))
+}
+
+impl Table {
+    fn parse(arn: &str) -> Option<Self> {
+        let parts: Vec<_> = arn.splitn(6, ':').collect();
+        let ["arn", _, "dynamodb", region, account, resource] = parts[..] else {
+            return None;
+        };
+        let name = resource.strip_prefix("table/")?;
+        let is_named = ![region, account, name].contains(&"") && !name.contains('/');
+        is_named.then(|| Self {
+            arn: arn.to_owned(),
+            region: region.to_owned(),
+            account: account.to_owned(),
+        })
+    }
+}
+
+fn poll_interval(milliseconds: i32) -> Result<Duration, InvalidSpec> {
+    match u64::try_from(milliseconds) {
+        Ok(milliseconds @ 50..=30_000) => Ok(Duration::from_millis(milliseconds)),
+        _ => Err(invalid("pollIntervalMilliseconds", "must be 50 to 30000")),
+    }
+}
+
+fn invalid(field: &str, problem: &str) -> InvalidSpec {
+    InvalidSpec { field: field.to_owned(), problem: problem.to_owned() }
 }
 
 fn source(connections: &Connections) -> Source {
@@ -86,5 +154,55 @@ fn source(connections: &Connections) -> Source {
         index: index_name.clone(),
         partition_key: partition_key.clone(),
         connection_id_attribute: connection_id_attribute.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders";
+
+    fn stream() -> String {
+        format!("{TABLE}/stream/2024-12-03T08:06:15.779")
+    }
+
+    #[test]
+    fn a_stream_and_a_table_tell_the_same_table() {
+        let (by_stream, follow) = followed(Some(&stream()), None).unwrap();
+        assert_eq!(follow, Follow::Stream(StreamLabel::new("2024-12-03T08:06:15.779")));
+        let (by_table, follow) = followed(None, Some(TABLE)).unwrap();
+        assert_eq!(follow, Follow::Table);
+        assert_eq!(by_stream, by_table);
+        assert_eq!((&*by_table.arn, &*by_table.region), (TABLE, "eu-west-1"));
+        assert_eq!(by_table.account, "123456789012");
+    }
+
+    /// What the schema refuses may still be stored, by an older one.
+    #[test]
+    fn what_names_no_stream_and_no_table_is_told_by_its_field() {
+        let (stream, unlabelled) = (stream(), format!("{TABLE}/stream/"));
+        for (stream, table, field) in [
+            (None, None, "streamArn"),
+            (Some(&*stream), Some(TABLE), "streamArn"),
+            (Some(TABLE), None, "streamArn"),
+            (Some(&*unlabelled), None, "streamArn"),
+            (Some("arn:aws:s3:::bucket/stream/x"), None, "streamArn"),
+            (None, Some(&*stream), "tableArn"),
+            (None, Some("orders"), "tableArn"),
+            (None, Some("arn:aws:dynamodb::123456789012:table/orders"), "tableArn"),
+        ] {
+            let refused = followed(stream, table).unwrap_err();
+            assert_eq!(refused.field, field, "{stream:?} {table:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_poll_interval_has_bounds() {
+        assert_eq!(poll_interval(50), Ok(Duration::from_millis(50)));
+        assert_eq!(poll_interval(30_000), Ok(Duration::from_secs(30)));
+        for outside in [-1, 0, 49, 30_001] {
+            assert_eq!(poll_interval(outside).unwrap_err().field, "pollIntervalMilliseconds");
+        }
     }
 }

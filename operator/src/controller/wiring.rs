@@ -1,16 +1,38 @@
 //! Puts a worker together from what the spec asks for: the same for a cluster and for one machine.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::validate::Work;
+use super::validate::{Table, Work};
 use crate::aws::{ApiGateway, Aws, DynamoDbConnections, DynamoDbStreams};
 use crate::backoff::Random;
+use crate::stream::Limits;
 use crate::telemetry::{Health, NotifierTelemetry};
 use crate::worker::{Job, Neighbours};
 
-/// How often a quiet shard is asked: as often as Lambda does.
-const POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// How often AWS is asked: one set of limits for all notifiers whose tables are in the same account
+/// and region, since it is those that AWS limits.
+#[derive(Debug)]
+pub struct AccountLimits {
+    get_records_per_second: u32,
+    /// By account and region.
+    limits: Mutex<HashMap<(String, String), Arc<Limits>>>,
+}
+
+impl AccountLimits {
+    /// With this many GetRecords calls a second for each account and region.
+    pub fn new(get_records_per_second: u32) -> Self {
+        Self { get_records_per_second, limits: Mutex::default() }
+    }
+
+    /// The limits that a table's streams are read within.
+    pub fn of(&self, table: &Table) -> Arc<Limits> {
+        let place = (table.account.clone(), table.region.clone());
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = || Arc::new(Limits::new(self.get_records_per_second));
+        limits.entry(place).or_insert_with(made).clone()
+    }
+}
 
 impl Work {
     /// The worker's neighbours in AWS, and this checkpoint store.
@@ -19,10 +41,10 @@ impl Work {
         aws: &Aws,
         store: K,
     ) -> Neighbours<DynamoDbStreams, DynamoDbConnections, ApiGateway, K> {
-        let region = &self.region;
+        let Table { region, arn, .. } = &self.table;
         let signed_for = self.endpoint.region.as_deref().unwrap_or(region);
         Neighbours {
-            streams: Arc::new(DynamoDbStreams::new(aws, region, &self.stream)),
+            streams: Arc::new(DynamoDbStreams::new(aws, region, arn)),
             connections: Arc::new(DynamoDbConnections::new(aws, region, self.source.clone())),
             gateway: Arc::new(ApiGateway::new(aws, signed_for, &self.endpoint.url)),
             store: Arc::new(store),
@@ -30,18 +52,49 @@ impl Work {
     }
 
     /// The worker's job.
-    pub fn job(self, holder: String, health: Arc<Health>, telemetry: NotifierTelemetry) -> Job {
+    pub fn job(
+        self,
+        limits: Arc<Limits>,
+        holder: String,
+        health: Arc<Health>,
+        telemetry: NotifierTelemetry,
+    ) -> Job {
         Job {
             notifier: self.notifier,
-            stream: self.stream,
-            starting_position: self.starting_position,
+            table: self.table.arn,
+            follow: self.follow,
+            begin: self.begin,
+            on_gap: self.on_gap,
+            poll_interval: self.poll_interval,
+            limits,
             source: self.source,
             endpoint: self.endpoint.url,
             holder,
-            poll_interval: POLL_INTERVAL,
             health,
             telemetry,
             random: Arc::new(Random::seeded(fastrand::u64(..))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(region: &str, account: &str, name: &str) -> Table {
+        let arn = format!("arn:aws:dynamodb:{region}:{account}:table/{name}");
+        Table { arn, region: region.to_owned(), account: account.to_owned() }
+    }
+
+    #[test]
+    fn tables_of_one_account_and_region_share_their_limits() {
+        let limits = AccountLimits::new(1000);
+        let orders = limits.of(&table("eu-west-1", "123456789012", "orders"));
+        let same = limits.of(&table("eu-west-1", "123456789012", "devices"));
+        assert!(Arc::ptr_eq(&orders, &same));
+        for other in [("eu-west-2", "123456789012"), ("eu-west-1", "210987654321")] {
+            let other = limits.of(&table(other.0, other.1, "orders"));
+            assert!(!Arc::ptr_eq(&orders, &other));
         }
     }
 }

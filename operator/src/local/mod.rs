@@ -72,7 +72,7 @@ pub struct Local {
     pub dynamodb_endpoint: String,
     /// The endpoint for `@connections`, stage included. Example: `http://127.0.0.1:8080/api`.
     pub gateway_endpoint: String,
-    /// The manifest's spec, its `streamArn` that of the embedded stream.
+    /// The manifest's spec, with the `streamArn` of the embedded stream.
     pub spec: StreamNotifierSpec,
     /// Where the worker's checkpoint is kept.
     pub checkpoint: LocalCheckpoint,
@@ -98,7 +98,7 @@ pub async fn start(options: Options) -> Result<Local, LocalError> {
 
     let data_dir = options.data_dir.as_deref().map(DataDir::take).transpose()?;
     let dynamo = open(data_dir.as_ref().map(DataDir::tables), &plan)?;
-    let stream_arn = tables::ensure(&dynamo, &plan).await?;
+    let stream_arn = Some(tables::ensure(&dynamo, &plan).await?);
     let rows = Rows::new(dynamo.clone(), plan.connections.clone(), &spec.connections);
     let cleared = rows.clear().await;
     cleared.map_err(|source| LocalError::Table { what: "deleting stale connections", source })?;
@@ -122,7 +122,7 @@ pub async fn start(options: Options) -> Result<Local, LocalError> {
         dynamodb_endpoint,
         gateway_endpoint: stage
             .map_or_else(|| gateway_origin.clone(), |stage| format!("{gateway_origin}/{stage}")),
-        spec: StreamNotifierSpec { stream_arn, ..options.manifest.spec },
+        spec: StreamNotifierSpec { stream_arn, table_arn: None, ..options.manifest.spec },
         checkpoint: data_dir.as_ref().map_or_else(LocalCheckpoint::in_memory, |directory| {
             LocalCheckpoint::in_file(directory.checkpoint())
         }),

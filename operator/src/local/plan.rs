@@ -60,10 +60,11 @@ pub struct TablePlan {
 pub enum PlanError {
     /// The spec names no table.
     #[error(
-        "spec.streamArn {0:?} names no table; it looks like \
-         arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>"
+        "neither spec.streamArn nor spec.tableArn names a table; they look like \
+         arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>, and the same without \
+         /stream/<label>"
     )]
-    StreamArn(String),
+    NoTable,
     /// Nothing names the key attributes.
     #[error(
         "neither spec.keyFilters nor an expression (keys.X) names the key attributes of table \
@@ -87,8 +88,7 @@ pub enum PlanError {
 impl Plan {
     /// The tables of `spec`; `keys` (partition key, then sort key) goes before what the spec says.
     pub fn of(spec: &StreamNotifierSpec, keys: &[String]) -> Result<Self, PlanError> {
-        let (home, table) = parse_arn(&spec.stream_arn)
-            .ok_or_else(|| PlanError::StreamArn(spec.stream_arn.clone()))?;
+        let (home, table) = table_arn(spec).and_then(parse_arn).ok_or(PlanError::NoTable)?;
         if spec.connections.table_name == table {
             return Err(PlanError::OneTable(table));
         }
@@ -148,6 +148,15 @@ fn connections_table(spec: &StreamNotifierSpec) -> TablePlan {
 }
 
 /// `arn:<partition>:dynamodb:<region>:<account>:table/<table>/stream/<label>`.
+/// The ARN of the table, whichever of the two the spec has.
+fn table_arn(spec: &StreamNotifierSpec) -> Option<&str> {
+    let Some(stream) = &spec.stream_arn else {
+        return spec.table_arn.as_deref();
+    };
+    let (table, label) = stream.split_once("/stream/")?;
+    (!label.is_empty()).then_some(table)
+}
+
 fn parse_arn(arn: &str) -> Option<(Home, String)> {
     let mut parts = arn.splitn(6, ':');
     let (Some("arn"), Some(partition), Some("dynamodb"), Some(region), Some(account), Some(rest)) =
@@ -155,13 +164,13 @@ fn parse_arn(arn: &str) -> Option<(Home, String)> {
     else {
         return None;
     };
-    let (table, label) = rest.strip_prefix("table/")?.split_once("/stream/")?;
+    let table = rest.strip_prefix("table/")?;
     let home = Home {
         partition: partition.to_owned(),
         region: region.to_owned(),
         account: account.to_owned(),
     };
-    (!table.is_empty() && !label.is_empty()).then(|| (home, table.to_owned()))
+    (!table.is_empty() && !table.contains('/')).then(|| (home, table.to_owned()))
 }
 
 impl TablePlan {
@@ -233,6 +242,16 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_named_as_well_as_its_stream() {
+        let by_table = spec_with(|spec| {
+            let stream = spec["streamArn"].take();
+            let (table, _) = stream.as_str().unwrap().split_once("/stream/").unwrap();
+            spec["tableArn"] = json!(table);
+        });
+        assert_eq!(Plan::of(&by_table, &[]), Plan::of(&origin().spec, &[]));
+    }
+
+    #[test]
     fn the_origins_manifest_gives_its_tables() {
         let plan = Plan::of(&origin().spec, &[]).unwrap();
         assert_eq!(plan.home.region, "ap-northeast-1");
@@ -300,7 +319,13 @@ mod tests {
         let error = Plan::of(&none, &[]).unwrap_err();
         assert!(error.to_string().contains("--key PK"), "{error}");
         let wrong = spec_with(|spec| spec["streamArn"] = json!("arn:aws:dynamodb:x:1:table/t"));
-        assert!(matches!(Plan::of(&wrong, &[]), Err(PlanError::StreamArn(_))));
+        assert!(matches!(Plan::of(&wrong, &[]), Err(PlanError::NoTable)));
+        let index = "arn:aws:dynamodb:x:1:table/t/index/i";
+        let wrong = spec_with(|spec| {
+            spec["streamArn"] = json!(null);
+            spec["tableArn"] = json!(index);
+        });
+        assert!(matches!(Plan::of(&wrong, &[]), Err(PlanError::NoTable)));
         let same = spec_with(|spec| spec["connections"]["tableName"] = json!("sample-table-dev"));
         assert!(matches!(Plan::of(&same, &[]), Err(PlanError::OneTable(_))));
     }

@@ -6,7 +6,7 @@ mod hostile;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::api::{Connections, KeyFilter, StartingPosition, WebSocket};
+use crate::api::{Connections, KeyFilter, OnGap, StartingPosition, WebSocket};
 use crate::record::{Item, SequenceNumber, UnixSeconds, UserIdentity};
 
 pub(super) fn s(text: &str) -> AttributeValue {
@@ -34,8 +34,10 @@ pub(super) fn spec() -> StreamNotifierSpec {
         ("value", "string(new.TargetAttribute)"),
     ];
     StreamNotifierSpec {
-        stream_arn: "arn:aws:dynamodb:ap-northeast-1:123456789012:table/t/stream/x".to_owned(),
+        stream_arn: None,
+        table_arn: Some("arn:aws:dynamodb:ap-northeast-1:123456789012:table/t".to_owned()),
         starting_position: StartingPosition::Latest,
+        starting_timestamp: None,
         events: vec![Event::Modify],
         key_filters: vec![contains("PK", "target_pk"), contains("SK", "target_sk")],
         attribute: Some("TargetAttribute".to_owned()),
@@ -48,6 +50,8 @@ pub(super) fn spec() -> StreamNotifierSpec {
         },
         web_socket: WebSocket { domain: "example.com".to_owned(), stage: None },
         message: Some(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+        on_gap: OnGap::Continue,
+        poll_interval_milliseconds: 250,
         suspend: false,
     }
 }

@@ -53,7 +53,7 @@ impl AttributeValue {
 }
 
 /// The names of a table's, or an index's, key attributes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyNames {
     /// The partition key.
     pub partition: String,

@@ -8,4 +8,4 @@ mod shard;
 pub use attribute::{AttributeValue, Item, KeyNames};
 pub use change::{Change, EventName, UnixSeconds, UserIdentity};
 pub use sequence::SequenceNumber;
-pub use shard::{Position, ShardId};
+pub use shard::{Position, ShardId, StreamLabel};

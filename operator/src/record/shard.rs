@@ -1,18 +1,61 @@
-//! A shard, and how far it is settled.
+//! A shard of a stream, and how far it is settled.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::SequenceNumber;
 
-/// A shard's id, 28 to 65 characters.
+/// Which of a table's streams: the last part of a stream's ARN, the time at which it was enabled.
+/// Labels sort by that time. Cheap to clone.
+///
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_Stream.html>
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamLabel(Arc<str>);
+
+impl StreamLabel {
+    /// The label as AWS writes it, such as `2024-12-03T08:06:15.779`.
+    pub fn new(label: &str) -> Self {
+        Self(label.into())
+    }
+
+    /// The label as AWS writes it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The ARN of this stream of a table.
+    pub fn arn(&self, table: &str) -> String {
+        format!("{table}/stream/{self}")
+    }
+}
+
+impl fmt::Display for StreamLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A shard of one of a table's streams; those of an earlier stream sort first.
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_Shard.html>
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShardId(pub String);
+pub struct ShardId {
+    /// Its stream. Some emulators give the only shard of every stream the same name.
+    pub stream: StreamLabel,
+    /// What AWS calls the shard's id, 28 to 65 characters.
+    pub name: String,
+}
+
+impl ShardId {
+    /// The shard of this name in this stream.
+    pub fn new(stream: &StreamLabel, name: impl Into<String>) -> Self {
+        Self { stream: stream.clone(), name: name.into() }
+    }
+}
 
 impl fmt::Display for ShardId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.name)
     }
 }
 

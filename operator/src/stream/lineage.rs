@@ -1,223 +1,204 @@
-//! Which shards to read now: a child only once its parent is finished, every shard once, none
-//! forgotten. Pure, from a listing and what is remembered.
+//! Which shards to read now: a child only once its parent is finished, a stream only once those
+//! before it are, every shard once, none forgotten. Pure, from listings and what is remembered.
 //!
 //! A listing may be behind: it can lack a shard that it had, show a child late, or no longer show a
 //! parent (trimmed). So what is known of a shard is what its entry says; an entry stays for as long as
-//! its shard is listed; parents are remembered over listings; and while a shard that is still read is
-//! missing from the listing, no shard without an entry is begun. A shard without an entry that is an
-//! ancestor of one that has one is finished by definition.
+//! its shard is listed, or until there are too many; parents, and finished shards whose entries went,
+//! are remembered over listings; and while a shard that is still read is missing from the listing, no
+//! shard is begun but the children of finished ones. A shard without an entry that is an ancestor of
+//! one that has one is finished by definition.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::Shard;
-use crate::record::{Position, ShardId};
+use tokio::time::Instant;
 
-/// What follows from a listing.
+use super::listing::{Described, Listing};
+use crate::record::{Position, ShardId, UnixSeconds};
+
+/// After so long a shard that is not listed is gone, not just missing from listings that are behind.
+const ABSENCE: Duration = Duration::from_secs(3600);
+
+/// From so many entries on, those of finished shards go as soon as a child has one: a ConfigMap
+/// holds about 8,000.
+const MANY_ENTRIES: usize = 6_000;
+
+/// All entries.
+pub type Entries = BTreeMap<ShardId, Position>;
+
+/// What is remembered of shards over listings, beside their entries.
+#[derive(Debug, Default)]
+pub struct Lineage {
+    parents: BTreeMap<ShardId, ShardId>,
+    /// Finished shards whose entries went although they may still be listed.
+    pruned: BTreeSet<ShardId>,
+    /// Known shards that are not listed, and since when.
+    absent: BTreeMap<ShardId, Instant>,
+    /// When shards without an entry were listed first, by the service's clock.
+    listed_at: BTreeMap<ShardId, UnixSeconds>,
+}
+
+/// What follows from a listing of one stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Shards that may be read now and from where; those without an entry yet among them.
-    pub read: BTreeMap<ShardId, Position>,
-    /// Finished shards that are not listed: their entries go once that has been so for a while.
-    pub unlisted: BTreeSet<ShardId>,
+    pub read: Entries,
+    /// Since when, by the service's clock, a shard has waited to be read that has no entry yet.
+    pub waits_since: Option<UnixSeconds>,
+    /// Whether everything it has, and will have, is finished.
+    pub is_drained: bool,
 }
 
 /// The entries of a notifier that begins at `Latest`. Shards without children are read from that
 /// moment on, and so are their parents, which may have rolled while they were listed; what the
 /// ancestors before them hold is older.
-pub fn initial(listing: &[Shard]) -> BTreeMap<ShardId, Position> {
-    let parents: BTreeSet<_> = listing.iter().filter_map(|shard| shard.parent.as_ref()).collect();
-    let leaves = || listing.iter().filter(|shard| !parents.contains(&shard.id));
-    let last: BTreeSet<_> =
-        leaves().flat_map(|leaf| [Some(&leaf.id), leaf.parent.as_ref()]).collect();
-    let position = |shard: &Shard| {
-        if last.contains(&Some(&shard.id)) { Position::Latest } else { Position::Finished }
-    };
-    listing.iter().map(|shard| (shard.id.clone(), position(shard))).collect()
+pub fn initial(stream: &Described) -> Entries {
+    let leaves = || stream.shards().filter(|(id, _)| stream.is_leaf(id));
+    let last: BTreeSet<_> = leaves().flat_map(|(leaf, parent)| [Some(leaf), parent]).collect();
+    let position =
+        |id| if last.contains(&Some(id)) { Position::Latest } else { Position::Finished };
+    stream.shards().map(|(id, _)| (id.clone(), position(id))).collect()
 }
 
-/// What to read and what to forget, given a complete listing, the parents known from it and from
-/// earlier ones, and all entries.
-pub fn plan(
-    listing: &[Shard],
-    parents: &BTreeMap<ShardId, ShardId>,
-    entries: &BTreeMap<ShardId, Position>,
-) -> Plan {
-    let listed: BTreeSet<_> = listing.iter().map(|shard| &shard.id).collect();
-    let ancestors = ancestors(parents, entries);
-    let may_read = |id: &ShardId| match parents.get(id) {
-        None => true,
-        Some(parent) => match entries.get(parent) {
-            Some(position) => *position == Position::Finished,
-            // Listed, it comes first, unless it was finished before; gone, it is not waited for.
-            None => !listed.contains(parent) || ancestors.contains(parent),
-        },
-    };
-    let mut plan = Plan::default();
-    let mut is_behind = false;
-    for (id, position) in entries {
-        let is_listed = listed.contains(id);
-        if *position == Position::Finished {
-            if !is_listed {
-                plan.unlisted.insert(id.clone());
+impl Lineage {
+    /// Takes in a listing, and returns the entries that need not be remembered any more.
+    pub fn learn(&mut self, listing: &Listing, entries: &Entries, now: Instant) -> Vec<ShardId> {
+        let shards = listing.streams.values().flat_map(Described::shards);
+        if let Some(listed_at) = listing.ended_at {
+            for (id, parent) in shards {
+                self.learn_shard(id, parent, listed_at);
             }
-            continue;
         }
-        is_behind |= !is_listed;
-        if may_read(id) {
-            plan.read.insert(id.clone(), position.clone());
+        self.listed_at.retain(|id, _| !entries.contains_key(id));
+        let mut forgotten = self.forget_gone(listing, entries, now);
+        if entries.len() > MANY_ENTRIES {
+            forgotten.extend(self.prune(entries));
         }
+        forgotten
     }
-    if !is_behind {
-        let is_new = |id: &ShardId| !entries.contains_key(id) && !ancestors.contains(id);
-        let begun = listed.iter().filter(|id| is_new(id) && may_read(id));
-        plan.read.extend(begun.map(|id| ((*id).clone(), Position::Start)));
-    }
-    plan
-}
 
-/// Every ancestor of a shard that has an entry.
-fn ancestors<'a>(
-    parents: &'a BTreeMap<ShardId, ShardId>,
-    entries: &BTreeMap<ShardId, Position>,
-) -> BTreeSet<&'a ShardId> {
-    let mut ancestors = BTreeSet::new();
-    for id in entries.keys() {
-        let mut next = parents.get(id);
-        // Stops at a known one, and so also at a loop, which no stream has.
-        while let Some(parent) = next.filter(|parent| ancestors.insert(*parent)) {
-            next = parents.get(parent);
-        }
-    }
-    ancestors
-}
-
-/// Adds the parents that a listing shows to those that are known.
-pub fn learn(parents: &mut BTreeMap<ShardId, ShardId>, listing: &[Shard]) {
-    for Shard { id, parent } in listing {
+    /// Takes in one shard that is listed.
+    pub fn learn_shard(&mut self, id: &ShardId, parent: Option<&ShardId>, now: UnixSeconds) {
         if let Some(parent) = parent {
-            parents.insert(id.clone(), parent.clone());
+            self.parents.insert(id.clone(), parent.clone());
         }
+        self.listed_at.entry(id.clone()).or_insert(now);
+    }
+
+    /// When a shard was listed first.
+    pub fn listed_at(&self, id: &ShardId) -> Option<UnixSeconds> {
+        self.listed_at.get(id).copied()
+    }
+
+    /// Whether a shard was finished, and its entry went.
+    pub fn is_pruned(&self, id: &ShardId) -> bool {
+        self.pruned.contains(id)
+    }
+
+    /// Finished shards that have not been listed for long.
+    fn forget_gone(&mut self, listing: &Listing, entries: &Entries, now: Instant) -> Vec<ShardId> {
+        let known = entries.keys().chain(&self.pruned);
+        let missing: BTreeSet<_> = known.filter(|id| !listing.has(id)).cloned().collect();
+        self.absent.retain(|id, _| missing.contains(id));
+        for id in missing {
+            self.absent.entry(id).or_insert(now);
+        }
+        let is_gone = |id: &ShardId| self.is_gone(id, now);
+        let is_finished = |id: &ShardId| entries.get(id).is_none_or(|it| *it == Position::Finished);
+        let gone: Vec<_> =
+            self.absent.keys().filter(|id| is_gone(id) && is_finished(id)).cloned().collect();
+        for id in &gone {
+            self.absent.remove(id);
+            self.pruned.remove(id);
+            self.parents.remove(id);
+            self.listed_at.remove(id);
+        }
+        gone
+    }
+
+    fn is_gone(&self, id: &ShardId, now: Instant) -> bool {
+        self.absent.get(id).is_some_and(|since| now.duration_since(*since) >= ABSENCE)
+    }
+
+    /// Finished shards that a child with an entry speaks for.
+    fn prune(&mut self, entries: &Entries) -> Vec<ShardId> {
+        let spoken_for = entries.keys().filter_map(|id| self.parents.get(id));
+        let is_finished = |id: &&ShardId| entries.get(*id) == Some(&Position::Finished);
+        let pruned: BTreeSet<_> = spoken_for.filter(is_finished).cloned().collect();
+        self.pruned.extend(pruned.iter().cloned());
+        pruned.into_iter().collect()
+    }
+
+    /// What to read of one stream, given its listing and its entries. A shard that nothing is known
+    /// of, neither itself nor its parent, is begun at `stranger`.
+    pub fn plan(
+        &self,
+        stream: &Described,
+        entries: &Entries,
+        stranger: &Position,
+        now: Instant,
+    ) -> Plan {
+        let ancestors = self.ancestors(entries);
+        let is_finished = |id: &ShardId| match entries.get(id) {
+            Some(position) => *position == Position::Finished,
+            None => self.pruned.contains(id) || ancestors.contains(id),
+        };
+        let is_behind =
+            entries.iter().any(|(id, position)| *position != Position::Finished && !stream.has(id));
+        let mut plan = Plan::default();
+        for (id, position) in entries {
+            if *position == Position::Finished {
+                continue;
+            }
+            // Its parent may still be to be read, and only a listing can tell which that is.
+            let is_unknown = *position == Position::Latest
+                && !stream.has(id)
+                && !self.parents.contains_key(id)
+                && !self.is_gone(id, now);
+            let parent = self.parents.get(id);
+            let may_be_read = parent.is_none_or(|parent| {
+                is_finished(parent) || !entries.contains_key(parent) && !stream.has(parent)
+            });
+            if may_be_read && !is_unknown {
+                plan.read.insert(id.clone(), position.clone());
+            }
+        }
+        for (id, _) in stream.shards() {
+            if entries.contains_key(id) || is_finished(id) {
+                continue;
+            }
+            let parent = self.parents.get(id);
+            // A parent that is no longer listed is not waited for, unless it is still read.
+            if parent.is_some_and(is_finished) {
+                plan.read.insert(id.clone(), Position::Start);
+            } else if !is_behind
+                && parent.is_none_or(|parent| !entries.contains_key(parent) && !stream.has(parent))
+            {
+                plan.read.insert(id.clone(), stranger.clone());
+            } else {
+                let since = self.listed_at.get(id).copied();
+                plan.waits_since = plan.waits_since.into_iter().chain(since).min();
+            }
+        }
+        let is_unfinished = entries.values().any(|position| *position != Position::Finished);
+        let is_finished = !is_unfinished && plan.read.is_empty() && plan.waits_since.is_none();
+        plan.is_drained = !stream.is_open && is_finished;
+        plan
+    }
+
+    /// Every ancestor of a shard that has an entry.
+    fn ancestors<'a>(&'a self, entries: &Entries) -> BTreeSet<&'a ShardId> {
+        let mut ancestors = BTreeSet::new();
+        for id in entries.keys() {
+            let mut next = self.parents.get(id);
+            // Stops at a known one, and so also at a loop, which no stream has.
+            while let Some(parent) = next.filter(|parent| ancestors.insert(*parent)) {
+                next = self.parents.get(parent);
+            }
+        }
+        ancestors
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::record::SequenceNumber;
-
-    fn id(name: &str) -> ShardId {
-        ShardId(name.to_owned())
-    }
-
-    fn listing(shards: &[(&str, Option<&str>)]) -> Vec<Shard> {
-        shards.iter().map(|(name, parent)| Shard { id: id(name), parent: parent.map(id) }).collect()
-    }
-
-    fn entries(positions: &[(&str, Position)]) -> BTreeMap<ShardId, Position> {
-        positions.iter().map(|(name, position)| (id(name), position.clone())).collect()
-    }
-
-    /// With the parents that this listing shows, and no others.
-    fn plan(listing: &[Shard], entries: &BTreeMap<ShardId, Position>) -> Plan {
-        let mut parents = BTreeMap::new();
-        learn(&mut parents, listing);
-        super::plan(listing, &parents, entries)
-    }
-
-    fn after(n: u32) -> Position {
-        Position::After(SequenceNumber::parse(&n.to_string()).unwrap())
-    }
-
-    const FAMILY: &[(&str, Option<&str>)] =
-        &[("a", None), ("b", Some("a")), ("c", Some("a")), ("d", Some("c")), ("other", None)];
-
-    #[test]
-    fn latest_enters_leaves_and_their_parents_and_finishes_what_is_older() {
-        let entered = initial(&listing(FAMILY));
-        let (latest, finished) = (Position::Latest, Position::Finished);
-        let expected = entries(&[
-            ("a", latest.clone()),
-            ("b", latest.clone()),
-            ("c", latest.clone()),
-            ("d", latest.clone()),
-            ("other", latest.clone()),
-        ]);
-        assert_eq!(entered, expected, "a is the parent of b, c of d");
-        let long = listing(&[("a", None), ("b", Some("a")), ("c", Some("b"))]);
-        let expected = entries(&[("a", finished), ("b", latest.clone()), ("c", latest)]);
-        assert_eq!(initial(&long), expected);
-        assert_eq!(plan(&long, &expected).read, entries(&[("b", Position::Latest)]));
-    }
-
-    #[test]
-    fn the_trim_horizon_begins_with_the_roots() {
-        let plan = plan(&listing(FAMILY), &BTreeMap::new());
-        assert_eq!(plan.read, entries(&[("a", Position::Start), ("other", Position::Start)]));
-    }
-
-    #[test]
-    fn a_child_waits_for_its_parent_and_is_read_from_its_start() {
-        let known = entries(&[("a", after(5)), ("other", Position::Latest)]);
-        assert_eq!(plan(&listing(FAMILY), &known).read, known);
-        let known = entries(&[("a", Position::Finished), ("other", Position::Latest)]);
-        assert_eq!(
-            plan(&listing(FAMILY), &known).read,
-            entries(&[("b", Position::Start), ("c", Position::Start), ("other", Position::Latest)])
-        );
-    }
-
-    #[test]
-    fn an_entry_stays_while_its_shard_is_listed() {
-        let known = entries(&[("a", Position::Finished), ("b", Position::Start)]);
-        assert!(plan(&listing(FAMILY), &known).unlisted.is_empty());
-        let known = entries(&[("trimmed", Position::Finished)]);
-        assert_eq!(plan(&listing(FAMILY), &known).unlisted, BTreeSet::from([id("trimmed")]));
-    }
-
-    #[test]
-    fn a_sibling_listed_late_is_read() {
-        let known = entries(&[("a", Position::Finished), ("b", after(9)), ("other", after(1))]);
-        let read = plan(&listing(FAMILY), &known).read;
-        assert_eq!(read.get(&id("c")), Some(&Position::Start));
-        assert_eq!(read.get(&id("a")), None, "the parent itself is not read again");
-        assert_eq!(read.get(&id("d")), None, "its child waits");
-    }
-
-    #[test]
-    fn a_listing_that_is_behind_begins_nothing() {
-        let behind = listing(&[("a", None), ("b", Some("a"))]);
-        let known = entries(&[("c", after(3))]);
-        assert_eq!(plan(&behind, &known).read, known, "c is read on, a and b are not begun");
-    }
-
-    #[test]
-    fn an_ancestor_of_an_entry_is_finished_though_it_has_none() {
-        let known = entries(&[("d", after(9)), ("other", after(1))]);
-        let read = plan(&listing(FAMILY), &known).read;
-        assert_eq!(read.keys().collect::<Vec<_>>(), [&id("b"), &id("d"), &id("other")]);
-    }
-
-    #[test]
-    fn a_child_missing_from_the_listing_still_waits_for_its_parent() {
-        let mut parents = BTreeMap::new();
-        learn(&mut parents, &listing(FAMILY));
-        let known = entries(&[("c", Position::Latest), ("d", Position::Latest)]);
-        let behind = listing(&[("a", None), ("b", Some("a")), ("c", Some("a"))]);
-        let read = super::plan(&behind, &parents, &known).read;
-        assert_eq!(read, entries(&[("c", Position::Latest)]));
-    }
-
-    #[test]
-    fn a_loop_of_parents_ends() {
-        let shards = listing(&[("a", Some("b")), ("b", Some("a"))]);
-        let _ = plan(&shards, &entries(&[("a", after(1))]));
-    }
-
-    #[test]
-    fn a_parent_that_is_no_longer_listed_is_not_waited_for() {
-        let shards = listing(&[("b", Some("trimmed"))]);
-        assert_eq!(plan(&shards, &BTreeMap::new()).read, entries(&[("b", Position::Start)]));
-        let unfinished = entries(&[("trimmed", after(1))]);
-        assert_eq!(plan(&shards, &unfinished).read, unfinished, "but one still being read is");
-    }
-}
+mod tests;

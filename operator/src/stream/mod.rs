@@ -1,13 +1,17 @@
 //! Reads a stream: every shard, in order, a child only after its parent, nothing left out.
 
+mod limits;
 mod lineage;
+mod listing;
 mod reader;
 
 use std::future::Future;
 
-use crate::record::{Change, KeyNames, SequenceNumber, ShardId, UnixSeconds};
+use crate::record::{Change, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
 
-pub use lineage::{Plan, initial, learn, plan};
+pub use limits::{Budget, Limits};
+pub use lineage::{Entries, Lineage, Plan, initial};
+pub use listing::{Described, Listing};
 pub use reader::{Read, ShardReader};
 
 /// A shard as DescribeStream lists it. Its `EndingSequenceNumber` is left out on purpose: only a
@@ -23,6 +27,8 @@ pub struct Shard {
 /// One page of DescribeStream.
 #[derive(Clone, Debug)]
 pub struct StreamPage {
+    /// Whether changes still arrive.
+    pub status: StreamStatus,
     /// Which images records carry.
     pub view: ViewType,
     /// The table's key attributes.
@@ -33,6 +39,28 @@ pub struct StreamPage {
     pub next: Option<ShardId>,
     /// The service's clock, floored to the second.
     pub service_time: UnixSeconds,
+}
+
+/// Whether changes still arrive in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamStatus {
+    /// It is being made.
+    Enabling,
+    /// They do.
+    Enabled,
+    /// It is being closed.
+    Disabling,
+    /// They do not; what it has is kept for 24 hours.
+    Disabled,
+}
+
+/// Which shards a description is to list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed<'a> {
+    /// All of them.
+    All,
+    /// The children of this one, at least: some services list others too.
+    ChildrenOf(&'a ShardId),
 }
 
 /// Which images a stream's records carry.
@@ -70,6 +98,15 @@ impl ViewType {
     }
 }
 
+/// Which of a table's streams are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Follow {
+    /// This one.
+    Stream(StreamLabel),
+    /// The newest; when another one follows it, that one once this one is read to its end.
+    Table,
+}
+
 /// Where in a shard an iterator is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadFrom {
@@ -90,15 +127,23 @@ pub struct ShardIterator(pub String);
 pub struct RecordPage {
     /// The records, in order; there may be some although `next` is `None`.
     pub changes: Vec<Change>,
+    /// How many records more there were that lack what a record must have: keys, a sequence number,
+    /// a time, a kind of change that is known.
+    pub unreadable: usize,
     /// Where the next page begins; `None` at the end of a closed shard.
     pub next: Option<ShardIterator>,
 }
 
-/// One stream of one table.
+/// The streams of one table: one that is enabled, and for 24 hours those before it.
 pub trait Streams: Send + Sync + 'static {
-    /// One page of the stream's description, from the shard after `after`.
+    /// Every stream that there is, in any order.
+    fn streams(&self) -> impl Future<Output = Result<Vec<StreamLabel>, StreamError>> + Send;
+
+    /// One page of a stream's description, from the shard after `after`.
     fn describe(
         &self,
+        stream: &StreamLabel,
+        listed: Listed<'_>,
         after: Option<&ShardId>,
     ) -> impl Future<Output = Result<StreamPage, StreamError>> + Send;
 

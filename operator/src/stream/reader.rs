@@ -14,6 +14,7 @@ pub struct ShardReader<S> {
     /// Where a new iterator begins: after the last record read, if there was one.
     from: ReadFrom,
     iterator: Option<ShardIterator>,
+    had_number: bool,
 }
 
 /// What one read gave.
@@ -21,6 +22,8 @@ pub struct ShardReader<S> {
 pub struct Read {
     /// Records, in order.
     pub changes: Vec<Change>,
+    /// How many more there were that no use can be made of.
+    pub unreadable: usize,
     /// Whether the shard has no more, now and ever.
     pub end: bool,
 }
@@ -28,12 +31,18 @@ pub struct Read {
 impl<S: Streams> ShardReader<S> {
     /// A reader of `shard` that begins at `from`.
     pub fn new(streams: Arc<S>, shard: ShardId, from: ReadFrom) -> Self {
-        Self { streams, shard, from, iterator: None }
+        Self { streams, shard, from, iterator: None, had_number: false }
     }
 
     /// The shard.
     pub fn shard(&self) -> &ShardId {
         &self.shard
+    }
+
+    /// Whether, before the last read, there was a record to go on after: then a service tells by
+    /// itself if what came next is gone.
+    pub fn had_number(&self) -> bool {
+        self.had_number
     }
 
     /// Reads the next page. After an error it may be called again and loses nothing.
@@ -70,11 +79,12 @@ impl<S: Streams> ShardReader<S> {
     }
 
     fn advance(&mut self, page: RecordPage) -> Read {
+        self.had_number = matches!(self.from, ReadFrom::After(_));
         if let Some(last) = page.changes.last() {
             self.from = ReadFrom::After(last.sequence_number.clone());
         }
         let end = page.next.is_none();
         self.iterator = page.next;
-        Read { changes: page.changes, end }
+        Read { changes: page.changes, unreadable: page.unreadable, end }
     }
 }

@@ -28,6 +28,11 @@ pub fn reconcile_failed(error: &dyn Error) {
     warn!(error = chain(error), "reconcile failed; trying again");
 }
 
+/// A Kubernetes Event was not stored; nobody tries again.
+pub fn event_failed(namespace: &str, name: &str, error: &dyn Error) {
+    warn!(namespace, name, error = chain(error), "the Event of a notifier could not be stored");
+}
+
 /// The local gateway: a WebSocket did not close in time.
 #[cfg(feature = "local")]
 pub fn local_socket_left_open() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::watch;
 
-use crate::record::ShardId;
+use crate::record::{ShardId, StreamLabel};
 
 /// The parts of a notifier that can be in trouble, causes before what they lead to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +16,8 @@ pub enum Part {
     Checkpoint,
     /// The stream's description.
     Stream,
+    /// A stream that gets no more changes.
+    Ended,
     /// The connections table.
     Connections,
     /// The WebSocket API.
@@ -44,6 +46,19 @@ pub struct Picture {
     pub phase: Phase,
     /// What is wrong.
     pub troubles: BTreeMap<Part, Trouble>,
+    /// Which stream is read: the oldest that has anything unfinished.
+    pub stream: Option<StreamLabel>,
+    /// What was lost before it was read.
+    pub gap: Option<Gap>,
+}
+
+/// Records that were lost before they were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// How often that has happened to this worker.
+    pub count: u64,
+    /// What happened last and what to do; no counters, times or item values.
+    pub message: String,
 }
 
 /// What a worker is at.
@@ -56,6 +71,14 @@ pub enum Phase {
     Reading,
     /// It has ended, because another holder has the checkpoint.
     ClaimLost,
+    /// It has ended, because records were lost and the spec says to stop then.
+    Stopped,
+}
+
+impl Phase {
+    fn is_over(self) -> bool {
+        matches!(self, Self::ClaimLost | Self::Stopped)
+    }
 }
 
 /// Where parts tell their troubles; watchers see each change.
@@ -71,7 +94,13 @@ impl Health {
 
     /// The worker begins, or begins anew: what was known no longer counts.
     pub fn starting(&self) {
-        self.0.send_if_modified(|picture| std::mem::take(picture) != Picture::default());
+        self.0.send_if_modified(|picture| {
+            // What was lost stays lost.
+            let begun = Picture { gap: picture.gap.clone(), ..Picture::default() };
+            let is_news = *picture != begun;
+            *picture = begun;
+            is_news
+        });
     }
 
     /// Every shard has answered.
@@ -88,14 +117,43 @@ impl Health {
     /// The worker has ended, and this is why. What its tasks still say no longer counts.
     pub fn claim_lost(&self, trouble: Trouble) {
         let troubles = BTreeMap::from([(Part::Worker, trouble)]);
-        self.0.send_replace(Picture { phase: Phase::ClaimLost, troubles });
+        self.0.send_modify(|picture| {
+            picture.phase = Phase::ClaimLost;
+            picture.troubles = troubles;
+        });
+    }
+
+    /// The worker has ended because of a gap, which has been told.
+    pub fn stopped(&self) {
+        self.0.send_modify(|picture| {
+            picture.phase = Phase::Stopped;
+            picture.troubles.clear();
+        });
+    }
+
+    /// Records were lost before they were read.
+    pub fn gap(&self, message: String) {
+        self.0.send_modify(|picture| {
+            let count = picture.gap.as_ref().map_or(0, |gap| gap.count) + 1;
+            picture.gap = Some(Gap { count, message });
+        });
+    }
+
+    /// This is the stream that is read now.
+    pub fn reads(&self, stream: Option<&StreamLabel>) {
+        self.0.send_if_modified(|picture| {
+            let is_news = picture.stream.as_ref() != stream;
+            if is_news {
+                picture.stream = stream.cloned();
+            }
+            is_news
+        });
     }
 
     /// A part is in trouble.
     pub fn troubled(&self, part: Part, trouble: Trouble) {
         self.0.send_if_modified(|picture| {
-            let is_news =
-                picture.phase != Phase::ClaimLost && picture.troubles.get(&part) != Some(&trouble);
+            let is_news = !picture.phase.is_over() && picture.troubles.get(&part) != Some(&trouble);
             if is_news {
                 picture.troubles.insert(part, trouble);
             }
@@ -106,7 +164,7 @@ impl Health {
     /// A part is well (again).
     pub fn well(&self, part: &Part) {
         self.0.send_if_modified(|picture| {
-            picture.phase != Phase::ClaimLost && picture.troubles.remove(part).is_some()
+            !picture.phase.is_over() && picture.troubles.remove(part).is_some()
         });
     }
 }

@@ -1,9 +1,12 @@
 //! The metrics of the process. Labels are bounded: namespace, name, and words from a fixed list.
 
+use std::sync::atomic::AtomicU64;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 /// Which notifier.
@@ -27,7 +30,7 @@ pub struct WordLabels {
 }
 
 /// Every word that `kind` can be, in any metric.
-pub(super) const KINDS: [&str; 14] = [
+pub(super) const KINDS: [&str; 19] = [
     "skipped",
     "old",
     "invalid",
@@ -42,6 +45,11 @@ pub(super) const KINDS: [&str; 14] = [
     "unaddressed",
     "kept",
     "deleted",
+    "unreadable",
+    "list_streams",
+    "describe_stream",
+    "get_shard_iterator",
+    "get_records",
 ];
 
 /// Every metric; cheap to clone, all clones count into one.
@@ -51,7 +59,10 @@ pub struct Metrics {
     pub(super) posts: Family<WordLabels, Counter>,
     pub(super) messages: Family<WordLabels, Counter>,
     pub(super) rows: Family<WordLabels, Counter>,
+    pub(super) stream_calls: Family<WordLabels, Counter>,
+    pub(super) get_records_per_month: Family<NotifierLabels, Gauge<f64, AtomicU64>>,
     pub(super) gaps: Family<NotifierLabels, Counter>,
+    pub(super) gap_seconds: Family<NotifierLabels, Counter>,
     pub(super) lost_claims: Family<NotifierLabels, Counter>,
     pub(super) checkpoints: Family<NotifierLabels, Counter>,
 }
@@ -67,7 +78,7 @@ impl Metrics {
 
     /// Forgets a notifier that is gone, so that its labels do not stay for ever.
     pub fn forget(&self, namespace: &str, name: &str) {
-        for family in [&self.records, &self.posts, &self.messages, &self.rows] {
+        for family in [&self.records, &self.posts, &self.messages, &self.rows, &self.stream_calls] {
             for kind in KINDS {
                 family.remove(&WordLabels {
                     namespace: namespace.to_owned(),
@@ -77,9 +88,10 @@ impl Metrics {
             }
         }
         let labels = NotifierLabels { namespace: namespace.to_owned(), name: name.to_owned() };
-        for family in [&self.gaps, &self.lost_claims, &self.checkpoints] {
+        for family in [&self.gaps, &self.gap_seconds, &self.lost_claims, &self.checkpoints] {
             family.remove(&labels);
         }
+        self.get_records_per_month.remove(&labels);
     }
 
     fn registry(&self) -> Registry {
@@ -95,6 +107,21 @@ impl Metrics {
             "rows",
             "Rows of connections that are gone, by what became of them",
             self.rows.clone(),
+        );
+        registry.register(
+            "stream_calls",
+            "Calls to the table's streams, by operation",
+            self.stream_calls.clone(),
+        );
+        registry.register(
+            "get_records_per_month",
+            "GetRecords calls a month that the present pace comes to",
+            self.get_records_per_month.clone(),
+        );
+        registry.register(
+            "gap_seconds",
+            "For how long records were lost to the retention, over all shards",
+            self.gap_seconds.clone(),
         );
         registry.register("gaps", "Times records were lost to the retention", self.gaps.clone());
         registry.register(

@@ -54,7 +54,7 @@ impl NotifierTelemetry {
         info!(%namespace, %name, epoch, shards, "checkpoint claimed");
     }
 
-    /// The spec names another stream than the checkpoint.
+    /// The spec names another stream, or another table, than the checkpoint.
     pub fn other_stream(&self, before: &str, now: &str) {
         let NotifierLabels { namespace, name } = &self.labels;
         warn!(%namespace, %name, before, now, "the spec names another stream: starting afresh");
@@ -97,11 +97,37 @@ impl NotifierTelemetry {
         info!(%namespace, %name, %shard, "shard finished");
     }
 
-    /// Records of a shard are lost: it was trimmed, or vanished, before they were read.
-    pub fn gap(&self, shard: &ShardId, why: &dyn std::fmt::Display) {
+    /// Records of a shard were lost before they were read, for so many seconds.
+    pub fn gap(&self, shard: &ShardId, why: &str, seconds: u64) {
         let NotifierLabels { namespace, name } = &self.labels;
-        error!(%namespace, %name, %shard, %why, "records were lost before they were read");
+        error!(%namespace, %name, %shard, why, seconds, "records were lost before they were read");
         self.metrics.gaps.get_or_create(&self.labels).inc();
+        self.metrics.gap_seconds.get_or_create(&self.labels).inc_by(seconds);
+    }
+
+    /// The worker has ended because of a gap.
+    pub fn halted(&self) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        error!(%namespace, %name, "records were lost, and onGap is Stop: stopping here");
+    }
+
+    /// A call to the stream; `call` is one of the metric's words.
+    pub fn called(&self, call: &'static str) {
+        self.count(&self.metrics.stream_calls, call, 1);
+    }
+
+    /// How many GetRecords calls a month the present pace comes to.
+    pub fn pace(&self, calls_a_month: f64) {
+        self.metrics.get_records_per_month.get_or_create(&self.labels).set(calls_a_month);
+    }
+
+    /// Records that lack what a record must have.
+    pub fn unreadable(&self, shard: &ShardId, records: usize) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        if let Some(unsaid) = self.invalid_said.turn() {
+            warn!(%namespace, %name, %shard, records, unsaid, "records skipped that cannot be read");
+        }
+        self.count(&self.metrics.records, "unreadable", records as u64);
     }
 
     /// A page of records was read.

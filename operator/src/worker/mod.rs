@@ -1,16 +1,22 @@
 //! One notifier at work: claims its checkpoint, reads every shard, and hands each matching change to
 //! the delivery; what is settled, and nothing else, is remembered.
 
+mod calls;
+mod children;
+mod pace;
 mod positions;
 mod progress;
 mod reading;
 mod remember;
+mod retention;
 mod shard;
 mod supervisor;
 mod sweep;
 mod trouble;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,20 +24,23 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use retention::OnGap;
 pub use supervisor::{NotifierId, Revision, Supervisor};
 
 use crate::backoff::{Backoff, Failing, Random};
 use crate::checkpoint::{Checkpoint, CheckpointStore, ClaimError, Keeper, Start, StartedAt};
 use crate::delivery::{Connections, Deliverer, Gateway, Lookup, Source, Tasks};
 use crate::notifier::Notifier;
-use crate::record::UnixSeconds;
-use crate::stream::{Streams, initial};
-use crate::telemetry::{Health, NotifierTelemetry, Part};
+use crate::record::{StreamLabel, UnixSeconds};
+use crate::stream::{Described, Entries, Follow, Limits, Listing, Streams, initial};
+use crate::telemetry::{Health, NotifierTelemetry, Part, Trouble};
+use calls::Calls;
 use positions::Positions;
 use reading::Reading;
 use remember::{remember, remember_at_last};
+use retention::{ServiceClock, timestamp};
 use shard::{MEMORY, Shared};
-use sweep::{Listing, Sweeper};
+use sweep::Sweeper;
 use trouble::LONGEST_WAIT;
 
 /// How long a stop waits for posts under way; a pod has 30 s by default.
@@ -44,7 +53,7 @@ const LONGEST_AFTER_A_FAULT: Duration = Duration::from_secs(300);
 /// The four that a worker talks to.
 #[derive(Debug)]
 pub struct Neighbours<S, C, G, K> {
-    /// The stream.
+    /// The table's streams.
     pub streams: Arc<S>,
     /// The connections table.
     pub connections: Arc<C>,
@@ -59,10 +68,14 @@ pub struct Neighbours<S, C, G, K> {
 pub struct Job {
     /// Who is told what.
     pub notifier: Arc<Notifier>,
-    /// The stream, as the checkpoint and conditions name it.
-    pub stream: String,
+    /// The ARN of the table.
+    pub table: String,
+    /// Which of its streams are read.
+    pub follow: Follow,
     /// Where reading begins while there is no checkpoint.
-    pub starting_position: StartedAt,
+    pub begin: Begin,
+    /// What to do when records were lost before they were read.
+    pub on_gap: OnGap,
     /// How connections are stored.
     pub source: Source,
     /// The WebSocket API's endpoint, named in conditions.
@@ -71,6 +84,8 @@ pub struct Job {
     pub holder: String,
     /// How often a quiet shard is asked.
     pub poll_interval: Duration,
+    /// How often the streams of the table's account and region are asked, by the whole process.
+    pub limits: Arc<Limits>,
     /// Where troubles are told.
     pub health: Arc<Health>,
     /// Where events are told.
@@ -79,8 +94,20 @@ pub struct Job {
     pub random: Arc<Random>,
 }
 
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// From now on.
+    Latest,
+    /// With the oldest record kept.
+    TrimHorizon,
+    /// With the first record not older than this.
+    AtTimestamp(Timestamp),
+}
+
 /// Works until `stop`, then finishes what is under way and remembers it. Ends by itself only when
-/// another holder has the checkpoint ([`Phase::ClaimLost`](crate::telemetry::Phase)). If the returned
+/// another holder has the checkpoint ([`Phase::ClaimLost`](crate::telemetry::Phase)), or when records
+/// were lost and the job says to stop then (`Phase::Stopped`). If the returned
 /// future is dropped, everything ends at once, and what was not remembered is repeated by the next
 /// worker.
 pub async fn work<S, C, G, K>(
@@ -95,18 +122,30 @@ pub async fn work<S, C, G, K>(
 {
     let mut faults = Backoff::new(AFTER_A_FAULT, LONGEST_AFTER_A_FAULT);
     let mut known = None;
+    let streams = Calls::new(neighbours.streams.clone(), job.limits.clone(), job.telemetry.clone());
+    let streams = Arc::new(streams);
     loop {
         let begun = Instant::now();
         job.health.starting();
         let opened = async {
-            tokio::join!(claimed(neighbours, job, known.as_ref()), lookup(neighbours, job))
+            let store = neighbours.store.clone();
+            tokio::join!(claimed(&streams, store, job, known.as_ref()), lookup(neighbours, job))
         };
         // Before the first record is read there is nothing to finish.
         let Some(((listing, keeper), lookup)) = stop.run_until_cancelled(opened).await else {
             return;
         };
-        match read(neighbours, job, stop, listing, keeper, lookup).await {
+        let (lookup, gateway) = (Arc::new(lookup), neighbours.gateway.clone());
+        let tasks = Tasks::default();
+        let _abandoned = tasks.abandon.clone().drop_guard();
+        let shared = shared(job, stop, listing, &keeper, lookup, gateway, &tasks);
+        match read(streams.clone(), job, Arc::new(shared), keeper, tasks).await {
             Reads::Stopped => return,
+            Reads::Halted => {
+                job.telemetry.halted();
+                job.health.stopped();
+                return;
+            }
             Reads::Lost(lost @ ClaimError::Lost { .. }, _) => {
                 job.telemetry.claim_lost(&lost);
                 job.health.claim_lost(trouble::checkpoint(&lost));
@@ -134,6 +173,8 @@ pub async fn work<S, C, G, K>(
 enum Reads {
     /// As it was told.
     Stopped,
+    /// Records were lost, and the job says to stop then.
+    Halted,
     /// The checkpoint is not ours any more, or not readable; and what it should be.
     Lost(ClaimError, Checkpoint),
     /// A task panicked, a fault of ours: everything begins anew from the checkpoint.
@@ -142,12 +183,11 @@ enum Reads {
 
 /// Reads until told to stop, or until it cannot go on.
 async fn read<S, C, G, K>(
-    neighbours: &Neighbours<S, C, G, K>,
+    streams: Arc<Calls<S>>,
     job: &Job,
-    stop: &CancellationToken,
-    listing: Listing,
+    shared: Arc<Shared<C, G>>,
     mut keeper: Keeper<K>,
-    lookup: Lookup<C>,
+    tasks: Tasks,
 ) -> Reads
 where
     S: Streams,
@@ -155,21 +195,18 @@ where
     G: Gateway,
     K: CheckpointStore,
 {
-    let tasks = Tasks::default();
-    let _abandoned = tasks.abandon.clone().drop_guard();
-    let streams = &neighbours.streams;
-    let positions = Arc::new(Positions::new(keeper.checkpoint().shards.clone()));
-    let not_before = keeper.checkpoint().start.not_before();
-    let shared = Arc::new(shared(neighbours, job, stop, listing, not_before, lookup, &tasks));
-    let mut reading = Reading::new(streams.clone(), shared.clone(), positions.clone());
+    let Checkpoint { start, read_at, shards, .. } = keeper.checkpoint().clone();
+    let read_at = UnixSeconds(read_at.as_second());
+    let positions = Arc::new(Positions::new(shards, read_at));
+    let mut reading = Reading::new(streams.clone(), shared.clone(), positions.clone(), start);
     tokio::select! {
         biased;
-        lost = remember(&mut keeper, &positions, &job.health, &job.telemetry) => {
+        lost = remember(&mut keeper, &positions, &shared.clock, &job.health, &job.telemetry) => {
             return Reads::Lost(lost, known(&keeper, &positions));
         }
         () = tasks.broken.cancelled() => return Reads::Broken,
-        never = shared.sweep(&**streams) => match never {},
-        read = reading.run() => if read.is_err() { return Reads::Broken },
+        never = shared.sweep(&streams) => match never {},
+        read = reading.run(read_at) => if read.is_err() { return Reads::Broken },
     }
     tasks.tracker.close();
     let drained = async {
@@ -178,9 +215,11 @@ where
     };
     let in_time = timeout(DRAIN_LIMIT, drained).await.is_ok();
     job.telemetry.stopped(in_time);
-    match remember_at_last(&mut keeper, &positions, &job.telemetry).await {
-        None => Reads::Stopped,
+    let last = remember_at_last(&mut keeper, &positions, &shared.clock, &job.telemetry).await;
+    match last {
         Some(lost) => Reads::Lost(lost, known(&keeper, &positions)),
+        None if shared.halted.load(Ordering::Relaxed) => Reads::Halted,
+        None => Reads::Stopped,
     }
 }
 
@@ -188,51 +227,64 @@ fn known<K: CheckpointStore>(keeper: &Keeper<K>, positions: &Positions) -> Check
     Checkpoint { shards: positions.all(), ..keeper.checkpoint().clone() }
 }
 
-fn shared<S, C: Connections, G: Gateway, K>(
-    neighbours: &Neighbours<S, C, G, K>,
+fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
     job: &Job,
     stop: &CancellationToken,
     listing: Listing,
-    not_before: Option<UnixSeconds>,
-    lookup: Lookup<C>,
+    keeper: &Keeper<K>,
+    lookup: Arc<Lookup<C>>,
+    gateway: Arc<G>,
     tasks: &Tasks,
 ) -> Shared<C, G> {
-    let lookup = Arc::new(lookup);
     let deliverer = Deliverer::new(
         lookup.clone(),
-        neighbours.gateway.clone(),
+        gateway,
         job.endpoint.clone(),
         tasks.clone(),
         job.health.clone(),
         job.telemetry.clone(),
         job.random.clone(),
     );
+    let Checkpoint { start, read_at, .. } = keeper.checkpoint();
+    let now = listing.ended_at.unwrap_or(UnixSeconds(read_at.as_second()));
     Shared {
         notifier: job.notifier.clone(),
-        keys: listing.keys.clone(),
-        not_before,
+        not_before: start.not_before(),
         lookup,
         deliverer: Arc::new(deliverer),
         memory: Arc::new(Semaphore::new(MEMORY as usize)),
         poll_interval: job.poll_interval,
-        stream: job.stream.clone(),
+        table: job.table.clone(),
+        follow: job.follow.clone(),
+        on_gap: job.on_gap,
+        clock: ServiceClock::new(now),
         sweeper: Sweeper::new(listing),
         health: job.health.clone(),
         telemetry: job.telemetry.clone(),
         random: job.random.clone(),
-        stop: stop.clone(),
+        // A gap may stop this reading, and nothing else.
+        stop: stop.child_token(),
+        halted: AtomicBool::new(false),
     }
 }
 
-/// The stream as it is listed, and its checkpoint, which is ours from here on.
-async fn claimed<S: Streams, C, G, K: CheckpointStore>(
-    neighbours: &Neighbours<S, C, G, K>,
+/// The streams as they are listed, and the checkpoint, which is ours from here on.
+async fn claimed<S: Streams, K: CheckpointStore>(
+    streams: &Calls<S>,
+    store: Arc<K>,
     job: &Job,
     known: Option<&Checkpoint>,
 ) -> (Listing, Keeper<K>) {
-    let listing = first_listing(&*neighbours.streams, job).await;
-    let keeper = claim(neighbours.store.clone(), job, &listing, known).await;
-    (listing, keeper)
+    let first = listed(streams, job, &BTreeSet::new()).await;
+    let keeper = claim(store, job, &first, known).await;
+    let checkpoint = keeper.checkpoint();
+    let mut labels: BTreeSet<_> = checkpoint.shards.keys().map(|id| id.stream.clone()).collect();
+    labels.insert(StreamLabel::new(checkpoint.start.label()));
+    if first.streams.keys().eq(&labels) {
+        return (first, keeper);
+    }
+    // Streams that were being read, and those between them and the newest.
+    (listed(streams, job, &labels).await, keeper)
 }
 
 async fn lookup<S, C: Connections, G, K>(
@@ -249,25 +301,27 @@ async fn lookup<S, C: Connections, G, K>(
     .await
 }
 
-/// The stream's shards, once it can be described and has the images that the spec needs.
-async fn first_listing<S: Streams>(streams: &S, job: &Job) -> Listing {
+/// The shards of the `known` streams and of those after them, once they can be described; without a
+/// known one, of the stream that reading would begin with, which must have the images that the spec
+/// needs.
+async fn listed<S: Streams>(
+    streams: &Calls<S>,
+    job: &Job,
+    known: &BTreeSet<StreamLabel>,
+) -> Listing {
     let mut failing = Failing::new(LONGEST_WAIT);
     loop {
-        let trouble = match sweep::list(streams).await {
-            Ok(listing) => match job.notifier.check_view(
-                listing.view.has_old(),
-                listing.view.has_new(),
-                listing.view.as_str(),
-            ) {
-                Ok(()) => {
+        let trouble = match sweep::list(streams, &job.follow, known).await {
+            Ok(listing) => match unfit(job, &listing) {
+                Some(trouble) if known.is_empty() => Some(trouble),
+                _ => {
                     job.health.well(&Part::Stream);
                     return listing;
                 }
-                Err(invalid) => Some(trouble::view(&invalid)),
             },
             Err(error) => {
                 job.telemetry.retrying(&error);
-                trouble::stream(&job.stream, &error, &mut failing)
+                trouble::stream(&job.stream(), &error, &mut failing)
             }
         };
         if let Some(trouble) = trouble {
@@ -275,6 +329,19 @@ async fn first_listing<S: Streams>(streams: &S, job: &Job) -> Listing {
         }
         sleep(failing.wait(&job.random)).await;
     }
+}
+
+/// Why reading cannot begin with what is listed.
+fn unfit(job: &Job, listing: &Listing) -> Option<Trouble> {
+    let Some((_, Described { form: Some((view, _)), .. })) = listing.newest() else {
+        return Some(match (&job.follow, &listing.replaced_by) {
+            (_, Some(new)) => trouble::replaced(&job.stream(), &new.arn(&job.table)),
+            (Follow::Stream(_), None) => trouble::not_found(&job.stream()),
+            (Follow::Table, None) => trouble::no_stream(&job.table),
+        });
+    };
+    let checked = job.notifier.check_view(view.has_old(), view.has_new(), view.as_str());
+    checked.err().map(|invalid| trouble::view(&invalid))
 }
 
 /// The checkpoint, claimed: gone on from what is stored, else from what is known, or begun.
@@ -285,11 +352,13 @@ async fn claim<K: CheckpointStore>(
     known: Option<&Checkpoint>,
 ) -> Keeper<K> {
     let open = |found: Option<Checkpoint>| match found {
-        Some(found) if found.start.stream == job.stream => found,
-        Some(other) => {
-            job.telemetry.other_stream(&other.start.stream, &job.stream);
-            begin(job, listing)
-        }
+        Some(found) => match continued(found, job) {
+            Ok(continued) => continued,
+            Err(other) => {
+                job.telemetry.other_stream(&other.start.stream, &job.stream());
+                begin(job, listing)
+            }
+        },
         None => known.cloned().unwrap_or_else(|| begin(job, listing)),
     };
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
@@ -310,18 +379,48 @@ async fn claim<K: CheckpointStore>(
     }
 }
 
+/// What of a checkpoint can be gone on from; all of it is given back if it is of another stream.
+fn continued(mut found: Checkpoint, job: &Job) -> Result<Checkpoint, Checkpoint> {
+    let (table, label) = found.start.table_and_label();
+    if table != job.table {
+        return Err(found);
+    }
+    if let Follow::Stream(stream) = &job.follow {
+        let has_begun = label == stream.as_str();
+        if !has_begun && found.shards.keys().all(|id| id.stream != *stream) {
+            return Err(found);
+        }
+        found.shards.retain(|id, _| id.stream == *stream);
+        found.start.stream = stream.arn(&job.table);
+    }
+    Ok(found)
+}
+
 /// A checkpoint that begins now, by the service's clock. A second earlier than that, because records
 /// carry whole seconds only.
 fn begin(job: &Job, listing: &Listing) -> Checkpoint {
-    let UnixSeconds(now) = listing.service_time;
-    let start = Start {
-        stream: job.stream.clone(),
-        position: job.starting_position,
-        at: Timestamp::from_second(now.saturating_sub(1)).unwrap_or(Timestamp::UNIX_EPOCH),
+    let now = listing.begun_at.unwrap_or(UnixSeconds(0));
+    let now = timestamp(UnixSeconds(now.0.saturating_sub(1)));
+    let (label, shards) = match listing.newest() {
+        Some((label, stream)) if job.begin == Begin::Latest => (Some(label), initial(stream)),
+        newest => (newest.map(|(label, _)| label), Entries::new()),
     };
-    let shards = match job.starting_position {
-        StartedAt::Latest => initial(&listing.shards),
-        StartedAt::TrimHorizon => std::collections::BTreeMap::new(),
+    let (position, at) = match job.begin {
+        Begin::Latest => (StartedAt::Latest, now),
+        Begin::TrimHorizon => (StartedAt::TrimHorizon, now),
+        Begin::AtTimestamp(at) => (StartedAt::AtTimestamp, at),
     };
-    Checkpoint { holder: String::new(), epoch: 0, start, shards }
+    let stream = label.map(|label| label.arn(&job.table)).unwrap_or_default();
+    let start = Start { stream, position, at };
+    Checkpoint { holder: String::new(), epoch: 0, start, read_at: at.min(now), shards }
+}
+
+impl Job {
+    /// What is read, as conditions name it.
+    fn stream(&self) -> String {
+        match &self.follow {
+            Follow::Stream(label) => label.arn(&self.table),
+            Follow::Table => format!("of {}", self.table),
+        }
+    }
 }

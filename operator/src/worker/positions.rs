@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use super::progress::Progress;
-use crate::record::{Position, ShardId};
+use crate::record::{Position, ShardId, StreamLabel, UnixSeconds};
+use crate::stream::Entries;
 
 /// Every shard that has an entry in the checkpoint.
 #[derive(Debug)]
 pub struct Positions {
     shards: Mutex<BTreeMap<ShardId, State>>,
+    /// Since when a shard that has no entry yet waits to be read.
+    waits_since: Mutex<Option<UnixSeconds>>,
     moved: Arc<Notify>,
 }
 
@@ -19,24 +22,60 @@ pub struct Positions {
 enum State {
     /// A reader is at it.
     Read(Arc<Progress>),
-    /// Nobody reads it: it is finished, or waits for its parent.
-    Rest(Position),
+    /// Nobody reads it: it is finished, or waits for its parent. And when it was last read.
+    Rest(Position, UnixSeconds),
+}
+
+impl State {
+    fn position(&self) -> Position {
+        match self {
+            Self::Read(progress) => progress.position(),
+            Self::Rest(position, _) => position.clone(),
+        }
+    }
+
+    fn read_at(&self) -> UnixSeconds {
+        match self {
+            Self::Read(progress) => progress.read_at(),
+            Self::Rest(_, read_at) => *read_at,
+        }
+    }
 }
 
 impl Positions {
     /// What a checkpoint remembers.
-    pub fn new(shards: BTreeMap<ShardId, Position>) -> Self {
-        let shards = shards.into_iter().map(|(id, position)| (id, State::Rest(position))).collect();
-        Self { shards: Mutex::new(shards), moved: Arc::default() }
+    pub fn new(shards: Entries, read_at: UnixSeconds) -> Self {
+        let rest = |(id, position)| (id, State::Rest(position, read_at));
+        let shards = Mutex::new(shards.into_iter().map(rest).collect());
+        Self { shards, waits_since: Mutex::default(), moved: Arc::default() }
     }
 
     /// Every shard's position.
-    pub fn all(&self) -> BTreeMap<ShardId, Position> {
-        let position = |state: &State| match state {
-            State::Read(progress) => progress.position(),
-            State::Rest(position) => position.clone(),
-        };
-        self.lock().iter().map(|(id, state)| (id.clone(), position(state))).collect()
+    pub fn all(&self) -> Entries {
+        self.lock().iter().map(|(id, state)| (id.clone(), state.position())).collect()
+    }
+
+    /// Every position in one stream.
+    pub fn of(&self, stream: &StreamLabel) -> Entries {
+        let shards = self.lock();
+        let of_stream = shards.iter().filter(|(id, _)| id.stream == *stream);
+        of_stream.map(|(id, state)| (id.clone(), state.position())).collect()
+    }
+
+    /// When every shard that has no number yet had last been read, at the latest `now`: what has
+    /// one can tell by itself whether something was lost since.
+    pub fn read_at(&self, now: UnixSeconds) -> UnixSeconds {
+        let waits_since = *self.waits_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let shards = self.lock();
+        let unnumbered = shards
+            .values()
+            .filter(|state| matches!(state.position(), Position::Start | Position::Latest));
+        unnumbered.map(State::read_at).chain(waits_since).min().map_or(now, |least| least.min(now))
+    }
+
+    /// Since when a shard that has no entry yet waits to be read, if one does.
+    pub fn wait_since(&self, waits_since: Option<UnixSeconds>) {
+        *self.waits_since.lock().unwrap_or_else(PoisonError::into_inner) = waits_since;
     }
 
     /// Waits until a position has changed since this last returned.
@@ -61,20 +100,22 @@ impl Positions {
 
     /// Whether a shard's entry says that it is finished.
     pub fn is_finished(&self, id: &ShardId) -> bool {
-        matches!(self.lock().get(id), Some(State::Rest(Position::Finished)))
+        matches!(self.lock().get(id), Some(State::Rest(Position::Finished, _)))
     }
 
-    /// A reader begins at a shard.
-    pub fn open(&self, id: ShardId, position: Position) -> Arc<Progress> {
-        let progress = Arc::new(Progress::new(position, self.moved.clone()));
-        self.lock().insert(id, State::Read(progress.clone()));
+    /// A reader begins at a shard, which was last read at `read_at` unless its entry knows better.
+    pub fn open(&self, id: ShardId, position: Position, read_at: UnixSeconds) -> Arc<Progress> {
+        let mut shards = self.lock();
+        let read_at = shards.get(&id).map_or(read_at, State::read_at);
+        let progress = Arc::new(Progress::new(position, read_at, self.moved.clone()));
+        shards.insert(id, State::Read(progress.clone()));
         self.moved.notify_one();
         progress
     }
 
     /// A shard's reader is at its end, and everything is settled.
-    pub fn finish(&self, id: &ShardId) {
-        self.lock().insert(id.clone(), State::Rest(Position::Finished));
+    pub fn finish(&self, id: &ShardId, now: UnixSeconds) {
+        self.lock().insert(id.clone(), State::Rest(Position::Finished, now));
         self.moved.notify_one();
     }
 

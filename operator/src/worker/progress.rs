@@ -6,12 +6,14 @@ use tokio::sync::Notify;
 
 use crate::checkpoint::Watermark;
 use crate::delivery::{Settled, Ticket};
-use crate::record::{Position, SequenceNumber};
+use crate::record::{Position, SequenceNumber, UnixSeconds};
 
 /// One shard's progress.
 #[derive(Debug)]
 pub struct Progress {
     opened_at: Position,
+    /// When it was last known that nothing waits to be read; counts while there is no number.
+    read_at: Mutex<UnixSeconds>,
     watermark: Mutex<Watermark>,
     /// Told whenever the watermark moves: there is something to remember.
     moved: Arc<Notify>,
@@ -19,9 +21,27 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// The progress of a shard that is read from `opened_at`.
-    pub fn new(opened_at: Position, moved: Arc<Notify>) -> Self {
-        Self { opened_at, watermark: Mutex::default(), moved, idle: Notify::new() }
+    /// The progress of a shard that is read from `opened_at`, and before was read at `read_at`.
+    pub fn new(opened_at: Position, read_at: UnixSeconds, moved: Arc<Notify>) -> Self {
+        let (read_at, watermark) = (Mutex::new(read_at), Mutex::default());
+        Self { opened_at, read_at, watermark, moved, idle: Notify::new() }
+    }
+
+    /// When it was last known that nothing waits to be read, unless the position says more exactly.
+    pub fn read_at(&self) -> UnixSeconds {
+        *self.read_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A page without records was read.
+    pub fn found_nothing(&self, now: UnixSeconds) {
+        if self.lock().is_idle() {
+            self.begins_anew(now);
+        }
+    }
+
+    /// What was lost until now has been told.
+    pub fn begins_anew(&self, now: UnixSeconds) {
+        *self.read_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// A record was read and needs no work.

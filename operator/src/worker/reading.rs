@@ -1,142 +1,184 @@
-//! Reads all shards of a stream side by side, each child after its parent.
+//! Reads all shards side by side, each child after its parent, each stream after those before it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
+use super::calls::Calls;
+use super::children::{Asking, ask};
 use super::positions::Positions;
-use super::shard::{self, End, Shared};
-use super::sweep::{Listing, newest};
-use crate::backoff::Backoff;
+use super::shard::{self, End, Shared, Task};
+use super::sweep::newest;
+use super::trouble;
+use crate::checkpoint::{Start, StartedAt};
 use crate::delivery::{Connections, Gateway};
-use crate::record::{Position, ShardId, UnixSeconds};
-use crate::stream::{ReadFrom, ShardReader, Streams, learn, plan};
-
-/// How often children of finished shards are asked for in quick succession, before it is left to
-/// the sweep: the last shard of a disabled stream never has any.
-const CHILD_TRIES: u32 = 10;
-
-/// After so long a shard that is not listed is gone, not just missing from listings that are behind.
-const ABSENCE: Duration = Duration::from_secs(3600);
+use crate::record::{Position, ShardId, StreamLabel, UnixSeconds};
+use crate::stream::{Described, Follow, Lineage, Listing, ReadFrom, Shard, ShardReader, Streams};
+use crate::telemetry::{Part, Trouble};
 
 /// A reader panicked: a fault of ours.
 #[derive(Debug)]
 pub struct Panicked;
 
-/// The readers of a stream.
+/// The readers of a notifier.
 #[derive(Debug)]
 pub struct Reading<S, C, G> {
-    streams: Arc<S>,
+    streams: Arc<Calls<S>>,
     shared: Arc<Shared<C, G>>,
     positions: Arc<Positions>,
+    /// Where and when reading began.
+    start: Start,
+    lineage: Lineage,
     readers: JoinSet<(ShardId, End)>,
     /// Shards open at the start that have not answered yet.
     unanswered: Arc<Mutex<BTreeSet<ShardId>>>,
-    /// Finished shards whose children are not listed yet.
+    /// Finished shards whose children are being asked for.
     childless: BTreeSet<ShardId>,
-    child_tries: u32,
-    child_backoff: Backoff,
-    /// When they are asked for.
-    ask_at: Option<Instant>,
-    /// Finished shards that are not listed, and since when.
-    absent: BTreeMap<ShardId, Instant>,
-    /// Every parent that any listing has shown.
-    parents: BTreeMap<ShardId, ShardId>,
+    askers: JoinSet<(ShardId, Vec<Shard>)>,
+    asking: Asking,
 }
 
 impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     /// No reader yet.
-    pub fn new(streams: Arc<S>, shared: Arc<Shared<C, G>>, positions: Arc<Positions>) -> Self {
+    pub fn new(
+        streams: Arc<Calls<S>>,
+        shared: Arc<Shared<C, G>>,
+        positions: Arc<Positions>,
+        start: Start,
+    ) -> Self {
         Self {
             streams,
             shared,
             positions,
+            start,
+            lineage: Lineage::default(),
             readers: JoinSet::new(),
             unanswered: Arc::default(),
             childless: BTreeSet::new(),
-            child_tries: 0,
-            child_backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
-            ask_at: None,
-            absent: BTreeMap::new(),
-            parents: BTreeMap::new(),
+            askers: JoinSet::new(),
+            asking: Asking::default(),
         }
     }
 
-    /// Reads until told to stop.
-    pub async fn run(&mut self) -> Result<(), Panicked> {
+    /// Reads until told to stop. What the first listing shows may have been there, unread, since
+    /// `read_at`.
+    pub async fn run(&mut self, read_at: UnixSeconds) -> Result<(), Panicked> {
         let shared = self.shared.clone();
         let mut listings = shared.sweeper.subscribe();
         let first = listings.borrow_and_update().clone();
-        let (finished, open): (Vec<_>, Vec<_>) =
-            first.leaves().cloned().partition(|id| self.positions.is_finished(id));
-        *lock(&self.unanswered) = open.into_iter().collect();
-        // Their children may not be listed yet.
-        self.childless.extend(finished);
-        self.listed(&first);
+        for stream in first.streams.values() {
+            for (id, _) in stream.shards().filter(|(id, _)| stream.is_leaf(id)) {
+                if self.positions.is_finished(id) {
+                    // Its children may not be listed yet.
+                    self.ask_for_children(id.clone());
+                } else {
+                    lock(&self.unanswered).insert(id.clone());
+                }
+            }
+        }
+        self.listed(&first, Some(read_at));
         loop {
-            let ask_at = self.ask_at;
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return Ok(()),
-                Some(ended) = self.readers.join_next() => self.ended(ended)?,
-                listing = newest(&mut listings) => self.listed(&listing),
-                () = sleep_until(ask_at.unwrap_or_else(Instant::now)), if ask_at.is_some() => {
-                    shared.sweeper.ask();
-                    self.ask_at = None;
-                }
+                Some(finished) = self.readers.join_next() => self.finished(finished)?,
+                Some(asked) = self.askers.join_next() => self.asked(asked, &shared.sweeper.newest())?,
+                listing = newest(&mut listings) => self.listed(&listing, None),
             }
         }
     }
 
     /// Waits for the readers to end, after they were told to stop.
     pub async fn wait(&mut self) {
-        while let Some(ended) = self.readers.join_next().await {
+        self.askers.abort_all();
+        while let Some(finished) = self.readers.join_next().await {
             // What a reader that panicked now had not settled is read again after the restart.
-            let _ = self.ended(ended);
+            let _ = self.finished(finished);
         }
     }
 
-    fn listed(&mut self, listing: &Listing) {
-        learn(&mut self.parents, &listing.shards);
-        let plan = plan(&listing.shards, &self.parents, &self.positions.all());
-        for (id, position) in plan.read {
-            if !self.positions.is_read(&id) {
-                self.open(id, position);
+    fn listed(&mut self, listing: &Listing, read_at: Option<UnixSeconds>) {
+        if let Some(now) = listing.ended_at {
+            self.shared.clock.set(now);
+        }
+        for id in self.lineage.learn(listing, &self.positions.all(), Instant::now()) {
+            self.positions.forget(&id);
+        }
+        self.read_streams(listing, read_at);
+        let positions = &self.positions;
+        let is_open = |id: &ShardId| listing.has(id) && !positions.is_finished(id);
+        self.answered(|id| is_open(id) || positions.is_read(id));
+    }
+
+    /// Begins what may be read of each stream, and of a later one only once those before it are
+    /// drained; what it has begun, it goes on with.
+    fn read_streams(&mut self, listing: &Listing, read_at: Option<UnixSeconds>) {
+        let mut current = None;
+        let mut unfit = None;
+        let mut waits_since = None;
+        for (label, stream) in &listing.streams {
+            let entries = self.positions.of(label);
+            if entries.is_empty() {
+                unfit = unfit.or_else(|| self.unfit(stream));
+                if current.is_some() || unfit.is_some() {
+                    let listed_at = |(id, _)| self.lineage.listed_at(id);
+                    let since = stream.shards().filter_map(listed_at);
+                    waits_since = since.chain(waits_since).min();
+                    continue;
+                }
+            }
+            let stranger = self.stranger(label);
+            let plan = self.lineage.plan(stream, &entries, &stranger, Instant::now());
+            waits_since = plan.waits_since.into_iter().chain(waits_since).min();
+            for (id, position) in plan.read {
+                self.open(id, position, stream, read_at);
+            }
+            // Its last shards have been asked for children, in vain.
+            let is_asked = self.childless.iter().all(|id| id.stream != *label);
+            if current.is_none() && !(plan.is_drained && is_asked) {
+                current = Some(label);
             }
         }
-        self.forget(plan.unlisted);
-        let positions = &self.positions;
-        self.childless.retain(|id| !listing.children(id).any(|child| positions.has(child)));
-        self.ask_for_children();
-        let is_open = |id: &ShardId| listing.has(id) && !self.positions.is_finished(id);
-        self.answered(|id| is_open(id) || self.positions.is_read(id));
+        self.positions.wait_since(waits_since);
+        let trouble = unfit.or_else(|| self.ended(listing, current.is_none()));
+        match trouble {
+            Some(trouble) => self.shared.health.troubled(Part::Ended, trouble),
+            None => self.shared.health.well(&Part::Ended),
+        }
+        let newest = listing.newest().map(|(label, _)| label);
+        self.shared.health.reads(current.or(newest));
     }
 
-    /// Forgets finished shards that have not been listed for long.
-    fn forget(&mut self, unlisted: BTreeSet<ShardId>) {
-        let now = Instant::now();
-        self.absent.retain(|id, _| unlisted.contains(id));
-        for id in unlisted {
-            self.absent.entry(id).or_insert(now);
-        }
-        let gone: Vec<_> =
-            self.absent.extract_if(.., |_, since| now.duration_since(*since) >= ABSENCE).collect();
-        for (id, _) in gone {
-            self.positions.forget(&id);
-            self.parents.remove(&id);
+    /// Why a stream that was not begun yet cannot be: it lacks an image that the spec needs.
+    fn unfit(&self, stream: &Described) -> Option<Trouble> {
+        let (view, _) = stream.form.as_ref()?;
+        let notifier = &self.shared.notifier;
+        let checked = notifier.check_view(view.has_old(), view.has_new(), view.as_str());
+        checked.err().map(|invalid| trouble::view(&invalid))
+    }
+
+    /// What there is to tell of a stream that gets no more changes.
+    fn ended(&self, listing: &Listing, is_drained: bool) -> Option<Trouble> {
+        let table = &self.shared.table;
+        let (newest, _) = listing.newest()?;
+        match (&self.shared.follow, &listing.replaced_by) {
+            (_, Some(new)) => Some(trouble::replaced(&newest.arn(table), &new.arn(table))),
+            (Follow::Stream(_), None) if is_drained => Some(trouble::disabled(&newest.arn(table))),
+            (Follow::Table, None) if is_drained => Some(trouble::no_stream(table)),
+            _ => None,
         }
     }
 
-    /// Asks for another listing, a little later each time, while a finished shard has no child.
-    fn ask_for_children(&mut self) {
-        let asks = !self.childless.is_empty() && self.child_tries < CHILD_TRIES;
-        self.ask_at = asks.then(|| {
-            self.child_tries += 1;
-            Instant::now() + self.child_backoff.next(&self.shared.random)
-        });
+    /// Where a shard is begun of which nothing is known.
+    fn stranger(&self, stream: &StreamLabel) -> Position {
+        let is_first = self.start.label() == stream.as_str();
+        match self.start.position {
+            StartedAt::Latest if is_first => Position::Latest,
+            // All of a stream that was enabled later.
+            _ => Position::Start,
+        }
     }
 
     /// The worker has started once every open shard has answered; those that are not to be waited
@@ -149,50 +191,103 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         }
     }
 
-    fn open(&mut self, id: ShardId, position: Position) {
-        let start = self.shared.not_before;
-        let from = from(&position, start);
+    /// Begins to read a shard, unless somebody does. It may have had records since it was listed
+    /// first, or since `read_at`.
+    fn open(
+        &mut self,
+        id: ShardId,
+        position: Position,
+        stream: &Described,
+        read_at: Option<UnixSeconds>,
+    ) {
+        if self.positions.is_read(&id) {
+            return;
+        }
+        let now = self.shared.clock.now();
+        let read_at = read_at.or_else(|| self.lineage.listed_at(&id)).unwrap_or(now);
+        let from = self.from(&position, now);
         self.shared.telemetry.shard_opened(&id, &from);
-        let progress = self.positions.open(id.clone(), position);
-        let reader = ShardReader::new(self.streams.clone(), id.clone(), from);
+        // One that is gone is looked for all the same, and not found: it has no records to judge.
+        let keys = stream.form.as_ref().map(|(_, keys)| keys.clone()).unwrap_or_default();
+        let task = Task {
+            reader: ShardReader::new(self.streams.clone(), id.clone(), from),
+            keys,
+            progress: self.positions.open(id.clone(), position, read_at),
+        };
         let shared = self.shared.clone();
         let unanswered = self.unanswered.clone();
-        let read = async move {
+        self.readers.spawn(async move {
             let answered = || {
                 let mut unanswered = lock(&unanswered);
                 if unanswered.remove(&id) && unanswered.is_empty() {
                     shared.health.started();
                 }
             };
-            let end = shard::read(&shared, reader, &progress, answered).await;
+            let end = shard::read(&shared, task, answered).await;
             (id, end)
-        };
-        self.readers.spawn(read);
+        });
     }
 
-    fn ended(&mut self, ended: Result<(ShardId, End), JoinError>) -> Result<(), Panicked> {
-        match ended.map_err(|_| Panicked)? {
+    /// Where reading begins in a shard that is settled up to `position`.
+    fn from(&self, position: &Position, now: UnixSeconds) -> ReadFrom {
+        match (position, self.shared.not_before, self.start.position) {
+            (Position::After(number), _, _) => ReadFrom::After(number.clone()),
+            // The moment reading began, never the service's LATEST: that is another moment at each
+            // call. A moment to come is refused; until then all that comes is skipped.
+            (Position::Latest, Some(moment), _)
+            | (Position::Start, Some(moment), StartedAt::AtTimestamp) => {
+                ReadFrom::At(moment.min(UnixSeconds(now.0.saturating_sub(1))))
+            }
+            (Position::Latest | Position::Start | Position::Finished, _, _) => ReadFrom::Start,
+        }
+    }
+
+    fn finished(&mut self, finished: Result<(ShardId, End), JoinError>) -> Result<(), Panicked> {
+        match finished.map_err(|_| Panicked)? {
             (_, End::Stopped) => {}
             (id, End::Finished) => {
                 self.shared.telemetry.shard_finished(&id);
-                self.positions.finish(&id);
-                self.childless.insert(id);
-                self.child_tries = 0;
-                self.child_backoff.reset();
-                self.ask_at = Some(Instant::now());
+                self.positions.finish(&id, self.shared.clock.now());
+                self.ask_for_children(id);
             }
         }
         Ok(())
     }
-}
 
-/// Where reading begins in a shard that is settled up to `position`.
-fn from(position: &Position, start: Option<UnixSeconds>) -> ReadFrom {
-    match (position, start) {
-        (Position::After(number), _) => ReadFrom::After(number.clone()),
-        // The moment reading began, never the service's LATEST: that is another moment at each call.
-        (Position::Latest, Some(start)) => ReadFrom::At(start),
-        (Position::Latest | Position::Start | Position::Finished, _) => ReadFrom::Start,
+    fn ask_for_children(&mut self, id: ShardId) {
+        self.childless.insert(id.clone());
+        let (streams, shared) = (self.streams.clone(), self.shared.clone());
+        let asking = self.asking.clone();
+        self.askers.spawn(async move {
+            let children = ask(&streams, &shared.sweeper, &id, &asking, &shared.random).await;
+            (id, children)
+        });
+    }
+
+    /// The children of a finished shard are known, or none are found.
+    fn asked(
+        &mut self,
+        asked: Result<(ShardId, Vec<Shard>), JoinError>,
+        newest: &Listing,
+    ) -> Result<(), Panicked> {
+        let (parent, children) = asked.map_err(|_| Panicked)?;
+        self.childless.remove(&parent);
+        let now = self.shared.clock.now();
+        for Shard { id, parent } in &children {
+            self.lineage.learn_shard(id, parent.as_ref(), now);
+            let is_known = self.positions.has(id) || self.lineage.is_pruned(id);
+            if let Some(stream) = newest.streams.get(&id.stream).filter(|_| !is_known) {
+                self.open(id.clone(), Position::Start, stream, None);
+            }
+        }
+        if children.is_empty() {
+            // It may be the last one, of a stream that has another after it.
+            self.shared.sweeper.ask();
+            if self.childless.iter().all(|id| id.stream != parent.stream) {
+                self.read_streams(newest, None);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::positions::Positions;
+use super::retention::{ServiceClock, timestamp};
 use super::trouble;
 use crate::backoff::Failing;
 use crate::checkpoint::{CheckpointStore, ClaimError, Keeper, StoreError};
@@ -25,16 +26,17 @@ const BETWEEN_LAST_TRIES: Duration = Duration::from_millis(250);
 pub async fn remember<K: CheckpointStore>(
     keeper: &mut Keeper<K>,
     positions: &Positions,
+    clock: &ServiceClock,
     health: &Health,
     telemetry: &NotifierTelemetry,
 ) -> ClaimError {
     let mut failing = Failing::new(Duration::ZERO);
     loop {
         let saved = match timeout(BETWEEN_LOOKS, positions.moved()).await {
-            Ok(()) => keeper.save(positions.all()).await,
+            Ok(()) => save(keeper, positions, clock).await,
             // Nothing to store; but whoever has claimed it meanwhile would post beside us.
             Err(_) => match keeper.confirm().await {
-                Ok(()) => keeper.save(positions.all()).await,
+                Ok(()) => save(keeper, positions, clock).await,
                 Err(error) => Err(error),
             },
         };
@@ -64,11 +66,12 @@ pub async fn remember<K: CheckpointStore>(
 pub async fn remember_at_last<K: CheckpointStore>(
     keeper: &mut Keeper<K>,
     positions: &Positions,
+    clock: &ServiceClock,
     telemetry: &NotifierTelemetry,
 ) -> Option<ClaimError> {
     let saved = async {
         loop {
-            match keeper.save(positions.all()).await {
+            match save(keeper, positions, clock).await {
                 Ok(_) => return None,
                 Err(error) if is_lost(&error) => return Some(error),
                 Err(error) => telemetry.retrying(&error),
@@ -77,6 +80,15 @@ pub async fn remember_at_last<K: CheckpointStore>(
         }
     };
     timeout(LAST_TRIES, saved).await.unwrap_or(None)
+}
+
+async fn save<K: CheckpointStore>(
+    keeper: &mut Keeper<K>,
+    positions: &Positions,
+    clock: &ServiceClock,
+) -> Result<bool, ClaimError> {
+    let read_at = positions.read_at(clock.now());
+    keeper.save(positions.all(), timestamp(read_at)).await
 }
 
 /// Whether the checkpoint is somebody else's, or nobody's: nothing that passes by itself.

@@ -3,30 +3,28 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::calls::Calls;
+use super::pace::{Pace, Seen};
 use super::progress::Progress;
-use super::sweep::{Sweeper, newest};
-use super::trouble::{self, CALL_LIMIT, LONGEST_WAIT, late};
+use super::retention::{OnGap, ServiceClock, lost_seconds};
+use super::sweep::{Sweep, Sweeper, newest};
+use super::trouble::{self, LONGEST_WAIT};
 use crate::backoff::{Failing, Random};
 use crate::delivery::{Connection, Connections, Deliverer, Gateway, Lookup, NotAKey, Ticket};
 use crate::notifier::{Notification, Notifier, Verdict};
 use crate::record::{Change, KeyNames, SequenceNumber, ShardId, UnixSeconds};
-use crate::stream::{Read, ShardReader, StreamError, StreamErrorKind, Streams};
+use crate::stream::{Follow, Read, ShardReader, StreamError, StreamErrorKind, Streams};
 use crate::telemetry::{Counts, Health, NotifierTelemetry, Part};
-
-/// From so many records on, a page is taken to be full: records of 1 KB and more fill it sooner.
-const FULL_PAGE: usize = 500;
-
-/// How soon a shard is asked again that had a few records.
-const BUSY_INTERVAL: Duration = Duration::from_millis(25);
 
 /// A shard that could not be read for so long, because its records wait, is not Ready.
 const HELD_UP: Duration = Duration::from_secs(60);
@@ -41,25 +39,44 @@ pub const MEMORY: u32 = 16 * 1024;
 #[derive(Debug)]
 pub struct Shared<C, G> {
     pub notifier: Arc<Notifier>,
-    pub keys: KeyNames,
     pub not_before: Option<UnixSeconds>,
     pub lookup: Arc<Lookup<C>>,
     pub deliverer: Arc<Deliverer<C, G>>,
     pub memory: Arc<Semaphore>,
     pub poll_interval: Duration,
-    pub stream: String,
+    pub table: String,
+    pub follow: Follow,
+    pub on_gap: OnGap,
+    pub clock: ServiceClock,
     pub sweeper: Sweeper,
     pub health: Arc<Health>,
     pub telemetry: NotifierTelemetry,
     pub random: Arc<Random>,
     pub stop: CancellationToken,
+    /// Whether it was a gap that stopped everything.
+    pub halted: AtomicBool,
 }
 
 impl<C, G> Shared<C, G> {
     /// Lists the shards for ever, for all who look at the sweeper.
-    pub async fn sweep<S: Streams>(&self, streams: &S) -> Infallible {
-        let Self { sweeper, stream, health, telemetry, random, .. } = self;
-        sweeper.run(streams, stream, health, telemetry, random).await
+    pub async fn sweep<S: Streams>(&self, streams: &Calls<S>) -> Infallible {
+        let Self { follow, table, health, telemetry, random, .. } = self;
+        self.sweeper.run(Sweep { streams, follow, table, health, telemetry, random }).await
+    }
+
+    /// Tells that records of a shard were lost before they were read, and for how many seconds;
+    /// `true` if reading goes on.
+    fn gap(&self, shard: &ShardId, why: &'static str, lost: u64) -> bool {
+        self.telemetry.gap(shard, why, lost);
+        self.health.gap(trouble::gap(shard, &self.table, self.on_gap));
+        match self.on_gap {
+            OnGap::Continue => true,
+            OnGap::Stop => {
+                self.halted.store(true, Ordering::Relaxed);
+                self.stop.cancel();
+                false
+            }
+        }
     }
 }
 
@@ -72,49 +89,61 @@ pub enum End {
     Stopped,
 }
 
+/// One shard to read.
+#[derive(Debug)]
+pub struct Task<S> {
+    /// Where reading stands.
+    pub reader: ShardReader<S>,
+    /// The key attributes of its stream's records.
+    pub keys: KeyNames,
+    /// What is settled.
+    pub progress: Arc<Progress>,
+}
+
 /// Reads a shard until its end, or until told to stop; `answered` is called once it has been read,
 /// or is known to be gone.
 pub async fn read<S: Streams, C: Connections, G: Gateway>(
     shared: &Shared<C, G>,
-    mut reader: ShardReader<S>,
-    progress: &Arc<Progress>,
+    mut task: Task<S>,
     answered: impl FnOnce(),
 ) -> End {
-    let part = Part::Shard(reader.shard().clone());
+    let part = Part::Shard(task.reader.shard().clone());
     let mut answered = Some(answered);
+    let mut answer = || {
+        shared.health.well(&part);
+        if let Some(answered) = answered.take() {
+            answered();
+        }
+    };
     let mut failing = Failing::new(LONGEST_WAIT);
+    let mut pace = Pace::new(shared.poll_interval);
     loop {
-        let Some(read) = shared.stop.run_until_cancelled(one(&mut reader)).await else {
+        let Some(read) = shared.stop.run_until_cancelled(task.reader.read()).await else {
             return End::Stopped;
         };
         let wait = match read {
-            Ok(Read { changes, end }) => {
-                shared.health.well(&part);
-                if let Some(answered) = answered.take() {
-                    answered();
-                }
+            Ok(page) => {
+                answer();
                 failing.worked();
-                let pause = pause(shared, changes.len());
-                take_in_time(shared, changes, progress, &part).await;
-                if end {
-                    return finish(shared, progress).await;
+                if !note_read(shared, &task, &page) {
+                    return End::Stopped;
                 }
-                pause
+                let seen = seen(shared, task.reader.shard(), &page);
+                take_in_time(shared, page.changes, &task, &part).await;
+                if page.end {
+                    return finish(shared, &task.progress).await;
+                }
+                let pause = pace.after(seen, Instant::now());
+                pause.mul_f64(1.0 + shared.random.fraction() / 10.0)
             }
-            Err(error) => {
-                if vanished(shared, reader.shard(), &error, &part, &mut failing).await {
-                    shared.health.well(&part);
-                    if let Some(answered) = answered.take() {
-                        answered();
-                    }
-                    return finish(shared, progress).await;
+            Err(error) => match failed(shared, &mut task, &error, &part, &mut failing).await {
+                Failed::Again => failing.wait(&shared.random),
+                Failed::Gone => {
+                    answer();
+                    return finish(shared, &task.progress).await;
                 }
-                if error.kind == StreamErrorKind::Trimmed {
-                    shared.telemetry.gap(reader.shard(), &error.kind);
-                    reader.restart();
-                }
-                failing.wait(&shared.random)
-            }
+                Failed::Stopped => return End::Stopped,
+            },
         };
         if shared.stop.run_until_cancelled(sleep(wait)).await.is_none() {
             return End::Stopped;
@@ -122,38 +151,92 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
     }
 }
 
-async fn one<S: Streams>(reader: &mut ShardReader<S>) -> Result<Read, StreamError> {
-    timeout(CALL_LIMIT, reader.read())
-        .await
-        .unwrap_or_else(|elapsed| Err(late("dynamodb:GetRecords", elapsed)))
+/// Notes that a page was read. Until the first record there is no number by which the service could
+/// tell that records are gone, only the time that nobody looked; `false` if that stops everything.
+fn note_read<S: Streams, C, G>(shared: &Shared<C, G>, task: &Task<S>, page: &Read) -> bool {
+    let Task { reader, progress, .. } = task;
+    let now = shared.clock.now();
+    if !reader.had_number()
+        && let Some(lost) = lost_seconds(progress.read_at(), now)
+        && !shared.gap(reader.shard(), "it was not read for more than 24 hours", lost)
+    {
+        return false;
+    }
+    if page.changes.is_empty() {
+        progress.found_nothing(now);
+    }
+    if page.unreadable > 0 {
+        shared.telemetry.unreadable(reader.shard(), page.unreadable);
+    }
+    true
 }
 
-/// Tells of a failed read; `true` if the shard is no longer listed, and so has aged out unread.
-async fn vanished<C, G>(
+fn seen<C, G>(shared: &Shared<C, G>, shard: &ShardId, page: &Read) -> Seen {
+    let age = |change: &Change| shared.clock.now().0.saturating_sub(change.created.0);
+    Seen {
+        records: page.changes.len(),
+        age: page.changes.last().map(age),
+        is_closed: shared.sweeper.newest().is_closed(shard),
+    }
+}
+
+/// What a failed read leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failed {
+    /// It is tried again.
+    Again,
+    /// The shard is no more, and what it had is lost.
+    Gone,
+    /// Nothing more is read.
+    Stopped,
+}
+
+/// Tells of a failed read, and finds out what it leads to.
+async fn failed<S: Streams, C, G>(
     shared: &Shared<C, G>,
-    shard: &ShardId,
+    task: &mut Task<S>,
     error: &StreamError,
     part: &Part,
     failing: &mut Failing,
-) -> bool {
+) -> Failed {
     shared.telemetry.retrying(error);
-    if error.kind != StreamErrorKind::NotFound {
-        if let Some(trouble) = trouble::stream(&shared.stream, error, failing) {
-            shared.health.troubled(part.clone(), trouble);
+    let shard = task.reader.shard();
+    let lost = || lost_seconds(task.progress.read_at(), shared.clock.now()).unwrap_or(1);
+    match error.kind {
+        StreamErrorKind::Trimmed => {
+            if !shared.gap(shard, "its records were trimmed", lost()) {
+                return Failed::Stopped;
+            }
+            // From here on it is known how long nobody looked.
+            task.progress.begins_anew(shared.clock.now());
+            task.reader.restart();
         }
-        return false;
+        StreamErrorKind::NotFound => match is_listed(shared, shard).await {
+            Some(true) if failing.has_lasted() => {
+                let trouble = trouble::shard(shard, &shared.table);
+                shared.health.troubled(part.clone(), trouble);
+            }
+            Some(true) => {}
+            Some(false) if shared.gap(shard, "it is gone", lost()) => return Failed::Gone,
+            Some(false) | None => return Failed::Stopped,
+        },
+        _ => {
+            let stream = shard.stream.arn(&shared.table);
+            if let Some(trouble) = trouble::stream(&stream, error, failing) {
+                shared.health.troubled(part.clone(), trouble);
+            }
+        }
     }
-    // A stream that is gone is told by the sweep; only a listing can say that it is the shard.
+    Failed::Again
+}
+
+/// Whether a shard that was not found is in the next listing; `None` if all is to stop. A stream
+/// that is gone is told by the sweep; only a listing can say that it is the shard.
+async fn is_listed<C, G>(shared: &Shared<C, G>, shard: &ShardId) -> Option<bool> {
     let mut listings = shared.sweeper.subscribe();
     shared.sweeper.ask();
-    let next = shared.stop.run_until_cancelled(newest(&mut listings)).await;
-    let gone = next.is_some_and(|listing| !listing.has(shard));
-    if gone {
-        shared.telemetry.gap(shard, &error.kind);
-    } else if failing.has_lasted() {
-        shared.health.troubled(part.clone(), trouble::shard(shard, &shared.stream));
-    }
-    gone
+    let next = shared.stop.run_until_cancelled(newest(&mut listings)).await?;
+    Some(next.has(shard))
 }
 
 /// A shard is finished once all of its records are settled.
@@ -165,15 +248,15 @@ async fn finish<C, G>(shared: &Shared<C, G>, progress: &Progress) -> End {
 }
 
 /// Puts a page of changes to work, and tells if that keeps the shard from being read for long.
-async fn take_in_time<C: Connections, G: Gateway>(
+async fn take_in_time<S, C: Connections, G: Gateway>(
     shared: &Shared<C, G>,
     changes: Vec<Change>,
-    progress: &Arc<Progress>,
+    task: &Task<S>,
     part: &Part,
 ) {
-    let mut taken = pin!(take(shared, changes, progress));
+    let mut taken = pin!(take(shared, changes, task));
     if timeout(HELD_UP, &mut taken).await.is_err() {
-        shared.health.troubled(part.clone(), trouble::held_up(&shared.stream));
+        shared.health.troubled(part.clone(), trouble::held_up(&shared.table));
         taken.await;
         shared.health.well(part);
     }
@@ -181,10 +264,10 @@ async fn take_in_time<C: Connections, G: Gateway>(
 
 /// Puts a page of changes to work. Lookups run side by side, messages are queued in the records'
 /// order. Told to stop, it finishes the changes begun and leaves the rest unread.
-async fn take<C: Connections, G: Gateway>(
+async fn take<S, C: Connections, G: Gateway>(
     shared: &Shared<C, G>,
     changes: Vec<Change>,
-    progress: &Arc<Progress>,
+    task: &Task<S>,
 ) {
     let mut lookups = FuturesOrdered::new();
     let mut counts = Counts::default();
@@ -192,7 +275,7 @@ async fn take<C: Connections, G: Gateway>(
         if shared.stop.is_cancelled() {
             break;
         }
-        let Some((number, notification)) = judge(shared, change, progress, &mut counts) else {
+        let Some((number, notification)) = judge(shared, change, task, &mut counts) else {
             continue;
         };
         let held = loop {
@@ -203,7 +286,7 @@ async fn take<C: Connections, G: Gateway>(
                 Some(found) = lookups.next() => queue(shared, found).await,
             }
         };
-        let ticket = progress.begin(number, held);
+        let ticket = task.progress.begin(number, held);
         lookups.push_back(find(shared, notification, ticket));
     }
     shared.telemetry.read(&counts);
@@ -240,18 +323,19 @@ async fn queue<C: Connections, G: Gateway>(shared: &Shared<C, G>, found: Found) 
 }
 
 /// What is to be done about a change; one that needs no work is noted as read.
-fn judge<C, G>(
+fn judge<S, C, G>(
     shared: &Shared<C, G>,
     change: Change,
-    progress: &Progress,
+    task: &Task<S>,
     counts: &mut Counts,
 ) -> Option<(SequenceNumber, Notification)> {
+    let Task { keys, progress, .. } = task;
     if shared.not_before.is_some_and(|start| change.created < start) {
         counts.old += 1;
         progress.skip(change.sequence_number);
         return None;
     }
-    match shared.notifier.judge(&shared.keys, &change) {
+    match shared.notifier.judge(keys, &change) {
         Verdict::Notify(notification) => {
             counts.matched += 1;
             return Some((change.sequence_number, notification));
@@ -273,14 +357,4 @@ async fn memory<C, G>(
 ) -> Option<OwnedSemaphorePermit> {
     let size = u32::try_from(notification.body.len() / 1024 + 1).unwrap_or(MEMORY).min(MEMORY);
     shared.memory.clone().acquire_many_owned(size).await.ok()
-}
-
-/// How long to leave a shard alone after a page: not at all while pages are full.
-fn pause<C, G>(shared: &Shared<C, G>, records: usize) -> Duration {
-    let pause = match records {
-        0 => shared.poll_interval,
-        FULL_PAGE.. => Duration::ZERO,
-        _ => BUSY_INTERVAL,
-    };
-    pause.mul_f64(0.9 + shared.random.fraction() / 5.0)
 }

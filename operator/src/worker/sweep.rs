@@ -1,77 +1,104 @@
-//! Lists a stream's shards: every so often, and at once when somebody asks.
+//! Lists the shards of every stream that is read: every so often, and at once when somebody asks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
-use super::trouble::{self, CALL_LIMIT, LONGEST_WAIT, late};
+use super::calls::Calls;
+use super::trouble::{self, LONGEST_WAIT};
 use crate::backoff::{Failing, Random};
-use crate::record::{KeyNames, ShardId, UnixSeconds};
-use crate::stream::{Shard, StreamError, Streams, ViewType};
+use crate::record::{ShardId, StreamLabel};
+use crate::stream::{Described, Follow, Listed, Listing, StreamError, StreamErrorKind, Streams};
 use crate::telemetry::{Health, NotifierTelemetry, Part};
 
 /// A listing nobody asked for: shards are found by their parents' end, this is for surprises.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// A whole listing.
-#[derive(Clone, Debug)]
-pub struct Listing {
-    /// Every shard.
-    pub shards: Vec<Shard>,
-    /// Which images records carry.
-    pub view: ViewType,
-    /// The table's key attributes.
-    pub keys: KeyNames,
-    /// The service's clock when listing began.
-    pub service_time: UnixSeconds,
-}
+/// Or rarer, where a listing has many pages: it takes a sixteenth of what may be asked.
+const EVERY_PER_PAGE: Duration = Duration::from_secs(2);
 
-impl Listing {
-    /// Whether a shard is in it.
-    pub fn has(&self, id: &ShardId) -> bool {
-        self.shards.iter().any(|shard| shard.id == *id)
-    }
-
-    /// Every shard without children in it: those that are open, and the last of a stream that is
-    /// disabled.
-    pub fn leaves(&self) -> impl Iterator<Item = &ShardId> {
-        let parents: BTreeSet<_> =
-            self.shards.iter().filter_map(|shard| shard.parent.as_ref()).collect();
-        self.shards.iter().map(|shard| &shard.id).filter(move |id| !parents.contains(id))
-    }
-
-    /// A shard's children in it.
-    pub fn children(&self, id: &ShardId) -> impl Iterator<Item = &ShardId> {
-        let children = self.shards.iter().filter(move |shard| shard.parent.as_ref() == Some(id));
-        children.map(|shard| &shard.id)
-    }
-}
-
-/// Lists all shards, page by page.
-pub async fn list<S: Streams>(streams: &S) -> Result<Listing, StreamError> {
-    let page = |after: Option<ShardId>| async move {
-        timeout(CALL_LIMIT, streams.describe(after.as_ref()))
-            .await
-            .unwrap_or_else(|elapsed| Err(late("dynamodb:DescribeStream", elapsed)))
-    };
-    let first = page(None).await?;
+/// Lists all shards of the streams that are `known` and, with [`Follow::Table`], of those that came
+/// after them; none at all if the table has none. Without a known one, of the newest.
+pub async fn list<S: Streams>(
+    streams: &S,
+    follow: &Follow,
+    known: &BTreeSet<StreamLabel>,
+) -> Result<Listing, StreamError> {
     let mut listing = Listing {
-        shards: first.shards,
-        view: first.view,
-        keys: first.keys,
-        service_time: first.service_time,
+        streams: BTreeMap::new(),
+        replaced_by: None,
+        begun_at: None,
+        ended_at: None,
+        pages: 0,
     };
-    let mut next = first.next;
-    while let Some(after) = next {
-        let following = page(Some(after)).await?;
-        listing.shards.extend(following.shards);
-        next = following.next;
+    let mut labels = known.clone();
+    if let Follow::Stream(stream) = follow {
+        labels = BTreeSet::from([stream.clone()]);
+    }
+    for label in &labels {
+        describe(streams, label, &mut listing).await?;
+    }
+    if listing.newest().is_some_and(|(_, newest)| newest.is_open) {
+        return Ok(listing);
+    }
+    // Only a stream that was disabled has another after it.
+    let later = |all: Vec<StreamLabel>| -> BTreeSet<_> {
+        all.into_iter().filter(|it| labels.first().is_none_or(|oldest| it > oldest)).collect()
+    };
+    match follow {
+        Follow::Table => {
+            let mut later = later(streams.streams().await?);
+            if labels.is_empty() {
+                later = later.pop_last().into_iter().collect();
+            }
+            for label in later.difference(&labels) {
+                describe(streams, label, &mut listing).await?;
+            }
+        }
+        // To name it is a courtesy: the right may be missing.
+        Follow::Stream(_) => {
+            listing.replaced_by =
+                streams.streams().await.ok().and_then(|all| later(all).pop_last());
+        }
     }
     Ok(listing)
+}
+
+/// Adds one stream to the listing, page by page.
+async fn describe<S: Streams>(
+    streams: &S,
+    label: &StreamLabel,
+    listing: &mut Listing,
+) -> Result<(), StreamError> {
+    let mut described: Option<Described> = None;
+    let mut after: Option<ShardId> = None;
+    loop {
+        let page = match streams.describe(label, Listed::All, after.as_ref()).await {
+            Ok(page) => page,
+            Err(error) if error.kind == StreamErrorKind::NotFound => {
+                listing.streams.insert(label.clone(), Described::gone());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        listing.pages += 1;
+        listing.begun_at = listing.begun_at.or(Some(page.service_time));
+        listing.ended_at = Some(page.service_time);
+        match &mut described {
+            Some(described) => described.add(&page.shards),
+            None => described = Some(Described::new(&page)),
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    listing.streams.extend(described.map(|described| (label.clone(), described)));
+    Ok(())
 }
 
 /// Keeps the newest listing.
@@ -79,6 +106,18 @@ pub async fn list<S: Streams>(streams: &S) -> Result<Listing, StreamError> {
 pub struct Sweeper {
     ask: Notify,
     newest: watch::Sender<Arc<Listing>>,
+}
+
+/// What a sweeper asks, and whom it tells.
+#[derive(Debug)]
+pub struct Sweep<'a, S> {
+    pub streams: &'a Calls<S>,
+    pub follow: &'a Follow,
+    /// The table's ARN, named in conditions.
+    pub table: &'a str,
+    pub health: &'a Health,
+    pub telemetry: &'a NotifierTelemetry,
+    pub random: &'a Random,
 }
 
 impl Sweeper {
@@ -97,24 +136,27 @@ impl Sweeper {
         self.newest.subscribe()
     }
 
+    /// The newest listing.
+    pub fn newest(&self) -> Arc<Listing> {
+        self.newest.borrow().clone()
+    }
+
     /// Lists for ever.
-    pub async fn run<S: Streams>(
-        &self,
-        streams: &S,
-        stream: &str,
-        health: &Health,
-        telemetry: &NotifierTelemetry,
-        random: &Random,
-    ) -> Infallible {
+    pub async fn run<S: Streams>(&self, sweep: Sweep<'_, S>) -> Infallible {
+        let Sweep { streams, follow, table, health, telemetry, random } = sweep;
         let mut failing = Failing::new(LONGEST_WAIT);
         loop {
+            let pause = EVERY.max(EVERY_PER_PAGE * self.newest().pages);
             tokio::select! {
+                biased;
                 () = self.ask.notified() => {}
-                () = sleep(EVERY.mul_f64(0.75 + random.fraction() / 2.0)) => {}
+                () = sleep(pause.mul_f64(0.75 + random.fraction() / 2.0)) => {}
             }
+            let (known, gone) = known(&self.newest());
             loop {
-                match list(streams).await {
-                    Ok(listing) => {
+                match list(streams, follow, &known).await {
+                    Ok(mut listing) => {
+                        listing.streams.extend(gone);
                         health.well(&Part::Stream);
                         failing.worked();
                         self.newest.send_replace(Arc::new(listing));
@@ -122,15 +164,26 @@ impl Sweeper {
                     }
                     Err(error) => {
                         telemetry.retrying(&error);
-                        if let Some(trouble) = trouble::stream(stream, &error, &mut failing) {
+                        if let Some(trouble) = trouble::stream(table, &error, &mut failing) {
                             health.troubled(Part::Stream, trouble);
                         }
                         sleep(failing.wait(random)).await;
                     }
                 }
             }
+            streams.tell_pace();
         }
     }
+}
+
+/// The streams to describe again, and those before them that are gone for good.
+fn known(listing: &Listing) -> (BTreeSet<StreamLabel>, BTreeMap<StreamLabel, Described>) {
+    let newest = listing.newest().map(|(label, _)| label);
+    let streams = listing.streams.iter();
+    let (gone, known): (Vec<_>, Vec<_>) =
+        streams.partition(|(label, stream)| stream.form.is_none() && Some(*label) != newest);
+    let gone = gone.into_iter().map(|(label, stream)| (label.clone(), stream.clone()));
+    (known.into_iter().map(|(label, _)| label.clone()).collect(), gone.collect())
 }
 
 /// Waits for a listing that was not seen yet.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::retention::OnGap;
 use crate::backoff::Failing;
 use crate::checkpoint::{ClaimError, StoreError};
 use crate::notifier::InvalidSpec;
@@ -21,13 +22,7 @@ pub fn stream(stream: &str, error: &StreamError, failing: &mut Failing) -> Optio
     let action = error.action;
     let has_lasted = failing.has_lasted();
     let (reason, message, stalled) = match error.kind {
-        StreamErrorKind::NotFound => (
-            "StreamNotFound",
-            format!(
-                "there is no stream {stream}: enable it, or take LatestStreamArn of the table for streamArn"
-            ),
-            true,
-        ),
+        StreamErrorKind::NotFound => return Some(not_found(stream)),
         StreamErrorKind::AccessDenied => {
             ("StreamAccessDenied", format!("access denied: allow {action} on {stream}"), true)
         }
@@ -59,17 +54,66 @@ pub fn stream(stream: &str, error: &StreamError, failing: &mut Failing) -> Optio
     Some(Trouble { reason, message, stalled })
 }
 
+/// A stream that is not there.
+pub fn not_found(stream: &str) -> Trouble {
+    let message = format!(
+        "there is no stream {stream}: enable it, or take LatestStreamArn of the table for streamArn"
+    );
+    Trouble { reason: "StreamNotFound", message, stalled: true }
+}
+
+/// A stream after which the table has another one.
+pub fn replaced(stream: &str, new: &str) -> Trouble {
+    let message = format!(
+        "{stream} is disabled, and the table has another stream now: put {new} into streamArn, or use tableArn to follow the table"
+    );
+    Trouble { reason: "StreamReplaced", message, stalled: true }
+}
+
+/// A stream that was read to its end.
+pub fn disabled(stream: &str) -> Trouble {
+    let message = format!(
+        "{stream} is disabled and has been read to its end: enable a stream of the table, and put its ARN into streamArn, or use tableArn to follow the table"
+    );
+    Trouble { reason: "StreamDisabled", message, stalled: true }
+}
+
+/// A table without a stream that gets changes.
+pub fn no_stream(table: &str) -> Trouble {
+    let message = format!(
+        "{table} has no enabled stream: enable one, with the images that the other fields use (usually NEW_AND_OLD_IMAGES); it is then read from its start"
+    );
+    Trouble { reason: "StreamDisabled", message, stalled: true }
+}
+
+/// What to tell of records that were lost before they were read.
+pub fn gap(shard: &ShardId, table: &str, on_gap: OnGap) -> String {
+    let stream = shard.stream.arn(table);
+    let lost = format!(
+        "changes of {stream} were lost: they were not read within the 24 hours for which a stream keeps them"
+    );
+    match on_gap {
+        OnGap::Continue => {
+            format!("{lost}; reading went on from the oldest change left, since onGap is Continue")
+        }
+        OnGap::Stop => format!(
+            "{lost}; nothing more is read, since onGap is Stop: set onGap to Continue to go on from the oldest change left, or suspend the notifier, edit or delete its checkpoint, and resume it"
+        ),
+    }
+}
+
 /// A shard that is listed and yet not found.
-pub fn shard(shard: &ShardId, stream: &str) -> Trouble {
+pub fn shard(shard: &ShardId, table: &str) -> Trouble {
+    let stream = shard.stream.arn(table);
     let message =
         format!("shard {shard} of {stream} is listed, but has not been found for a minute");
     Trouble { reason: "ShardNotFound", message, stalled: false }
 }
 
 /// A shard whose records wait for others to be delivered.
-pub fn held_up(stream: &str) -> Trouble {
+pub fn held_up(table: &str) -> Trouble {
     let message = format!(
-        "{stream} has not been read for a minute: lookups or messages of earlier changes do not get through"
+        "the stream of {table} has not been read for a minute: lookups or messages of earlier changes do not get through"
     );
     Trouble { reason: "HeldUp", message, stalled: false }
 }

@@ -10,5 +10,5 @@ mod worker;
 pub use connections::ScriptedConnections;
 pub use gateway::{Post, ScriptedGateway};
 pub use store::MemoryStore;
-pub use streams::{Call, ScriptedStreams, change, number};
+pub use streams::{Call, NOW, ScriptedStreams, change, number, shard_id};
 pub use worker::{STREAM, Worker, job, spec};

@@ -4,16 +4,20 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use stream_notifier::record::{
-    AttributeValue, Change, EventName, Item, KeyNames, SequenceNumber, ShardId, UnixSeconds,
+    AttributeValue, Change, EventName, Item, KeyNames, SequenceNumber, ShardId, StreamLabel,
+    UnixSeconds,
 };
 use stream_notifier::stream::{
-    ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
-    ViewType,
+    Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
+    StreamStatus, Streams, ViewType,
 };
 use tokio::time::Instant;
 
 /// The service's clock; it stands still, so that a record can be older or newer as a test wants.
 pub const NOW: UnixSeconds = UnixSeconds(1_790_000_000);
+
+/// The stream's label.
+const LABEL: &str = "2024-12-03T08:06:15.779";
 
 /// Shards on a page of DescribeStream, as AWS has it.
 const SHARDS_ON_A_PAGE: usize = 100;
@@ -55,6 +59,8 @@ impl ScriptedShard {
 pub enum Call {
     /// A page of the description, after this shard.
     Describe(Option<ShardId>),
+    /// The children of a shard.
+    Children(ShardId),
     /// An iterator.
     Iterator(ShardId, ReadFrom),
     /// Records of a shard.
@@ -78,36 +84,36 @@ impl ScriptedStreams {
 
     /// Adds an open shard.
     pub fn open(&self, id: &str, parent: Option<&str>) {
-        let id = ShardId(id.to_owned());
-        let parent = parent.map(|parent| ShardId(parent.to_owned()));
+        let id = shard_id(id);
+        let parent = parent.map(|parent| shard_id(parent));
         self.0.lock().unwrap().shards.push(ScriptedShard::open(id, parent));
     }
 
     /// Appends a record to a shard.
     pub fn append(&self, id: &str, change: Change) {
         let mut state = self.0.lock().unwrap();
-        state.shard(&ShardId(id.to_owned())).unwrap().changes.push(change);
+        state.shard(&shard_id(id)).unwrap().changes.push(change);
     }
 
     /// Closes a shard: its last page has no next iterator.
     pub fn close(&self, id: &str) {
         let mut state = self.0.lock().unwrap();
-        state.shard(&ShardId(id.to_owned())).unwrap().closed = true;
+        state.shard(&shard_id(id)).unwrap().closed = true;
     }
 
     /// Takes a shard out of the listing and its records away, as the retention does.
     pub fn trim(&self, id: &str) {
-        self.0.lock().unwrap().shards.retain(|shard| shard.id.0 != id);
+        self.0.lock().unwrap().shards.retain(|shard| shard.id.name != id);
     }
 
     /// Leaves a shard out of the listing, as one that is behind does, or lists it again.
     pub fn hide(&self, id: &str, hidden: bool) {
-        self.0.lock().unwrap().shard(&ShardId(id.to_owned())).unwrap().hidden = hidden;
+        self.0.lock().unwrap().shard(&shard_id(id)).unwrap().hidden = hidden;
     }
 
     /// From now on a shard is listed and yet not found.
     pub fn never_find(&self, id: &str) {
-        self.0.lock().unwrap().shard(&ShardId(id.to_owned())).unwrap().not_found = true;
+        self.0.lock().unwrap().shard(&shard_id(id)).unwrap().not_found = true;
     }
 
     /// Between the first and the second page of the next listing, the first shard gets a record and
@@ -126,7 +132,7 @@ impl ScriptedStreams {
         self.0.lock().unwrap().generation += 1;
     }
 
-    /// The next call of this kind (`Describe`, `Iterator`, `Records`) fails.
+    /// The next call of this kind (`Describe`, `Children`, `Iterator`, `Records`) fails.
     pub fn fail_next(&self, call: &'static str, kind: StreamErrorKind) {
         self.0.lock().unwrap().faults.push_back((call, kind));
     }
@@ -144,7 +150,7 @@ impl ScriptedStreams {
     /// The iterators asked for a shard.
     pub fn iterators(&self, id: &str) -> Vec<ReadFrom> {
         let of_shard = |call| match call {
-            Call::Iterator(shard, from) if shard.0 == id => Some(from),
+            Call::Iterator(shard, from) if shard.name == id => Some(from),
             _ => None,
         };
         self.calls().into_iter().filter_map(of_shard).collect()
@@ -152,6 +158,13 @@ impl ScriptedStreams {
 }
 
 impl State {
+    fn children(&mut self, parent: &ShardId) -> Result<StreamPage, StreamError> {
+        self.calls.push(Call::Children(parent.clone()));
+        self.fault("Children")?;
+        let is_child = |shard: &&ScriptedShard| shard.parent.as_ref() == Some(parent);
+        Ok(description(self.shards.iter().filter(is_child).filter(|shard| !shard.hidden), None))
+    }
+
     fn shard(&mut self, id: &ShardId) -> Option<&mut ScriptedShard> {
         self.shards.iter_mut().find(|shard| shard.id == *id)
     }
@@ -174,7 +187,20 @@ impl State {
 }
 
 impl Streams for ScriptedStreams {
-    async fn describe(&self, after: Option<&ShardId>) -> Result<StreamPage, StreamError> {
+    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
+        Ok(vec![StreamLabel::new(LABEL)])
+    }
+
+    async fn describe(
+        &self,
+        stream: &StreamLabel,
+        listed: Listed<'_>,
+        after: Option<&ShardId>,
+    ) -> Result<StreamPage, StreamError> {
+        assert_eq!(stream.as_str(), LABEL);
+        if let Listed::ChildrenOf(parent) = listed {
+            return self.0.lock().unwrap().children(parent);
+        }
         let mut state = self.0.lock().unwrap();
         state.calls.push(Call::Describe(after.cloned()));
         state.fault("Describe")?;
@@ -182,7 +208,7 @@ impl Streams for ScriptedStreams {
             let parent = &mut state.shards[0];
             parent.changes.push(change(1, "fuga", "hoge"));
             parent.closed = true;
-            let child = ScriptedShard::open(ShardId("zz-child".into()), Some(parent.id.clone()));
+            let child = ScriptedShard::open(shard_id("zz-child"), Some(parent.id.clone()));
             state.shards.push(child);
         }
         let begin = after.map_or(0, |after| {
@@ -190,16 +216,9 @@ impl Streams for ScriptedStreams {
         });
         let page: Vec<_> = state.shards[begin..].iter().take(SHARDS_ON_A_PAGE).collect();
         let more = begin + page.len() < state.shards.len();
-        let shown = page.iter().filter(|shard| !shard.hidden);
-        Ok(StreamPage {
-            view: ViewType::NewAndOldImages,
-            keys: KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) },
-            shards: shown
-                .map(|shard| Shard { id: shard.id.clone(), parent: shard.parent.clone() })
-                .collect(),
-            next: page.last().filter(|_| more).map(|shard| shard.id.clone()),
-            service_time: NOW,
-        })
+        let next = page.last().filter(|_| more).map(|shard| shard.id.clone());
+        let shown = page.into_iter().filter(|shard| !shard.hidden);
+        Ok(description(shown, next))
     }
 
     async fn iterator(&self, id: &ShardId, from: &ReadFrom) -> Result<ShardIterator, StreamError> {
@@ -222,7 +241,7 @@ impl Streams for ScriptedStreams {
         let mut parts = iterator.0.splitn(3, ' ');
         let generation: u64 = parts.next().unwrap().parse().unwrap();
         let begin: usize = parts.next().unwrap().parse().unwrap();
-        let id = ShardId(parts.next().unwrap().to_owned());
+        let id = shard_id(parts.next().unwrap());
         let mut state = self.0.lock().unwrap();
         state.calls.push(Call::Records(id.clone()));
         state.fault("Records")?;
@@ -242,8 +261,29 @@ impl Streams for ScriptedStreams {
         if !changes.is_empty() {
             state.read_at = Some(Instant::now());
         }
-        Ok(RecordPage { changes, next })
+        Ok(RecordPage { changes, unreadable: 0, next })
     }
+}
+
+fn description<'a>(
+    shards: impl Iterator<Item = &'a ScriptedShard>,
+    next: Option<ShardId>,
+) -> StreamPage {
+    let shard =
+        |shard: &ScriptedShard| Shard { id: shard.id.clone(), parent: shard.parent.clone() };
+    StreamPage {
+        status: StreamStatus::Enabled,
+        view: ViewType::NewAndOldImages,
+        keys: KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) },
+        shards: shards.map(shard).collect(),
+        next,
+        service_time: NOW,
+    }
+}
+
+/// The shard of this name in the scripted stream.
+pub fn shard_id(name: &str) -> ShardId {
+    ShardId::new(&StreamLabel::new(LABEL), name)
 }
 
 fn failed(kind: StreamErrorKind) -> StreamError {

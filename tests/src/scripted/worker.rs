@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
 use stream_notifier::backoff::Random;
-use stream_notifier::checkpoint::StartedAt;
 use stream_notifier::controller::{Endpoints, Prepared, prepare};
+use stream_notifier::stream::Limits;
 use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
-use stream_notifier::worker::{Job, Neighbours, work};
+use stream_notifier::worker::{Begin, Job, Neighbours, work};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -63,14 +63,14 @@ impl Worker {
     }
 
     /// Starts it.
-    pub fn start(&mut self, holder: &str, position: StartedAt) {
+    pub fn start(&mut self, holder: &str, begin: Begin) {
         let neighbours = Neighbours {
             streams: self.streams.clone(),
             connections: self.connections.clone(),
             gateway: self.gateway.clone(),
             store: self.store.clone(),
         };
-        let (job, pictures) = job(holder, position, &self.metrics);
+        let (job, pictures) = job(holder, begin, &self.metrics);
         let stop = CancellationToken::new();
         let told = stop.clone();
         let task = tokio::spawn(async move { work(&neighbours, &job, &told).await });
@@ -134,11 +134,7 @@ impl Default for Worker {
 }
 
 /// The job of the scripted worker, and what it will say of its health.
-pub fn job(
-    holder: &str,
-    position: StartedAt,
-    metrics: &Metrics,
-) -> (Job, watch::Receiver<Picture>) {
+pub fn job(holder: &str, begin: Begin, metrics: &Metrics) -> (Job, watch::Receiver<Picture>) {
     let (health, pictures) = Health::new();
     let endpoints = Endpoints { allowed: vec![], template: None };
     let Ok(Prepared::Active(to_do)) = prepare(&spec(), &endpoints) else {
@@ -146,9 +142,9 @@ pub fn job(
     };
     let telemetry = NotifierTelemetry::new(metrics.clone(), "test", "notifier");
     let job = Job {
-        starting_position: position,
+        begin,
         random: Arc::new(Random::seeded(1)),
-        ..to_do.job(holder.to_owned(), Arc::new(health), telemetry)
+        ..to_do.job(Arc::new(Limits::new(1000)), holder.to_owned(), Arc::new(health), telemetry)
     };
     (job, pictures)
 }
@@ -157,5 +153,5 @@ pub fn job(
 pub fn spec() -> StreamNotifierSpec {
     let text = include_str!("../../../examples/target-attribute.yaml");
     let notifier: StreamNotifier = serde_saphyr::from_str(text).expect("the example parses");
-    StreamNotifierSpec { stream_arn: STREAM.to_owned(), ..notifier.spec }
+    StreamNotifierSpec { stream_arn: Some(STREAM.to_owned()), ..notifier.spec }
 }

@@ -1,0 +1,55 @@
+//! Events about a notifier, as `kubectl describe` shows them. They say what has happened; what is the
+//! case is in the conditions, so that nothing hangs on an Event that could not be stored.
+
+use std::time::Duration;
+
+use kube::{Client, Resource as _};
+use kube_runtime::events::{Event, EventType, Recorder, Reporter};
+use tokio::time::timeout;
+
+use crate::api::StreamNotifier;
+
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where Events are stored.
+#[derive(Clone)]
+pub struct Events(Recorder);
+
+/// Why an Event was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum EventError {
+    /// The API server said no.
+    #[error("the API server did not take the Event")]
+    Refused(#[source] kube::Error),
+    /// It did not answer in time.
+    #[error("the API server did not answer in time")]
+    Late(#[source] tokio::time::error::Elapsed),
+}
+
+impl Events {
+    /// Events that this process, `instance`, reports.
+    pub fn new(client: Client, instance: &str) -> Self {
+        let controller = "stream-notifier".to_owned();
+        Self(Recorder::new(client, Reporter { controller, instance: Some(instance.to_owned()) }))
+    }
+
+    /// Says that records were lost before they were read.
+    pub async fn data_gap(&self, notifier: &StreamNotifier, note: &str) -> Result<(), EventError> {
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "DataGap".to_owned(),
+            note: Some(note.to_owned()),
+            action: "Read".to_owned(),
+            secondary: None,
+        };
+        let mut regarding = notifier.object_ref(&());
+        // It says which version of the resource is meant, and would make a series of Events about the
+        // same thing one Event each.
+        regarding.resource_version = None;
+        let published = self.0.publish(&event, &regarding);
+        timeout(WRITE_LIMIT, published)
+            .await
+            .map_err(EventError::Late)?
+            .map_err(EventError::Refused)
+    }
+}

@@ -1,0 +1,200 @@
+use super::*;
+use crate::record::{SequenceNumber, StreamLabel};
+use crate::stream::Shard;
+
+fn label() -> StreamLabel {
+    StreamLabel::new("2024-12-03T08:06:15.779")
+}
+
+fn id(name: &str) -> ShardId {
+    ShardId::new(&label(), name)
+}
+
+type Family<'a> = &'a [(&'a str, Option<&'a str>)];
+
+const FAMILY: Family<'_> =
+    &[("a", None), ("b", Some("a")), ("c", Some("a")), ("d", Some("c")), ("other", None)];
+
+fn described(is_open: bool, shards: Family<'_>) -> Described {
+    let shard =
+        |(name, parent): &(&str, Option<&str>)| Shard { id: id(name), parent: parent.map(id) };
+    Described::of(is_open, &shards.iter().map(shard).collect::<Vec<_>>())
+}
+
+fn listing(shards: Family<'_>) -> Listing {
+    let streams = BTreeMap::from([(label(), described(true, shards))]);
+    let now = Some(UnixSeconds(7));
+    Listing { streams, replaced_by: None, begun_at: now, ended_at: now, pages: 1 }
+}
+
+fn entries(positions: &[(&str, Position)]) -> Entries {
+    positions.iter().map(|(name, position)| (id(name), position.clone())).collect()
+}
+
+fn after(n: u32) -> Position {
+    Position::After(SequenceNumber::parse(&n.to_string()).unwrap())
+}
+
+/// A lineage that has seen these listings, one after the other.
+fn knowing(listings: &[Family<'_>], entries: &Entries) -> Lineage {
+    let mut lineage = Lineage::default();
+    for shards in listings {
+        lineage.learn(&listing(shards), entries, Instant::now());
+    }
+    lineage
+}
+
+/// What is to be read given this listing, and those before it.
+fn read(before: &[Family<'_>], now: Family<'_>, entries: &Entries) -> Entries {
+    let lineage = knowing(&[before, &[now]].concat(), entries);
+    lineage.plan(&described(true, now), entries, &Position::Start, Instant::now()).read
+}
+
+#[test]
+fn latest_enters_leaves_and_their_parents_and_finishes_what_is_older() {
+    let (latest, finished) = (Position::Latest, Position::Finished);
+    let all = entries(&["a", "b", "c", "d", "other"].map(|name| (name, latest.clone())));
+    assert_eq!(initial(&described(true, FAMILY)), all, "a is the parent of b, c of d");
+    let long: Family<'_> = &[("a", None), ("b", Some("a")), ("c", Some("b"))];
+    let entered = initial(&described(true, long));
+    let expected = entries(&[("a", finished), ("b", latest.clone()), ("c", latest.clone())]);
+    assert_eq!(entered, expected);
+    assert_eq!(read(&[], long, &entered), entries(&[("b", latest)]));
+}
+
+#[test]
+fn the_trim_horizon_begins_with_the_roots() {
+    let roots = entries(&[("a", Position::Start), ("other", Position::Start)]);
+    assert_eq!(read(&[], FAMILY, &Entries::new()), roots);
+}
+
+#[test]
+fn a_child_waits_for_its_parent_and_is_read_from_its_start() {
+    let known = entries(&[("a", after(5)), ("other", Position::Latest)]);
+    assert_eq!(read(&[], FAMILY, &known), known);
+    let known = entries(&[("a", Position::Finished), ("other", Position::Latest)]);
+    let children = [("b", Position::Start), ("c", Position::Start), ("other", Position::Latest)];
+    assert_eq!(read(&[], FAMILY, &known), entries(&children));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_stays_while_its_shard_is_listed_and_an_hour_more() {
+    let known = entries(&[("a", Position::Finished), ("b", Position::Start)]);
+    let mut lineage = Lineage::default();
+    let mut forgotten = |shards| lineage.learn(&listing(shards), &known, Instant::now());
+    let without_a: Family<'_> = &[("b", Some("a"))];
+    assert_eq!(forgotten(FAMILY), []);
+    assert_eq!(forgotten(without_a), []);
+    tokio::time::advance(ABSENCE / 2).await;
+    assert_eq!(forgotten(FAMILY), [], "it was behind");
+    assert_eq!(forgotten(without_a), []);
+    tokio::time::advance(ABSENCE / 2).await;
+    assert_eq!(forgotten(without_a), []);
+    tokio::time::advance(ABSENCE / 2).await;
+    assert_eq!(forgotten(without_a), [id("a")]);
+}
+
+#[test]
+fn a_sibling_listed_late_is_read() {
+    let known = entries(&[("a", Position::Finished), ("b", after(9)), ("other", after(1))]);
+    let read = read(&[], FAMILY, &known);
+    assert_eq!(read.get(&id("c")), Some(&Position::Start));
+    assert_eq!(read.get(&id("a")), None, "the parent itself is not read again");
+    assert_eq!(read.get(&id("d")), None, "its child waits");
+}
+
+#[test]
+fn a_listing_that_is_behind_begins_nothing() {
+    let known = entries(&[("c", after(3))]);
+    let behind: Family<'_> = &[("a", None), ("b", Some("a"))];
+    assert_eq!(read(&[], behind, &known), known, "c is read on, a and b are not begun");
+}
+
+#[test]
+fn a_listing_that_is_behind_does_not_keep_children_of_finished_shards_from_being_read() {
+    let known = entries(&[("a", Position::Finished), ("other", after(3))]);
+    let behind: Family<'_> = &[("a", None), ("b", Some("a")), ("stranger", None)];
+    let expected = entries(&[("b", Position::Start), ("other", after(3))]);
+    assert_eq!(read(&[], behind, &known), expected);
+}
+
+#[test]
+fn an_ancestor_of_an_entry_is_finished_though_it_has_none() {
+    let known = entries(&[("d", after(9)), ("other", after(1))]);
+    let read = read(&[], FAMILY, &known);
+    assert_eq!(read.keys().collect::<Vec<_>>(), [&id("b"), &id("d"), &id("other")]);
+}
+
+#[test]
+fn a_child_missing_from_the_listing_still_waits_for_its_parent() {
+    let known = entries(&[("c", Position::Latest), ("d", Position::Latest)]);
+    let behind: Family<'_> = &[("a", None), ("b", Some("a")), ("c", Some("a"))];
+    let expected = entries(&[("c", Position::Latest)]);
+    assert_eq!(read(&[FAMILY], behind, &known), expected);
+    assert_eq!(read(&[], behind, &known), expected, "nor if it was never listed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_never_listed_is_tried_in_the_end() {
+    let known = entries(&[("vanished", Position::Latest)]);
+    let mut lineage = knowing(&[FAMILY], &known);
+    tokio::time::advance(ABSENCE).await;
+    assert_eq!(lineage.learn(&listing(FAMILY), &known, Instant::now()), [], "it is not finished");
+    let plan =
+        lineage.plan(&described(true, FAMILY), &known, &Position::Latest, Instant::now()).read;
+    assert_eq!(plan, known);
+}
+
+#[test]
+fn a_loop_of_parents_ends() {
+    let _ = read(&[], &[("a", Some("b")), ("b", Some("a"))], &entries(&[("a", after(1))]));
+}
+
+#[test]
+fn a_parent_that_is_no_longer_listed_is_not_waited_for() {
+    let shards: Family<'_> = &[("b", Some("trimmed"))];
+    assert_eq!(read(&[], shards, &Entries::new()), entries(&[("b", Position::Start)]));
+    let unfinished = entries(&[("trimmed", after(1))]);
+    assert_eq!(read(&[], shards, &unfinished), unfinished, "but one still being read is");
+}
+
+#[test]
+fn with_many_entries_finished_ones_go_and_their_shards_are_not_read_again() {
+    let names: Vec<_> =
+        (0..MANY_ENTRIES).map(|n| (format!("p{n:05}"), format!("q{n:05}"))).collect();
+    let mut shards = Vec::new();
+    let mut known = Entries::new();
+    for (parent, child) in &names {
+        shards.extend([(parent.as_str(), None), (child.as_str(), Some(parent.as_str()))]);
+        known.extend([(id(parent), Position::Finished), (id(child), after(1))]);
+    }
+    let mut lineage = Lineage::default();
+    let pruned = lineage.learn(&listing(&shards), &known, Instant::now());
+    assert_eq!(pruned.len(), MANY_ENTRIES);
+    for parent in &pruned {
+        known.remove(parent);
+    }
+    // The children finish too; a listing that lacks them must not begin their parents.
+    let children: Entries = known.keys().map(|id| (id.clone(), Position::Finished)).collect();
+    let parents: Vec<_> = names.iter().map(|(parent, _)| (parent.as_str(), None)).collect();
+    let behind = described(true, &parents);
+    let plan = lineage.plan(&behind, &children, &Position::Start, Instant::now());
+    assert_eq!(plan.read, Entries::new());
+}
+
+#[test]
+fn a_stream_is_drained_once_it_is_disabled_and_all_is_finished() {
+    let shards: Family<'_> = &[("a", None), ("b", Some("a"))];
+    let drained = |is_open, known: &[(&str, Position)]| {
+        let known = entries(known);
+        let lineage = knowing(&[shards], &known);
+        let stream = described(is_open, shards);
+        lineage.plan(&stream, &known, &Position::Start, Instant::now()).is_drained
+    };
+    let finished = Position::Finished;
+    assert!(drained(false, &[("a", finished.clone()), ("b", finished.clone())]));
+    assert!(!drained(true, &[("a", finished.clone()), ("b", finished.clone())]));
+    assert!(!drained(false, &[("a", finished.clone()), ("b", after(1))]));
+    assert!(!drained(false, &[("a", finished)]));
+    assert!(!drained(false, &[]));
+}

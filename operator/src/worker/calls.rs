@@ -1,0 +1,91 @@
+//! Every call to a table's streams takes its turn among those of the whole process, is counted, and
+//! ends within a limit.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::{Instant, timeout};
+
+use super::trouble::{CALL_LIMIT, late};
+use crate::record::{ShardId, StreamLabel};
+use crate::stream::{
+    Limits, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
+};
+use crate::telemetry::NotifierTelemetry;
+
+/// An average month.
+const MONTH_SECONDS: f64 = 30.44 * 86_400.0;
+
+/// A table's streams, within the limits.
+#[derive(Debug)]
+pub struct Calls<S> {
+    streams: Arc<S>,
+    limits: Arc<Limits>,
+    telemetry: NotifierTelemetry,
+    /// GetRecords calls since this moment.
+    reads: AtomicU64,
+    since: Mutex<Instant>,
+}
+
+impl<S> Calls<S> {
+    /// Calls to `streams` within `limits`.
+    pub fn new(streams: Arc<S>, limits: Arc<Limits>, telemetry: NotifierTelemetry) -> Self {
+        let since = Mutex::new(Instant::now());
+        Self { streams, limits, telemetry, reads: AtomicU64::new(0), since }
+    }
+
+    /// Tells how many GetRecords calls the pace since the last time comes to in a month.
+    pub fn tell_pace(&self) {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let elapsed = since.elapsed().as_secs_f64();
+        if elapsed > 0.0 {
+            let calls = self.reads.swap(0, Ordering::Relaxed);
+            // Far below the 2^52 up to which a double counts exactly.
+            #[allow(clippy::cast_precision_loss)]
+            self.telemetry.pace(calls as f64 / elapsed * MONTH_SECONDS);
+            *since = Instant::now();
+        }
+    }
+}
+
+impl<S: Streams> Streams for Calls<S> {
+    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
+        self.telemetry.called("list_streams");
+        in_time("dynamodb:ListStreams", self.streams.streams()).await
+    }
+
+    async fn describe(
+        &self,
+        stream: &StreamLabel,
+        listed: Listed<'_>,
+        after: Option<&ShardId>,
+    ) -> Result<StreamPage, StreamError> {
+        self.limits.describe.take().await;
+        self.telemetry.called("describe_stream");
+        in_time("dynamodb:DescribeStream", self.streams.describe(stream, listed, after)).await
+    }
+
+    async fn iterator(
+        &self,
+        shard: &ShardId,
+        from: &ReadFrom,
+    ) -> Result<ShardIterator, StreamError> {
+        self.limits.read.take().await;
+        self.telemetry.called("get_shard_iterator");
+        in_time("dynamodb:GetShardIterator", self.streams.iterator(shard, from)).await
+    }
+
+    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+        self.limits.read.take().await;
+        self.telemetry.called("get_records");
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        in_time("dynamodb:GetRecords", self.streams.records(iterator)).await
+    }
+}
+
+async fn in_time<T>(
+    action: &'static str,
+    call: impl Future<Output = Result<T, StreamError>>,
+) -> Result<T, StreamError> {
+    timeout(CALL_LIMIT, call).await.unwrap_or_else(|elapsed| Err(late(action, elapsed)))
+}

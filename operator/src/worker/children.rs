@@ -1,0 +1,82 @@
+//! Asks for the children of a shard that is read to its end: a few times in quick succession, because
+//! a description may be behind, then it is left to the sweep. The last shard of a disabled stream
+//! never has any.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::calls::Calls;
+use super::sweep::{Sweeper, newest};
+use crate::backoff::{Backoff, Random};
+use crate::record::ShardId;
+use crate::stream::{Listed, Shard, StreamError, Streams};
+
+const TRIES: u32 = 10;
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// How many shards' children are asked for right now.
+#[derive(Clone, Debug, Default)]
+pub struct Asking(Arc<AtomicU32>);
+
+impl Asking {
+    fn now(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The children of `parent` as soon as they are described; none if they are not for long.
+pub async fn ask<S: Streams>(
+    streams: &Calls<S>,
+    sweeper: &Sweeper,
+    parent: &ShardId,
+    asking: &Asking,
+    random: &Random,
+) -> Vec<Shard> {
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+    asking.0.fetch_add(1, Ordering::Relaxed);
+    let mut found = Vec::new();
+    for _ in 0..TRIES {
+        // A listing of everything takes fewer calls than asking for each.
+        let is_crowded = asking.now() > sweeper.newest().pages.max(1);
+        found = if is_crowded {
+            listed(sweeper, parent).await
+        } else {
+            described(streams, parent).await.unwrap_or_default()
+        };
+        if !found.is_empty() {
+            break;
+        }
+        sleep(backoff.next(random)).await;
+    }
+    asking.0.fetch_sub(1, Ordering::Relaxed);
+    found
+}
+
+async fn described<S: Streams>(
+    streams: &Calls<S>,
+    parent: &ShardId,
+) -> Result<Vec<Shard>, StreamError> {
+    let mut children = Vec::new();
+    let mut after = None;
+    loop {
+        let listed = Listed::ChildrenOf(parent);
+        let page = streams.describe(&parent.stream, listed, after.as_ref()).await?;
+        children.extend(page.shards.into_iter().filter(|it| it.parent.as_ref() == Some(parent)));
+        after = page.next;
+        if after.is_none() {
+            return Ok(children);
+        }
+    }
+}
+
+async fn listed(sweeper: &Sweeper, parent: &ShardId) -> Vec<Shard> {
+    let mut listings = sweeper.subscribe();
+    sweeper.ask();
+    let listing = newest(&mut listings).await;
+    let children = listing.children(parent).iter();
+    children.map(|id| Shard { id: id.clone(), parent: Some(parent.clone()) }).collect()
+}

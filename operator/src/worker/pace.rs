@@ -1,0 +1,102 @@
+//! How soon a shard is asked again: at once while it is behind, soon while it is busy, and as often
+//! as the notifier says once it is quiet.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// From so many records on, a page is taken to be full: records of 1 KB and more fill it sooner.
+const FULL_PAGE: usize = 500;
+
+/// A record older than this, on a page that was just read, is not the newest. Times are whole seconds.
+const BEHIND_SECONDS: i64 = 5;
+
+/// How soon a shard is asked again that just had records, or will have no more.
+const BUSY_INTERVAL: Duration = Duration::from_millis(25);
+
+/// The interval grows with the time since the last record, by 1/64 of it: a shard with a change every
+/// two seconds is asked about every 40 ms, and one that falls quiet is asked 150 times more than it
+/// would have been until it is back at 250 ms.
+const QUIET_SHARE: u32 = 64;
+
+/// One shard's pace.
+#[derive(Debug)]
+pub struct Pace {
+    quiet: Duration,
+    last_record: Option<Instant>,
+}
+
+/// What a page says of the shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// How many records it had.
+    pub records: usize,
+    /// The age of the last one by the service's clock, in seconds.
+    pub age: Option<i64>,
+    /// Whether the shard gets no more records.
+    pub is_closed: bool,
+}
+
+impl Pace {
+    /// The pace of a shard that is asked every `quiet` when nothing happens.
+    pub fn new(quiet: Duration) -> Self {
+        Self { quiet, last_record: None }
+    }
+
+    /// How long to leave the shard alone after a page, without jitter.
+    pub fn after(&mut self, seen: Seen, now: Instant) -> Duration {
+        if seen.records > 0 {
+            self.last_record = Some(now);
+        }
+        let is_behind = seen.age.is_some_and(|age| age > BEHIND_SECONDS);
+        if seen.records >= FULL_PAGE || seen.records > 0 && is_behind {
+            return Duration::ZERO;
+        }
+        if seen.is_closed {
+            return BUSY_INTERVAL.min(self.quiet);
+        }
+        match self.last_record {
+            Some(last) => (BUSY_INTERVAL + now.duration_since(last) / QUIET_SHARE).min(self.quiet),
+            None => self.quiet,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(records: usize, age: Option<i64>) -> Seen {
+        Seen { records, age, is_closed: false }
+    }
+
+    fn pace() -> Pace {
+        Pace::new(Duration::from_millis(250))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn full_pages_and_old_records_are_followed_at_once() {
+        let now = Instant::now();
+        assert_eq!(pace().after(seen(1000, Some(0)), now), Duration::ZERO);
+        assert_eq!(pace().after(seen(3, Some(60)), now), Duration::ZERO, "large records");
+        assert_eq!(pace().after(seen(3, Some(1)), now), BUSY_INTERVAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_shard_decays_to_a_quiet_one() {
+        let mut pace = pace();
+        let begun = Instant::now();
+        pace.after(seen(1, Some(0)), begun);
+        let mut at =
+            |seconds| pace.after(seen(0, None), begun + Duration::from_secs(seconds)).as_millis();
+        assert_eq!([at(0), at(2), at(8), at(15), at(3600)], [25, 56, 150, 250, 250]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_shard_is_asked_as_often_as_it_says_and_a_closed_one_is_read_out() {
+        let now = Instant::now();
+        assert_eq!(pace().after(seen(0, None), now).as_millis(), 250);
+        let closed = Seen { is_closed: true, ..seen(0, None) };
+        assert_eq!(pace().after(closed, now), BUSY_INTERVAL);
+    }
+}

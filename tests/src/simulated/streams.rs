@@ -1,0 +1,301 @@
+//! The simulated table behind the trait `Streams`, on tokio's clock, which a test pauses. Nothing
+//! here is left to chance: latencies come from a seed, faults from whoever set them.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fastrand::Rng;
+use stream_notifier::record::{
+    AttributeValue, Change, EventName, Item, KeyNames, SequenceNumber, ShardId, StreamLabel,
+    UnixSeconds,
+};
+use stream_notifier::stream::{
+    Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
+    StreamStatus, Streams, ViewType,
+};
+use tokio::time::{Instant, sleep};
+
+use super::{From, Model, Refusal, Status, View};
+
+/// How long the SDK's client waits for an answer.
+const CALL_LIMIT: Duration = Duration::from_secs(15);
+
+/// Tokio's clock as a time of day. Copies agree.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+    begin: u64,
+}
+
+impl Clock {
+    /// A clock that shows this now, in milliseconds since 1970.
+    pub fn starting_at(begin: u64) -> Self {
+        Self { origin: Instant::now(), begin }
+    }
+
+    /// What it shows.
+    pub fn now(&self) -> u64 {
+        self.begin + self.origin.elapsed().as_millis() as u64
+    }
+}
+
+/// A client of the simulated table. Several may share one model: the latencies and faults are each
+/// client's own.
+pub struct SimulatedStreams {
+    model: Arc<Mutex<Model>>,
+    clock: Clock,
+    network: Mutex<Network>,
+}
+
+struct Network {
+    latency: Range<Duration>,
+    rng: Rng,
+    faults: Faults,
+}
+
+/// Whether a call goes wrong at this moment.
+type Faults = Box<dyn FnMut(Call, Moment) -> Option<Fault> + Send>;
+
+/// A call that a client makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// ListStreams.
+    Streams,
+    /// DescribeStream.
+    Describe,
+    /// GetShardIterator.
+    Iterator,
+    /// GetRecords.
+    Records,
+}
+
+/// When a call goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// The service was never asked.
+    Before,
+    /// The service has answered, and the answer is lost.
+    After,
+}
+
+/// How a call goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails at once.
+    Fails(StreamErrorKind),
+    /// It is not answered: it fails when the client's patience ends.
+    Hangs,
+}
+
+impl SimulatedStreams {
+    /// A client whose calls take no time and never go wrong by themselves.
+    pub fn new(model: Arc<Mutex<Model>>, clock: Clock) -> Self {
+        let network = Network {
+            latency: Duration::ZERO..Duration::ZERO,
+            rng: Rng::with_seed(0),
+            faults: Box::new(|_, _| None),
+        };
+        Self { model, clock, network: Mutex::new(network) }
+    }
+
+    /// How long a call takes, from now on.
+    pub fn latency(&self, latency: Range<Duration>, seed: u64) {
+        let mut network = self.network.lock().unwrap();
+        network.latency = latency;
+        network.rng = Rng::with_seed(seed);
+    }
+
+    /// Which calls go wrong, from now on.
+    pub fn faults(&self, faults: impl FnMut(Call, Moment) -> Option<Fault> + Send + 'static) {
+        self.network.lock().unwrap().faults = Box::new(faults);
+    }
+
+    /// The model, its clock set to now.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Model) -> T) -> T {
+        let mut model = self.model.lock().unwrap();
+        model.advance_to(self.clock.now());
+        act(&mut model)
+    }
+
+    async fn call<T>(
+        &self,
+        call: Call,
+        ask: impl FnOnce(&mut Model) -> Result<T, Refusal>,
+    ) -> Result<T, StreamError> {
+        let half = self.network.lock().unwrap().draw() / 2;
+        self.go_wrong(call, Moment::Before).await?;
+        sleep(half).await;
+        let answer = self.with(ask);
+        sleep(half).await;
+        self.go_wrong(call, Moment::After).await?;
+        answer.map_err(|refusal| failed(call, kind(refusal)))
+    }
+
+    async fn go_wrong(&self, call: Call, moment: Moment) -> Result<(), StreamError> {
+        let fault = (self.network.lock().unwrap().faults)(call, moment);
+        match fault {
+            None => Ok(()),
+            Some(Fault::Fails(kind)) => Err(failed(call, kind)),
+            Some(Fault::Hangs) => {
+                sleep(CALL_LIMIT).await;
+                Err(failed(call, StreamErrorKind::Unavailable))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SimulatedStreams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedStreams").field("clock", &self.clock).finish_non_exhaustive()
+    }
+}
+
+impl Network {
+    fn draw(&mut self) -> Duration {
+        let Range { start, end } = self.latency;
+        start + end.saturating_sub(start).mul_f64(self.rng.f64())
+    }
+}
+
+impl Streams for SimulatedStreams {
+    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
+        let labels = self.call(Call::Streams, Model::list_streams).await?;
+        Ok(labels.iter().map(|label| StreamLabel::new(label)).collect())
+    }
+
+    async fn describe(
+        &self,
+        stream: &StreamLabel,
+        listed: Listed<'_>,
+        after: Option<&ShardId>,
+    ) -> Result<StreamPage, StreamError> {
+        let children_of = match listed {
+            Listed::All => None,
+            Listed::ChildrenOf(parent) => Some(parent.name.as_str()),
+        };
+        let after = after.map(|shard| shard.name.as_str());
+        let id = |name: String| ShardId::new(stream, name);
+        let ask = |model: &mut Model| {
+            let described = model.describe(stream.as_str(), children_of, after, None)?;
+            let shard = |shard: super::DescribedShard| Shard {
+                id: id(shard.id),
+                parent: shard.parent.map(id),
+            };
+            Ok(StreamPage {
+                status: status(described.status),
+                view: view(model.settings.view),
+                keys: KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) },
+                shards: described.shards.into_iter().map(shard).collect(),
+                next: described.last.map(id),
+                service_time: seconds(model.now()),
+            })
+        };
+        self.call(Call::Describe, ask).await
+    }
+
+    async fn iterator(
+        &self,
+        shard: &ShardId,
+        from: &ReadFrom,
+    ) -> Result<ShardIterator, StreamError> {
+        let from = match from {
+            ReadFrom::Start => From::TrimHorizon,
+            ReadFrom::At(at) => From::Timestamp(at.0.try_into().expect("it is after 1970")),
+            ReadFrom::After(number) => From::After(number.as_str().parse().expect("a number")),
+        };
+        let ask =
+            |model: &mut Model| model.shard_iterator(shard.stream.as_str(), &shard.name, from);
+        self.call(Call::Iterator, ask).await.map(ShardIterator)
+    }
+
+    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+        let ask = |model: &mut Model| {
+            let page = model.get_records(&iterator.0, None)?;
+            Ok(RecordPage {
+                changes: page.records.iter().map(|record| change(model, *record)).collect(),
+                unreadable: 0,
+                next: page.next.map(ShardIterator),
+            })
+        };
+        self.call(Call::Records, ask).await
+    }
+}
+
+/// A record as a client gives it.
+pub fn change(model: &Model, index: usize) -> Change {
+    let record = &model.records()[index];
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    let keys = Item::from([
+        ("PK".to_owned(), text(&record.key.pk)),
+        ("SK".to_owned(), text(&record.key.sk)),
+    ]);
+    let image = |value: Option<u64>| {
+        let Some(value) = value else { return Item::new() };
+        let mut image = keys.clone();
+        image.insert("TargetAttribute".to_owned(), AttributeValue::N(value.to_string()));
+        if model.settings.filler_bytes > 0 {
+            image.insert("Filler".to_owned(), text(&"x".repeat(model.settings.filler_bytes)));
+        }
+        image
+    };
+    let [old, new] = model.images(index).map(image);
+    Change {
+        event_id: model.event_id(index),
+        event: match record.event() {
+            "INSERT" => EventName::Insert,
+            "MODIFY" => EventName::Modify,
+            _ => EventName::Remove,
+        },
+        keys,
+        old,
+        new,
+        sequence_number: SequenceNumber::parse(&record.number.to_string()).expect("a number"),
+        created: seconds(record.created),
+        user_identity: None,
+    }
+}
+
+fn seconds(milliseconds: u64) -> UnixSeconds {
+    UnixSeconds((milliseconds / 1_000) as i64)
+}
+
+fn view(view: View) -> ViewType {
+    match view {
+        View::KeysOnly => ViewType::KeysOnly,
+        View::NewImage => ViewType::NewImage,
+        View::OldImage => ViewType::OldImage,
+        View::NewAndOldImages => ViewType::NewAndOldImages,
+    }
+}
+
+fn status(status: Status) -> StreamStatus {
+    match status {
+        Status::Enabling => StreamStatus::Enabling,
+        Status::Enabled => StreamStatus::Enabled,
+        Status::Disabling => StreamStatus::Disabling,
+        Status::Disabled => StreamStatus::Disabled,
+    }
+}
+
+fn kind(refusal: Refusal) -> StreamErrorKind {
+    match refusal {
+        Refusal::ExpiredIterator => StreamErrorKind::ExpiredIterator,
+        Refusal::TrimmedDataAccess => StreamErrorKind::Trimmed,
+        Refusal::ResourceNotFound => StreamErrorKind::NotFound,
+        Refusal::LimitExceeded => StreamErrorKind::Throttled,
+        Refusal::Validation => StreamErrorKind::Invalid,
+        Refusal::InternalServerError => StreamErrorKind::Unavailable,
+    }
+}
+
+fn failed(call: Call, kind: StreamErrorKind) -> StreamError {
+    let action = match call {
+        Call::Streams => "dynamodb:ListStreams",
+        Call::Describe => "dynamodb:DescribeStream",
+        Call::Iterator => "dynamodb:GetShardIterator",
+        Call::Records => "dynamodb:GetRecords",
+    };
+    StreamError { action, kind, source: None }
+}
