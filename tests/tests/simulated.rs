@@ -10,6 +10,7 @@ use stream_notifier_tests::simulated::{
 
 /// 2026-11-22T10:00:00.123Z
 const BEGIN: u64 = 1_795_341_600_123;
+const LABEL: &str = "2026-11-22T10:00:00.123";
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
@@ -65,7 +66,7 @@ fn ids(description: &Description) -> Vec<&str> {
 #[test]
 fn labels_and_ids_are_as_aws_writes_them() {
     let model = still(|_| {});
-    assert_eq!(model.streams()[0].label, "2026-11-22T10:00:00.123");
+    assert_eq!(model.streams()[0].label, LABEL);
     let (time, random) = model.shards()[0].id.rsplit_once('-').unwrap();
     assert_eq!((time, random.len()), ("shardId-00000001795341600123", 8));
 }
@@ -409,6 +410,35 @@ fn records_may_be_readable_later_than_written_and_never_out_of_order() {
     assert!(!read(&mut model, 0, From::TrimHorizon).1, "it ends once everything can be read");
     model.advance_to(model.now() + 5 * SECOND);
     assert_eq!(read(&mut model, 0, From::TrimHorizon), (Vec::from_iter(0..50), true));
+}
+
+#[test]
+fn a_clock_that_is_set_back_shows_everything_as_it_was() {
+    let mut model = still(|_| {});
+    let mut seen = vec![];
+    let look = |model: &mut Model| {
+        let shown = describe(model);
+        let shards: Vec<_> =
+            shown.shards.iter().map(|it| model.shard(LABEL, &it.id).unwrap()).collect();
+        let read: Vec<_> =
+            shards.into_iter().map(|shard| read(model, shard, From::TrimHorizon)).collect();
+        (shown.shards.len(), read)
+    };
+    for value in 1..=20 {
+        model.advance_to(BEGIN + value * MINUTE);
+        write(&mut model, "fuga", value);
+        if value % 5 == 0 {
+            model.roll(*model.open_shards().last().unwrap());
+        }
+        seen.push(look(&mut model));
+    }
+    model.rewind_to(BEGIN);
+    for (minute, seen) in (1..).zip(seen) {
+        model.advance_to(BEGIN + minute * MINUTE);
+        let again = look(&mut model);
+        assert_eq!(again.0, seen.0, "shards after {minute} minutes");
+        assert_eq!(again.1, seen.1, "records after {minute} minutes");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::validate::{Table, Work};
 use crate::aws::{ApiGateway, Aws, DynamoDbConnections, DynamoDbStreams};
 use crate::backoff::Random;
+use crate::delivery::Bounds;
 use crate::stream::Limits;
 use crate::telemetry::{Health, NotifierTelemetry};
 use crate::worker::{Job, Neighbours};
@@ -67,6 +68,7 @@ impl Work {
             on_gap: self.on_gap,
             poll_interval: self.poll_interval,
             limits,
+            bounds: Bounds::default(),
             source: self.source,
             endpoint: self.endpoint.url,
             holder,

@@ -5,20 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::gate::{Gate, Pass};
 use super::guard::Guard;
-use super::outbox::{Connection, Delivery, Outbox, Queue, Tasks};
+use super::outbox::{Connection, Delivery, Outbox, Queue};
 use super::outcome::{Hold, Outcome, outcome};
 use super::settle::Ticket;
 use super::{Connections, Gateway, Lookup};
 use crate::backoff::{Backoff, Failing, Random};
 use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part, Trouble};
-
-/// Posts under way at once, for one notifier.
-const MOST_POSTS: usize = 256;
 
 /// How long a message is tried, not counting the time at a shut gate.
 const LONGEST_TRY: Duration = Duration::from_secs(300);
@@ -40,19 +36,18 @@ pub struct Deliverer<C, G> {
     guard: Mutex<Guard>,
     /// Whether, and since when, no post has had a usable answer.
     failing: Mutex<Failing>,
-    posts: Semaphore,
     health: Arc<Health>,
     telemetry: NotifierTelemetry,
     random: Arc<Random>,
 }
 
 impl<C: Connections, G: Gateway> Deliverer<C, G> {
-    /// A deliverer whose posts run as tasks of `tasks`.
+    /// A deliverer with this outbox.
     pub fn new(
         lookup: Arc<Lookup<C>>,
         gateway: Arc<G>,
         endpoint: String,
-        tasks: Tasks,
+        outbox: Outbox,
         health: Arc<Health>,
         telemetry: NotifierTelemetry,
         random: Arc<Random>,
@@ -61,11 +56,10 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
             lookup,
             gateway,
             endpoint,
-            outbox: Outbox::new(tasks),
+            outbox,
             gate: Gate::new(random.clone()),
             guard: Mutex::default(),
             failing: Mutex::new(Failing::new(Duration::ZERO)),
-            posts: Semaphore::new(MOST_POSTS),
             health,
             telemetry,
             random,
@@ -144,8 +138,8 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
 
     /// One post, once it may leave.
     async fn post(&self, delivery: &Delivery) -> Outcome {
-        // A place first: whoever has passed the gate posts at once. Never closed, it cannot fail.
-        let _post = self.posts.acquire().await;
+        // A place first: whoever has passed the gate posts at once.
+        let _post = self.outbox.post().await;
         let mut pass = self.gate.pass().await;
         let answer = self.gateway.post(&delivery.connection.id, &delivery.message).await;
         let outcome = outcome(&answer);

@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 pub use deliverer::Deliverer;
 pub use lookup::{Lookup, NotAKey, Source};
-pub use outbox::{Connection, Tasks};
+pub use outbox::{Bounds, Connection, Outbox, Tasks};
 pub use settle::{Settled, Ticket};
 
 use crate::record::{AttributeValue, Item, KeyNames};

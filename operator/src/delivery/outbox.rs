@@ -9,16 +9,30 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::settle::Ticket;
 use crate::record::Item;
 
-/// Messages that may wait, over all connections of a notifier. Their bodies are bounded with their
-/// records, their rows are shared by all messages that one lookup leads to.
-const MOST_WAITING: usize = 65_536;
+/// How much of a notifier's may be under way at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Messages of records at work, in KiB.
+    pub memory_kib: u32,
+    /// Messages that wait, over all connections. Their bodies are bounded with their records, their
+    /// rows are shared by all messages that one lookup leads to.
+    pub waiting: usize,
+    /// Posts.
+    pub posts: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { memory_kib: 16 * 1024, waiting: 65_536, posts: 256 }
+    }
+}
 
 /// One message on its way to one connection.
 #[derive(Debug)]
@@ -74,14 +88,22 @@ type Queues = Mutex<HashMap<String, VecDeque<Delivery>>>;
 pub struct Outbox {
     queues: Arc<Queues>,
     places: Arc<Semaphore>,
+    posts: Arc<Semaphore>,
     tasks: Tasks,
 }
 
 impl Outbox {
     /// An empty outbox, whose queues run as tasks of `tasks`.
-    pub fn new(tasks: Tasks) -> Self {
-        let places = Arc::new(Semaphore::new(MOST_WAITING));
-        Self { queues: Arc::default(), places, tasks }
+    pub fn new(tasks: Tasks, bounds: &Bounds) -> Self {
+        let places = Arc::new(Semaphore::new(bounds.waiting));
+        let posts = Arc::new(Semaphore::new(bounds.posts));
+        Self { queues: Arc::default(), places, posts, tasks }
+    }
+
+    /// Waits for a place among the posts under way.
+    pub async fn post(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed, so that this cannot fail.
+        self.posts.acquire().await.ok()
     }
 
     /// Queues a message behind all earlier ones of its connection; waits while too many wait.

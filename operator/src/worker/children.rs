@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::calls::Calls;
-use super::sweep::{Sweeper, newest};
+use super::sweep::Sweeper;
 use crate::backoff::{Backoff, Random};
 use crate::record::ShardId;
 use crate::stream::{Listed, Shard, StreamError, Streams};
@@ -74,9 +74,7 @@ async fn described<S: Streams>(
 }
 
 async fn listed(sweeper: &Sweeper, parent: &ShardId) -> Vec<Shard> {
-    let mut listings = sweeper.subscribe();
-    sweeper.ask();
-    let listing = newest(&mut listings).await;
+    let listing = sweeper.next().await;
     let children = listing.children(parent).iter();
     children.map(|id| Shard { id: id.clone(), parent: Some(parent.clone()) }).collect()
 }

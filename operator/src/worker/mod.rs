@@ -29,7 +29,7 @@ pub use supervisor::{NotifierId, Revision, Supervisor};
 
 use crate::backoff::{Backoff, Failing, Random};
 use crate::checkpoint::{Checkpoint, CheckpointStore, ClaimError, Keeper, Start, StartedAt};
-use crate::delivery::{Connections, Deliverer, Gateway, Lookup, Source, Tasks};
+use crate::delivery::{Bounds, Connections, Deliverer, Gateway, Lookup, Outbox, Source, Tasks};
 use crate::notifier::Notifier;
 use crate::record::{StreamLabel, UnixSeconds};
 use crate::stream::{Described, Entries, Follow, Limits, Listing, Streams, initial};
@@ -39,7 +39,7 @@ use positions::Positions;
 use reading::Reading;
 use remember::{remember, remember_at_last};
 use retention::{ServiceClock, timestamp};
-use shard::{MEMORY, Shared};
+use shard::Shared;
 use sweep::Sweeper;
 use trouble::LONGEST_WAIT;
 
@@ -86,6 +86,8 @@ pub struct Job {
     pub poll_interval: Duration,
     /// How often the streams of the table's account and region are asked, by the whole process.
     pub limits: Arc<Limits>,
+    /// How much may be under way at once.
+    pub bounds: Bounds,
     /// Where troubles are told.
     pub health: Arc<Health>,
     /// Where events are told.
@@ -240,7 +242,7 @@ fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
         lookup.clone(),
         gateway,
         job.endpoint.clone(),
-        tasks.clone(),
+        Outbox::new(tasks.clone(), &job.bounds),
         job.health.clone(),
         job.telemetry.clone(),
         job.random.clone(),
@@ -252,7 +254,8 @@ fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
         not_before: start.not_before(),
         lookup,
         deliverer: Arc::new(deliverer),
-        memory: Arc::new(Semaphore::new(MEMORY as usize)),
+        bounds: job.bounds,
+        memory: Arc::new(Semaphore::new(job.bounds.memory_kib as usize)),
         poll_interval: job.poll_interval,
         table: job.table.clone(),
         follow: job.follow.clone(),

@@ -10,7 +10,6 @@ use super::calls::Calls;
 use super::children::{Asking, ask};
 use super::positions::Positions;
 use super::shard::{self, End, Shared, Task};
-use super::sweep::newest;
 use super::trouble;
 use crate::checkpoint::{Start, StartedAt};
 use crate::delivery::{Connections, Gateway};
@@ -66,8 +65,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     /// `read_at`.
     pub async fn run(&mut self, read_at: UnixSeconds) -> Result<(), Panicked> {
         let shared = self.shared.clone();
-        let mut listings = shared.sweeper.subscribe();
-        let first = listings.borrow_and_update().clone();
+        let (mut seen, first) = shared.sweeper.numbered();
         for stream in first.streams.values() {
             for (id, _) in stream.shards().filter(|(id, _)| stream.is_leaf(id)) {
                 if self.positions.is_finished(id) {
@@ -85,7 +83,10 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 () = shared.stop.cancelled() => return Ok(()),
                 Some(finished) = self.readers.join_next() => self.finished(finished)?,
                 Some(asked) = self.askers.join_next() => self.asked(asked, &shared.sweeper.newest())?,
-                listing = newest(&mut listings) => self.listed(&listing, None),
+                (number, listing) = shared.sweeper.after(seen) => {
+                    seen = number;
+                    self.listed(&listing, None);
+                }
             }
         }
     }

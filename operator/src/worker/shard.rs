@@ -17,10 +17,12 @@ use super::calls::Calls;
 use super::pace::{Pace, Seen};
 use super::progress::Progress;
 use super::retention::{OnGap, ServiceClock, lost_seconds};
-use super::sweep::{Sweep, Sweeper, newest};
+use super::sweep::{Sweep, Sweeper};
 use super::trouble::{self, LONGEST_WAIT};
 use crate::backoff::{Failing, Random};
-use crate::delivery::{Connection, Connections, Deliverer, Gateway, Lookup, NotAKey, Ticket};
+use crate::delivery::{
+    Bounds, Connection, Connections, Deliverer, Gateway, Lookup, NotAKey, Ticket,
+};
 use crate::notifier::{Notification, Notifier, Verdict};
 use crate::record::{Change, KeyNames, SequenceNumber, ShardId, UnixSeconds};
 use crate::stream::{Follow, Read, ShardReader, StreamError, StreamErrorKind, Streams};
@@ -32,9 +34,6 @@ const HELD_UP: Duration = Duration::from_secs(60);
 /// Lookups of one shard under way at once.
 const LOOKUPS: usize = 16;
 
-/// What records at work may take, over all shards of a notifier, in KiB of message: 16 MiB.
-pub const MEMORY: u32 = 16 * 1024;
-
 /// What all shards of a notifier share.
 #[derive(Debug)]
 pub struct Shared<C, G> {
@@ -42,6 +41,7 @@ pub struct Shared<C, G> {
     pub not_before: Option<UnixSeconds>,
     pub lookup: Arc<Lookup<C>>,
     pub deliverer: Arc<Deliverer<C, G>>,
+    pub bounds: Bounds,
     pub memory: Arc<Semaphore>,
     pub poll_interval: Duration,
     pub table: String,
@@ -233,9 +233,7 @@ async fn failed<S: Streams, C, G>(
 /// Whether a shard that was not found is in the next listing; `None` if all is to stop. A stream
 /// that is gone is told by the sweep; only a listing can say that it is the shard.
 async fn is_listed<C, G>(shared: &Shared<C, G>, shard: &ShardId) -> Option<bool> {
-    let mut listings = shared.sweeper.subscribe();
-    shared.sweeper.ask();
-    let next = shared.stop.run_until_cancelled(newest(&mut listings)).await?;
+    let next = shared.stop.run_until_cancelled(shared.sweeper.next()).await?;
     Some(next.has(shard))
 }
 
@@ -355,6 +353,7 @@ async fn memory<C, G>(
     shared: &Shared<C, G>,
     notification: &Notification,
 ) -> Option<OwnedSemaphorePermit> {
-    let size = u32::try_from(notification.body.len() / 1024 + 1).unwrap_or(MEMORY).min(MEMORY);
+    let most = shared.bounds.memory_kib;
+    let size = u32::try_from(notification.body.len() / 1024 + 1).unwrap_or(most).min(most);
     shared.memory.clone().acquire_many_owned(size).await.ok()
 }

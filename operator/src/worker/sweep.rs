@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::calls::Calls;
@@ -105,7 +105,11 @@ async fn describe<S: Streams>(
 #[derive(Debug)]
 pub struct Sweeper {
     ask: Notify,
-    newest: watch::Sender<Arc<Listing>>,
+    /// The newest listing, and how many there were before it.
+    newest: Mutex<(u64, Arc<Listing>)>,
+    /// Told when there is a newer one; not a watch channel, which wakes those who wait in random
+    /// order.
+    listed: Notify,
 }
 
 /// What a sweeper asks, and whom it tells.
@@ -123,7 +127,7 @@ pub struct Sweep<'a, S> {
 impl Sweeper {
     /// A sweeper that begins with this listing.
     pub fn new(first: Listing) -> Self {
-        Self { ask: Notify::new(), newest: watch::Sender::new(Arc::new(first)) }
+        Self { ask: Notify::new(), newest: Mutex::new((0, Arc::new(first))), listed: Notify::new() }
     }
 
     /// Asks for a listing now.
@@ -131,14 +135,42 @@ impl Sweeper {
         self.ask.notify_one();
     }
 
-    /// The newest listing, and those to come.
-    pub fn subscribe(&self) -> watch::Receiver<Arc<Listing>> {
-        self.newest.subscribe()
-    }
-
     /// The newest listing.
     pub fn newest(&self) -> Arc<Listing> {
-        self.newest.borrow().clone()
+        self.numbered().1
+    }
+
+    /// The newest listing, and how many there were before it.
+    pub fn numbered(&self) -> (u64, Arc<Listing>) {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for a listing after that of this number.
+    pub async fn after(&self, seen: u64) -> (u64, Arc<Listing>) {
+        loop {
+            // Asked for before looking, so that what happens in between is not missed.
+            let listed = self.listed.notified();
+            let (number, newest) = self.numbered();
+            if number > seen {
+                return (number, newest);
+            }
+            listed.await;
+        }
+    }
+
+    /// Asks for a listing now, and waits for it.
+    pub async fn next(&self) -> Arc<Listing> {
+        let (seen, _) = self.numbered();
+        self.ask();
+        self.after(seen).await.1
+    }
+
+    fn found(&self, listing: Listing) {
+        {
+            let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+            *newest = (newest.0 + 1, Arc::new(listing));
+        }
+        self.listed.notify_waiters();
     }
 
     /// Lists for ever.
@@ -159,7 +191,7 @@ impl Sweeper {
                         listing.streams.extend(gone);
                         health.well(&Part::Stream);
                         failing.worked();
-                        self.newest.send_replace(Arc::new(listing));
+                        self.found(listing);
                         break;
                     }
                     Err(error) => {
@@ -184,11 +216,4 @@ fn known(listing: &Listing) -> (BTreeSet<StreamLabel>, BTreeMap<StreamLabel, Des
         streams.partition(|(label, stream)| stream.form.is_none() && Some(*label) != newest);
     let gone = gone.into_iter().map(|(label, stream)| (label.clone(), stream.clone()));
     (known.into_iter().map(|(label, _)| label.clone()).collect(), gone.collect())
-}
-
-/// Waits for a listing that was not seen yet.
-pub async fn newest(listings: &mut watch::Receiver<Arc<Listing>>) -> Arc<Listing> {
-    // The sweeper lives as long as those who listen, so that this cannot fail.
-    let _ = listings.changed().await;
-    listings.borrow_and_update().clone()
 }

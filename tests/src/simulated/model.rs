@@ -121,6 +121,13 @@ impl Model {
         self.now = self.now.max(now);
     }
 
+    /// Sets its clock back: what has happened since is still to come, and readers see it once it has.
+    /// Nothing may be written until the clock is where it was.
+    pub fn rewind_to(&mut self, now: u64) {
+        self.now = now;
+        self.calls = Calls::default();
+    }
+
     /// Enables a stream, which has a label of its own. Does nothing unless there is none, or the last
     /// one is `DISABLED`.
     pub fn enable(&mut self) {
@@ -159,6 +166,8 @@ impl Model {
     /// Writes an item's value, or deletes the item, and says which record that made: none if nothing
     /// changed, or if no stream takes records.
     pub fn write(&mut self, key: &Key, value: Option<u64>) -> Option<usize> {
+        let last = self.records.last().map_or(0, |last| last.created);
+        assert!(last <= self.now, "the clock was set back");
         let old = match value {
             Some(value) => self.items.insert(key.clone(), value),
             None => self.items.remove(key),

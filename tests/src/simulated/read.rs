@@ -138,7 +138,7 @@ impl Model {
         }
         let end = position + taken;
         let Shard { records, closed, .. } = &self.shards[shard];
-        if closed.is_none() || end < records.len() {
+        if closed.is_none_or(|closed| closed > self.now) || end < records.len() {
             return (end, true);
         }
         if taken == 0 {

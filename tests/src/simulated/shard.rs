@@ -40,7 +40,7 @@ pub struct Shard {
 impl Shard {
     /// Whether it can be read at a time.
     pub(super) fn exists(&self, at: u64, retention: u64) -> bool {
-        self.closed.is_none_or(|closed| at < closed + retention)
+        self.opened <= at && self.closed.is_none_or(|closed| at < closed + retention)
     }
 
     /// The number of its next record, and on to the one after it.

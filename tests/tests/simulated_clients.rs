@@ -1,0 +1,182 @@
+//! Both faces of the simulated table, the trait and HTTP with the real SDK, show the same.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Result;
+use fastrand::Rng;
+use stream_notifier::aws::{Aws, DynamoDbStreams};
+use stream_notifier::record::{Change, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
+use stream_notifier::stream::{
+    Listed, ReadFrom, Shard, ShardIterator, StreamErrorKind, StreamStatus, Streams, ViewType,
+};
+use stream_notifier_tests::simulated::{
+    Call, Clock, Fault, HttpStreams, Key, Model, Moment, Settings, SimulatedStreams, change,
+};
+use tokio::time::Instant;
+
+const BEGIN: u64 = 1_795_341_600_123;
+const HOUR: u64 = 3_600_000;
+
+/// A table whose stream has rolled, split and been enabled anew.
+fn model() -> Arc<Mutex<Model>> {
+    let settings = Settings { shards: 2, roll_ms: Some(HOUR), ..Settings::default() };
+    let mut model = Model::new(settings, Rng::with_seed(1), BEGIN);
+    for n in 0..300 {
+        model.advance_to(BEGIN + n * 60_000);
+        model.write(&Key::target(&(n % 10).to_string(), "hoge"), Some(n).filter(|n| n % 17 > 0));
+        match n {
+            100 => model.split(model.open_shards()[0]),
+            200 => model.disable(),
+            210 => model.enable(),
+            _ => {}
+        }
+    }
+    Arc::new(Mutex::new(model))
+}
+
+/// The model behind HTTP, and the real client.
+async fn over_http(model: &Arc<Mutex<Model>>) -> Result<(HttpStreams, DynamoDbStreams)> {
+    let server = HttpStreams::start(model.clone(), None).await?;
+    let aws = Aws::local(&server.endpoint).await;
+    let arn = model.lock().unwrap().table_arn();
+    Ok((server, DynamoDbStreams::new(&aws, "eu-west-1", &arn)))
+}
+
+/// Every stream and shard, and every change with the shards in their order.
+async fn everything(streams: &impl Streams) -> Result<(Vec<StreamLabel>, Vec<Shard>, Vec<Change>)> {
+    let labels = streams.streams().await?;
+    let (mut shards, mut changes) = (vec![], vec![]);
+    for label in &labels {
+        let page = streams.describe(label, Listed::All, None).await?;
+        assert_eq!(page.view, ViewType::NewAndOldImages);
+        assert_eq!((page.keys.partition.as_str(), page.keys.sort.as_deref()), ("PK", Some("SK")));
+        for shard in &page.shards {
+            let mut next = Some(streams.iterator(&shard.id, &ReadFrom::Start).await?);
+            // An open shard never ends: its first empty page will do.
+            while let Some(iterator) = next {
+                let page = streams.records(&iterator).await?;
+                next = page.next.filter(|_| !page.changes.is_empty());
+                changes.extend(page.changes);
+            }
+        }
+        shards.extend(page.shards);
+    }
+    Ok((labels, shards, changes))
+}
+
+#[tokio::test]
+async fn the_trait_and_the_sdk_read_the_same() -> Result<()> {
+    let model = model();
+    let direct = SimulatedStreams::new(model.clone(), Clock::starting_at(BEGIN));
+    let (_server, client) = over_http(&model).await?;
+    let (labels, shards, changes) = everything(&direct).await?;
+    assert_eq!(everything(&client).await?, (labels.clone(), shards.clone(), changes.clone()));
+    let model = model.lock().unwrap();
+    assert_eq!((labels.len(), shards.len()), (2, model.shards().len()));
+    let mut written: Vec<_> = (0..model.records().len()).map(|n| change(&model, n)).collect();
+    assert!(written.len() > 200);
+    let mut read = changes;
+    let id = |change: &Change| change.event_id.clone();
+    written.sort_by_key(id);
+    read.sort_by_key(id);
+    assert_eq!(read, written);
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_sdk_asks_for_every_place_and_for_children() -> Result<()> {
+    let model = model();
+    let (_server, client) = over_http(&model).await?;
+    let (stream, shard, child, numbers, seconds) = {
+        let model = model.lock().unwrap();
+        let split = model.shards().iter().find(|shard| shard.children.len() == 2).unwrap();
+        let stream = StreamLabel::new(&model.streams()[split.stream].label);
+        let records: Vec<_> = split.records.iter().map(|n| &model.records()[*n]).collect();
+        let numbers: Vec<_> = records.iter().map(|record| record.number.to_string()).collect();
+        let seconds: Vec<_> = records.iter().map(|record| record.created / 1_000).collect();
+        let id = |shard: &str| ShardId::new(&stream, shard);
+        let child = id(&model.shards()[split.children[0]].id);
+        (stream.clone(), id(&split.id), child, numbers, seconds)
+    };
+    let number = SequenceNumber::parse(&numbers[2]).unwrap();
+    for (from, begin) in [
+        (ReadFrom::Start, 0),
+        (ReadFrom::After(number), 3),
+        (ReadFrom::At(UnixSeconds(seconds[3] as i64)), 3),
+    ] {
+        let iterator = client.iterator(&shard, &from).await?;
+        let page = client.records(&iterator).await?;
+        let read: Vec<_> = page.changes.iter().map(|c| c.sequence_number.as_str()).collect();
+        assert_eq!(read, numbers[begin..], "{from:?}");
+        assert!(page.next.is_none());
+    }
+    let page = client.describe(&stream, Listed::ChildrenOf(&shard), None).await?;
+    assert!(page.shards.len() == 2 && page.shards.iter().any(|listed| listed.id == child));
+    assert!(page.shards.iter().all(|listed| listed.parent.as_ref() == Some(&shard)));
+    assert_eq!(page.status, StreamStatus::Disabled);
+    assert_eq!(page.service_time, UnixSeconds((BEGIN / 1_000 + 299 * 60) as i64));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_sdk_understands_every_refusal() -> Result<()> {
+    let model = model();
+    let (_server, client) = over_http(&model).await?;
+    let (labels, shards, _) = everything(&client).await?;
+    let first = &shards[0].id;
+    let old = client.iterator(first, &ReadFrom::Start).await?;
+    let number = client.records(&old).await?.changes[0].sequence_number.clone();
+
+    let nonsense = ShardIterator("nonsense".to_owned());
+    let kind = client.records(&nonsense).await.unwrap_err().kind;
+    assert_eq!(kind, StreamErrorKind::Invalid);
+    model.lock().unwrap().settings.throttling.describes = Some(0);
+    let kind = client.describe(&labels[0], Listed::All, None).await.unwrap_err().kind;
+    assert_eq!(kind, StreamErrorKind::Throttled);
+    model.lock().unwrap().advance_to(BEGIN + 24 * HOUR + HOUR / 2);
+    let kind = client.records(&old).await.unwrap_err().kind;
+    assert_eq!(kind, StreamErrorKind::ExpiredIterator);
+    let kind = client.iterator(first, &ReadFrom::After(number)).await.unwrap_err().kind;
+    assert_eq!(kind, StreamErrorKind::Trimmed);
+    model.lock().unwrap().advance_to(BEGIN + 48 * HOUR);
+    let kind = client.iterator(first, &ReadFrom::Start).await.unwrap_err().kind;
+    assert_eq!(kind, StreamErrorKind::NotFound);
+    model.lock().unwrap().settings.unavailable = 1.0;
+    let kind = client.streams().await.unwrap_err().kind;
+    assert_eq!(kind, StreamErrorKind::Unavailable);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_trait_follows_tokios_clock_and_goes_wrong_where_it_is_told() -> Result<()> {
+    let model = model();
+    let clock = Clock::starting_at(model.lock().unwrap().now());
+    let streams = SimulatedStreams::new(model, clock);
+    let calls = |streams: &SimulatedStreams| {
+        streams.with(|model| model.counts().get("ListStreams").copied().unwrap_or(0))
+    };
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(streams.with(|model| model.now()), BEGIN + 299 * 60_000 + 7_000);
+
+    let second = Duration::from_secs(1);
+    streams.latency(second..2 * second, 1);
+    let begun = Instant::now();
+    streams.streams().await?;
+    assert!(begun.elapsed() >= second && begun.elapsed() < 2 * second);
+
+    for (moment, reached) in [(Moment::Before, 0), (Moment::After, 1)] {
+        let before = calls(&streams);
+        streams.faults(move |call, now| {
+            (call == Call::Streams && now == moment).then_some(Fault::Hangs)
+        });
+        let begun = Instant::now();
+        let failed = streams.streams().await.unwrap_err();
+        assert_eq!(failed.kind, StreamErrorKind::Unavailable);
+        assert!(begun.elapsed() >= 15 * second);
+        assert_eq!(calls(&streams) - before, reached, "{moment:?}");
+    }
+    streams.faults(|_, _| Some(Fault::Fails(StreamErrorKind::AccessDenied)));
+    assert_eq!(streams.streams().await.unwrap_err().kind, StreamErrorKind::AccessDenied);
+    Ok(())
+}
