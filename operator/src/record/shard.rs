@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::SequenceNumber;
+use super::{SequenceNumber, UnixSeconds};
 
 /// Which of a table's streams: the last part of a stream's ARN, the time at which it was enabled.
 /// Labels sort by that time. Cheap to clone.
@@ -51,6 +51,13 @@ impl ShardId {
     pub fn new(stream: &StreamLabel, name: impl Into<String>) -> Self {
         Self { stream: stream.clone(), name: name.into() }
     }
+
+    /// When it was made, if its name tells: `shardId-`, the milliseconds since 1970, a hash. That is
+    /// not documented, but others rely on it too (Flink's connector), and here only a warning does.
+    pub fn made_at(&self) -> Option<UnixSeconds> {
+        let milliseconds: i64 = self.name.split('-').nth(1)?.parse().ok()?;
+        (milliseconds > 0).then_some(UnixSeconds(milliseconds / 1000))
+    }
 }
 
 impl fmt::Display for ShardId {
@@ -70,4 +77,21 @@ pub enum Position {
     After(SequenceNumber),
     /// Everything there is.
     Finished,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_when_its_shard_was_made() {
+        let made_at = |name| ShardId::new(&StreamLabel::new("l"), name).made_at();
+        assert_eq!(
+            made_at("shardId-00000001573689847184-864758bb"),
+            Some(UnixSeconds(1_573_689_847))
+        );
+        for name in ["shardId-00000000000000000000-00000000", "shardId-one-864758bb", "shard"] {
+            assert_eq!(made_at(name), None, "{name}");
+        }
+    }
 }

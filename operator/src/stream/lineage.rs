@@ -43,8 +43,8 @@ pub struct Lineage {
 pub struct Plan {
     /// Shards that may be read now and from where; those without an entry yet among them.
     pub read: Entries,
-    /// Since when, by the service's clock, a shard has waited to be read that has no entry yet.
-    pub waits_since: Option<UnixSeconds>,
+    /// Shards without an entry that have to wait.
+    pub wait: Vec<ShardId>,
     /// Whether everything it has, and will have, is finished.
     pub is_drained: bool,
 }
@@ -176,12 +176,11 @@ impl Lineage {
             {
                 plan.read.insert(id.clone(), stranger.clone());
             } else {
-                let since = self.listed_at.get(id).copied();
-                plan.waits_since = plan.waits_since.into_iter().chain(since).min();
+                plan.wait.push(id.clone());
             }
         }
         let is_unfinished = entries.values().any(|position| *position != Position::Finished);
-        let is_finished = !is_unfinished && plan.read.is_empty() && plan.waits_since.is_none();
+        let is_finished = !is_unfinished && plan.read.is_empty() && plan.wait.is_empty();
         plan.is_drained = !stream.is_open && is_finished;
         plan
     }

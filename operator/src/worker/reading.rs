@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::calls::Calls;
 use super::children::{Asking, ask};
 use super::positions::Positions;
+use super::retention::asked_since;
 use super::shard::{self, End, Shared, Task};
 use super::trouble;
 use crate::checkpoint::{Start, StartedAt};
@@ -124,15 +125,15 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             if entries.is_empty() {
                 unfit = unfit.or_else(|| self.unfit(stream));
                 if current.is_some() || unfit.is_some() {
-                    let listed_at = |(id, _)| self.lineage.listed_at(id);
-                    let since = stream.shards().filter_map(listed_at);
+                    let since = stream.shards().map(|(id, _)| self.unread_since(id, read_at));
                     waits_since = since.chain(waits_since).min();
                     continue;
                 }
             }
             let stranger = self.stranger(label);
             let plan = self.lineage.plan(stream, &entries, &stranger, Instant::now());
-            waits_since = plan.waits_since.into_iter().chain(waits_since).min();
+            let since = plan.wait.iter().map(|id| self.unread_since(id, read_at));
+            waits_since = since.chain(waits_since).min();
             for (id, position) in plan.read {
                 self.open(id, position, stream, read_at);
             }
@@ -192,8 +193,17 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         }
     }
 
-    /// Begins to read a shard, unless somebody does. It may have had records since it was listed
-    /// first, or since `read_at`.
+    /// Since when a shard that was never read may have had records that count: since it was made, if
+    /// that is known, else since it was listed first, or since `read_at`.
+    fn unread_since(&self, id: &ShardId, read_at: Option<UnixSeconds>) -> UnixSeconds {
+        let now = self.shared.clock.now();
+        match id.made_at() {
+            Some(made_at) => made_at.max(asked_since(&self.start)).min(now),
+            None => read_at.or_else(|| self.lineage.listed_at(id)).unwrap_or(now),
+        }
+    }
+
+    /// Begins to read a shard, unless somebody does.
     fn open(
         &mut self,
         id: ShardId,
@@ -205,7 +215,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             return;
         }
         let now = self.shared.clock.now();
-        let read_at = read_at.or_else(|| self.lineage.listed_at(&id)).unwrap_or(now);
+        let read_at = self.unread_since(&id, read_at);
         let from = self.from(&position, now);
         self.shared.telemetry.shard_opened(&id, &from);
         // One that is gone is looked for all the same, and not found: it has no records to judge.

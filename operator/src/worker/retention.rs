@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::checkpoint::{Start, StartedAt};
 use crate::record::UnixSeconds;
 
 /// How long a stream keeps a record, in seconds.
@@ -26,6 +27,18 @@ pub enum OnGap {
 pub fn lost_seconds(since: UnixSeconds, now: UnixSeconds) -> Option<u64> {
     let lost = now.0.saturating_sub(RETENTION_SECONDS).saturating_sub(since.0);
     u64::try_from(lost).ok().filter(|lost| *lost > 0)
+}
+
+/// What the oldest records that are kept are at least worth: reading them may take a while to begin.
+const GRACE_SECONDS: i64 = 3600;
+
+/// From when on records count: what is older was not asked for.
+pub fn asked_since(start: &Start) -> UnixSeconds {
+    let at = start.at.as_second();
+    UnixSeconds(match start.position {
+        StartedAt::Latest | StartedAt::AtTimestamp => at,
+        StartedAt::TrimHorizon => at.saturating_sub(RETENTION_SECONDS - GRACE_SECONDS),
+    })
 }
 
 /// The same moment as the checkpoint has it.

@@ -45,6 +45,8 @@ pub struct Shared<C, G> {
     pub memory: Arc<Semaphore>,
     pub poll_interval: Duration,
     pub table: String,
+    /// What is read, as conditions name it.
+    pub stream: String,
     pub follow: Follow,
     pub on_gap: OnGap,
     pub clock: ServiceClock,
@@ -60,8 +62,8 @@ pub struct Shared<C, G> {
 impl<C, G> Shared<C, G> {
     /// Lists the shards for ever, for all who look at the sweeper.
     pub async fn sweep<S: Streams>(&self, streams: &Calls<S>) -> Infallible {
-        let Self { follow, table, health, telemetry, random, .. } = self;
-        self.sweeper.run(Sweep { streams, follow, table, health, telemetry, random }).await
+        let Self { follow, stream, health, telemetry, random, .. } = self;
+        self.sweeper.run(Sweep { streams, follow, stream, health, telemetry, random }).await
     }
 
     /// Tells that records of a shard were lost before they were read, and for how many seconds;

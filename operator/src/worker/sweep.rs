@@ -117,8 +117,8 @@ pub struct Sweeper {
 pub struct Sweep<'a, S> {
     pub streams: &'a Calls<S>,
     pub follow: &'a Follow,
-    /// The table's ARN, named in conditions.
-    pub table: &'a str,
+    /// What is read, as conditions name it.
+    pub stream: &'a str,
     pub health: &'a Health,
     pub telemetry: &'a NotifierTelemetry,
     pub random: &'a Random,
@@ -175,7 +175,7 @@ impl Sweeper {
 
     /// Lists for ever.
     pub async fn run<S: Streams>(&self, sweep: Sweep<'_, S>) -> Infallible {
-        let Sweep { streams, follow, table, health, telemetry, random } = sweep;
+        let Sweep { streams, follow, stream, health, telemetry, random } = sweep;
         let mut failing = Failing::new(LONGEST_WAIT);
         loop {
             let pause = EVERY.max(EVERY_PER_PAGE * self.newest().pages);
@@ -196,7 +196,7 @@ impl Sweeper {
                     }
                     Err(error) => {
                         telemetry.retrying(&error);
-                        if let Some(trouble) = trouble::stream(table, &error, &mut failing) {
+                        if let Some(trouble) = trouble::stream(stream, &error, &mut failing) {
                             health.troubled(Part::Stream, trouble);
                         }
                         sleep(failing.wait(random)).await;

@@ -24,7 +24,9 @@ pub fn stream(stream: &str, error: &StreamError, failing: &mut Failing) -> Optio
     let (reason, message, stalled) = match error.kind {
         StreamErrorKind::NotFound => return Some(not_found(stream)),
         StreamErrorKind::AccessDenied => {
-            ("StreamAccessDenied", format!("access denied: allow {action} on {stream}"), true)
+            // ListStreams knows no resources.
+            let resource = if action == "dynamodb:ListStreams" { "*" } else { stream };
+            ("StreamAccessDenied", format!("access denied: allow {action} on {resource}"), true)
         }
         StreamErrorKind::NoCredentials => (
             "NoCredentials",

@@ -85,7 +85,7 @@ impl ScriptedStreams {
     /// Adds an open shard.
     pub fn open(&self, id: &str, parent: Option<&str>) {
         let id = shard_id(id);
-        let parent = parent.map(|parent| shard_id(parent));
+        let parent = parent.map(shard_id);
         self.0.lock().unwrap().shards.push(ScriptedShard::open(id, parent));
     }
 
