@@ -154,9 +154,10 @@ impl Checkpoint {
         if start.label().is_empty() {
             return Err(problem("start", "has a stream that is not the ARN of one"));
         }
-        let read_at = field(data, "readAt")?;
-        let read_at = read_at
-            .parse()
+        // Without it, nothing is known to have been read since the start.
+        let read_at = data
+            .get("readAt")
+            .map_or(Ok(start.at), |at| at.parse())
             .map_err(|_| problem("readAt", "is not a time like 2026-11-22T12:00:00Z"))?;
         let shards = data
             .iter()

@@ -53,6 +53,13 @@ pub enum ClaimError {
 }
 
 impl<K: CheckpointStore> Keeper<K> {
+    /// What is stored, if anything; it is not claimed by that.
+    pub async fn stored(store: &K) -> Result<Option<Checkpoint>, ClaimError> {
+        let stored = load(store).await.map_err(ClaimError::Store)?;
+        let read = |Stored { data, .. }| Checkpoint::from_data(&data).map_err(ClaimError::Format);
+        stored.map(read).transpose()
+    }
+
     /// Claims the checkpoint for `holder`, by a write. `open` says what to go on from, given what
     /// is stored; the keeper sets holder and epoch.
     pub async fn claim(

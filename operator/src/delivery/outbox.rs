@@ -73,7 +73,14 @@ impl Tasks {
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let (abandon, broken) = (self.abandon.clone(), self.broken.clone());
         self.tracker.spawn(async move {
-            let task = AssertUnwindSafe(abandon.run_until_cancelled(task));
+            // The end comes first: a task that were polled once more would begin another post.
+            let task = AssertUnwindSafe(async {
+                tokio::select! {
+                    biased;
+                    () = abandon.cancelled() => {}
+                    () = task => {}
+                }
+            });
             if task.catch_unwind().await.is_err() {
                 broken.cancel();
             }

@@ -4,9 +4,10 @@
 //! A listing may be behind: it can lack a shard that it had, show a child late, or no longer show a
 //! parent (trimmed). So what is known of a shard is what its entry says; an entry stays for as long as
 //! its shard is listed, or until there are too many; parents, and finished shards whose entries went,
-//! are remembered over listings; and while a shard that is still read is missing from the listing, no
-//! shard is begun but the children of finished ones. A shard without an entry that is an ancestor of
-//! one that has one is finished by definition.
+//! are remembered over listings; while a shard that is still read is missing from the listing, no
+//! shard is begun but the children of finished ones; and a parent that is not listed is asked for
+//! before it is believed to be gone. A shard without an entry that is an ancestor of one that has one
+//! is finished by definition.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub struct Lineage {
     parents: BTreeMap<ShardId, ShardId>,
     /// Finished shards whose entries went although they may still be listed.
     pruned: BTreeSet<ShardId>,
+    /// Parents of listed shards that are gone.
+    gone: BTreeSet<ShardId>,
     /// Known shards that are not listed, and since when.
     absent: BTreeMap<ShardId, Instant>,
     /// When shards without an entry were listed first, by the service's clock.
@@ -45,19 +48,10 @@ pub struct Plan {
     pub read: Entries,
     /// Shards without an entry that have to wait.
     pub wait: Vec<ShardId>,
+    /// Shards that some of those wait for, and that are not listed: are they gone?
+    pub doubted: BTreeSet<ShardId>,
     /// Whether everything it has, and will have, is finished.
     pub is_drained: bool,
-}
-
-/// The entries of a notifier that begins at `Latest`. Shards without children are read from that
-/// moment on, and so are their parents, which may have rolled while they were listed; what the
-/// ancestors before them hold is older.
-pub fn initial(stream: &Described) -> Entries {
-    let leaves = || stream.shards().filter(|(id, _)| stream.is_leaf(id));
-    let last: BTreeSet<_> = leaves().flat_map(|(leaf, parent)| [Some(leaf), parent]).collect();
-    let position =
-        |id| if last.contains(&Some(id)) { Position::Latest } else { Position::Finished };
-    stream.shards().map(|(id, _)| (id.clone(), position(id))).collect()
 }
 
 impl Lineage {
@@ -70,6 +64,11 @@ impl Lineage {
             }
         }
         self.listed_at.retain(|id, _| !entries.contains_key(id));
+        let Self { gone, parents, .. } = self;
+        if !gone.is_empty() {
+            let needed: BTreeSet<_> = parents.values().collect();
+            gone.retain(|id| needed.contains(id) && !listing.has(id));
+        }
         let mut forgotten = self.forget_gone(listing, entries, now);
         if entries.len() > MANY_ENTRIES {
             forgotten.extend(self.prune(entries));
@@ -88,6 +87,11 @@ impl Lineage {
     /// When a shard was listed first.
     pub fn listed_at(&self, id: &ShardId) -> Option<UnixSeconds> {
         self.listed_at.get(id).copied()
+    }
+
+    /// A parent that was doubted is gone.
+    pub fn learn_gone(&mut self, id: ShardId) {
+        self.gone.insert(id);
     }
 
     /// Whether a shard was finished, and its entry went.
@@ -129,37 +133,19 @@ impl Lineage {
         pruned.into_iter().collect()
     }
 
-    /// What to read of one stream, given its listing and its entries. A shard that nothing is known
-    /// of, neither itself nor its parent, is begun at `stranger`.
-    pub fn plan(
-        &self,
-        stream: &Described,
-        entries: &Entries,
-        stranger: &Position,
-        now: Instant,
-    ) -> Plan {
+    /// What to read of one stream, given its listing and its entries.
+    pub fn plan(&self, stream: &Described, entries: &Entries) -> Plan {
         let ancestors = self.ancestors(entries);
         let is_finished = |id: &ShardId| match entries.get(id) {
             Some(position) => *position == Position::Finished,
             None => self.pruned.contains(id) || ancestors.contains(id),
         };
-        let is_behind =
-            entries.iter().any(|(id, position)| *position != Position::Finished && !stream.has(id));
+        let is_unlisted = |id: &ShardId| !entries.contains_key(id) && !stream.has(id);
         let mut plan = Plan::default();
-        for (id, position) in entries {
-            if *position == Position::Finished {
-                continue;
-            }
-            // Its parent may still be to be read, and only a listing can tell which that is.
-            let is_unknown = *position == Position::Latest
-                && !stream.has(id)
-                && !self.parents.contains_key(id)
-                && !self.is_gone(id, now);
-            let parent = self.parents.get(id);
-            let may_be_read = parent.is_none_or(|parent| {
-                is_finished(parent) || !entries.contains_key(parent) && !stream.has(parent)
-            });
-            if may_be_read && !is_unknown {
+        let mut is_behind = false;
+        for (id, position) in entries.iter().filter(|(_, it)| **it != Position::Finished) {
+            is_behind |= !stream.has(id);
+            if self.parents.get(id).is_none_or(|it| is_finished(it) || is_unlisted(it)) {
                 plan.read.insert(id.clone(), position.clone());
             }
         }
@@ -168,15 +154,14 @@ impl Lineage {
                 continue;
             }
             let parent = self.parents.get(id);
-            // A parent that is no longer listed is not waited for, unless it is still read.
-            if parent.is_some_and(is_finished) {
+            let is_root = parent.is_none_or(|it| is_unlisted(it) && self.gone.contains(it));
+            if parent.is_some_and(is_finished) || is_root && !is_behind {
                 plan.read.insert(id.clone(), Position::Start);
-            } else if !is_behind
-                && parent.is_none_or(|parent| !entries.contains_key(parent) && !stream.has(parent))
-            {
-                plan.read.insert(id.clone(), stranger.clone());
-            } else {
-                plan.wait.push(id.clone());
+                continue;
+            }
+            plan.wait.push(id.clone());
+            if !is_root {
+                plan.doubted.extend(parent.filter(|it| is_unlisted(it)).cloned());
             }
         }
         let is_unfinished = entries.values().any(|position| *position != Position::Finished);

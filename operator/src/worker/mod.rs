@@ -2,7 +2,7 @@
 //! the delivery; what is settled, and nothing else, is remembered.
 
 mod calls;
-mod children;
+mod family;
 mod opening;
 mod pace;
 mod positions;

@@ -12,10 +12,13 @@ use super::retention::timestamp;
 use super::trouble::{self, LONGEST_WAIT};
 use super::{Begin, Job, sweep};
 use crate::backoff::{Backoff, Failing};
-use crate::checkpoint::{Checkpoint, CheckpointStore, Keeper, Start, StartedAt};
+use crate::checkpoint::{Checkpoint, CheckpointStore, ClaimError, Keeper, Start, StartedAt};
 use crate::record::{StreamLabel, UnixSeconds};
-use crate::stream::{Described, Entries, Follow, Listing, Streams, initial};
+use crate::stream::{Entries, Follow, Listing, Streams};
 use crate::telemetry::{Part, Trouble};
+
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_CLAIM_WAIT: Duration = Duration::from_secs(15);
 
 /// The streams as they are listed, and the checkpoint, which is ours from here on.
 pub async fn claimed<S: Streams, K: CheckpointStore>(
@@ -24,16 +27,46 @@ pub async fn claimed<S: Streams, K: CheckpointStore>(
     job: &Job,
     known: Option<&Checkpoint>,
 ) -> (Listing, Keeper<K>) {
-    let first = listed(streams, job, &BTreeSet::new()).await;
-    let keeper = claim(store, job, &first, known).await;
-    let checkpoint = keeper.checkpoint();
-    let mut labels: BTreeSet<_> = checkpoint.shards.keys().map(|id| id.stream.clone()).collect();
-    labels.insert(StreamLabel::new(checkpoint.start.label()));
-    if first.streams.keys().eq(&labels) {
-        return (first, keeper);
+    // What is stored says which streams are still to be read; some may be listed nowhere else.
+    let found = match known {
+        Some(known) => Some(known.clone()),
+        None => stored(&*store, job).await,
+    };
+    let found = found.and_then(|found| continued(found, job).ok());
+    let expected = found.as_ref().map(labels).unwrap_or_default();
+    let listing = listed(streams, job, &expected).await;
+    let keeper = claim(store, job, &listing, found.as_ref()).await;
+    let labels = labels(keeper.checkpoint());
+    if expected.is_empty() || expected == labels {
+        return (listing, keeper);
     }
-    // Streams that were being read, and those between them and the newest.
+    // Somebody wrote in between.
     (listed(streams, job, &labels).await, keeper)
+}
+
+/// The streams that a checkpoint is about.
+fn labels(checkpoint: &Checkpoint) -> BTreeSet<StreamLabel> {
+    let begun = StreamLabel::new(checkpoint.start.label());
+    checkpoint.shards.keys().map(|id| id.stream.clone()).chain([begun]).collect()
+}
+
+/// What is stored, once the store answers. What is wrong with it is told once it is claimed.
+async fn stored<K: CheckpointStore>(store: &K, job: &Job) -> Option<Checkpoint> {
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_CLAIM_WAIT);
+    loop {
+        match Keeper::stored(store).await {
+            Ok(stored) => return stored,
+            Err(ClaimError::Format(_)) => return None,
+            Err(error) => refused(job, &error, &mut backoff).await,
+        }
+    }
+}
+
+/// Tells why the checkpoint is not ours yet, and waits.
+async fn refused(job: &Job, error: &ClaimError, backoff: &mut Backoff) {
+    job.telemetry.retrying(error);
+    job.health.troubled(Part::Checkpoint, trouble::checkpoint(error));
+    sleep(backoff.next(&job.random)).await;
 }
 
 /// The shards of the `known` streams and of those after them, once they can be described; without a
@@ -47,9 +80,9 @@ async fn listed<S: Streams>(
     let mut failing = Failing::new(LONGEST_WAIT);
     loop {
         let trouble = match sweep::list(streams, &job.follow, known).await {
-            Ok(listing) => match unfit(job, &listing) {
-                Some(trouble) if known.is_empty() => Some(trouble),
-                _ => {
+            Ok(listing) => match unfit(job, &listing, known) {
+                Some(trouble) => Some(trouble),
+                None => {
                     job.health.well(&Part::Stream);
                     return listing;
                 }
@@ -66,17 +99,21 @@ async fn listed<S: Streams>(
     }
 }
 
-/// Why reading cannot begin with what is listed.
-fn unfit(job: &Job, listing: &Listing) -> Option<Trouble> {
-    let Some((_, Described { form: Some((view, _)), .. })) = listing.newest() else {
-        return Some(match (&job.follow, &listing.replaced_by) {
-            (_, Some(new)) => trouble::replaced(&job.stream(), &new.arn(&job.table)),
-            (Follow::Stream(_), None) => trouble::not_found(&job.stream()),
-            (Follow::Table, None) => trouble::no_stream(&job.table),
-        });
-    };
-    let checked = job.notifier.check_view(view.has_old(), view.has_new(), view.as_str());
-    checked.err().map(|invalid| trouble::view(&invalid))
+/// Why reading cannot begin, or go on, with what is listed.
+fn unfit(job: &Job, listing: &Listing, known: &BTreeSet<StreamLabel>) -> Option<Trouble> {
+    let newest = listing.newest();
+    let form = newest.and_then(|(label, stream)| Some((label, stream.form.as_ref()?)));
+    match (form, &job.follow, &listing.replaced_by) {
+        // One that follows those that are known is looked at once they are read.
+        (Some((label, (view, _))), _, _) if known.is_empty() || known.contains(label) => {
+            let checked = job.notifier.check_view(view.has_old(), view.has_new(), view.as_str());
+            checked.err().map(|invalid| trouble::view(&invalid))
+        }
+        _ if !known.is_empty() => None,
+        (_, _, Some(new)) => Some(trouble::replaced(&job.stream(), &new.arn(&job.table))),
+        (_, Follow::Stream(_), None) => Some(trouble::not_found(&job.stream())),
+        (_, Follow::Table, None) => Some(trouble::no_stream(&job.table)),
+    }
 }
 
 /// The checkpoint, claimed: gone on from what is stored, else from what is known, or begun.
@@ -96,7 +133,7 @@ async fn claim<K: CheckpointStore>(
         },
         None => known.cloned().unwrap_or_else(|| begin(job, listing)),
     };
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_CLAIM_WAIT);
     loop {
         match Keeper::claim(store.clone(), &job.holder, open).await {
             Ok(keeper) => {
@@ -105,11 +142,7 @@ async fn claim<K: CheckpointStore>(
                 job.health.well(&Part::Checkpoint);
                 return keeper;
             }
-            Err(error) => {
-                job.telemetry.retrying(&error);
-                job.health.troubled(Part::Checkpoint, trouble::checkpoint(&error));
-                sleep(backoff.next(&job.random)).await;
-            }
+            Err(error) => refused(job, &error, &mut backoff).await,
         }
     }
 }
@@ -136,16 +169,13 @@ fn continued(mut found: Checkpoint, job: &Job) -> Result<Checkpoint, Checkpoint>
 fn begin(job: &Job, listing: &Listing) -> Checkpoint {
     let now = listing.begun_at.unwrap_or(UnixSeconds(0));
     let now = timestamp(UnixSeconds(now.0.saturating_sub(1)));
-    let (label, shards) = match listing.newest() {
-        Some((label, stream)) if job.begin == Begin::Latest => (Some(label), initial(stream)),
-        newest => (newest.map(|(label, _)| label), Entries::new()),
-    };
     let (position, at) = match job.begin {
         Begin::Latest => (StartedAt::Latest, now),
         Begin::TrimHorizon => (StartedAt::TrimHorizon, now),
         Begin::AtTimestamp(at) => (StartedAt::AtTimestamp, at),
     };
-    let stream = label.map(|label| label.arn(&job.table)).unwrap_or_default();
+    let stream = listing.newest().map(|(label, _)| label.arn(&job.table)).unwrap_or_default();
     let start = Start { stream, position, at };
+    let shards = Entries::new();
     Checkpoint { holder: String::new(), epoch: 0, start, read_at: at.min(now), shards }
 }

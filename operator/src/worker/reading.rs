@@ -7,14 +7,14 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::calls::Calls;
-use super::children::{Asking, ask};
+use super::family::{Asking, ask, ask_again, is_gone};
 use super::positions::Positions;
 use super::retention::asked_since;
 use super::shard::{self, End, Shared, Task};
 use super::trouble;
 use crate::checkpoint::{Start, StartedAt};
 use crate::delivery::{Connections, Gateway};
-use crate::record::{Position, ShardId, StreamLabel, UnixSeconds};
+use crate::record::{Position, ShardId, UnixSeconds};
 use crate::stream::{Described, Follow, Lineage, Listing, ReadFrom, Shard, ShardReader, Streams};
 use crate::telemetry::{Part, Trouble};
 
@@ -38,6 +38,9 @@ pub struct Reading<S, C, G> {
     childless: BTreeSet<ShardId>,
     askers: JoinSet<(ShardId, Vec<Shard>)>,
     asking: Asking,
+    /// Parents that are not listed, and are being asked for.
+    doubted: BTreeSet<ShardId>,
+    doubters: JoinSet<(ShardId, bool)>,
 }
 
 impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
@@ -59,6 +62,8 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             childless: BTreeSet::new(),
             askers: JoinSet::new(),
             asking: Asking::default(),
+            doubted: BTreeSet::new(),
+            doubters: JoinSet::new(),
         }
     }
 
@@ -84,6 +89,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 () = shared.stop.cancelled() => return Ok(()),
                 Some(finished) = self.readers.join_next() => self.finished(finished)?,
                 Some(asked) = self.askers.join_next() => self.asked(asked, &shared.sweeper.newest())?,
+                Some(doubted) = self.doubters.join_next() => self.resolved(doubted, &shared.sweeper.newest())?,
                 (number, listing) = shared.sweeper.after(seen) => {
                     seen = number;
                     self.listed(&listing, None);
@@ -95,6 +101,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     /// Waits for the readers to end, after they were told to stop.
     pub async fn wait(&mut self) {
         self.askers.abort_all();
+        self.doubters.abort_all();
         while let Some(finished) = self.readers.join_next().await {
             // What a reader that panicked now had not settled is read again after the restart.
             let _ = self.finished(finished);
@@ -130,12 +137,14 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                     continue;
                 }
             }
-            let stranger = self.stranger(label);
-            let plan = self.lineage.plan(stream, &entries, &stranger, Instant::now());
+            let plan = self.lineage.plan(stream, &entries);
             let since = plan.wait.iter().map(|id| self.unread_since(id, read_at));
             waits_since = since.chain(waits_since).min();
             for (id, position) in plan.read {
                 self.open(id, position, stream, read_at);
+            }
+            for id in plan.doubted {
+                self.doubt(id);
             }
             // Its last shards have been asked for children, in vain.
             let is_asked = self.childless.iter().all(|id| id.stream != *label);
@@ -173,16 +182,6 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         }
     }
 
-    /// Where a shard is begun of which nothing is known.
-    fn stranger(&self, stream: &StreamLabel) -> Position {
-        let is_first = self.start.label() == stream.as_str();
-        match self.start.position {
-            StartedAt::Latest if is_first => Position::Latest,
-            // All of a stream that was enabled later.
-            _ => Position::Start,
-        }
-    }
-
     /// The worker has started once every open shard has answered; those that are not to be waited
     /// for any more are left out.
     fn answered(&self, is_awaited: impl Fn(&ShardId) -> bool) {
@@ -214,9 +213,12 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         if self.positions.is_read(&id) {
             return;
         }
-        let now = self.shared.clock.now();
+        let begins_now = self.start.position == StartedAt::Latest
+            && self.start.label() == id.stream.as_str()
+            && position == Position::Start;
+        let position = if begins_now { Position::Latest } else { position };
         let read_at = self.unread_since(&id, read_at);
-        let from = self.from(&position, now);
+        let from = self.from(&position);
         self.shared.telemetry.shard_opened(&id, &from);
         // One that is gone is looked for all the same, and not found: it has no records to judge.
         let keys = stream.form.as_ref().map(|(_, keys)| keys.clone()).unwrap_or_default();
@@ -240,16 +242,17 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     }
 
     /// Where reading begins in a shard that is settled up to `position`.
-    fn from(&self, position: &Position, now: UnixSeconds) -> ReadFrom {
-        match (position, self.shared.not_before, self.start.position) {
-            (Position::After(number), _, _) => ReadFrom::After(number.clone()),
+    fn from(&self, position: &Position) -> ReadFrom {
+        match (position, self.shared.not_before) {
+            (Position::After(number), _) => ReadFrom::After(number.clone()),
             // The moment reading began, never the service's LATEST: that is another moment at each
-            // call. A moment to come is refused; until then all that comes is skipped.
-            (Position::Latest, Some(moment), _)
-            | (Position::Start, Some(moment), StartedAt::AtTimestamp) => {
+            // call. In a shard that was made later it is the start. One to come is refused; until
+            // then all that comes is skipped.
+            (_, Some(moment)) => {
+                let now = self.shared.clock.now();
                 ReadFrom::At(moment.min(UnixSeconds(now.0.saturating_sub(1))))
             }
-            (Position::Latest | Position::Start | Position::Finished, _, _) => ReadFrom::Start,
+            (_, None) => ReadFrom::Start,
         }
     }
 
@@ -259,8 +262,44 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             (id, End::Finished) => {
                 self.shared.telemetry.shard_finished(&id);
                 self.positions.finish(&id, self.shared.clock.now());
-                self.ask_for_children(id);
+                // What was listed already need not be asked for.
+                let newest = self.shared.sweeper.newest();
+                let listed = newest.children(&id).iter();
+                let parent = Some(id.clone());
+                let listed = listed.map(|id| Shard { id: id.clone(), parent: parent.clone() });
+                self.begin(listed.collect(), &newest);
+                if newest.children(&id).is_empty() {
+                    self.ask_for_children(id);
+                }
             }
+        }
+        Ok(())
+    }
+
+    /// Finds out whether a parent that is not listed is gone, or only missing from a listing.
+    fn doubt(&mut self, id: ShardId) {
+        if self.doubted.insert(id.clone()) {
+            let (streams, shared) = (self.streams.clone(), self.shared.clone());
+            self.doubters.spawn(async move {
+                let is_gone = is_gone(&streams, &id, &shared).await;
+                (id, is_gone)
+            });
+        }
+    }
+
+    fn resolved(
+        &mut self,
+        resolved: Result<(ShardId, bool), JoinError>,
+        newest: &Listing,
+    ) -> Result<(), Panicked> {
+        let (id, is_gone) = resolved.map_err(|_| Panicked)?;
+        self.doubted.remove(&id);
+        if is_gone {
+            self.lineage.learn_gone(id);
+            self.read_streams(newest, None);
+        } else {
+            // Only a listing can tell what comes before it.
+            self.shared.sweeper.ask();
         }
         Ok(())
     }
@@ -275,6 +314,18 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         });
     }
 
+    /// Begins the children of a finished shard.
+    fn begin(&mut self, children: Vec<Shard>, newest: &Listing) {
+        let now = self.shared.clock.now();
+        for Shard { id, parent } in children {
+            self.lineage.learn_shard(&id, parent.as_ref(), now);
+            let is_known = self.positions.has(&id) || self.lineage.is_pruned(&id);
+            if let Some(stream) = newest.streams.get(&id.stream).filter(|_| !is_known) {
+                self.open(id, Position::Start, stream, None);
+            }
+        }
+    }
+
     /// The children of a finished shard are known, or none are found.
     fn asked(
         &mut self,
@@ -282,21 +333,25 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         newest: &Listing,
     ) -> Result<(), Panicked> {
         let (parent, children) = asked.map_err(|_| Panicked)?;
-        self.childless.remove(&parent);
-        let now = self.shared.clock.now();
-        for Shard { id, parent } in &children {
-            self.lineage.learn_shard(id, parent.as_ref(), now);
-            let is_known = self.positions.has(id) || self.lineage.is_pruned(id);
-            if let Some(stream) = newest.streams.get(&id.stream).filter(|_| !is_known) {
-                self.open(id.clone(), Position::Start, stream, None);
-            }
+        let is_first = self.childless.remove(&parent);
+        let found = children.len();
+        self.begin(children, newest);
+        if !is_first {
+            return Ok(());
         }
-        if children.is_empty() {
+        if found == 0 {
             // It may be the last one, of a stream that has another after it.
             self.shared.sweeper.ask();
             if self.childless.iter().all(|id| id.stream != parent.stream) {
                 self.read_streams(newest, None);
             }
+        }
+        if found == 1 {
+            let streams = self.streams.clone();
+            self.askers.spawn(async move {
+                let children = ask_again(&streams, &parent).await;
+                (parent, children)
+            });
         }
         Ok(())
     }

@@ -165,6 +165,9 @@ impl Supervisor {
             let picture = worker.health.borrow();
             let reasons = picture.troubles.values().map(|trouble| trouble.reason);
             lines.extend(reasons.map(|reason| format!("{namespace}/{name}: {reason}")));
+            if picture.phase == Phase::Stopped {
+                lines.push(format!("{namespace}/{name}: DataGap"));
+            }
             if picture.phase == Phase::Starting && picture.troubles.is_empty() {
                 lines.push(format!("{namespace}/{name}: starting"));
             }

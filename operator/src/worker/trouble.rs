@@ -66,8 +66,9 @@ pub fn not_found(stream: &str) -> Trouble {
 
 /// A stream after which the table has another one.
 pub fn replaced(stream: &str, new: &str) -> Trouble {
+    let table = new.split("/stream/").next().unwrap_or_default();
     let message = format!(
-        "{stream} is disabled, and the table has another stream now: put {new} into streamArn, or use tableArn to follow the table"
+        "{stream} is disabled, and the table's stream is {new} now: write tableArn: {table} in place of streamArn to go on with it from its start (a new streamArn begins at startingPosition)"
     );
     Trouble { reason: "StreamReplaced", message, stalled: true }
 }
@@ -75,7 +76,7 @@ pub fn replaced(stream: &str, new: &str) -> Trouble {
 /// A stream that was read to its end.
 pub fn disabled(stream: &str) -> Trouble {
     let message = format!(
-        "{stream} is disabled and has been read to its end: enable a stream of the table, and put its ARN into streamArn, or use tableArn to follow the table"
+        "{stream} is disabled and has been read to its end: enable a stream of the table again, and write tableArn in place of streamArn to go on with it"
     );
     Trouble { reason: "StreamDisabled", message, stalled: true }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
 use stream_notifier::backoff::Random;
 use stream_notifier::controller::{Endpoints, Prepared, prepare};
-use stream_notifier::stream::Limits;
+use stream_notifier::stream::{Limits, Streams};
 use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
 use stream_notifier::worker::{Begin, Job, Neighbours, work};
 use tokio::sync::watch;
@@ -22,9 +22,9 @@ pub const STREAM: &str =
 
 /// A worker, and who it talks to.
 #[derive(Debug)]
-pub struct Worker {
+pub struct Worker<S = ScriptedStreams> {
     /// The stream.
-    pub streams: Arc<ScriptedStreams>,
+    pub streams: Arc<S>,
     /// The connections table.
     pub connections: Arc<ScriptedConnections>,
     /// The WebSocket API.
@@ -52,9 +52,18 @@ impl Worker {
 
     /// The same with pages of other sizes.
     pub fn with_pages(records: usize, rows: usize) -> Self {
+        let mut worker = Self::on(Arc::new(ScriptedStreams::new(records)));
+        worker.connections = Arc::new(ScriptedConnections::new(rows));
+        worker
+    }
+}
+
+impl<S: Streams> Worker<S> {
+    /// A worker on these streams that does not run yet.
+    pub fn on(streams: Arc<S>) -> Self {
         Self {
-            streams: Arc::new(ScriptedStreams::new(records)),
-            connections: Arc::new(ScriptedConnections::new(rows)),
+            streams,
+            connections: Arc::new(ScriptedConnections::new(1000)),
             gateway: Arc::default(),
             store: Arc::default(),
             metrics: Metrics::default(),
@@ -64,13 +73,19 @@ impl Worker {
 
     /// Starts it.
     pub fn start(&mut self, holder: &str, begin: Begin) {
+        self.start_with(|job| Job { holder: holder.to_owned(), begin, ..job });
+    }
+
+    /// Starts it with a job that is another than the usual one.
+    pub fn start_with(&mut self, change: impl FnOnce(Job) -> Job) {
         let neighbours = Neighbours {
             streams: self.streams.clone(),
             connections: self.connections.clone(),
             gateway: self.gateway.clone(),
             store: self.store.clone(),
         };
-        let (job, pictures) = job(holder, begin, &self.metrics);
+        let (job, pictures) = job("holder", Begin::Latest, &self.metrics);
+        let job = change(job);
         let stop = CancellationToken::new();
         let told = stop.clone();
         let task = tokio::spawn(async move { work(&neighbours, &job, &told).await });

@@ -47,23 +47,11 @@ fn knowing(listings: &[Family<'_>], entries: &Entries) -> Lineage {
 /// What is to be read given this listing, and those before it.
 fn read(before: &[Family<'_>], now: Family<'_>, entries: &Entries) -> Entries {
     let lineage = knowing(&[before, &[now]].concat(), entries);
-    lineage.plan(&described(true, now), entries, &Position::Start, Instant::now()).read
+    lineage.plan(&described(true, now), entries).read
 }
 
 #[test]
-fn latest_enters_leaves_and_their_parents_and_finishes_what_is_older() {
-    let (latest, finished) = (Position::Latest, Position::Finished);
-    let all = entries(&["a", "b", "c", "d", "other"].map(|name| (name, latest.clone())));
-    assert_eq!(initial(&described(true, FAMILY)), all, "a is the parent of b, c of d");
-    let long: Family<'_> = &[("a", None), ("b", Some("a")), ("c", Some("b"))];
-    let entered = initial(&described(true, long));
-    let expected = entries(&[("a", finished), ("b", latest.clone()), ("c", latest.clone())]);
-    assert_eq!(entered, expected);
-    assert_eq!(read(&[], long, &entered), entries(&[("b", latest)]));
-}
-
-#[test]
-fn the_trim_horizon_begins_with_the_roots() {
+fn reading_begins_with_the_roots() {
     let roots = entries(&[("a", Position::Start), ("other", Position::Start)]);
     assert_eq!(read(&[], FAMILY, &Entries::new()), roots);
 }
@@ -131,18 +119,15 @@ fn a_child_missing_from_the_listing_still_waits_for_its_parent() {
     let behind: Family<'_> = &[("a", None), ("c", Some("a"))];
     let expected = entries(&[("c", Position::Latest)]);
     assert_eq!(read(&[FAMILY], behind, &known), expected);
-    assert_eq!(read(&[], behind, &known), expected, "nor if it was never listed");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_shard_that_is_never_listed_is_tried_in_the_end() {
+#[test]
+fn a_shard_that_is_not_listed_is_tried_and_so_keeps_nobody_waiting_for_long() {
     let known = entries(&[("vanished", Position::Latest)]);
-    let mut lineage = knowing(&[FAMILY], &known);
-    tokio::time::advance(ABSENCE).await;
-    assert_eq!(lineage.learn(&listing(FAMILY), &known, Instant::now()), [], "it is not finished");
-    let plan =
-        lineage.plan(&described(true, FAMILY), &known, &Position::Latest, Instant::now()).read;
-    assert_eq!(plan, known);
+    let left: Family<'_> = &[("child", Some("vanished"))];
+    assert_eq!(read(&[], left, &known), known);
+    let known = entries(&[("vanished", Position::Finished)]);
+    assert_eq!(read(&[], left, &known), entries(&[("child", Position::Start)]));
 }
 
 #[test]
@@ -151,11 +136,30 @@ fn a_loop_of_parents_ends() {
 }
 
 #[test]
-fn a_parent_that_is_no_longer_listed_is_not_waited_for() {
+fn a_parent_that_is_not_listed_is_doubted_and_waited_for_until_it_is_known_to_be_gone() {
+    let shards: Family<'_> = &[("b", Some("a")), ("c", Some("b"))];
+    let stream = described(true, shards);
+    let mut lineage = knowing(&[shards], &Entries::new());
+    let plan = lineage.plan(&stream, &Entries::new());
+    assert_eq!((plan.read, plan.doubted), (Entries::new(), BTreeSet::from([id("a")])));
+    lineage.learn_gone(id("a"));
+    let plan = lineage.plan(&stream, &Entries::new());
+    assert_eq!((plan.read, plan.doubted), (entries(&[("b", Position::Start)]), BTreeSet::new()));
+    assert_eq!(plan.wait, [id("c")]);
+    // It was listed after all.
+    let both: Family<'_> = &[("a", None), ("b", Some("a"))];
+    lineage.learn(&listing(both), &Entries::new(), Instant::now());
+    let plan = lineage.plan(&described(true, both), &Entries::new());
+    assert_eq!(plan.read, entries(&[("a", Position::Start)]));
+}
+
+#[test]
+fn what_is_still_read_goes_on_whatever_became_of_its_parent() {
     let shards: Family<'_> = &[("b", Some("trimmed"))];
-    assert_eq!(read(&[], shards, &Entries::new()), entries(&[("b", Position::Start)]));
+    let known = entries(&[("b", after(1))]);
+    assert_eq!(read(&[], shards, &known), known);
     let unfinished = entries(&[("trimmed", after(1))]);
-    assert_eq!(read(&[], shards, &unfinished), unfinished, "but one still being read is");
+    assert_eq!(read(&[], shards, &unfinished), unfinished, "b waits for it");
 }
 
 #[test]
@@ -178,7 +182,7 @@ fn with_many_entries_finished_ones_go_and_their_shards_are_not_read_again() {
     let children: Entries = known.keys().map(|id| (id.clone(), Position::Finished)).collect();
     let parents: Vec<_> = names.iter().map(|(parent, _)| (parent.as_str(), None)).collect();
     let behind = described(true, &parents);
-    let plan = lineage.plan(&behind, &children, &Position::Start, Instant::now());
+    let plan = lineage.plan(&behind, &children);
     assert_eq!(plan.read, Entries::new());
 }
 
@@ -189,7 +193,7 @@ fn a_stream_is_drained_once_it_is_disabled_and_all_is_finished() {
         let known = entries(known);
         let lineage = knowing(&[shards], &known);
         let stream = described(is_open, shards);
-        lineage.plan(&stream, &known, &Position::Start, Instant::now()).is_drained
+        lineage.plan(&stream, &known).is_drained
     };
     let finished = Position::Finished;
     assert!(drained(false, &[("a", finished.clone()), ("b", finished.clone())]));

@@ -1,6 +1,6 @@
-//! Asks for the children of a shard that is read to its end: a few times in quick succession, because
-//! a description may be behind, then it is left to the sweep. The last shard of a disabled stream
-//! never has any.
+//! Asks for a shard's family. For the children of one that is read to its end: a few times in quick
+//! succession, because a description may be behind, then it is left to the sweep; the last shard of a
+//! disabled stream never has any. And for a parent that is not listed: whether it is gone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,14 +9,19 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::calls::Calls;
+use super::shard::Shared;
 use super::sweep::Sweeper;
-use crate::backoff::{Backoff, Random};
+use super::trouble;
+use crate::backoff::{Backoff, Failing, Random};
 use crate::record::ShardId;
-use crate::stream::{Listed, Shard, StreamError, Streams};
+use crate::stream::{Listed, ReadFrom, Shard, StreamError, StreamErrorKind, Streams};
+use crate::telemetry::Part;
 
 const TRIES: u32 = 10;
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+const BEFORE_ASKING_AGAIN: Duration = Duration::from_secs(3);
+const BEFORE_LISTING_AGAIN: Duration = Duration::from_secs(5);
 
 /// How many shards' children are asked for right now.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +59,45 @@ pub async fn ask<S: Streams>(
     }
     asking.0.fetch_sub(1, Ordering::Relaxed);
     found
+}
+
+/// The children of a shard of which one is known: another one may be described a little later.
+pub async fn ask_again<S: Streams>(streams: &Calls<S>, parent: &ShardId) -> Vec<Shard> {
+    sleep(BEFORE_ASKING_AGAIN).await;
+    // What it does not find is left to the sweep.
+    described(streams, parent).await.unwrap_or_default()
+}
+
+/// Whether a shard that is not listed is gone. If it is there, that is said only after a while: the
+/// next listing is to show it.
+pub async fn is_gone<S: Streams, C, G>(
+    streams: &Calls<S>,
+    id: &ShardId,
+    shared: &Shared<C, G>,
+) -> bool {
+    let part = Part::Shard(id.clone());
+    let mut failing = Failing::new(LONGEST_WAIT);
+    let is_gone = loop {
+        match streams.iterator(id, &ReadFrom::Start).await {
+            Ok(_) => break false,
+            Err(StreamError {
+                kind: StreamErrorKind::NotFound | StreamErrorKind::Trimmed, ..
+            }) => break true,
+            Err(error) => {
+                shared.telemetry.retrying(&error);
+                let stream = id.stream.arn(&shared.table);
+                if let Some(trouble) = trouble::stream(&stream, &error, &mut failing) {
+                    shared.health.troubled(part.clone(), trouble);
+                }
+                sleep(failing.wait(&shared.random)).await;
+            }
+        }
+    };
+    shared.health.well(&part);
+    if !is_gone {
+        sleep(BEFORE_LISTING_AGAIN).await;
+    }
+    is_gone
 }
 
 async fn described<S: Streams>(
