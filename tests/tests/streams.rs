@@ -244,7 +244,6 @@ async fn a_timestamp_begins_there_in_every_shard_whether_the_service_knows_it_or
         let at = Timestamp::from_millisecond((BEGIN + 3 * HOUR * 1000) as i64 - 60_000).unwrap();
         worker.start_with(|job| Job { begin: Begin::AtTimestamp(at), ..follow(job) });
         worker.after(60).await;
-        eprintln!("{:?} {:#?} {:?}", worker.picture(), worker.store.checkpoint(), worker.streams.with(|m| (m.now(), m.shards().iter().map(|s| (s.id.clone(), s.opened, s.listed, s.records.len())).collect::<Vec<_>>())));
         assert_eq!(values(&worker), [3, 4, 5]);
         let start = worker.store.checkpoint().unwrap().start;
         assert_eq!((start.position, start.at), (StartedAt::AtTimestamp, at));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -17,6 +18,9 @@ use crate::delivery::{Connections, Gateway};
 use crate::record::{Position, ShardId, UnixSeconds};
 use crate::stream::{Described, Follow, Lineage, Listing, ReadFrom, Shard, ShardReader, Streams};
 use crate::telemetry::{Part, Trouble};
+
+/// While parents are being asked for, it is planned anew at most this often.
+const BETWEEN_PLANS: Duration = Duration::from_secs(1);
 
 /// A reader panicked: a fault of ours.
 #[derive(Debug)]
@@ -41,6 +45,8 @@ pub struct Reading<S, C, G> {
     /// Parents that are not listed, and are being asked for.
     doubted: BTreeSet<ShardId>,
     doubters: JoinSet<(ShardId, bool)>,
+    /// When it was last planned what to read.
+    planned_at: Instant,
 }
 
 impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
@@ -64,6 +70,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             asking: Asking::default(),
             doubted: BTreeSet::new(),
             doubters: JoinSet::new(),
+            planned_at: Instant::now(),
         }
     }
 
@@ -124,6 +131,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     /// Begins what may be read of each stream, and of a later one only once those before it are
     /// drained; what it has begun, it goes on with.
     fn read_streams(&mut self, listing: &Listing, read_at: Option<UnixSeconds>) {
+        self.planned_at = Instant::now();
         let mut current = None;
         let mut unfit = None;
         let mut waits_since = None;
@@ -296,7 +304,10 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         self.doubted.remove(&id);
         if is_gone {
             self.lineage.learn_gone(id);
-            self.read_streams(newest, None);
+            // Thousands may be asked for at once, and a plan looks at every shard.
+            if self.doubted.is_empty() || self.planned_at.elapsed() >= BETWEEN_PLANS {
+                self.read_streams(newest, None);
+            }
         } else {
             // Only a listing can tell what comes before it.
             self.shared.sweeper.ask();

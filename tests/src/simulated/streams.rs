@@ -201,6 +201,10 @@ impl Streams for SimulatedStreams {
         from: &ReadFrom,
     ) -> Result<ShardIterator, StreamError> {
         let from = match from {
+            // What the trait asks of a client whose service does not know timestamps.
+            ReadFrom::At(_) if !self.with(|model| model.settings.knows_timestamps) => {
+                From::TrimHorizon
+            }
             ReadFrom::Start => From::TrimHorizon,
             ReadFrom::At(at) => From::Timestamp(at.0.try_into().expect("it is after 1970")),
             ReadFrom::After(number) => From::After(number.as_str().parse().expect("a number")),
