@@ -270,6 +270,9 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             (id, End::Finished) => {
                 self.shared.telemetry.shard_finished(&id);
                 self.positions.finish(&id, self.shared.clock.now());
+                if self.shared.stop.is_cancelled() {
+                    return Ok(());
+                }
                 // What was listed already need not be asked for.
                 let newest = self.shared.sweeper.newest();
                 let listed = newest.children(&id).iter();
