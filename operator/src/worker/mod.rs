@@ -3,6 +3,7 @@
 
 mod calls;
 mod family;
+mod job;
 mod opening;
 mod pace;
 mod positions;
@@ -19,21 +20,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use job::{Begin, Job, Neighbours};
 pub use retention::OnGap;
 pub use supervisor::{NotifierId, Revision, Supervisor};
 
-use crate::backoff::{Backoff, Random};
+use crate::backoff::Backoff;
 use crate::checkpoint::{Checkpoint, CheckpointStore, ClaimError, Keeper};
-use crate::delivery::{Bounds, Connections, Deliverer, Gateway, Lookup, Outbox, Source, Tasks};
-use crate::notifier::Notifier;
+use crate::delivery::{Connections, Deliverer, Gateway, Lookup, Outbox, Tasks};
 use crate::record::UnixSeconds;
-use crate::stream::{Follow, Limits, Listing, Streams};
-use crate::telemetry::{Health, NotifierTelemetry, Part};
+use crate::stream::{Listing, Streams};
+use crate::telemetry::Part;
 use calls::Calls;
 use opening::claimed;
 use positions::Positions;
@@ -49,63 +49,6 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 /// How long to wait before a worker that failed by a fault of ours begins anew.
 const AFTER_A_FAULT: Duration = Duration::from_secs(5);
 const LONGEST_AFTER_A_FAULT: Duration = Duration::from_secs(300);
-
-/// The four that a worker talks to.
-#[derive(Debug)]
-pub struct Neighbours<S, C, G, K> {
-    /// The table's streams.
-    pub streams: Arc<S>,
-    /// The connections table.
-    pub connections: Arc<C>,
-    /// The WebSocket API.
-    pub gateway: Arc<G>,
-    /// The checkpoint's store.
-    pub store: Arc<K>,
-}
-
-/// What one worker is to do.
-#[derive(Debug)]
-pub struct Job {
-    /// Who is told what.
-    pub notifier: Arc<Notifier>,
-    /// The ARN of the table.
-    pub table: String,
-    /// Which of its streams are read.
-    pub follow: Follow,
-    /// Where reading begins while there is no checkpoint.
-    pub begin: Begin,
-    /// What to do when records were lost before they were read.
-    pub on_gap: OnGap,
-    /// How connections are stored.
-    pub source: Source,
-    /// The WebSocket API's endpoint, named in conditions.
-    pub endpoint: String,
-    /// Who holds the checkpoint: this process.
-    pub holder: String,
-    /// How often a quiet shard is asked.
-    pub poll_interval: Duration,
-    /// How often the streams of the table's account and region are asked, by the whole process.
-    pub limits: Arc<Limits>,
-    /// How much may be under way at once.
-    pub bounds: Bounds,
-    /// Where troubles are told.
-    pub health: Arc<Health>,
-    /// Where events are told.
-    pub telemetry: NotifierTelemetry,
-    /// What spreads the waits.
-    pub random: Arc<Random>,
-}
-
-/// Where reading begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
-    /// From now on.
-    Latest,
-    /// With the oldest record kept.
-    TrimHorizon,
-    /// With the first record not older than this.
-    AtTimestamp(Timestamp),
-}
 
 /// Works until `stop`, then finishes what is under way and remembers it. Ends by itself only when
 /// another holder has the checkpoint ([`Phase::ClaimLost`](crate::telemetry::Phase)), or when records
@@ -284,14 +227,4 @@ async fn lookup<S, C: Connections, G, K>(
         job.random.clone(),
     )
     .await
-}
-
-impl Job {
-    /// What is read, as conditions name it.
-    fn stream(&self) -> String {
-        match &self.follow {
-            Follow::Stream(label) => label.arn(&self.table),
-            Follow::Table => format!("{}/stream/*", self.table),
-        }
-    }
 }

@@ -8,9 +8,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::calls::Calls;
+use super::job::{Begin, Job};
 use super::retention::timestamp;
+use super::sweep;
 use super::trouble::{self, LONGEST_WAIT};
-use super::{Begin, Job, sweep};
 use crate::backoff::{Backoff, Failing};
 use crate::checkpoint::{Checkpoint, CheckpointStore, ClaimError, Keeper, Start, StartedAt};
 use crate::record::{StreamLabel, UnixSeconds};
