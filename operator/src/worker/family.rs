@@ -18,6 +18,7 @@ use crate::stream::{Listed, ReadFrom, Shard, StreamError, StreamErrorKind, Strea
 use crate::telemetry::Part;
 
 const TRIES: u32 = 10;
+const TRIES_OF_A_LISTING: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const BEFORE_ASKING_AGAIN: Duration = Duration::from_secs(3);
@@ -44,13 +45,14 @@ pub async fn ask<S: Streams>(
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     asking.0.fetch_add(1, Ordering::Relaxed);
     let mut found = Vec::new();
-    for _ in 0..TRIES {
-        // A listing of everything takes fewer calls than asking for each.
+    let mut tries = 0;
+    while tries < TRIES {
+        // A listing of everything takes fewer calls than asking for each, but more than one has.
         let is_crowded = asking.now() > sweeper.newest().pages.max(1);
-        found = if is_crowded {
-            listed(sweeper, parent).await
+        (found, tries) = if is_crowded {
+            (listed(sweeper, parent).await, tries + TRIES_OF_A_LISTING)
         } else {
-            described(streams, parent).await.unwrap_or_default()
+            (described(streams, parent).await.unwrap_or_default(), tries + 1)
         };
         if !found.is_empty() {
             break;
