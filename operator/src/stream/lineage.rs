@@ -55,13 +55,17 @@ pub struct Plan {
 }
 
 impl Lineage {
-    /// Takes in a listing, and returns the entries that need not be remembered any more.
-    pub fn learn(&mut self, listing: &Listing, entries: &Entries, now: Instant) -> Vec<ShardId> {
-        let shards = listing.streams.values().flat_map(Described::shards);
-        if let Some(listed_at) = listing.ended_at {
-            for (id, parent) in shards {
-                self.learn_shard(id, parent, listed_at);
-            }
+    /// Takes in a listing, whose shards have been there since `listed_at` at the latest, and returns
+    /// the entries that need not be remembered any more.
+    pub fn learn(
+        &mut self,
+        listing: &Listing,
+        entries: &Entries,
+        listed_at: UnixSeconds,
+        now: Instant,
+    ) -> Vec<ShardId> {
+        for (id, parent) in listing.streams.values().flat_map(Described::shards) {
+            self.learn_shard(id, parent, listed_at);
         }
         self.listed_at.retain(|id, _| !entries.contains_key(id));
         let Self { gone, parents, .. } = self;

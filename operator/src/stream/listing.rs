@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
+
 use super::{Shard, StreamPage, StreamStatus, ViewType};
 use crate::record::{KeyNames, ShardId, StreamLabel, UnixSeconds};
 
@@ -15,8 +17,8 @@ pub struct Listing {
     pub replaced_by: Option<StreamLabel>,
     /// The service's clock when listing began, floored to the second; unless nothing was found.
     pub begun_at: Option<UnixSeconds>,
-    /// The same when it ended.
-    pub ended_at: Option<UnixSeconds>,
+    /// The same when it ended, and when that was by our clock.
+    pub ended_at: Option<(UnixSeconds, Instant)>,
     /// How many pages it took.
     pub pages: u32,
 }

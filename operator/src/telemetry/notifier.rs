@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::metrics::{Metrics, NotifierLabels, WordLabels};
-use crate::record::{SequenceNumber, ShardId};
+use crate::record::{SequenceNumber, ShardId, StreamLabel};
 
 /// How often the same is said of many records.
 const BETWEEN_SAYINGS: Duration = Duration::from_secs(60);
@@ -97,10 +97,14 @@ impl NotifierTelemetry {
         info!(%namespace, %name, %shard, "shard finished");
     }
 
-    /// Records of a shard were lost before they were read, for so many seconds.
-    pub fn gap(&self, shard: &ShardId, why: &str, seconds: u64) {
+    /// Records of a shard, or of any, were lost before they were read, for so many seconds.
+    pub fn gap(&self, stream: &StreamLabel, shard: Option<&ShardId>, why: &str, seconds: u64) {
         let NotifierLabels { namespace, name } = &self.labels;
-        error!(%namespace, %name, %shard, why, seconds, "records were lost before they were read");
+        let shard = shard.map_or("(any)", |shard| &shard.name);
+        error!(
+            %namespace, %name, %stream, shard, why, seconds,
+            "records were lost before they were read"
+        );
         self.metrics.gaps.get_or_create(&self.labels).inc();
         self.metrics.gap_seconds.get_or_create(&self.labels).inc_by(seconds);
     }

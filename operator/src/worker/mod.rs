@@ -12,6 +12,7 @@ mod reading;
 mod remember;
 mod retention;
 mod shard;
+mod succession;
 mod supervisor;
 mod sweep;
 mod trouble;
@@ -35,7 +36,7 @@ use crate::record::UnixSeconds;
 use crate::stream::{Listing, Streams};
 use crate::telemetry::Part;
 use calls::Calls;
-use opening::claimed;
+use opening::{claimed, renewed};
 use positions::Positions;
 use reading::Reading;
 use remember::{remember, remember_at_last};
@@ -78,6 +79,10 @@ pub async fn work<S, C, G, K>(
         };
         // Before the first record is read there is nothing to finish.
         let Some(((listing, keeper), lookup)) = stop.run_until_cancelled(opened).await else {
+            return;
+        };
+        let renewed = renewed(&streams, job, listing, keeper.checkpoint());
+        let Some(listing) = stop.run_until_cancelled(renewed).await else {
             return;
         };
         let (lookup, gateway) = (Arc::new(lookup), neighbours.gateway.clone());
@@ -191,7 +196,8 @@ fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
         job.random.clone(),
     );
     let Checkpoint { start, read_at, .. } = keeper.checkpoint();
-    let now = listing.ended_at.unwrap_or(UnixSeconds(read_at.as_second()));
+    // Where nothing is left of any stream, nothing tells the time.
+    let (now, at) = listing.ended_at.unwrap_or((UnixSeconds(read_at.as_second()), Instant::now()));
     Shared {
         notifier: job.notifier.clone(),
         not_before: start.not_before(),
@@ -204,7 +210,7 @@ fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
         stream: job.stream(),
         follow: job.follow.clone(),
         on_gap: job.on_gap,
-        clock: ServiceClock::new(now),
+        clock: ServiceClock::new(now, at),
         sweeper: Sweeper::new(listing),
         health: job.health.clone(),
         telemetry: job.telemetry.clone(),

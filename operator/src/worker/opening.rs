@@ -10,8 +10,8 @@ use tokio::time::sleep;
 use super::calls::Calls;
 use super::job::{Begin, Job};
 use super::retention::timestamp;
-use super::sweep;
 use super::trouble::{self, LONGEST_WAIT};
+use super::{succession, sweep};
 use crate::backoff::{Backoff, Failing};
 use crate::checkpoint::{Checkpoint, CheckpointStore, ClaimError, Keeper, Start, StartedAt};
 use crate::record::{StreamLabel, UnixSeconds};
@@ -20,6 +20,9 @@ use crate::telemetry::{Part, Trouble};
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_CLAIM_WAIT: Duration = Duration::from_secs(15);
+
+/// Reading begins with a listing that is not older than this.
+const LISTING_AGE: Duration = Duration::from_secs(60);
 
 /// The streams as they are listed, and the checkpoint, which is ours from here on.
 pub async fn claimed<S: Streams, K: CheckpointStore>(
@@ -45,6 +48,20 @@ pub async fn claimed<S: Streams, K: CheckpointStore>(
     (listed(streams, job, &labels).await, keeper)
 }
 
+/// The listing, made again if the claim, or the connections table, kept reading from beginning for so
+/// long that it is old.
+pub async fn renewed<S: Streams>(
+    streams: &Calls<S>,
+    job: &Job,
+    listing: Listing,
+    checkpoint: &Checkpoint,
+) -> Listing {
+    match listing.ended_at {
+        Some((_, at)) if at.elapsed() < LISTING_AGE => listing,
+        _ => listed(streams, job, &labels(checkpoint)).await,
+    }
+}
+
 /// The streams that a checkpoint is about.
 fn labels(checkpoint: &Checkpoint) -> BTreeSet<StreamLabel> {
     let begun = StreamLabel::new(checkpoint.start.label());
@@ -56,7 +73,10 @@ async fn stored<K: CheckpointStore>(store: &K, job: &Job) -> Option<Checkpoint> 
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_CLAIM_WAIT);
     loop {
         match Keeper::stored(store).await {
-            Ok(stored) => return stored,
+            Ok(stored) => {
+                job.health.well(&Part::Checkpoint);
+                return stored;
+            }
             Err(ClaimError::Format(_)) => return None,
             Err(error) => refused(job, &error, &mut backoff).await,
         }
@@ -103,12 +123,11 @@ async fn listed<S: Streams>(
 /// Why reading cannot begin, or go on, with what is listed.
 fn unfit(job: &Job, listing: &Listing, known: &BTreeSet<StreamLabel>) -> Option<Trouble> {
     let newest = listing.newest();
-    let form = newest.and_then(|(label, stream)| Some((label, stream.form.as_ref()?)));
-    match (form, &job.follow, &listing.replaced_by) {
+    let found = newest.filter(|(_, stream)| stream.form.is_some());
+    match (found, &job.follow, &listing.replaced_by) {
         // One that follows those that are known is looked at once they are read.
-        (Some((label, (view, _))), _, _) if known.is_empty() || known.contains(label) => {
-            let checked = job.notifier.check_view(view.has_old(), view.has_new(), view.as_str());
-            checked.err().map(|invalid| trouble::view(&invalid))
+        (Some((label, stream)), _, _) if known.is_empty() || known.contains(label) => {
+            succession::unfit(&job.notifier, stream)
         }
         _ if !known.is_empty() => None,
         (_, _, Some(new)) => Some(trouble::replaced(&job.stream(), &new.arn(&job.table))),

@@ -5,19 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::calls::Calls;
 use super::family::{Asking, ask, ask_again, is_gone};
 use super::positions::Positions;
-use super::retention::asked_since;
+use super::retention::{asked_since, lost_seconds};
 use super::shard::{self, End, Shared, Task};
-use super::trouble;
+use super::succession::{self, Drained};
 use crate::checkpoint::{Start, StartedAt};
 use crate::delivery::{Connections, Gateway};
 use crate::record::{Position, ShardId, UnixSeconds};
-use crate::stream::{Described, Follow, Lineage, Listing, ReadFrom, Shard, ShardReader, Streams};
-use crate::telemetry::{Part, Trouble};
+use crate::stream::{Described, Lineage, Listing, ReadFrom, Shard, ShardReader, Streams};
+use crate::telemetry::Part;
 
 /// While parents are being asked for, it is planned anew at most this often.
 const BETWEEN_PLANS: Duration = Duration::from_secs(1);
@@ -34,7 +34,10 @@ pub struct Reading<S, C, G> {
     positions: Arc<Positions>,
     /// Where and when reading began.
     start: Start,
+    /// What is older than this was not asked for, or is known to be lost.
+    counts_since: UnixSeconds,
     lineage: Lineage,
+    drained: Drained,
     readers: JoinSet<(ShardId, End)>,
     /// Shards open at the start that have not answered yet.
     unanswered: Arc<Mutex<BTreeSet<ShardId>>>,
@@ -61,8 +64,10 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             streams,
             shared,
             positions,
+            counts_since: asked_since(&start),
             start,
             lineage: Lineage::default(),
+            drained: Drained::default(),
             readers: JoinSet::new(),
             unanswered: Arc::default(),
             childless: BTreeSet::new(),
@@ -89,8 +94,12 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 }
             }
         }
+        if !self.was_away(&first, read_at) {
+            return Ok(());
+        }
         self.listed(&first, Some(read_at));
         loop {
+            let look_at = self.drained.look_at(Instant::now());
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return Ok(()),
@@ -100,6 +109,9 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 (number, listing) = shared.sweeper.after(seen) => {
                     seen = number;
                     self.listed(&listing, None);
+                }
+                () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
+                    shared.sweeper.ask();
                 }
             }
         }
@@ -115,14 +127,32 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         }
     }
 
+    /// Tells that nobody looked for longer than records are kept, where no shard is left that would
+    /// tell it: one may have come and gone. `false` if that stops everything.
+    fn was_away(&mut self, first: &Listing, read_at: UnixSeconds) -> bool {
+        let shared = &self.shared;
+        let now = shared.clock.now();
+        let is_left = self.positions.all().values().any(|it| *it != Position::Finished);
+        let (Some((newest, _)), Some(lost), false) =
+            (first.newest(), lost_seconds(read_at, now), is_left)
+        else {
+            return true;
+        };
+        self.counts_since = now;
+        shared.gap(newest, None, "nothing was read for more than 24 hours", lost)
+    }
+
+    /// What the first listing shows has been there since `read_at`.
     fn listed(&mut self, listing: &Listing, read_at: Option<UnixSeconds>) {
-        if let Some(now) = listing.ended_at {
-            self.shared.clock.set(now);
+        if let Some((now, at)) = listing.ended_at {
+            self.shared.clock.set(now, at);
+            let entries = self.positions.all();
+            let listed_at = read_at.unwrap_or(now);
+            for id in self.lineage.learn(listing, &entries, listed_at, Instant::now()) {
+                self.positions.forget(&id);
+            }
         }
-        for id in self.lineage.learn(listing, &self.positions.all(), Instant::now()) {
-            self.positions.forget(&id);
-        }
-        self.read_streams(listing, read_at);
+        self.read_streams(listing);
         let positions = &self.positions;
         let is_open = |id: &ShardId| listing.has(id) && !positions.is_finished(id);
         self.answered(|id| is_open(id) || positions.is_read(id));
@@ -130,64 +160,46 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
 
     /// Begins what may be read of each stream, and of a later one only once those before it are
     /// drained; what it has begun, it goes on with.
-    fn read_streams(&mut self, listing: &Listing, read_at: Option<UnixSeconds>) {
-        self.planned_at = Instant::now();
+    fn read_streams(&mut self, listing: &Listing) {
+        let now = Instant::now();
+        self.planned_at = now;
         let mut current = None;
         let mut unfit = None;
         let mut waits_since = None;
         for (label, stream) in &listing.streams {
             let entries = self.positions.of(label);
             if entries.is_empty() {
-                unfit = unfit.or_else(|| self.unfit(stream));
+                unfit = unfit.or_else(|| succession::unfit(&self.shared.notifier, stream));
                 if current.is_some() || unfit.is_some() {
-                    let since = stream.shards().map(|(id, _)| self.unread_since(id, read_at));
+                    let since = stream.shards().map(|(id, _)| self.unread_since(id));
                     waits_since = since.chain(waits_since).min();
                     continue;
                 }
             }
             let plan = self.lineage.plan(stream, &entries);
-            let since = plan.wait.iter().map(|id| self.unread_since(id, read_at));
+            let since = plan.wait.iter().map(|id| self.unread_since(id));
             waits_since = since.chain(waits_since).min();
             for (id, position) in plan.read {
-                self.open(id, position, stream, read_at);
+                self.open(id, position, stream);
             }
             for id in plan.doubted {
                 self.doubt(id);
             }
             // Its last shards have been asked for children, in vain.
             let is_asked = self.childless.iter().all(|id| id.stream != *label);
-            if current.is_none() && !(plan.is_drained && is_asked) {
+            let (seems, is_gone) = (plan.is_drained && is_asked, stream.form.is_none());
+            if !self.drained.note(label, seems, is_gone, now) && current.is_none() {
                 current = Some(label);
             }
         }
         self.positions.wait_since(waits_since);
-        let trouble = unfit.or_else(|| self.ended(listing, current.is_none()));
-        match trouble {
-            Some(trouble) => self.shared.health.troubled(Part::Ended, trouble),
-            None => self.shared.health.well(&Part::Ended),
+        let Shared { follow, table, health, .. } = &*self.shared;
+        match unfit.or_else(|| succession::ended(follow, table, listing, current.is_none())) {
+            Some(trouble) => health.troubled(Part::Ended, trouble),
+            None => health.well(&Part::Ended),
         }
         let newest = listing.newest().map(|(label, _)| label);
-        self.shared.health.reads(current.or(newest));
-    }
-
-    /// Why a stream that was not begun yet cannot be: it lacks an image that the spec needs.
-    fn unfit(&self, stream: &Described) -> Option<Trouble> {
-        let (view, _) = stream.form.as_ref()?;
-        let notifier = &self.shared.notifier;
-        let checked = notifier.check_view(view.has_old(), view.has_new(), view.as_str());
-        checked.err().map(|invalid| trouble::view(&invalid))
-    }
-
-    /// What there is to tell of a stream that gets no more changes.
-    fn ended(&self, listing: &Listing, is_drained: bool) -> Option<Trouble> {
-        let table = &self.shared.table;
-        let (newest, _) = listing.newest()?;
-        match (&self.shared.follow, &listing.replaced_by) {
-            (_, Some(new)) => Some(trouble::replaced(&newest.arn(table), &new.arn(table))),
-            (Follow::Stream(_), None) if is_drained => Some(trouble::disabled(&newest.arn(table))),
-            (Follow::Table, None) if is_drained => Some(trouble::no_stream(table)),
-            _ => None,
-        }
+        health.reads(current.or(newest));
     }
 
     /// The worker has started once every open shard has answered; those that are not to be waited
@@ -201,23 +213,17 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     }
 
     /// Since when a shard that was never read may have had records that count: since it was made, if
-    /// that is known, else since it was listed first, or since `read_at`.
-    fn unread_since(&self, id: &ShardId, read_at: Option<UnixSeconds>) -> UnixSeconds {
+    /// that is known, else since it was listed first.
+    fn unread_since(&self, id: &ShardId) -> UnixSeconds {
         let now = self.shared.clock.now();
         match id.made_at() {
-            Some(made_at) => made_at.max(asked_since(&self.start)).min(now),
-            None => read_at.or_else(|| self.lineage.listed_at(id)).unwrap_or(now),
+            Some(made_at) => made_at.max(self.counts_since).min(now),
+            None => self.lineage.listed_at(id).map_or(now, |at| at.max(self.counts_since)),
         }
     }
 
     /// Begins to read a shard, unless somebody does.
-    fn open(
-        &mut self,
-        id: ShardId,
-        position: Position,
-        stream: &Described,
-        read_at: Option<UnixSeconds>,
-    ) {
+    fn open(&mut self, id: ShardId, position: Position, stream: &Described) {
         if self.positions.is_read(&id) {
             return;
         }
@@ -225,7 +231,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             && self.start.label() == id.stream.as_str()
             && position == Position::Start;
         let position = if begins_now { Position::Latest } else { position };
-        let read_at = self.unread_since(&id, read_at);
+        let read_at = self.unread_since(&id);
         let from = self.from(&position);
         self.shared.telemetry.shard_opened(&id, &from);
         // One that is gone is looked for all the same, and not found: it has no records to judge.
@@ -309,7 +315,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             self.lineage.learn_gone(id);
             // Thousands may be asked for at once, and a plan looks at every shard.
             if self.doubted.is_empty() || self.planned_at.elapsed() >= BETWEEN_PLANS {
-                self.read_streams(newest, None);
+                self.read_streams(newest);
             }
         } else {
             // Only a listing can tell what comes before it.
@@ -335,7 +341,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             self.lineage.learn_shard(&id, parent.as_ref(), now);
             let is_known = self.positions.has(&id) || self.lineage.is_pruned(&id);
             if let Some(stream) = newest.streams.get(&id.stream).filter(|_| !is_known) {
-                self.open(id, Position::Start, stream, None);
+                self.open(id, Position::Start, stream);
             }
         }
     }
@@ -357,7 +363,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             // It may be the last one, of a stream that has another after it.
             self.shared.sweeper.ask();
             if self.childless.iter().all(|id| id.stream != parent.stream) {
-                self.read_streams(newest, None);
+                self.read_streams(newest);
             }
         }
         if found == 1 {

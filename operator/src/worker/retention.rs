@@ -51,14 +51,14 @@ pub fn timestamp(UnixSeconds(seconds): UnixSeconds) -> Timestamp {
 pub struct ServiceClock(Mutex<(UnixSeconds, Instant)>);
 
 impl ServiceClock {
-    /// The clock of a service that has just said `now`.
-    pub fn new(now: UnixSeconds) -> Self {
-        Self(Mutex::new((now, Instant::now())))
+    /// The clock of a service that said `now` at this moment of ours.
+    pub fn new(now: UnixSeconds, at: Instant) -> Self {
+        Self(Mutex::new((now, at)))
     }
 
-    /// The service has just said `now`.
-    pub fn set(&self, now: UnixSeconds) {
-        *self.lock() = (now, Instant::now());
+    /// The service said `now` at this moment of ours.
+    pub fn set(&self, now: UnixSeconds, at: Instant) {
+        *self.lock() = (now, at);
     }
 
     /// What the service would say now.

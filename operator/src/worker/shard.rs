@@ -24,7 +24,7 @@ use crate::delivery::{
     Bounds, Connection, Connections, Deliverer, Gateway, Lookup, NotAKey, Ticket,
 };
 use crate::notifier::{Notification, Notifier, Verdict};
-use crate::record::{Change, KeyNames, SequenceNumber, ShardId, UnixSeconds};
+use crate::record::{Change, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
 use crate::stream::{Follow, Read, ShardReader, StreamError, StreamErrorKind, Streams};
 use crate::telemetry::{Counts, Health, NotifierTelemetry, Part};
 
@@ -66,11 +66,17 @@ impl<C, G> Shared<C, G> {
         self.sweeper.run(Sweep { streams, follow, stream, health, telemetry, random }).await
     }
 
-    /// Tells that records of a shard were lost before they were read, and for how many seconds;
-    /// `true` if reading goes on.
-    fn gap(&self, shard: &ShardId, why: &'static str, lost: u64) -> bool {
-        self.telemetry.gap(shard, why, lost);
-        self.health.gap(trouble::gap(shard, &self.table, self.on_gap));
+    /// Tells that records of a shard, or of any, were lost before they were read, and for how many
+    /// seconds; `true` if reading goes on.
+    pub fn gap(
+        &self,
+        stream: &StreamLabel,
+        shard: Option<&ShardId>,
+        why: &'static str,
+        lost: u64,
+    ) -> bool {
+        self.telemetry.gap(stream, shard, why, lost);
+        self.health.gap(trouble::gap(&stream.arn(&self.table), self.on_gap));
         match self.on_gap {
             OnGap::Continue => true,
             OnGap::Stop => {
@@ -160,7 +166,7 @@ fn note_read<S: Streams, C, G>(shared: &Shared<C, G>, task: &Task<S>, page: &Rea
     let now = shared.clock.now();
     if !reader.had_number()
         && let Some(lost) = lost_seconds(progress.read_at(), now)
-        && !shared.gap(reader.shard(), "it was not read for more than 24 hours", lost)
+        && !gap(shared, reader.shard(), "it was not read for more than 24 hours", lost)
     {
         return false;
     }
@@ -171,6 +177,10 @@ fn note_read<S: Streams, C, G>(shared: &Shared<C, G>, task: &Task<S>, page: &Rea
         shared.telemetry.unreadable(reader.shard(), page.unreadable);
     }
     true
+}
+
+fn gap<C, G>(shared: &Shared<C, G>, shard: &ShardId, why: &'static str, lost: u64) -> bool {
+    shared.gap(&shard.stream, Some(shard), why, lost)
 }
 
 fn seen<C, G>(shared: &Shared<C, G>, shard: &ShardId, page: &Read) -> Seen {
@@ -206,7 +216,7 @@ async fn failed<S: Streams, C, G>(
     let lost = || lost_seconds(task.progress.read_at(), shared.clock.now()).unwrap_or(1);
     match error.kind {
         StreamErrorKind::Trimmed => {
-            if !shared.gap(shard, "its records were trimmed", lost()) {
+            if !gap(shared, shard, "its records were trimmed", lost()) {
                 return Failed::Stopped;
             }
             // From here on it is known how long nobody looked.
@@ -219,7 +229,7 @@ async fn failed<S: Streams, C, G>(
                 shared.health.troubled(part.clone(), trouble);
             }
             Some(true) => {}
-            Some(false) if shared.gap(shard, "it is gone", lost()) => return Failed::Gone,
+            Some(false) if gap(shared, shard, "it is gone", lost()) => return Failed::Gone,
             Some(false) | None => return Failed::Stopped,
         },
         _ => {

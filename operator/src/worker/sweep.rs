@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
 use super::trouble::{self, LONGEST_WAIT};
@@ -87,7 +87,7 @@ async fn describe<S: Streams>(
         };
         listing.pages += 1;
         listing.begun_at = listing.begun_at.or(Some(page.service_time));
-        listing.ended_at = Some(page.service_time);
+        listing.ended_at = Some((page.service_time, Instant::now()));
         match &mut described {
             Some(described) => described.add(&page.shards),
             None => described = Some(Described::new(&page)),

@@ -90,8 +90,7 @@ pub fn no_stream(table: &str) -> Trouble {
 }
 
 /// What to tell of records that were lost before they were read.
-pub fn gap(shard: &ShardId, table: &str, on_gap: OnGap) -> String {
-    let stream = shard.stream.arn(table);
+pub fn gap(stream: &str, on_gap: OnGap) -> String {
     let lost = format!(
         "changes of {stream} were lost: they were not read within the 24 hours for which a stream keeps them"
     );

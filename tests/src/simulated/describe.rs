@@ -89,7 +89,9 @@ impl Model {
                 let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
                 let shards =
                     ids.range::<str, _>((begin, Bound::Unbounded)).map(|(_, shard)| *shard);
-                shards.filter(is_listed).take(most).collect()
+                // In the order opened: those after a clock that was set back are not looked at.
+                let until_now = shards.take_while(|shard| self.shards[*shard].opened <= self.now);
+                until_now.filter(is_listed).take(most).collect()
             }
             Some(parent) => {
                 let id = |shard: &usize| self.shards[*shard].id.as_str();

@@ -68,6 +68,11 @@ impl Model {
         Ok(Iterator { issued: self.now, shard, position, reader }.text())
     }
 
+    /// The shard that an iterator is of.
+    pub fn shard_of(&self, iterator: &str) -> Option<usize> {
+        Iterator::parse(iterator).map(|iterator| iterator.shard)
+    }
+
     /// How many of a shard's records come before this place.
     fn position(&self, shard: usize, from: From) -> Result<usize, Refusal> {
         let Shard { records, starting, next, .. } = &self.shards[shard];

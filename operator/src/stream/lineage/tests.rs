@@ -23,8 +23,7 @@ fn described(is_open: bool, shards: Family<'_>) -> Described {
 
 fn listing(shards: Family<'_>) -> Listing {
     let streams = BTreeMap::from([(label(), described(true, shards))]);
-    let now = Some(UnixSeconds(7));
-    Listing { streams, replaced_by: None, begun_at: now, ended_at: now, pages: 1 }
+    Listing { streams, replaced_by: None, begun_at: None, ended_at: None, pages: 1 }
 }
 
 fn entries(positions: &[(&str, Position)]) -> Entries {
@@ -39,7 +38,7 @@ fn after(n: u32) -> Position {
 fn knowing(listings: &[Family<'_>], entries: &Entries) -> Lineage {
     let mut lineage = Lineage::default();
     for shards in listings {
-        lineage.learn(&listing(shards), entries, Instant::now());
+        lineage.learn(&listing(shards), entries, UnixSeconds(7), Instant::now());
     }
     lineage
 }
@@ -69,7 +68,8 @@ fn a_child_waits_for_its_parent_and_is_read_from_its_start() {
 async fn an_entry_stays_while_its_shard_is_listed_and_an_hour_more() {
     let known = entries(&[("a", Position::Finished), ("b", Position::Start)]);
     let mut lineage = Lineage::default();
-    let mut forgotten = |shards| lineage.learn(&listing(shards), &known, Instant::now());
+    let mut forgotten =
+        |shards| lineage.learn(&listing(shards), &known, UnixSeconds(7), Instant::now());
     let without_a: Family<'_> = &[("b", Some("a"))];
     assert_eq!(forgotten(FAMILY), []);
     assert_eq!(forgotten(without_a), []);
@@ -148,7 +148,7 @@ fn a_parent_that_is_not_listed_is_doubted_and_waited_for_until_it_is_known_to_be
     assert_eq!(plan.wait, [id("c")]);
     // It was listed after all.
     let both: Family<'_> = &[("a", None), ("b", Some("a"))];
-    lineage.learn(&listing(both), &Entries::new(), Instant::now());
+    lineage.learn(&listing(both), &Entries::new(), UnixSeconds(7), Instant::now());
     let plan = lineage.plan(&described(true, both), &Entries::new());
     assert_eq!(plan.read, entries(&[("a", Position::Start)]));
 }
@@ -173,7 +173,7 @@ fn with_many_entries_finished_ones_go_and_their_shards_are_not_read_again() {
         known.extend([(id(parent), Position::Finished), (id(child), after(1))]);
     }
     let mut lineage = Lineage::default();
-    let pruned = lineage.learn(&listing(&shards), &known, Instant::now());
+    let pruned = lineage.learn(&listing(&shards), &known, UnixSeconds(7), Instant::now());
     assert_eq!(pruned.len(), MANY_ENTRIES);
     for parent in &pruned {
         known.remove(parent);

@@ -1,0 +1,79 @@
+//! When a stream is at its end, so that the one after it may begin: not because one listing says so,
+//! since that may lack a shard, but when another one, a while later, says the same.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::trouble;
+use crate::notifier::Notifier;
+use crate::record::StreamLabel;
+use crate::stream::{Described, Follow, Listing};
+use crate::telemetry::Trouble;
+
+/// Listings are behind by seconds.
+const CERTAIN_AFTER: Duration = Duration::from_secs(15);
+
+/// Which streams seem to be at their end, and since when.
+#[derive(Debug, Default)]
+pub struct Drained(BTreeMap<StreamLabel, Instant>);
+
+impl Drained {
+    /// Whether a stream is at its end for certain, given that it seems so or not.
+    pub fn note(&mut self, stream: &StreamLabel, seems: bool, is_gone: bool, now: Instant) -> bool {
+        if !seems {
+            self.0.remove(stream);
+            return false;
+        }
+        let since = *self.0.entry(stream.clone()).or_insert(now);
+        is_gone || now.duration_since(since) >= CERTAIN_AFTER
+    }
+
+    /// When to list again to be certain.
+    pub fn look_at(&self, now: Instant) -> Option<Instant> {
+        self.0.values().map(|since| *since + CERTAIN_AFTER).filter(|at| *at > now).min()
+    }
+}
+
+/// Why a stream that was not begun yet cannot be: it lacks an image that the spec needs.
+pub fn unfit(notifier: &Notifier, stream: &Described) -> Option<Trouble> {
+    let (view, _) = stream.form.as_ref()?;
+    let checked = notifier.check_view(view.has_old(), view.has_new(), view.as_str());
+    checked.err().map(|invalid| trouble::view(&invalid))
+}
+
+/// What there is to tell where no more changes come, or others than are read.
+pub fn ended(
+    follow: &Follow,
+    table: &str,
+    listing: &Listing,
+    all_drained: bool,
+) -> Option<Trouble> {
+    let (newest, _) = listing.newest()?;
+    match (follow, &listing.replaced_by) {
+        (_, Some(new)) => Some(trouble::replaced(&newest.arn(table), &new.arn(table))),
+        (Follow::Stream(_), None) if all_drained => Some(trouble::disabled(&newest.arn(table))),
+        (Follow::Table, None) if all_drained => Some(trouble::no_stream(table)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_is_at_its_end_once_it_has_been_for_a_while() {
+        let (stream, mut drained) = (StreamLabel::new("l"), Drained::default());
+        let begun = Instant::now();
+        assert!(!drained.note(&stream, true, false, begun));
+        assert_eq!(drained.look_at(begun), Some(begun + CERTAIN_AFTER));
+        assert!(!drained.note(&stream, false, false, begun + CERTAIN_AFTER), "a shard turned up");
+        let again = begun + CERTAIN_AFTER;
+        assert!(!drained.note(&stream, true, false, again));
+        assert!(drained.note(&stream, true, false, again + CERTAIN_AFTER));
+        assert_eq!(drained.look_at(again + CERTAIN_AFTER), None);
+        assert!(Drained::default().note(&stream, true, true, begun), "there is nothing to come");
+    }
+}
