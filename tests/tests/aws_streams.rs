@@ -210,14 +210,21 @@ async fn a_record_that_lacks_what_every_record_has_is_counted_and_left_out() -> 
 #[tokio::test]
 async fn children_are_asked_for_by_their_parent_and_streams_by_their_table() -> Result<()> {
     let streams = |labels: &[&str], last: Option<&str>| {
-        let stream = |label| json!({"StreamLabel": label, "TableName": "t", "StreamArn": "arn"});
+        let arn = |label: &str| match label {
+            "foreign" => {
+                "arn:aws:dynamodb:eu-west-1:999999999999:table/t/stream/foreign".to_owned()
+            }
+            label => StreamLabel::new(label).arn(TABLE),
+        };
+        let stream =
+            |label: &&str| json!({"StreamLabel": label, "TableName": "t", "StreamArn": arn(label)});
         let all: Vec<_> = labels.iter().map(stream).collect();
         (200, json!({"Streams": all, "LastEvaluatedStreamArn": last}))
     };
     let (service, client) = Service::start(vec![
         described(json!([]), None),
         streams(&["2024-01-01T00:00:00.000"], Some("more")),
-        streams(&[LABEL], None),
+        streams(&[LABEL, "foreign"], None),
     ])
     .await?;
     client.describe(&label(), Listed::ChildrenOf(&shard()), None).await?;

@@ -627,9 +627,14 @@ async fn a_checkpoint_deleted_by_hand_is_made_again_from_what_is_known() {
 #[tokio::test(start_paused = true)]
 async fn trimmed_records_are_a_gap_that_is_told_and_reading_goes_on() {
     let worker = reading().await;
+    // Nothing was read, and what is trimmed is older than the moment reading began.
     worker.streams.fail_next("Records", StreamErrorKind::Trimmed);
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.until("it is told", || values(&worker) == [1]).await;
+    assert!(!worker.metrics.encode().contains("stream_notifier_gaps_total{"));
+    worker.streams.fail_next("Records", StreamErrorKind::Trimmed);
+    worker.streams.append("only", change(2, "fuga", "hoge"));
+    worker.until("it is told", || values(&worker) == [1, 1, 2]).await;
     assert_eq!(worker.streams.iterators("only").last(), Some(&ReadFrom::Start));
     assert!(
         worker
@@ -641,13 +646,20 @@ async fn trimmed_records_are_a_gap_that_is_told_and_reading_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_vanished_is_not_waited_for() {
-    let mut worker = worker();
-    worker.streams.open("parent", None);
-    worker.start("a", Begin::Latest);
-    worker.started().await;
-    worker.streams.open("child", Some("parent"));
-    worker.streams.append("child", change(1, "fuga", "hoge"));
-    worker.streams.trim("parent");
-    worker.until("the child is told", || values(&worker) == [1]).await;
-    assert!(worker.metrics.encode().contains("stream_notifier_gaps_total"));
+    for is_read in [false, true] {
+        let mut worker = self::worker();
+        worker.streams.open("parent", None);
+        worker.start("a", Begin::Latest);
+        worker.started().await;
+        if is_read {
+            worker.streams.append("parent", change(1, "fuga", "hoge"));
+            worker.until("the parent is told", || values(&worker) == [1]).await;
+        }
+        worker.streams.open("child", Some("parent"));
+        worker.streams.append("child", change(2, "fuga", "hoge"));
+        worker.streams.trim("parent");
+        worker.until("the child is told", || values(&worker).contains(&2)).await;
+        let is_gap = worker.metrics.encode().contains("stream_notifier_gaps_total{");
+        assert_eq!(is_gap, is_read, "what was never read is a gap only if it may be a day old");
+    }
 }

@@ -81,13 +81,14 @@ impl DynamoDbStreams {
     ) -> Result<ShardIterator, StreamError> {
         if self.knows_timestamps.load(Ordering::Relaxed) {
             match self.iterator_of(shard, ShardIteratorType::AtTimestamp, None, Some(at)).await {
-                Err(refused) if refused.kind == StreamErrorKind::Invalid => {
-                    self.knows_timestamps.store(false, Ordering::Relaxed);
-                }
+                Err(refused) if refused.kind == StreamErrorKind::Invalid => {}
                 answered => return answered,
             }
         }
-        self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None).await
+        let oldest = self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None).await?;
+        // It was the timestamp that was refused, nothing else.
+        self.knows_timestamps.store(false, Ordering::Relaxed);
+        Ok(oldest)
     }
 }
 
@@ -106,7 +107,13 @@ impl Streams for DynamoDbStreams {
                 .await
                 .map_err(|failure| error::stream(LIST, failure))?;
             let found = answer.streams.unwrap_or_default().into_iter();
-            labels.extend(found.filter_map(|it| Some(StreamLabel::new(&it.stream_label?))));
+            // A table of the same name may be somebody else's: the name alone means the caller's.
+            let ours = found.filter_map(|it| {
+                let arn = it.stream_arn?;
+                let label = arn.strip_prefix(&self.table)?.strip_prefix("/stream/")?;
+                Some(StreamLabel::new(label))
+            });
+            labels.extend(ours);
             after = answer.last_evaluated_stream_arn;
             if after.is_none() {
                 return Ok(labels);

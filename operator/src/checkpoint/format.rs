@@ -159,11 +159,13 @@ impl Checkpoint {
             .get("readAt")
             .map_or(Ok(start.at), |at| at.parse())
             .map_err(|_| problem("readAt", "is not a time like 2026-11-22T12:00:00Z"))?;
-        let shards = data
-            .iter()
-            .filter(|(key, _)| !FIELDS.contains(&key.as_str()))
-            .map(|(key, value)| shard(key, value))
-            .collect::<Result<_, _>>()?;
+        let mut shards = BTreeMap::new();
+        for (key, value) in data.iter().filter(|(key, _)| !FIELDS.contains(&key.as_str())) {
+            let (id, position) = shard(key, value)?;
+            if shards.insert(id, position).is_some() {
+                return Err(problem(key, "says a second time how far its shard is settled"));
+            }
+        }
         Ok(Self { holder: field(data, "holder")?.to_owned(), epoch, start, read_at, shards })
     }
 }
@@ -253,6 +255,11 @@ mod tests {
             r#"{"stream":"2026-11-22T10:00:00.123","after":"start"}"#
         );
         assert_eq!(Checkpoint::from_data(&data), Ok(both));
+        let mut twice = data;
+        let entry = twice["shardId-00000002_2026-11-22T10-00-00.123"].clone();
+        twice.insert("shardId-00000002".to_owned(), entry);
+        let error = Checkpoint::from_data(&twice).unwrap_err().to_string();
+        assert!(error.contains("a second time"), "{error}");
     }
 
     #[test]

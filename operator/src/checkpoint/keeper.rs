@@ -102,8 +102,10 @@ impl<K: CheckpointStore> Keeper<K> {
         &mut self,
         shards: BTreeMap<ShardId, Position>,
         read_at: Timestamp,
+        is_last: bool,
     ) -> Result<bool, ClaimError> {
-        let is_old = read_at.duration_since(self.checkpoint.read_at) >= BETWEEN_TIMES;
+        let between = if is_last { SignedDuration::from_mins(1) } else { BETWEEN_TIMES };
+        let is_old = read_at.duration_since(self.checkpoint.read_at) >= between;
         if self.unsure {
             self.read_back().await?;
         } else if shards == self.checkpoint.shards && !is_old {

@@ -19,6 +19,8 @@ use crate::record::Item;
 /// How much of a notifier's may be under way at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    /// Pages of records that are looked at, 1 MB each at the most as the stream sends them.
+    pub pages: usize,
     /// Messages of records at work, in KiB.
     pub memory_kib: u32,
     /// Messages that wait, over all connections. Their bodies are bounded with their records, their
@@ -30,7 +32,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { memory_kib: 16 * 1024, waiting: 65_536, posts: 256 }
+        Self { pages: 16, memory_kib: 16 * 1024, waiting: 65_536, posts: 256 }
     }
 }
 

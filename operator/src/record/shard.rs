@@ -23,6 +23,13 @@ impl StreamLabel {
         &self.0
     }
 
+    /// When the stream was enabled, if the label is the time that AWS makes it.
+    fn enabled_at(&self) -> Option<UnixSeconds> {
+        let time: jiff::civil::DateTime = self.0.parse().ok()?;
+        let time = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        Some(UnixSeconds(time.timestamp().as_second()))
+    }
+
     /// The ARN of this stream of a table.
     pub fn arn(&self, table: &str) -> String {
         format!("{table}/stream/{self}")
@@ -53,10 +60,13 @@ impl ShardId {
     }
 
     /// When it was made, if its name tells: `shardId-`, the milliseconds since 1970, a hash. That is
-    /// not documented, but others rely on it too (Flink's connector), and here only a warning does.
+    /// not documented, but others rely on it too (Flink's connector). What lies before its stream is
+    /// some other number.
     pub fn made_at(&self) -> Option<UnixSeconds> {
         let milliseconds: i64 = self.name.split('-').nth(1)?.parse().ok()?;
-        (milliseconds > 0).then_some(UnixSeconds(milliseconds / 1000))
+        let made_at = UnixSeconds(milliseconds / 1000);
+        let UnixSeconds(enabled_at) = self.stream.enabled_at()?;
+        (made_at.0 >= enabled_at.saturating_sub(60)).then_some(made_at)
     }
 }
 
@@ -85,13 +95,21 @@ mod tests {
 
     #[test]
     fn a_name_tells_when_its_shard_was_made() {
-        let made_at = |name| ShardId::new(&StreamLabel::new("l"), name).made_at();
+        let label = StreamLabel::new("2019-11-13T10:00:00.123");
+        let made_at = |name| ShardId::new(&label, name).made_at();
         assert_eq!(
             made_at("shardId-00000001573689847184-864758bb"),
             Some(UnixSeconds(1_573_689_847))
         );
-        for name in ["shardId-00000000000000000000-00000000", "shardId-one-864758bb", "shard"] {
+        for name in [
+            "shardId-00000000000000000000-00000000",
+            "shardId-000000000001",
+            "shardId-one-864758bb",
+            "shard",
+        ] {
             assert_eq!(made_at(name), None, "{name}");
         }
+        let name = "shardId-00000001573689847184-864758bb";
+        assert_eq!(ShardId::new(&StreamLabel::new("local"), name).made_at(), None);
     }
 }

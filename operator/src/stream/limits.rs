@@ -1,9 +1,9 @@
 //! How often the streams of one account in one region are asked, by all notifiers of the process
 //! together.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 /// DescribeStream may be called ten times a second per account and region; what is left is for
@@ -13,9 +13,14 @@ use tokio::time::{Instant, sleep_until};
 const DESCRIBES_PER_SECOND: u32 = 8;
 const DESCRIBES_AT_ONCE: u32 = 2;
 
+/// Most of those may be for whole listings, so that the children of a shard never wait for them all.
+const LISTS_PER_SECOND: u32 = 6;
+
 /// The limits of one account in one region.
 #[derive(Debug)]
 pub struct Limits {
+    /// For pages of whole listings, which are within the next one too.
+    pub list: Budget,
     /// For DescribeStream.
     pub describe: Budget,
     /// For GetRecords and GetShardIterator.
@@ -26,6 +31,7 @@ impl Limits {
     /// With this many GetRecords calls a second; AWS publishes no limit of its own, but bills them.
     pub fn new(get_records_per_second: u32) -> Self {
         Self {
+            list: Budget::new(LISTS_PER_SECOND, DESCRIBES_AT_ONCE),
             describe: Budget::new(DESCRIBES_PER_SECOND, DESCRIBES_AT_ONCE),
             read: Budget::new(get_records_per_second, get_records_per_second.div_ceil(10)),
         }
@@ -39,7 +45,8 @@ pub struct Budget {
     each: Duration,
     /// How much of it may be saved up.
     saved: Duration,
-    /// When the next call may begin, had nothing been saved.
+    /// When the next call may begin, had nothing been saved. Whoever waits for its turn has it, so
+    /// that one who gives up leaves nothing behind.
     next: Mutex<Option<Instant>>,
 }
 
@@ -52,17 +59,13 @@ impl Budget {
 
     /// Waits for its turn.
     pub async fn take(&self) {
-        let turn = self.turn(Instant::now());
-        sleep_until(turn).await;
-    }
-
-    fn turn(&self, now: Instant) -> Instant {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next.lock().await;
+        let now = Instant::now();
         // Counted from the far end of what may be saved: a call that finds its turn passed uses up
         // what was saved, one that finds it ahead waits.
         let turn = next.unwrap_or(now).max(now);
+        sleep_until(turn.checked_sub(self.saved).unwrap_or(now).max(now)).await;
         *next = Some(turn + self.each);
-        turn.checked_sub(self.saved).unwrap_or(now).max(now)
     }
 }
 
@@ -94,7 +97,12 @@ mod tests {
             budget.take().await;
         }
         assert_eq!(begun.elapsed(), Duration::ZERO);
+        // Nobody waits for those who gave up waiting.
+        for _ in 0..50 {
+            let waits = tokio::time::timeout(Duration::from_millis(1), budget.take());
+            assert!(waits.await.is_err());
+        }
         budget.take().await;
-        assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
+        assert_eq!(begun.elapsed().as_millis(), 100);
     }
 }

@@ -22,7 +22,7 @@ const ABSENCE: Duration = Duration::from_secs(3600);
 
 /// From so many entries on, those of finished shards go as soon as a child has one: a ConfigMap
 /// holds about 8,000.
-const MANY_ENTRIES: usize = 6_000;
+pub const MANY_ENTRIES: usize = 6_000;
 
 /// All entries.
 pub type Entries = BTreeMap<ShardId, Position>;
@@ -91,6 +91,11 @@ impl Lineage {
     /// When a shard was listed first.
     pub fn listed_at(&self, id: &ShardId) -> Option<UnixSeconds> {
         self.listed_at.get(id).copied()
+    }
+
+    /// A finished shard's entry went, since a child has one.
+    pub fn learn_pruned(&mut self, id: ShardId) {
+        self.pruned.insert(id);
     }
 
     /// A parent that was doubted is gone.

@@ -10,7 +10,7 @@ use std::future::Future;
 use crate::record::{Change, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
 
 pub use limits::{Budget, Limits};
-pub use lineage::{Entries, Lineage, Plan};
+pub use lineage::{Entries, Lineage, MANY_ENTRIES, Plan};
 pub use listing::{Described, Listing};
 pub use reader::{Read, ShardReader};
 

@@ -45,6 +45,11 @@ impl<S: Streams> ShardReader<S> {
         self.had_number
     }
 
+    /// Whether there is a record to go on after.
+    pub fn is_numbered(&self) -> bool {
+        matches!(self.from, ReadFrom::After(_))
+    }
+
     /// Reads the next page. After an error it may be called again and loses nothing.
     pub async fn read(&mut self) -> Result<Read, StreamError> {
         let iterator = match self.iterator.clone() {
@@ -79,7 +84,7 @@ impl<S: Streams> ShardReader<S> {
     }
 
     fn advance(&mut self, page: RecordPage) -> Read {
-        self.had_number = matches!(self.from, ReadFrom::After(_));
+        self.had_number = self.is_numbered();
         if let Some(last) = page.changes.last() {
             self.from = ReadFrom::After(last.sequence_number.clone());
         }

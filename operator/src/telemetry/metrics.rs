@@ -60,6 +60,7 @@ pub struct Metrics {
     pub(super) messages: Family<WordLabels, Counter>,
     pub(super) rows: Family<WordLabels, Counter>,
     pub(super) stream_calls: Family<WordLabels, Counter>,
+    pub(super) stream_wait_seconds: Family<WordLabels, Counter<f64, AtomicU64>>,
     pub(super) get_records_per_month: Family<NotifierLabels, Gauge<f64, AtomicU64>>,
     pub(super) gaps: Family<NotifierLabels, Counter>,
     pub(super) gap_seconds: Family<NotifierLabels, Counter>,
@@ -78,14 +79,15 @@ impl Metrics {
 
     /// Forgets a notifier that is gone, so that its labels do not stay for ever.
     pub fn forget(&self, namespace: &str, name: &str) {
-        for family in [&self.records, &self.posts, &self.messages, &self.rows, &self.stream_calls] {
-            for kind in KINDS {
-                family.remove(&WordLabels {
-                    namespace: namespace.to_owned(),
-                    name: name.to_owned(),
-                    kind,
-                });
+        for kind in KINDS {
+            let labels =
+                WordLabels { namespace: namespace.to_owned(), name: name.to_owned(), kind };
+            for family in
+                [&self.records, &self.posts, &self.messages, &self.rows, &self.stream_calls]
+            {
+                family.remove(&labels);
             }
+            self.stream_wait_seconds.remove(&labels);
         }
         let labels = NotifierLabels { namespace: namespace.to_owned(), name: name.to_owned() };
         for family in [&self.gaps, &self.gap_seconds, &self.lost_claims, &self.checkpoints] {
@@ -112,6 +114,11 @@ impl Metrics {
             "stream_calls",
             "Calls to the table's streams, by operation",
             self.stream_calls.clone(),
+        );
+        registry.register(
+            "stream_wait_seconds",
+            "How long calls to the table's streams waited for their turn, by operation",
+            self.stream_wait_seconds.clone(),
         );
         registry.register(
             "get_records_per_month",

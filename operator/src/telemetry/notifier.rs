@@ -120,6 +120,15 @@ impl NotifierTelemetry {
         self.count(&self.metrics.stream_calls, call, 1);
     }
 
+    /// A call to the stream waited for its turn.
+    pub fn waited(&self, call: &'static str, wait: Duration) {
+        if !wait.is_zero() {
+            let NotifierLabels { namespace, name } = self.labels.clone();
+            let labels = WordLabels { namespace, name, kind: call };
+            self.metrics.stream_wait_seconds.get_or_create(&labels).inc_by(wait.as_secs_f64());
+        }
+    }
+
     /// How many GetRecords calls a month the present pace comes to.
     pub fn pace(&self, calls_a_month: f64) {
         self.metrics.get_records_per_month.get_or_create(&self.labels).set(calls_a_month);

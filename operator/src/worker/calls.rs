@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use super::trouble::{CALL_LIMIT, late};
 use crate::record::{ShardId, StreamLabel};
 use crate::stream::{
-    Limits, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
+    Budget, Limits, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
 };
 use crate::telemetry::NotifierTelemetry;
 
@@ -25,13 +25,33 @@ pub struct Calls<S> {
     /// GetRecords calls since this moment.
     reads: AtomicU64,
     since: Mutex<Instant>,
+    /// One call of this notifier at a time waits among those of others, so that they take turns.
+    list: tokio::sync::Mutex<()>,
+    describe: tokio::sync::Mutex<()>,
+    read: tokio::sync::Mutex<()>,
+}
+
+impl<S> Drop for Calls<S> {
+    fn drop(&mut self) {
+        self.telemetry.pace(0.0);
+    }
 }
 
 impl<S> Calls<S> {
     /// Calls to `streams` within `limits`.
     pub fn new(streams: Arc<S>, limits: Arc<Limits>, telemetry: NotifierTelemetry) -> Self {
         let since = Mutex::new(Instant::now());
-        Self { streams, limits, telemetry, reads: AtomicU64::new(0), since }
+        let reads = AtomicU64::new(0);
+        let [list, describe, read] = std::array::from_fn(|_| tokio::sync::Mutex::default());
+        Self { streams, limits, telemetry, reads, since, list, describe, read }
+    }
+
+    /// Waits for a call's turn, among those of this notifier and then among those of all.
+    async fn turn(&self, call: &'static str, own: &tokio::sync::Mutex<()>, budget: &Budget) {
+        let begun = Instant::now();
+        let _own = own.lock().await;
+        budget.take().await;
+        self.telemetry.waited(call, begun.elapsed());
     }
 
     /// Tells how many GetRecords calls the pace since the last time comes to in a month.
@@ -50,6 +70,7 @@ impl<S> Calls<S> {
 
 impl<S: Streams> Streams for Calls<S> {
     async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
+        self.turn("list_streams", &self.list, &self.limits.list).await;
         self.telemetry.called("list_streams");
         in_time("dynamodb:ListStreams", self.streams.streams()).await
     }
@@ -60,7 +81,10 @@ impl<S: Streams> Streams for Calls<S> {
         listed: Listed<'_>,
         after: Option<&ShardId>,
     ) -> Result<StreamPage, StreamError> {
-        self.limits.describe.take().await;
+        if listed == Listed::All {
+            self.turn("describe_stream", &self.list, &self.limits.list).await;
+        }
+        self.turn("describe_stream", &self.describe, &self.limits.describe).await;
         self.telemetry.called("describe_stream");
         in_time("dynamodb:DescribeStream", self.streams.describe(stream, listed, after)).await
     }
@@ -70,13 +94,13 @@ impl<S: Streams> Streams for Calls<S> {
         shard: &ShardId,
         from: &ReadFrom,
     ) -> Result<ShardIterator, StreamError> {
-        self.limits.read.take().await;
+        self.turn("get_shard_iterator", &self.read, &self.limits.read).await;
         self.telemetry.called("get_shard_iterator");
         in_time("dynamodb:GetShardIterator", self.streams.iterator(shard, from)).await
     }
 
     async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        self.limits.read.take().await;
+        self.turn("get_records", &self.read, &self.limits.read).await;
         self.telemetry.called("get_records");
         self.reads.fetch_add(1, Ordering::Relaxed);
         in_time("dynamodb:GetRecords", self.streams.records(iterator)).await

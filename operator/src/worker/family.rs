@@ -1,126 +1,140 @@
-//! Asks for a shard's family. For the children of one that is read to its end: a few times in quick
-//! succession, because a description may be behind, then it is left to the sweep; the last shard of a
-//! disabled stream never has any. And for a parent that is not listed: whether it is gone.
+//! Asks for shards' families beside the reading: for the children of one that is read to its end, and
+//! whether a parent that is not listed is gone.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::task::{JoinError, JoinSet};
 
 use super::calls::Calls;
+use super::children::{Asking, ask, ask_again, ask_on};
+use super::doubt::is_gone;
 use super::shard::Shared;
-use super::sweep::Sweeper;
-use super::trouble;
-use crate::backoff::{Backoff, Failing, Random};
-use crate::record::ShardId;
-use crate::stream::{Listed, ReadFrom, Shard, StreamError, StreamErrorKind, Streams};
-use crate::telemetry::Part;
+use crate::delivery::{Connections, Gateway};
+use crate::record::{ShardId, StreamLabel};
+use crate::stream::{Shard, Streams};
 
-const TRIES: u32 = 10;
-const TRIES_OF_A_LISTING: u32 = 5;
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
-const BEFORE_ASKING_AGAIN: Duration = Duration::from_secs(3);
-const BEFORE_LISTING_AGAIN: Duration = Duration::from_secs(5);
+/// How often a parent may be found that no listing shows, before it is read all the same.
+const LISTINGS: u32 = 3;
 
-/// How many shards' children are asked for right now.
-#[derive(Clone, Debug, Default)]
-pub struct Asking(Arc<AtomicU32>);
-
-impl Asking {
-    fn now(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
-    }
+/// What was found out.
+#[derive(Debug)]
+pub enum News {
+    /// A finished shard has these children, or none that are described.
+    Children(ShardId, Vec<Shard>),
+    /// A parent that is not listed is gone.
+    Gone(ShardId),
+    /// One is there; a listing is to show what comes before it.
+    There(ShardId),
+    /// One is there, and no listing shows it: what came before it is not known.
+    Unlisted(ShardId),
 }
 
-/// The children of `parent` as soon as they are described; none if they are not for long.
-pub async fn ask<S: Streams>(
-    streams: &Calls<S>,
-    sweeper: &Sweeper,
-    parent: &ShardId,
-    asking: &Asking,
-    random: &Random,
-) -> Vec<Shard> {
-    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-    asking.0.fetch_add(1, Ordering::Relaxed);
-    let mut found = Vec::new();
-    let mut tries = 0;
-    while tries < TRIES {
-        // A listing of everything takes fewer calls than asking for each, but more than one has.
-        let is_crowded = asking.now() > sweeper.newest().pages.max(1);
-        (found, tries) = if is_crowded {
-            (listed(sweeper, parent).await, tries + TRIES_OF_A_LISTING)
-        } else {
-            (described(streams, parent).await.unwrap_or_default(), tries + 1)
-        };
-        if !found.is_empty() {
-            break;
+/// What is being asked.
+#[derive(Debug)]
+pub struct Family<S, C, G> {
+    streams: Arc<Calls<S>>,
+    shared: Arc<Shared<C, G>>,
+    asking: Asking,
+    /// Finished shards whose children are asked for, for the first time.
+    childless: BTreeSet<ShardId>,
+    /// Parents that are not listed, how often they were found, and whether that is asked again now.
+    doubted: BTreeMap<ShardId, (u32, bool)>,
+    tasks: JoinSet<News>,
+}
+
+impl<S: Streams, C: Connections, G: Gateway> Family<S, C, G> {
+    /// Nothing is asked yet.
+    pub fn new(streams: Arc<Calls<S>>, shared: Arc<Shared<C, G>>) -> Self {
+        Self {
+            streams,
+            shared,
+            asking: Asking::default(),
+            childless: BTreeSet::new(),
+            doubted: BTreeMap::new(),
+            tasks: JoinSet::new(),
         }
-        sleep(backoff.next(random)).await;
     }
-    asking.0.fetch_sub(1, Ordering::Relaxed);
-    found
-}
 
-/// The children of a shard of which one is known: another one may be described a little later.
-pub async fn ask_again<S: Streams>(streams: &Calls<S>, parent: &ShardId) -> Vec<Shard> {
-    sleep(BEFORE_ASKING_AGAIN).await;
-    // What it does not find is left to the sweep.
-    described(streams, parent).await.unwrap_or_default()
-}
+    /// Asks for the children of a shard that is finished.
+    pub fn ask(&mut self, parent: ShardId) {
+        self.childless.insert(parent.clone());
+        let (streams, shared) = (self.streams.clone(), self.shared.clone());
+        let asking = self.asking.clone();
+        self.tasks.spawn(async move {
+            let children = ask(&streams, &shared, &parent, &asking).await;
+            News::Children(parent, children)
+        });
+    }
 
-/// Whether a shard that is not listed is gone. If it is there, that is said only after a while: the
-/// next listing is to show it.
-pub async fn is_gone<S: Streams, C, G>(
-    streams: &Calls<S>,
-    id: &ShardId,
-    shared: &Shared<C, G>,
-) -> bool {
-    let part = Part::Shard(id.clone());
-    let mut failing = Failing::new(LONGEST_WAIT);
-    let is_gone = loop {
-        match streams.iterator(id, &ReadFrom::Start).await {
-            Ok(_) => break false,
-            Err(StreamError {
-                kind: StreamErrorKind::NotFound | StreamErrorKind::Trimmed, ..
-            }) => break true,
-            Err(error) => {
-                shared.telemetry.retrying(&error);
-                let stream = id.stream.arn(&shared.table);
-                if let Some(trouble) = trouble::stream(&stream, &error, &mut failing) {
-                    shared.health.troubled(part.clone(), trouble);
-                }
-                sleep(failing.wait(&shared.random)).await;
+    /// Whether the children of a stream's shards are still asked for, for the first time.
+    pub fn asks(&self, stream: &StreamLabel) -> bool {
+        self.childless.iter().any(|id| id.stream == *stream)
+    }
+
+    /// Finds out whether a parent that is not listed is gone, or only missing from a listing.
+    pub fn doubt(&mut self, id: ShardId) {
+        let (found, is_asked) = self.doubted.entry(id.clone()).or_default();
+        if std::mem::replace(is_asked, true) {
+            return;
+        }
+        let found = *found;
+        let (streams, shared) = (self.streams.clone(), self.shared.clone());
+        self.tasks.spawn(async move {
+            match is_gone(&streams, &id, &shared).await {
+                true => News::Gone(id),
+                false if found + 1 < LISTINGS => News::There(id),
+                false => News::Unlisted(id),
             }
-        }
-    };
-    shared.health.well(&part);
-    if !is_gone {
-        sleep(BEFORE_LISTING_AGAIN).await;
+        });
     }
-    is_gone
-}
 
-async fn described<S: Streams>(
-    streams: &Calls<S>,
-    parent: &ShardId,
-) -> Result<Vec<Shard>, StreamError> {
-    let mut children = Vec::new();
-    let mut after = None;
-    loop {
-        let listed = Listed::ChildrenOf(parent);
-        let page = streams.describe(&parent.stream, listed, after.as_ref()).await?;
-        children.extend(page.shards.into_iter().filter(|it| it.parent.as_ref() == Some(parent)));
-        after = page.next;
-        if after.is_none() {
-            return Ok(children);
-        }
+    /// Whether any parent is doubted.
+    pub fn doubts(&self) -> bool {
+        self.doubted.values().any(|(_, is_asked)| *is_asked)
     }
-}
 
-async fn listed(sweeper: &Sweeper, parent: &ShardId) -> Vec<Shard> {
-    let listing = sweeper.next().await;
-    let children = listing.children(parent).iter();
-    children.map(|id| Shard { id: id.clone(), parent: Some(parent.clone()) }).collect()
+    /// The next news; for ever none while nothing is asked. What follows from it is asked on.
+    pub async fn next(&mut self) -> Option<Result<News, JoinError>> {
+        let news = self.tasks.join_next().await?;
+        match &news {
+            Ok(News::Children(parent, children)) => {
+                if self.childless.remove(parent) {
+                    self.ask_on(parent.clone(), children.len());
+                }
+            }
+            Ok(News::There(id)) => {
+                if let Some((found, is_asked)) = self.doubted.get_mut(id) {
+                    *found += 1;
+                    *is_asked = false;
+                }
+            }
+            Ok(News::Gone(id) | News::Unlisted(id)) => {
+                self.doubted.remove(id);
+            }
+            Err(_) => {}
+        }
+        Some(news)
+    }
+
+    /// After the first answer: for a second child, or for any.
+    fn ask_on(&mut self, parent: ShardId, found: usize) {
+        if found > 1 {
+            return;
+        }
+        let (streams, shared) = (self.streams.clone(), self.shared.clone());
+        self.tasks.spawn(async move {
+            let children = if found == 0 {
+                ask_on(&streams, &shared, &parent).await
+            } else {
+                ask_again(&streams, &shared, &parent).await
+            };
+            News::Children(parent, children)
+        });
+    }
+
+    /// Nothing more need be found out.
+    pub fn abandon(&mut self) {
+        self.tasks.abort_all();
+    }
 }

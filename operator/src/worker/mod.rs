@@ -2,6 +2,8 @@
 //! the delivery; what is settled, and nothing else, is remembered.
 
 mod calls;
+mod children;
+mod doubt;
 mod family;
 mod job;
 mod opening;
@@ -108,6 +110,7 @@ pub async fn work<S, C, G, K>(
                 known = Some(checkpoint);
             }
             Reads::Broken => {
+                known = None;
                 job.telemetry.broken();
                 if begun.elapsed() > LONGEST_AFTER_A_FAULT {
                     faults.reset();
@@ -204,6 +207,7 @@ fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
         lookup,
         deliverer: Arc::new(deliverer),
         bounds: job.bounds,
+        pages: Semaphore::new(job.bounds.pages),
         memory: Arc::new(Semaphore::new(job.bounds.memory_kib as usize)),
         poll_interval: job.poll_interval,
         table: job.table.clone(),

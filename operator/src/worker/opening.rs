@@ -41,10 +41,10 @@ pub async fn claimed<S: Streams, K: CheckpointStore>(
     let listing = listed(streams, job, &expected).await;
     let keeper = claim(store, job, &listing, found.as_ref()).await;
     let labels = labels(keeper.checkpoint());
-    if expected.is_empty() || expected == labels {
+    if labels.iter().all(|label| listing.streams.contains_key(label)) {
         return (listing, keeper);
     }
-    // Somebody wrote in between.
+    // It was written, or mended, in between.
     (listed(streams, job, &labels).await, keeper)
 }
 
@@ -64,8 +64,10 @@ pub async fn renewed<S: Streams>(
 
 /// The streams that a checkpoint is about.
 fn labels(checkpoint: &Checkpoint) -> BTreeSet<StreamLabel> {
-    let begun = StreamLabel::new(checkpoint.start.label());
-    checkpoint.shards.keys().map(|id| id.stream.clone()).chain([begun]).collect()
+    if checkpoint.shards.is_empty() {
+        return BTreeSet::from([StreamLabel::new(checkpoint.start.label())]);
+    }
+    checkpoint.shards.keys().map(|id| id.stream.clone()).collect()
 }
 
 /// What is stored, once the store answers. What is wrong with it is told once it is claimed.

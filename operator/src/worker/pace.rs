@@ -15,8 +15,8 @@ const BEHIND_SECONDS: i64 = 5;
 const BUSY_INTERVAL: Duration = Duration::from_millis(25);
 
 /// The interval grows with the time since the last record, by 1/64 of it: a shard with a change every
-/// two seconds is asked about every 40 ms, and one that falls quiet is asked 150 times more than it
-/// would have been until it is back at 250 ms.
+/// two seconds is asked about every 40 ms, and one that falls quiet is asked 90 times more than it
+/// would have been until, after 14 s, it is back at 250 ms.
 const QUIET_SHARE: u32 = 64;
 
 /// One shard's pace.

@@ -1,4 +1,4 @@
-//! How far every shard of a stream is settled: what the checkpoint is made from.
+//! How far every shard of the streams that are read is settled: what the checkpoint is made from.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,7 +73,7 @@ impl Positions {
         unnumbered.map(State::read_at).chain(waits_since).min().map_or(now, |least| least.min(now))
     }
 
-    /// Since when a shard that has no entry yet waits to be read, if one does.
+    /// Notes since when a shard that has no entry yet waits to be read, if one does.
     pub fn wait_since(&self, waits_since: Option<UnixSeconds>) {
         *self.waits_since.lock().unwrap_or_else(PoisonError::into_inner) = waits_since;
     }
@@ -91,6 +91,11 @@ impl Positions {
     /// Whether a reader is at a shard.
     pub fn is_read(&self, id: &ShardId) -> bool {
         matches!(self.lock().get(id), Some(State::Read(_)))
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.lock().len()
     }
 
     /// Whether a shard has an entry.
@@ -114,8 +119,10 @@ impl Positions {
     }
 
     /// A shard's reader is at its end, and everything is settled.
-    pub fn finish(&self, id: &ShardId, now: UnixSeconds) {
-        self.lock().insert(id.clone(), State::Rest(Position::Finished, now));
+    pub fn finish(&self, id: &ShardId) {
+        // When it was read says no more.
+        let rest = State::Rest(Position::Finished, UnixSeconds(i64::MAX));
+        self.lock().insert(id.clone(), rest);
         self.moved.notify_one();
     }
 

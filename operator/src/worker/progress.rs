@@ -35,12 +35,12 @@ impl Progress {
     /// A page without records was read.
     pub fn found_nothing(&self, now: UnixSeconds) {
         if self.lock().is_idle() {
-            self.begins_anew(now);
+            self.read_until(now);
         }
     }
 
-    /// What was lost until now has been told.
-    pub fn begins_anew(&self, now: UnixSeconds) {
+    /// What there was until now was read, or told to be lost.
+    pub fn read_until(&self, now: UnixSeconds) {
         *self.read_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 

@@ -8,15 +8,15 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::calls::Calls;
-use super::family::{Asking, ask, ask_again, is_gone};
+use super::family::{Family, News};
 use super::positions::Positions;
 use super::retention::{asked_since, lost_seconds};
 use super::shard::{self, End, Shared, Task};
 use super::succession::{self, Drained};
 use crate::checkpoint::{Start, StartedAt};
 use crate::delivery::{Connections, Gateway};
-use crate::record::{Position, ShardId, UnixSeconds};
-use crate::stream::{Described, Lineage, Listing, ReadFrom, Shard, ShardReader, Streams};
+use crate::record::{KeyNames, Position, ShardId, StreamLabel, UnixSeconds};
+use crate::stream::{Lineage, Listing, MANY_ENTRIES, ReadFrom, Shard, ShardReader, Streams};
 use crate::telemetry::Part;
 
 /// While parents are being asked for, it is planned anew at most this often.
@@ -41,15 +41,15 @@ pub struct Reading<S, C, G> {
     readers: JoinSet<(ShardId, End)>,
     /// Shards open at the start that have not answered yet.
     unanswered: Arc<Mutex<BTreeSet<ShardId>>>,
-    /// Finished shards whose children are being asked for.
-    childless: BTreeSet<ShardId>,
-    askers: JoinSet<(ShardId, Vec<Shard>)>,
-    asking: Asking,
-    /// Parents that are not listed, and are being asked for.
-    doubted: BTreeSet<ShardId>,
-    doubters: JoinSet<(ShardId, bool)>,
+    family: Family<S, C, G>,
+    /// Streams whose records lack an image that the spec needs.
+    passed_over: BTreeSet<StreamLabel>,
+    /// The key attributes of the table, which never change.
+    keys: KeyNames,
     /// When it was last planned what to read.
     planned_at: Instant,
+    /// Whether that is to be done anew.
+    plan_is_due: bool,
 }
 
 impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
@@ -61,6 +61,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         start: Start,
     ) -> Self {
         Self {
+            family: Family::new(streams.clone(), shared.clone()),
             streams,
             shared,
             positions,
@@ -70,12 +71,10 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             drained: Drained::default(),
             readers: JoinSet::new(),
             unanswered: Arc::default(),
-            childless: BTreeSet::new(),
-            askers: JoinSet::new(),
-            asking: Asking::default(),
-            doubted: BTreeSet::new(),
-            doubters: JoinSet::new(),
+            passed_over: BTreeSet::new(),
+            keys: KeyNames::default(),
             planned_at: Instant::now(),
+            plan_is_due: false,
         }
     }
 
@@ -88,7 +87,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             for (id, _) in stream.shards().filter(|(id, _)| stream.is_leaf(id)) {
                 if self.positions.is_finished(id) {
                     // Its children may not be listed yet.
-                    self.ask_for_children(id.clone());
+                    self.family.ask(id.clone());
                 } else {
                     lock(&self.unanswered).insert(id.clone());
                 }
@@ -104,11 +103,13 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 biased;
                 () = shared.stop.cancelled() => return Ok(()),
                 Some(finished) = self.readers.join_next() => self.finished(finished)?,
-                Some(asked) = self.askers.join_next() => self.asked(asked, &shared.sweeper.newest())?,
-                Some(doubted) = self.doubters.join_next() => self.resolved(doubted, &shared.sweeper.newest())?,
+                Some(news) = self.family.next() => self.heard(news, &shared.sweeper.newest())?,
                 (number, listing) = shared.sweeper.after(seen) => {
                     seen = number;
                     self.listed(&listing, None);
+                }
+                () = sleep_until(self.planned_at + BETWEEN_PLANS), if self.plan_is_due => {
+                    self.read_streams(&shared.sweeper.newest());
                 }
                 () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
                     shared.sweeper.ask();
@@ -119,8 +120,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
 
     /// Waits for the readers to end, after they were told to stop.
     pub async fn wait(&mut self) {
-        self.askers.abort_all();
-        self.doubters.abort_all();
+        self.family.abandon();
         while let Some(finished) = self.readers.join_next().await {
             // What a reader that panicked now had not settled is read again after the restart.
             let _ = self.finished(finished);
@@ -148,6 +148,10 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             self.shared.clock.set(now, at);
             let entries = self.positions.all();
             let listed_at = read_at.unwrap_or(now);
+            let forms = listing.streams.values().filter_map(|stream| stream.form.as_ref());
+            if let Some((_, keys)) = forms.last() {
+                self.keys = keys.clone();
+            }
             for id in self.lineage.learn(listing, &entries, listed_at, Instant::now()) {
                 self.positions.forget(&id);
             }
@@ -163,13 +167,23 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     fn read_streams(&mut self, listing: &Listing) {
         let now = Instant::now();
         self.planned_at = now;
+        self.plan_is_due = false;
         let mut current = None;
         let mut unfit = None;
         let mut waits_since = None;
         for (label, stream) in &listing.streams {
             let entries = self.positions.of(label);
             if entries.is_empty() {
-                unfit = unfit.or_else(|| succession::unfit(&self.shared.notifier, stream));
+                unfit = succession::unfit(&self.shared.notifier, stream);
+                let is_last = listing.newest().is_some_and(|(newest, _)| newest == label);
+                if unfit.is_some() && !is_last {
+                    // A stream keeps its images for life: what has others comes after it.
+                    unfit = None;
+                    if !self.pass_over(label) {
+                        return;
+                    }
+                    continue;
+                }
                 if current.is_some() || unfit.is_some() {
                     let since = stream.shards().map(|(id, _)| self.unread_since(id));
                     waits_since = since.chain(waits_since).min();
@@ -180,14 +194,14 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             let since = plan.wait.iter().map(|id| self.unread_since(id));
             waits_since = since.chain(waits_since).min();
             for (id, position) in plan.read {
-                self.open(id, position, stream);
+                self.open(id, position);
             }
             for id in plan.doubted {
-                self.doubt(id);
+                self.family.doubt(id);
             }
             // Its last shards have been asked for children, in vain.
-            let is_asked = self.childless.iter().all(|id| id.stream != *label);
-            let (seems, is_gone) = (plan.is_drained && is_asked, stream.form.is_none());
+            let seems = plan.is_drained && !self.family.asks(label);
+            let is_gone = stream.form.is_none();
             if !self.drained.note(label, seems, is_gone, now) && current.is_none() {
                 current = Some(label);
             }
@@ -200,6 +214,15 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         }
         let newest = listing.newest().map(|(label, _)| label);
         health.reads(current.or(newest));
+    }
+
+    /// Leaves out a stream whose records lack an image that the spec needs: nobody is told of its
+    /// changes. `false` if that stops everything.
+    fn pass_over(&mut self, stream: &StreamLabel) -> bool {
+        if !self.passed_over.insert(stream.clone()) {
+            return true;
+        }
+        self.shared.gap(stream, None, "its records lack an image that the spec needs", 0)
     }
 
     /// The worker has started once every open shard has answered; those that are not to be waited
@@ -223,7 +246,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     }
 
     /// Begins to read a shard, unless somebody does.
-    fn open(&mut self, id: ShardId, position: Position, stream: &Described) {
+    fn open(&mut self, id: ShardId, position: Position) {
         if self.positions.is_read(&id) {
             return;
         }
@@ -234,11 +257,9 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         let read_at = self.unread_since(&id);
         let from = self.from(&position);
         self.shared.telemetry.shard_opened(&id, &from);
-        // One that is gone is looked for all the same, and not found: it has no records to judge.
-        let keys = stream.form.as_ref().map(|(_, keys)| keys.clone()).unwrap_or_default();
         let task = Task {
             reader: ShardReader::new(self.streams.clone(), id.clone(), from),
-            keys,
+            keys: self.keys.clone(),
             progress: self.positions.open(id.clone(), position, read_at),
         };
         let shared = self.shared.clone();
@@ -275,7 +296,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             (_, End::Stopped) => {}
             (id, End::Finished) => {
                 self.shared.telemetry.shard_finished(&id);
-                self.positions.finish(&id, self.shared.clock.now());
+                self.positions.finish(&id);
                 if self.shared.stop.is_cancelled() {
                     return Ok(());
                 }
@@ -284,96 +305,64 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 let listed = newest.children(&id).iter();
                 let parent = Some(id.clone());
                 let listed = listed.map(|id| Shard { id: id.clone(), parent: parent.clone() });
-                self.begin(listed.collect(), &newest);
+                self.begin(listed.collect());
                 if newest.children(&id).is_empty() {
-                    self.ask_for_children(id);
+                    self.family.ask(id);
                 }
             }
         }
         Ok(())
     }
 
-    /// Finds out whether a parent that is not listed is gone, or only missing from a listing.
-    fn doubt(&mut self, id: ShardId) {
-        if self.doubted.insert(id.clone()) {
-            let (streams, shared) = (self.streams.clone(), self.shared.clone());
-            self.doubters.spawn(async move {
-                let is_gone = is_gone(&streams, &id, &shared).await;
-                (id, is_gone)
-            });
-        }
-    }
-
-    fn resolved(
-        &mut self,
-        resolved: Result<(ShardId, bool), JoinError>,
-        newest: &Listing,
-    ) -> Result<(), Panicked> {
-        let (id, is_gone) = resolved.map_err(|_| Panicked)?;
-        self.doubted.remove(&id);
-        if is_gone {
-            self.lineage.learn_gone(id);
-            // Thousands may be asked for at once, and a plan looks at every shard.
-            if self.doubted.is_empty() || self.planned_at.elapsed() >= BETWEEN_PLANS {
-                self.read_streams(newest);
+    /// Something was found out about a shard's family.
+    fn heard(&mut self, news: Result<News, JoinError>, newest: &Listing) -> Result<(), Panicked> {
+        match news.map_err(|_| Panicked)? {
+            News::Children(parent, children) => {
+                if children.is_empty() && newest.children(&parent).is_empty() {
+                    // It may be the last one, of a stream that has another after it.
+                    self.shared.sweeper.ask();
+                    if !self.family.asks(&parent.stream) {
+                        self.read_streams(newest);
+                    }
+                }
+                self.begin(children);
             }
-        } else {
+            News::Gone(id) => {
+                self.lineage.learn_gone(id);
+                // Thousands may be asked for at once, and a plan looks at every shard.
+                self.plan_is_due = true;
+                if !self.family.doubts() {
+                    self.read_streams(newest);
+                }
+            }
             // Only a listing can tell what comes before it.
-            self.shared.sweeper.ask();
+            News::There(_) => self.shared.sweeper.ask(),
+            News::Unlisted(id) if self.positions.has(&id) => {}
+            News::Unlisted(id) => self.open(id, Position::Start),
         }
         Ok(())
-    }
-
-    fn ask_for_children(&mut self, id: ShardId) {
-        self.childless.insert(id.clone());
-        let (streams, shared) = (self.streams.clone(), self.shared.clone());
-        let asking = self.asking.clone();
-        self.askers.spawn(async move {
-            let children = ask(&streams, &shared.sweeper, &id, &asking, &shared.random).await;
-            (id, children)
-        });
     }
 
     /// Begins the children of a finished shard.
-    fn begin(&mut self, children: Vec<Shard>, newest: &Listing) {
+    fn begin(&mut self, children: Vec<Shard>) {
         let now = self.shared.clock.now();
         for Shard { id, parent } in children {
             self.lineage.learn_shard(&id, parent.as_ref(), now);
-            let is_known = self.positions.has(&id) || self.lineage.is_pruned(&id);
-            if let Some(stream) = newest.streams.get(&id.stream).filter(|_| !is_known) {
-                self.open(id, Position::Start, stream);
+            if !self.positions.has(&id) && !self.lineage.is_pruned(&id) {
+                self.open(id, Position::Start);
+                self.prune(parent);
             }
         }
     }
 
-    /// The children of a finished shard are known, or none are found.
-    fn asked(
-        &mut self,
-        asked: Result<(ShardId, Vec<Shard>), JoinError>,
-        newest: &Listing,
-    ) -> Result<(), Panicked> {
-        let (parent, children) = asked.map_err(|_| Panicked)?;
-        let is_first = self.childless.remove(&parent);
-        let found = children.len();
-        self.begin(children, newest);
-        if !is_first {
-            return Ok(());
+    /// Lets the entry of a finished parent go, if there are too many.
+    fn prune(&mut self, parent: Option<ShardId>) {
+        if let Some(parent) = parent.filter(|_| self.positions.len() > MANY_ENTRIES)
+            && self.positions.is_finished(&parent)
+        {
+            self.positions.forget(&parent);
+            self.lineage.learn_pruned(parent);
         }
-        if found == 0 {
-            // It may be the last one, of a stream that has another after it.
-            self.shared.sweeper.ask();
-            if self.childless.iter().all(|id| id.stream != parent.stream) {
-                self.read_streams(newest);
-            }
-        }
-        if found == 1 {
-            let streams = self.streams.clone();
-            self.askers.spawn(async move {
-                let children = ask_again(&streams, &parent).await;
-                (parent, children)
-            });
-        }
-        Ok(())
     }
 }
 

@@ -33,10 +33,10 @@ pub async fn remember<K: CheckpointStore>(
     let mut failing = Failing::new(Duration::ZERO);
     loop {
         let saved = match timeout(BETWEEN_LOOKS, positions.moved()).await {
-            Ok(()) => save(keeper, positions, clock).await,
+            Ok(()) => save(keeper, positions, clock, false).await,
             // Nothing to store; but whoever has claimed it meanwhile would post beside us.
             Err(_) => match keeper.confirm().await {
-                Ok(()) => save(keeper, positions, clock).await,
+                Ok(()) => save(keeper, positions, clock, false).await,
                 Err(error) => Err(error),
             },
         };
@@ -71,7 +71,7 @@ pub async fn remember_at_last<K: CheckpointStore>(
 ) -> Option<ClaimError> {
     let saved = async {
         loop {
-            match save(keeper, positions, clock).await {
+            match save(keeper, positions, clock, true).await {
                 Ok(_) => return None,
                 Err(error) if is_lost(&error) => return Some(error),
                 Err(error) => telemetry.retrying(&error),
@@ -86,9 +86,10 @@ async fn save<K: CheckpointStore>(
     keeper: &mut Keeper<K>,
     positions: &Positions,
     clock: &ServiceClock,
+    is_last: bool,
 ) -> Result<bool, ClaimError> {
     let read_at = positions.read_at(clock.now());
-    keeper.save(positions.all(), timestamp(read_at)).await
+    keeper.save(positions.all(), timestamp(read_at), is_last).await
 }
 
 /// Whether the checkpoint is somebody else's, or nobody's: nothing that passes by itself.

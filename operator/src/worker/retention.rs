@@ -29,7 +29,7 @@ pub fn lost_seconds(since: UnixSeconds, now: UnixSeconds) -> Option<u64> {
     u64::try_from(lost).ok().filter(|lost| *lost > 0)
 }
 
-/// What the oldest records that are kept are at least worth: reading them may take a while to begin.
+/// At `TrimHorizon` the oldest hour is not asked for: it is trimmed while reading begins.
 const GRACE_SECONDS: i64 = 3600;
 
 /// From when on records count: what is older was not asked for.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,7 @@ pub struct Shared<C, G> {
     pub lookup: Arc<Lookup<C>>,
     pub deliverer: Arc<Deliverer<C, G>>,
     pub bounds: Bounds,
+    pub pages: Semaphore,
     pub memory: Arc<Semaphore>,
     pub poll_interval: Duration,
     pub table: String,
@@ -76,7 +77,7 @@ impl<C, G> Shared<C, G> {
         lost: u64,
     ) -> bool {
         self.telemetry.gap(stream, shard, why, lost);
-        self.health.gap(trouble::gap(&stream.arn(&self.table), self.on_gap));
+        self.health.gap(trouble::gap(&stream.arn(&self.table)));
         match self.on_gap {
             OnGap::Continue => true,
             OnGap::Stop => {
@@ -125,20 +126,28 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
     };
     let mut failing = Failing::new(LONGEST_WAIT);
     let mut pace = Pace::new(shared.poll_interval);
+    let mut expects_records = true;
     loop {
+        let Some(place) = place(shared, expects_records, &part).await else {
+            return End::Stopped;
+        };
         let Some(read) = shared.stop.run_until_cancelled(task.reader.read()).await else {
             return End::Stopped;
         };
         let wait = match read {
-            Ok(page) => {
+            Ok(read) => {
                 answer();
                 failing.worked();
-                if !note_read(shared, &task, &page) {
+                if !note_read(shared, &task, &read) {
                     return End::Stopped;
                 }
-                let seen = seen(shared, task.reader.shard(), &page);
-                take_in_time(shared, page.changes, &task, &part).await;
-                if page.end {
+                let seen = seen(shared, task.reader.shard(), &read);
+                expects_records = seen.records > 0;
+                let Some(_place) = place_for(shared, place, expects_records, &part).await else {
+                    return End::Stopped;
+                };
+                in_time(shared, &part, take(shared, read.changes, &task)).await;
+                if read.end {
                     return finish(shared, &task.progress).await;
                 }
                 let pause = pace.after(seen, Instant::now());
@@ -213,14 +222,19 @@ async fn failed<S: Streams, C, G>(
 ) -> Failed {
     shared.telemetry.retrying(error);
     let shard = task.reader.shard();
-    let lost = || lost_seconds(task.progress.read_at(), shared.clock.now()).unwrap_or(1);
+    let now = shared.clock.now();
+    let lost = lost_seconds(task.progress.read_at(), now);
+    // Without a number only what is older than a day can be gone, and where somebody has looked since
+    // then that was not asked for.
+    let lost = if task.reader.is_numbered() { lost.or(Some(1)) } else { lost };
+    let goes_on = |why| lost.is_none_or(|lost| gap(shared, shard, why, lost));
     match error.kind {
         StreamErrorKind::Trimmed => {
-            if !gap(shared, shard, "its records were trimmed", lost()) {
+            if !goes_on("its records were trimmed") {
                 return Failed::Stopped;
             }
             // From here on it is known how long nobody looked.
-            task.progress.begins_anew(shared.clock.now());
+            task.progress.read_until(now);
             task.reader.restart();
         }
         StreamErrorKind::NotFound => match is_listed(shared, shard).await {
@@ -229,7 +243,9 @@ async fn failed<S: Streams, C, G>(
                 shared.health.troubled(part.clone(), trouble);
             }
             Some(true) => {}
-            Some(false) if gap(shared, shard, "it is gone", lost()) => return Failed::Gone,
+            // If nothing can be lost, it is made sure of.
+            Some(false) if lost.is_none() && !failing.has_lasted() => {}
+            Some(false) if goes_on("it is gone") => return Failed::Gone,
             Some(false) | None => return Failed::Stopped,
         },
         _ => {
@@ -257,19 +273,44 @@ async fn finish<C, G>(shared: &Shared<C, G>, progress: &Progress) -> End {
     }
 }
 
-/// Puts a page of changes to work, and tells if that keeps the shard from being read for long.
-async fn take_in_time<S, C: Connections, G: Gateway>(
-    shared: &Shared<C, G>,
-    changes: Vec<Change>,
-    task: &Task<S>,
+/// A place among the pages that are looked at, if records are expected: a poll that finds nothing
+/// needs none. `None` if all is to stop.
+async fn place<'a, C, G>(
+    shared: &'a Shared<C, G>,
+    is_needed: bool,
     part: &Part,
-) {
-    let mut taken = pin!(take(shared, changes, task));
-    if timeout(HELD_UP, &mut taken).await.is_err() {
-        shared.health.troubled(part.clone(), trouble::held_up(&shared.table));
-        taken.await;
-        shared.health.well(part);
+) -> Option<Option<SemaphorePermit<'a>>> {
+    if !is_needed {
+        return Some(None);
     }
+    let acquired = in_time(shared, part, shared.pages.acquire());
+    // Never closed, so that it is always given.
+    shared.stop.run_until_cancelled(acquired).await.map(Result::ok)
+}
+
+/// The place that was taken before, or one now if there are records all the same.
+async fn place_for<'a, C, G>(
+    shared: &'a Shared<C, G>,
+    taken: Option<SemaphorePermit<'a>>,
+    is_needed: bool,
+    part: &Part,
+) -> Option<Option<SemaphorePermit<'a>>> {
+    match taken {
+        Some(taken) => Some(Some(taken)),
+        None => place(shared, is_needed, part).await,
+    }
+}
+
+/// Waits for something that keeps the shard from being read, and tells if that takes long.
+async fn in_time<T, C, G>(shared: &Shared<C, G>, part: &Part, what: impl Future<Output = T>) -> T {
+    let mut what = pin!(what);
+    if let Ok(done) = timeout(HELD_UP, &mut what).await {
+        return done;
+    }
+    shared.health.troubled(part.clone(), trouble::held_up(&shared.table));
+    let done = what.await;
+    shared.health.well(part);
+    done
 }
 
 /// Puts a page of changes to work. Lookups run side by side, messages are queued in the records'

@@ -21,6 +21,9 @@ const EVERY: Duration = Duration::from_secs(30);
 /// Or rarer, where a listing has many pages: it takes a sixteenth of what may be asked.
 const EVERY_PER_PAGE: Duration = Duration::from_secs(2);
 
+/// How long one that was asked for waits after the one before it.
+const PAUSE_PER_PAGE: Duration = Duration::from_millis(150);
+
 /// Lists all shards of the streams that are `known` and, with [`Follow::Table`], of those that came
 /// after them; none at all if the table has none. Without a known one, of the newest.
 pub async fn list<S: Streams>(
@@ -79,7 +82,8 @@ async fn describe<S: Streams>(
     loop {
         let page = match streams.describe(label, Listed::All, after.as_ref()).await {
             Ok(page) => page,
-            Err(error) if error.kind == StreamErrorKind::NotFound => {
+            // In the middle of a listing it is asked once more.
+            Err(error) if error.kind == StreamErrorKind::NotFound && described.is_none() => {
                 listing.streams.insert(label.clone(), Described::gone());
                 return Ok(());
             }
@@ -184,6 +188,7 @@ impl Sweeper {
                 () = self.ask.notified() => {}
                 () = sleep(pause.mul_f64(0.75 + random.fraction() / 2.0)) => {}
             }
+            streams.tell_pace();
             let (known, gone) = known(&self.newest());
             loop {
                 match list(streams, follow, &known).await {
@@ -203,7 +208,8 @@ impl Sweeper {
                     }
                 }
             }
-            streams.tell_pace();
+            // However many ask: half of what may be asked is left for others.
+            sleep(PAUSE_PER_PAGE * self.newest().pages).await;
         }
     }
 }

@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
-use super::retention::OnGap;
 use crate::backoff::Failing;
 use crate::checkpoint::{ClaimError, StoreError};
 use crate::notifier::InvalidSpec;
 use crate::record::ShardId;
 use crate::stream::{StreamError, StreamErrorKind};
 use crate::telemetry::Trouble;
+
+const LIST: &str = "dynamodb:ListStreams";
 
 /// No call may take longer; the AWS clients give up sooner.
 pub const CALL_LIMIT: Duration = Duration::from_secs(30);
@@ -22,10 +23,14 @@ pub fn stream(stream: &str, error: &StreamError, failing: &mut Failing) -> Optio
     let action = error.action;
     let has_lasted = failing.has_lasted();
     let (reason, message, stalled) = match error.kind {
+        StreamErrorKind::NotFound if action == LIST => {
+            let table = stream.split("/stream/").next().unwrap_or_default();
+            ("StreamNotFound", format!("there is no table {table}"), true)
+        }
         StreamErrorKind::NotFound => return Some(not_found(stream)),
         StreamErrorKind::AccessDenied => {
             // ListStreams knows no resources.
-            let resource = if action == "dynamodb:ListStreams" { "*" } else { stream };
+            let resource = if action == LIST { "*" } else { stream };
             ("StreamAccessDenied", format!("access denied: allow {action} on {resource}"), true)
         }
         StreamErrorKind::NoCredentials => (
@@ -35,13 +40,21 @@ pub fn stream(stream: &str, error: &StreamError, failing: &mut Failing) -> Optio
             true,
         ),
         StreamErrorKind::Invalid => {
-            ("StreamInvalid", format!("{action} on {stream} was refused as invalid"), true)
+            let message = format!(
+                "{action} on {stream} was refused as invalid: if the checkpoint was edited, a number in it may not be of its shard"
+            );
+            ("StreamInvalid", message, true)
         }
         _ if !has_lasted => return None,
         StreamErrorKind::Throttled => (
             "StreamThrottled",
             format!(
-                "{action} on {stream} has been throttled for a minute: is another reader on this stream?"
+                "{action} on {stream} has been throttled for a minute: {}",
+                if action == "dynamodb:GetRecords" {
+                    "is another reader on this shard?"
+                } else {
+                    "do other programs in this account describe streams too often?"
+                }
             ),
             false,
         ),
@@ -84,24 +97,16 @@ pub fn disabled(stream: &str) -> Trouble {
 /// A table without a stream that gets changes.
 pub fn no_stream(table: &str) -> Trouble {
     let message = format!(
-        "{table} has no enabled stream: enable one, with the images that the other fields use (usually NEW_AND_OLD_IMAGES); it is then read from its start"
+        "{table} has no enabled stream: enable one, with the images that the other fields use (usually NEW_AND_OLD_IMAGES)"
     );
     Trouble { reason: "StreamDisabled", message, stalled: true }
 }
 
 /// What to tell of records that were lost before they were read.
-pub fn gap(stream: &str, on_gap: OnGap) -> String {
-    let lost = format!(
-        "changes of {stream} were lost: they were not read within the 24 hours for which a stream keeps them"
-    );
-    match on_gap {
-        OnGap::Continue => {
-            format!("{lost}; reading went on from the oldest change left, since onGap is Continue")
-        }
-        OnGap::Stop => format!(
-            "{lost}; nothing more is read, since onGap is Stop: set onGap to Continue to go on from the oldest change left, or suspend the notifier, edit or delete its checkpoint, and resume it"
-        ),
-    }
+pub fn gap(stream: &str) -> String {
+    format!(
+        "changes of {stream} were lost: they were not read within the 24 hours for which a stream keeps them, or lack an image that the spec needs"
+    )
 }
 
 /// A shard that is listed and yet not found.
@@ -112,10 +117,18 @@ pub fn shard(shard: &ShardId, table: &str) -> Trouble {
     Trouble { reason: "ShardNotFound", message, stalled: false }
 }
 
+/// A shard that is at its end, and yet nothing follows it.
+pub fn childless(shard: &ShardId, stream: &str) -> Trouble {
+    let message = format!(
+        "no shard follows {shard} of {stream}, which was read to its end: changes wait until the stream shows one"
+    );
+    Trouble { reason: "ShardMissing", message, stalled: false }
+}
+
 /// A shard whose records wait for others to be delivered.
 pub fn held_up(table: &str) -> Trouble {
     let message = format!(
-        "the stream of {table} has not been read for a minute: lookups or messages of earlier changes do not get through"
+        "a shard of {table} has not been read for a minute: lookups or messages of earlier changes do not get through"
     );
     Trouble { reason: "HeldUp", message, stalled: false }
 }
