@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::listing::{Described, Listing};
-use crate::record::{Position, ShardId, UnixSeconds};
+use crate::record::{Position, ShardId, StreamLabel, UnixSeconds};
 
 /// After so long a shard that is not listed is gone, not just missing from listings that are behind.
 const ABSENCE: Duration = Duration::from_secs(3600);
@@ -101,6 +101,15 @@ impl Lineage {
     /// A parent that was doubted is gone.
     pub fn learn_gone(&mut self, id: ShardId) {
         self.gone.insert(id);
+    }
+
+    /// The shards of a stream that were listed and never begun; they are not remembered any more.
+    pub fn take_unread(&mut self, stream: &StreamLabel, entries: &Entries) -> Vec<ShardId> {
+        let Self { listed_at, pruned, .. } = self;
+        let is_unread = |id: &ShardId| {
+            id.stream == *stream && !entries.contains_key(id) && !pruned.contains(id)
+        };
+        listed_at.extract_if(.., |id, _| is_unread(id)).map(|(id, _)| id).collect()
     }
 
     /// Whether a shard was finished, and its entry went.

@@ -68,10 +68,16 @@ pub async fn ask_again<S: Streams, C, G>(
     streams: &Calls<S>,
     shared: &Shared<C, G>,
     parent: &ShardId,
+    asking: &Asking,
 ) -> Vec<Shard> {
+    let most = shared.sweeper.newest().pages.max(1);
+    asking.0.fetch_add(1, Ordering::Relaxed);
     sleep(BEFORE_ASKING_AGAIN).await;
-    // What it does not find is left to the sweep.
-    described(streams, shared, parent).await
+    // What it does not find is left to the sweep, and where many ask, all of it.
+    let is_crowded = asking.now() > most;
+    let found = if is_crowded { Vec::new() } else { described(streams, shared, parent).await };
+    asking.0.fetch_sub(1, Ordering::Relaxed);
+    found
 }
 
 /// The children of a shard of which none is known for long; something must follow it as long as its

@@ -123,11 +123,12 @@ impl<S: Streams, C: Connections, G: Gateway> Family<S, C, G> {
             return;
         }
         let (streams, shared) = (self.streams.clone(), self.shared.clone());
+        let asking = self.asking.clone();
         self.tasks.spawn(async move {
             let children = if found == 0 {
                 ask_on(&streams, &shared, &parent).await
             } else {
-                ask_again(&streams, &shared, &parent).await
+                ask_again(&streams, &shared, &parent, &asking).await
             };
             News::Children(parent, children)
         });

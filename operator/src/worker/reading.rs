@@ -16,7 +16,9 @@ use super::succession::{self, Drained};
 use crate::checkpoint::{Start, StartedAt};
 use crate::delivery::{Connections, Gateway};
 use crate::record::{KeyNames, Position, ShardId, StreamLabel, UnixSeconds};
-use crate::stream::{Lineage, Listing, MANY_ENTRIES, ReadFrom, Shard, ShardReader, Streams};
+use crate::stream::{
+    Entries, Lineage, Listing, MANY_ENTRIES, ReadFrom, Shard, ShardReader, Streams,
+};
 use crate::telemetry::Part;
 
 /// While parents are being asked for, it is planned anew at most this often.
@@ -36,6 +38,8 @@ pub struct Reading<S, C, G> {
     start: Start,
     /// What is older than this was not asked for, or is known to be lost.
     counts_since: UnixSeconds,
+    /// When the newest listing ended.
+    listed_at: Option<UnixSeconds>,
     lineage: Lineage,
     drained: Drained,
     readers: JoinSet<(ShardId, End)>,
@@ -67,6 +71,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             positions,
             counts_since: asked_since(&start),
             start,
+            listed_at: None,
             lineage: Lineage::default(),
             drained: Drained::default(),
             readers: JoinSet::new(),
@@ -127,25 +132,49 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         }
     }
 
-    /// Tells that nobody looked for longer than records are kept, where no shard is left that would
-    /// tell it: one may have come and gone. `false` if that stops everything.
-    fn was_away(&mut self, first: &Listing, read_at: UnixSeconds) -> bool {
+    /// Tells that nobody looked since `read_at`, for longer than records are kept, where no shard is
+    /// left that would tell it: one may have come and gone. `false` if that stops everything.
+    fn was_away(&mut self, listing: &Listing, read_at: UnixSeconds) -> bool {
         let shared = &self.shared;
         let now = shared.clock.now();
         let is_left = self.positions.all().values().any(|it| *it != Position::Finished);
         let (Some((newest, _)), Some(lost), false) =
-            (first.newest(), lost_seconds(read_at, now), is_left)
+            (listing.newest(), lost_seconds(read_at, now), is_left)
         else {
             return true;
         };
         self.counts_since = now;
-        shared.gap(newest, None, "nothing was read for more than 24 hours", lost)
+        let goes_on = shared.gap(newest, None, "nothing was read for more than 24 hours", lost);
+        if !goes_on {
+            // The checkpoint stays before the gap.
+            self.positions.wait_since(Some(read_at));
+        }
+        goes_on
+    }
+
+    /// Tells of a stream that is gone and had shards that were never begun; `false` if that stops
+    /// everything.
+    fn is_gone_unread(&mut self, stream: &StreamLabel, entries: &Entries) -> bool {
+        let unread = self.lineage.take_unread(stream, entries);
+        let Some(since) = unread.iter().map(|id| self.unread_since(id)).min() else {
+            return true;
+        };
+        let lost = lost_seconds(since, self.shared.clock.now()).unwrap_or(1);
+        let goes_on = self.shared.gap(stream, None, "it was gone before it was read", lost);
+        if !goes_on {
+            self.positions.wait_since(Some(since));
+        }
+        goes_on
     }
 
     /// What the first listing shows has been there since `read_at`.
     fn listed(&mut self, listing: &Listing, read_at: Option<UnixSeconds>) {
         if let Some((now, at)) = listing.ended_at {
             self.shared.clock.set(now, at);
+            let before = self.listed_at.replace(now);
+            if before.is_some_and(|before| !self.was_away(listing, before)) {
+                return;
+            }
             let entries = self.positions.all();
             let listed_at = read_at.unwrap_or(now);
             let forms = listing.streams.values().filter_map(|stream| stream.form.as_ref());
@@ -189,6 +218,9 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                     waits_since = since.chain(waits_since).min();
                     continue;
                 }
+            }
+            if stream.form.is_none() && !self.is_gone_unread(label, &entries) {
+                return;
             }
             let plan = self.lineage.plan(stream, &entries);
             let since = plan.wait.iter().map(|id| self.unread_since(id));
