@@ -275,7 +275,8 @@ async fn an_old_closed_shard_that_is_listed_late_is_not_replayed() {
         model.settings.inconsistency.late = 1.0;
         model.settings.inconsistency.late_ms = 3 * HOUR * 1000;
     });
-    worker.start_with(|job| Job { begin: Begin::Latest, ..follow(job) });
+    let poll_interval = Duration::from_secs(10);
+    worker.start_with(|job| Job { begin: Begin::Latest, poll_interval, ..follow(job) });
     worker.after(6 * HOUR).await;
     write(&worker, 6);
     worker.after(4 * HOUR).await;
