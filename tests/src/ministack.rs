@@ -11,6 +11,8 @@ use aws_sdk_dynamodb::types::{
     ProjectionType, ScalarAttributeType, StreamSpecification, StreamViewType,
 };
 use axum::http::{Request, header};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -119,6 +121,28 @@ impl MiniStack {
             .with_context(|| format!("{name} has no stream"))
     }
 
+    /// Disables a table's stream: it is closed, and what it has stays readable.
+    pub async fn disable_stream(&self, table: &str) -> Result<()> {
+        let disabled = StreamSpecification::builder().stream_enabled(false).build()?;
+        let update = self.dynamodb().update_table().table_name(table);
+        update.stream_specification(disabled).send().await?;
+        Ok(())
+    }
+
+    /// Gives a table without a stream another one: its ARN.
+    pub async fn enable_stream(&self, table: &str) -> Result<String> {
+        let enabled = StreamSpecification::builder()
+            .stream_enabled(true)
+            .stream_view_type(StreamViewType::NewAndOldImages)
+            .build()?;
+        let update = self.dynamodb().update_table().table_name(table);
+        let output = update.stream_specification(enabled).send().await?;
+        output
+            .table_description
+            .and_then(|table| table.latest_stream_arn)
+            .with_context(|| format!("{table} has no stream"))
+    }
+
     /// Every record that a stream still has, in its order, as GetRecords gives it.
     pub async fn records(&self, stream: &str) -> Result<Vec<Value>> {
         let described = self.streams("DescribeStream", &json!({"StreamArn": stream})).await?;
@@ -135,12 +159,14 @@ impl MiniStack {
             let Value::Array(found) = page["Records"].take() else {
                 bail!("no records in {page}");
             };
-            // The one shard of MiniStack stays open: an empty page is the last for now.
-            if found.is_empty() {
-                return Ok(records);
-            }
+            // The one shard of MiniStack stays open while its stream is enabled: an empty page is the
+            // last for now.
+            let is_last = found.is_empty();
             records.extend(found);
             iterator = page["NextShardIterator"].take();
+            if is_last || iterator.is_null() {
+                return Ok(records);
+            }
         }
     }
 
@@ -172,6 +198,33 @@ impl MiniStack {
             .await?;
         Ok(())
     }
+}
+
+/// The same GetRecords, with an iterator that was given out 16 minutes ago: it has expired.
+pub fn expired(get_records: &[u8]) -> Result<Bytes> {
+    with_iterator(get_records, |iterator| {
+        let given_out = iterator["i"].as_f64().context("no time in the iterator")?;
+        iterator["i"] = json!(given_out - 16.0 * 60.0);
+        Ok(())
+    })
+}
+
+/// The same GetRecords, with an iterator before the oldest record: that data is trimmed.
+pub fn trimmed(get_records: &[u8]) -> Result<Bytes> {
+    with_iterator(get_records, |iterator| {
+        iterator["p"] = json!(-1);
+        Ok(())
+    })
+}
+
+/// MiniStack's iterators are JSON in base64, so that they can be made what it refuses by itself.
+fn with_iterator(get_records: &[u8], change: impl Fn(&mut Value) -> Result<()>) -> Result<Bytes> {
+    let mut body: Value = serde_json::from_slice(get_records)?;
+    let iterator = body["ShardIterator"].as_str().context("no iterator")?;
+    let mut iterator: Value = serde_json::from_slice(&URL_SAFE.decode(iterator)?)?;
+    change(&mut iterator)?;
+    body["ShardIterator"] = json!(URL_SAFE.encode(iterator.to_string()));
+    Ok(body.to_string().into())
 }
 
 fn text(name: &str) -> Result<AttributeDefinition> {

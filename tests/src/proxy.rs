@@ -1,5 +1,5 @@
 //! A proxy between the operator and AWS's emulator that remembers every request in its order, and
-//! holds, delays or answers those that a test picks.
+//! holds, delays, rewrites or answers those that a test picks.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,11 +80,11 @@ impl Reply {
     }
 }
 
-#[derive(Clone, Debug)]
 enum Action {
     Hold,
     HoldAnswer,
     Delay(Duration),
+    Rewrite(fn(&[u8]) -> Result<Bytes>),
     Answer(Reply),
 }
 
@@ -205,6 +205,15 @@ impl Proxy {
         self.rule(Action::Delay(delay), matches)
     }
 
+    /// Passes matching requests on with another body, made of theirs.
+    pub fn rewrite(
+        &self,
+        rewrite: fn(&[u8]) -> Result<Bytes>,
+        matches: impl Fn(&Recorded) -> bool + Send + Sync + 'static,
+    ) -> Rule {
+        self.rule(Action::Rewrite(rewrite), matches)
+    }
+
     /// Answers matching requests itself.
     pub fn answer(
         &self,
@@ -282,6 +291,7 @@ impl Shared {
                     tokio::time::sleep(*delay).await;
                     self.forward(parts, &path, body).await?
                 }
+                Action::Rewrite(rewrite) => self.forward(parts, &path, rewrite(&body)?).await?,
                 Action::HoldAnswer => {
                     let reply = self.forward(parts, &path, body).await?;
                     rule.released().await;
@@ -302,8 +312,11 @@ impl Shared {
 
     async fn forward(&self, mut parts: Parts, path: &str, body: Bytes) -> Result<Reply> {
         parts.uri = format!("{}{path}", self.upstream).parse()?;
-        // What concerns the connection between client and proxy, not the one that begins here.
-        for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING] {
+        // What concerns the connection between client and proxy, not the one that begins here; and the
+        // body may be another one.
+        for name in
+            [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH]
+        {
             parts.headers.remove(name);
         }
         let request = Request::from_parts(parts, body);

@@ -155,6 +155,7 @@ mod tests {
         let ready = conditions(&other, Some(1), &readiness(Ready::Yes, "Reading"), at(4));
         assert_eq!(ready[0].last_transition_time, Time(at(4)));
     }
+
     const DAY: i64 = 24 * 60 * 60;
 
     #[test]

@@ -49,6 +49,11 @@ pub enum StoreError {
     /// The identity lacks the right.
     #[error("access to the checkpoint was denied")]
     AccessDenied(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It has more than the store holds.
+    #[error(
+        "it has more shards than a ConfigMap holds; those that are read to their end go within a day"
+    )]
+    TooLarge(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No answer, or none that says whether it was written.
     #[error("the checkpoint's store gave no usable answer")]
     Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::apply::Applied;
 use super::{Context, ReconcileError};
 use crate::api::{
-    OnGap, Readiness, Ready, StreamNotifier, StreamNotifierStatus, conditions, gap_told_for,
+    Readiness, Ready, StreamNotifier, StreamNotifierStatus, conditions, gap_told_for,
 };
 use crate::telemetry::{Gap, Phase, Picture, event_failed};
 use crate::worker::{NotifierId, Revision};
@@ -33,9 +33,8 @@ pub async fn update(
         return Ok(Action::await_change());
     };
     let gap = applied.gap();
-    let new_gap = gap
-        .filter(|gap| !context.told.has(id, revision, gap))
-        .map(|gap| gap_message(gap, notifier.spec.on_gap));
+    let new_gap =
+        gap.filter(|gap| !context.told.has(id, revision, gap)).map(|gap| bounded(&gap.message));
     let stored = notifier.status.clone().unwrap_or_default();
     let before = context.told.conditions(id, revision).unwrap_or(stored.conditions.clone());
     let generation = notifier.metadata.generation;
@@ -90,17 +89,6 @@ fn in_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
-/// What is said of a gap, in the condition and in the Event.
-fn gap_message(gap: &Gap, on_gap: OnGap) -> String {
-    let what_now = match on_gap {
-        OnGap::Continue => {
-            "reading goes on with the oldest change left; have clients load anew what they show"
-        }
-        OnGap::Stop => "nothing more is read, because of onGap: Stop",
-    };
-    bounded(&format!("{}; {what_now}", gap.message))
-}
-
 impl Applied {
     fn picture(&self) -> Option<&Picture> {
         match self {
@@ -138,18 +126,19 @@ fn readiness(applied: &Applied) -> Option<Readiness> {
     Some(Readiness { ready, reason, message })
 }
 
-const STOPPED: &str = "changes were lost before they were read, and onGap is Stop, so nothing more is read: to go on with the oldest change left, set onGap: Continue; to go on elsewhere, set suspend: true, edit or delete the checkpoint, and set suspend: false";
-
 fn of_worker(picture: &Picture) -> Readiness {
     let Some(first) = picture.troubles.values().next() else {
         let (ready, reason, message) = match picture.phase {
             Phase::Reading => (Ready::Yes, "Reading", "every open shard is read"),
-            Phase::Stopped => (Ready::Stalled, "DataGap", STOPPED),
+            Phase::Stopped => {
+                let message = picture.gap.as_ref().map_or("changes were lost", |gap| &gap.message);
+                (Ready::Stalled, "DataGap", message)
+            }
             Phase::Starting | Phase::ClaimLost => {
                 (Ready::Starting, "Starting", "the stream's open shards are being opened")
             }
         };
-        return Readiness { ready, reason, message: message.to_owned() };
+        return Readiness { ready, reason, message: bounded(message) };
     };
     let mut messages: Vec<_> = picture.troubles.values().map(|trouble| &*trouble.message).collect();
     messages.dedup();

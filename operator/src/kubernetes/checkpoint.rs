@@ -100,8 +100,20 @@ fn failed(error: kube::Error) -> StoreError {
             // Created, changed or deleted meanwhile.
             404 | 409 => StoreError::Conflict,
             401 | 403 => StoreError::AccessDenied(error.into()),
+            _ if is_too_large(status.code, &status.message) => StoreError::TooLarge(error.into()),
             _ => StoreError::Unknown(error.into()),
         },
         _ => StoreError::Unknown(error.into()),
+    }
+}
+
+/// A ConfigMap's values may have a MiB, and all of it a MiB and a half; etcd, which judges the
+/// latter, says so in words only.
+fn is_too_large(code: u16, message: &str) -> bool {
+    match code {
+        413 => true,
+        422 => message.contains("Too long"),
+        500 => message.contains("request is too large"),
+        _ => false,
     }
 }

@@ -42,10 +42,7 @@ impl Events {
             action: "Read".to_owned(),
             secondary: None,
         };
-        let mut regarding = notifier.object_ref(&());
-        // It says which version of the resource is meant, and would make a series of Events about the
-        // same thing one Event each.
-        regarding.resource_version = None;
+        let regarding = notifier.object_ref(&());
         let published = self.0.publish(&event, &regarding);
         timeout(WRITE_LIMIT, published)
             .await

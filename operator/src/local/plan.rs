@@ -147,7 +147,6 @@ fn connections_table(spec: &StreamNotifierSpec) -> TablePlan {
     }
 }
 
-/// `arn:<partition>:dynamodb:<region>:<account>:table/<table>/stream/<label>`.
 /// The ARN of the table, whichever of the two the spec has.
 fn table_arn(spec: &StreamNotifierSpec) -> Option<&str> {
     let Some(stream) = &spec.stream_arn else {
@@ -157,6 +156,7 @@ fn table_arn(spec: &StreamNotifierSpec) -> Option<&str> {
     (!label.is_empty()).then_some(table)
 }
 
+/// `arn:<partition>:dynamodb:<region>:<account>:table/<table>`.
 fn parse_arn(arn: &str) -> Option<(Home, String)> {
     let mut parts = arn.splitn(6, ':');
     let (Some("arn"), Some(partition), Some("dynamodb"), Some(region), Some(account), Some(rest)) =

@@ -177,8 +177,8 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             }
             let entries = self.positions.all();
             let listed_at = read_at.unwrap_or(now);
-            let forms = listing.streams.values().filter_map(|stream| stream.form.as_ref());
-            if let Some((_, keys)) = forms.last() {
+            let mut forms = listing.streams.values().filter_map(|stream| stream.form.as_ref());
+            if let Some((_, keys)) = forms.next_back() {
                 self.keys = keys.clone();
             }
             for id in self.lineage.learn(listing, &entries, listed_at, Instant::now()) {

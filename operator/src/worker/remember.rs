@@ -99,7 +99,10 @@ fn is_lost(error: &ClaimError) -> bool {
         | ClaimError::Format(_)
         | ClaimError::Store(StoreError::NotOwned(_)) => true,
         ClaimError::Store(
-            StoreError::Conflict | StoreError::Unknown(_) | StoreError::AccessDenied(_),
+            StoreError::Conflict
+            | StoreError::Unknown(_)
+            | StoreError::AccessDenied(_)
+            | StoreError::TooLarge(_),
         ) => false,
     }
 }

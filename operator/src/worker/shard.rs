@@ -77,7 +77,7 @@ impl<C, G> Shared<C, G> {
         lost: u64,
     ) -> bool {
         self.telemetry.gap(stream, shard, why, lost);
-        self.health.gap(trouble::gap(&stream.arn(&self.table)));
+        self.health.gap(trouble::gap(&stream.arn(&self.table), self.on_gap));
         match self.on_gap {
             OnGap::Continue => true,
             OnGap::Stop => {

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::retention::OnGap;
 use crate::backoff::Failing;
 use crate::checkpoint::{ClaimError, StoreError};
 use crate::notifier::InvalidSpec;
@@ -102,11 +103,19 @@ pub fn no_stream(table: &str) -> Trouble {
     Trouble { reason: "StreamDisabled", message, stalled: true }
 }
 
-/// What to tell of records that were lost before they were read.
-pub fn gap(stream: &str) -> String {
-    format!(
+/// What to tell of records that were lost before they were read, and what follows.
+pub fn gap(stream: &str, on_gap: OnGap) -> String {
+    let lost = format!(
         "changes of {stream} were lost: they were not read within the 24 hours for which a stream keeps them, or lack an image that the spec needs"
-    )
+    );
+    match on_gap {
+        OnGap::Continue => format!(
+            "{lost}; reading goes on with the oldest change left, since onGap is Continue: have clients load anew what they show"
+        ),
+        OnGap::Stop => format!(
+            "{lost}; nothing more is read, since onGap is Stop: set onGap to Continue to go on with the oldest change left, or suspend the notifier, edit or delete its checkpoint, and resume it"
+        ),
+    }
 }
 
 /// A shard that is listed and yet not found.
@@ -156,6 +165,7 @@ pub fn checkpoint(error: &ClaimError) -> Trouble {
         ClaimError::Format(_) => ("CheckpointInvalid", true),
         ClaimError::Store(StoreError::NotOwned(_)) => ("CheckpointNotOwned", true),
         ClaimError::Store(StoreError::AccessDenied(_)) => ("CheckpointAccessDenied", true),
+        ClaimError::Store(StoreError::TooLarge(_)) => ("CheckpointTooLarge", false),
         ClaimError::Store(StoreError::Conflict | StoreError::Unknown(_)) => {
             ("CheckpointUnavailable", false)
         }

@@ -22,13 +22,15 @@ use stream_notifier_tests::wait::eventually;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// All that the operator may do: API group, resource, verb.
-const RIGHTS: [(&str, &str, &str); 6] = [
+const RIGHTS: [(&str, &str, &str); 8] = [
     ("streamnotifier.dev", "streamnotifiers", "list"),
     ("streamnotifier.dev", "streamnotifiers", "watch"),
     ("streamnotifier.dev", "streamnotifiers/status", "patch"),
     ("", "configmaps", "create"),
     ("", "configmaps", "get"),
     ("", "configmaps", "patch"),
+    ("events.k8s.io", "events", "create"),
+    ("events.k8s.io", "events", "patch"),
 ];
 
 #[tokio::test]
@@ -80,6 +82,7 @@ async fn it_renders_the_same_each_time_and_refuses_what_it_does_not_know() -> Re
         ("--set=watchNamespace=Dev", "watchNamespace"),
         ("--set=allowedWebSocketDomains={https://ws.example.com}", "allowedWebSocketDomains"),
         ("--set=logFormat=xml", "logFormat"),
+        ("--set=getRecordsPerSecond=0", "getRecordsPerSecond"),
         ("--kube-version=1.32.9", "kubeVersion"),
     ] {
         let error = match helm.run(&["template", "release", &chart, refused]).await {
@@ -185,6 +188,8 @@ async fn for_all_namespaces_it_has_its_rights_and_no_others() -> Result<()> {
         ("create", "serviceaccounts/token"),
         ("list", "configmaps"),
         ("delete", "configmaps"),
+        ("list", "events.events.k8s.io"),
+        ("create", "events"),
         ("update", "streamnotifiers.streamnotifier.dev"),
         ("patch", "streamnotifiers.streamnotifier.dev"),
         ("delete", "streamnotifiers.streamnotifier.dev"),

@@ -35,10 +35,12 @@ async fn kubectl_explains_every_field() -> Result<()> {
     )
     .await?;
     for says in [
-        "streamArn\t<string> -required-",
+        "streamArn\t<string>",
+        "tableArn\t<string>",
+        "enum: Continue, Stop",
         "LatestStreamArn",
         "Default: `[Modify]`",
-        "enum: Latest, TrimHorizon",
+        "enum: Latest, TrimHorizon, AtTimestamp",
     ] {
         ensure!(explained.contains(says), "{says:?} is not in:\n{explained}");
     }

@@ -1,8 +1,10 @@
 //! What goes wrong around the operator is told by name, loses nothing, and ends without a restart.
 
 mod denied;
+mod gap;
 mod lifecycle;
 mod missing;
+mod replaced;
 
 use anyhow::{Result, ensure};
 use stream_notifier_tests::websocket::{Received, WebSocketClient};
@@ -20,6 +22,14 @@ async fn begin() -> Result<(World, WebSocketClient, Running)> {
     let client = world.api.connect("SK=hoge").await?;
     let operator = world.operator()?;
     Ok((world, client, operator))
+}
+
+/// Changes the item once for each value.
+async fn write(world: &World, values: impl IntoIterator<Item = u32>) -> Result<()> {
+    for value in values {
+        world.update(PK, SK, value).await?;
+    }
+    Ok(())
 }
 
 /// What a client was told, in its order.

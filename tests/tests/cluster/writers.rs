@@ -1,6 +1,8 @@
 //! One checkpoint, and others who write to it: a second operator, a hand, something else of the same
 //! name. Nobody's mistake loses a record, and what is not the operator's is left alone.
 
+mod edited;
+
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};

@@ -1,12 +1,14 @@
 //! What the API server refuses.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use stream_notifier::api::StreamNotifier;
 
-use crate::fixture::{cluster, manifest};
+use crate::fixture::{cluster, manifest, repository};
 
 const STREAM: &str =
     "arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2024-12-03T08:06:15.779";
+const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders";
 const DOMAIN: &str = "abcdefghij.execute-api.eu-west-1.amazonaws.com";
 
 fn good() -> Value {
@@ -17,13 +19,73 @@ fn good() -> Value {
 type Case = (&'static str, fn(&mut Value), &'static str);
 
 const CASES: &[Case] = &[
-    ("no stream", |it| drop(it["spec"].take_field("streamArn")), "spec.streamArn: Required value"),
+    (
+        "neither a stream nor a table",
+        |it| drop(it["spec"].take_field("streamArn")),
+        "give exactly one of streamArn and tableArn: streamArn reads that one stream, tableArn the table's newest one, also after it was disabled and enabled again",
+    ),
+    (
+        "both a stream and a table",
+        |it| it["spec"]["tableArn"] = json!(TABLE),
+        "give exactly one of streamArn and tableArn",
+    ),
     (
         "a table instead of a stream",
-        |it| {
-            it["spec"]["streamArn"] = json!("arn:aws:dynamodb:eu-west-1:123456789012:table/orders")
-        },
+        |it| it["spec"]["streamArn"] = json!(TABLE),
         "streamArn must be the ARN of a stream, arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>; a table shows it as LatestStreamArn",
+    ),
+    (
+        "a stream instead of a table",
+        |it| table(it, STREAM),
+        "tableArn must be the ARN of a table, arn:aws:dynamodb:<region>:<account>:table/<table>; a table shows it as TableArn, and the ARN of a stream goes into streamArn",
+    ),
+    ("the name of a table", |it| table(it, "orders"), "tableArn must be the ARN of a table"),
+    (
+        "a position that there is not",
+        |it| it["spec"]["startingPosition"] = json!("Oldest"),
+        "Unsupported value: \"Oldest\": supported values: \"Latest\", \"TrimHorizon\", \"AtTimestamp\"",
+    ),
+    (
+        "a position in time without the time",
+        |it| it["spec"]["startingPosition"] = json!("AtTimestamp"),
+        "startingPosition AtTimestamp needs startingTimestamp: add one such as 2026-11-22T12:00:00Z, or take Latest or TrimHorizon",
+    ),
+    (
+        "a time with the default position",
+        |it| it["spec"]["startingTimestamp"] = json!("2026-11-22T12:00:00Z"),
+        "startingTimestamp is used with startingPosition AtTimestamp only: write that too, or leave startingTimestamp out",
+    ),
+    (
+        "a time with another position",
+        |it| {
+            since(it, "2026-11-22T12:00:00Z");
+            it["spec"]["startingPosition"] = json!("TrimHorizon");
+        },
+        "startingTimestamp is used with startingPosition AtTimestamp only",
+    ),
+    ("a date without a time", |it| since(it, "2026-11-22"), NO_TIME),
+    ("a time without its zone", |it| since(it, "2026-11-22T12:00:00"), NO_TIME),
+    ("a time that is none", |it| since(it, "2026-13-22T12:00:00Z"), NO_TIME),
+    ("an hour ago", |it| since(it, "-1h"), NO_TIME),
+    (
+        "a policy that there is not",
+        |it| it["spec"]["onGap"] = json!("Ignore"),
+        "Unsupported value: \"Ignore\": supported values: \"Continue\", \"Stop\"",
+    ),
+    (
+        "asking twenty times a second and more",
+        |it| it["spec"]["pollIntervalMilliseconds"] = json!(49),
+        "spec.pollIntervalMilliseconds in body should be greater than or equal to 50",
+    ),
+    (
+        "asking less than twice a minute",
+        |it| it["spec"]["pollIntervalMilliseconds"] = json!(30_001),
+        "spec.pollIntervalMilliseconds in body should be less than or equal to 30000",
+    ),
+    (
+        "a poll interval with its unit",
+        |it| it["spec"]["pollIntervalMilliseconds"] = json!("250ms"),
+        "spec.pollIntervalMilliseconds: Invalid value: \"string\"",
     ),
     (
         "a filter without a matcher",
@@ -90,6 +152,18 @@ const CASES: &[Case] = &[
 
 const NO_DOMAIN: &str = "webSocket.domain must be a lower-case domain name without scheme, port or path, such as abcdefghij.execute-api.eu-west-1.amazonaws.com";
 
+const NO_TIME: &str = "spec.startingTimestamp in body must be of type date-time";
+
+fn table(manifest: &mut Value, arn: &str) {
+    manifest["spec"].take_field("streamArn");
+    manifest["spec"]["tableArn"] = json!(arn);
+}
+
+fn since(manifest: &mut Value, time: &str) {
+    manifest["spec"]["startingPosition"] = json!("AtTimestamp");
+    manifest["spec"]["startingTimestamp"] = json!(time);
+}
+
 fn domain(manifest: &mut Value, domain: &str) {
     manifest["spec"]["webSocket"]["domain"] = json!(domain);
 }
@@ -123,6 +197,65 @@ async fn what_cannot_be_right_is_refused_with_a_sentence() -> Result<()> {
     for accepted in [good(), longest, custom] {
         namespace.apply(&accepted.to_string()).await?;
     }
+    namespace.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_example_is_accepted() -> Result<()> {
+    let namespace = cluster().await?.namespace().await?;
+    let mut examples = 0;
+    for file in std::fs::read_dir(repository()?.join("examples"))? {
+        let path = file?.path();
+        let mut manifest: Value = serde_saphyr::from_str(&std::fs::read_to_string(&path)?)?;
+        manifest["metadata"]["namespace"] = json!(namespace.name());
+        let applied = namespace.apply(&manifest.to_string()).await;
+        applied.with_context(|| path.display().to_string())?;
+        examples += 1;
+    }
+    ensure!(examples >= 4, "{examples} examples");
+    namespace.passed();
+    Ok(())
+}
+
+/// Any time that the API server takes must be one that the operator understands, or the notifier
+/// would be stored and never work.
+const TIMES: &[(&str, &str)] = &[
+    ("2026-11-22T12:00:00Z", "2026-11-22T12:00:00Z"),
+    ("2026-11-22T12:00:00.123456789Z", "2026-11-22T12:00:00.123456789Z"),
+    ("2026-11-22T12:00:00,5Z", "2026-11-22T12:00:00.5Z"),
+    ("2026-11-22T14:30:00+02:30", "2026-11-22T12:00:00Z"),
+    ("2026-11-22T12:00:00-00:00", "2026-11-22T12:00:00Z"),
+    ("2026-11-23T12:00:00+24:00", "2026-11-22T12:00:00Z"),
+    ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
+    ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+    ("9999-12-30T22:00:00Z", "9999-12-30T22:00:00Z"),
+];
+
+#[tokio::test]
+async fn a_table_a_time_a_policy_and_a_pace_are_accepted() -> Result<()> {
+    let namespace = cluster().await?.namespace().await?;
+    for (n, (written, meant)) in TIMES.iter().enumerate() {
+        let name = format!("since-{n}");
+        let mut manifest = good();
+        manifest["metadata"]["name"] = json!(name);
+        table(&mut manifest, TABLE);
+        since(&mut manifest, written);
+        manifest["spec"]["onGap"] = json!("Stop");
+        manifest["spec"]["pollIntervalMilliseconds"] = json!(30_000);
+        namespace.apply(&manifest.to_string()).await?;
+        let stored: StreamNotifier =
+            serde_json::from_value(namespace.get(&["streamnotifier", &name]).await?)?;
+        let since = stored.spec.starting_timestamp.context("no time")?;
+        ensure!(since.to_string() == *meant, "{written} became {since}");
+        ensure!(stored.spec.table_arn.as_deref() == Some(TABLE), "{stored:?}");
+    }
+    // What is left out is written out, so that a user sees what holds.
+    namespace.apply(&good().to_string()).await?;
+    let stored = namespace.get(&["streamnotifier", "good"]).await?;
+    let defaults = ["startingPosition", "onGap", "pollIntervalMilliseconds", "suspend"];
+    let defaults = defaults.map(|field| &stored["spec"][field]);
+    ensure!(defaults == [&json!("Latest"), &json!("Continue"), &json!(250), &json!(false)]);
     namespace.passed();
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
-use stream_notifier_tests::proxy::{Recorded, Reply};
+use stream_notifier_tests::proxy::{Recorded, Reply, Rule};
 
 use super::{NAME, PK, SK, begin, told};
 use crate::fixture::{CONNECTIONS, INDEX, LIMIT, World, condition};
@@ -14,6 +14,11 @@ fn denied() -> Result<Reply> {
         "AccessDeniedException",
         "User: arn:aws:iam::1:user/secret is not allowed",
     )
+}
+
+/// Denies an operation until the rule is released.
+pub fn deny(world: &World, operation: &'static str) -> Result<Rule> {
+    Ok(world.proxy.answer(denied()?, move |request| request.is(operation)))
 }
 
 /// Waits until a notifier waits for a person who grants a right.
@@ -36,10 +41,7 @@ async fn asks_for(world: &World, reason: &str, permission: &str, on: &[&str]) ->
 #[tokio::test]
 async fn a_missing_right_is_named_and_its_grant_is_enough() -> Result<()> {
     let (world, client, operator) = begin().await?;
-    let deny = |operation: &'static str| -> Result<_> {
-        let matches = move |request: &Recorded| request.is(operation);
-        Ok(world.proxy.answer(denied()?, matches))
-    };
+    let deny = |operation: &'static str| deny(&world, operation);
 
     let describe_stream = deny("DescribeStream")?;
     let describe_table = deny("DescribeTable")?;
@@ -72,6 +74,22 @@ async fn a_missing_right_is_named_and_its_grant_is_enough() -> Result<()> {
     query.release();
     world.ready(NAME).await?;
     told(&client, &[1, 2, 3]).await?;
+    operator.stop().await?;
+    world.passed();
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_table_asks_for_the_right_to_list_its_streams() -> Result<()> {
+    let (world, client, operator) = begin().await?;
+    let list_streams = deny(&world, "ListStreams")?;
+    world.submit(&world.manifest_of_table(NAME)).await?;
+    // AWS knows no resource for it.
+    asks_for(&world, "StreamAccessDenied", "dynamodb:ListStreams on *", &[]).await?;
+    list_streams.release();
+    world.ready(NAME).await?;
+    world.update(PK, SK, 1).await?;
+    told(&client, &[1]).await?;
     operator.stop().await?;
     world.passed();
     Ok(())

@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use stream_notifier_tests::proxy::Recorded;
+use stream_notifier_tests::wait::eventually;
 use stream_notifier_tests::websocket::{Received, WebSocketClient};
 
 use super::{NAME, PK, SK, begin, told};
@@ -41,6 +42,8 @@ async fn suspended_it_stops_and_goes_on_where_it_stood() -> Result<()> {
     world.patch(NAME, json!({"suspend": true})).await?;
     let (status, _) = world.reason(NAME, "Suspended").await?;
     ensure!(status == "True", "suspended is Ready={status}");
+    let newest = world.notifiers.newest(NAME)?.unwrap_or_default();
+    ensure!(newest["status"]["streamArn"].is_null(), "{newest:#}");
     let before = world.checkpoint(NAME).await?;
     let quiet = world.proxy.requests().len();
     ensure!(operator.readyz().await?.status.is_success());
@@ -131,6 +134,13 @@ async fn deleted_it_is_silent_and_leaves_nothing() -> Result<()> {
     ensure!(counted == 1, "{counted} records matched");
     world.namespace.run(&["delete", "streamnotifier", NAME]).await?;
     world.checkpoints.wait_gone(LIMIT, &format!("{NAME}-checkpoint")).await?;
+    // The checkpoint goes by its owner reference; the operator learns of the end for itself.
+    eventually(LIMIT, "the end of its metrics", async || {
+        let counted = operator.metric("stream_notifier_records_total", NAME, "matched").await?;
+        ensure!(counted == 0, "{counted} records matched");
+        Ok(())
+    })
+    .await?;
     for value in 2..=4 {
         world.update(PK, SK, value).await?;
     }
