@@ -21,7 +21,7 @@ use crate::record::{Position, ShardId, StreamLabel, UnixSeconds};
 const ABSENCE: Duration = Duration::from_secs(3600);
 
 /// From so many entries on, those of finished shards go as soon as a child has one: a ConfigMap
-/// holds about 8,000.
+/// holds 10,000 at least, and more with shorter numbers.
 pub const MANY_ENTRIES: usize = 6_000;
 
 /// All entries.

@@ -2,6 +2,9 @@
 //! retention takes before it is read, and where reading begins. What hand-written stories leave out
 //! is in `simulation.rs`.
 
+mod stalls;
+mod twisted;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,15 +18,17 @@ use stream_notifier::worker::{Begin, Job, OnGap};
 use stream_notifier_tests::scripted::Worker;
 use stream_notifier_tests::simulated::{Clock, Key, Model, Settings, SimulatedStreams};
 
+use twisted::Twisted;
+
 const BEGIN: u64 = 1_795_341_600_123;
 const HOUR: u64 = 3600;
 
 /// A table with one stream of one shard, an item, and a connection that is told of it; the worker
 /// that reads it does not run yet.
-fn table(settings: Settings) -> Worker<SimulatedStreams> {
+fn table(settings: Settings) -> Worker<Twisted> {
     let clock = Clock::starting_at(BEGIN);
     let model = Arc::new(Mutex::new(Model::new(settings, Rng::with_seed(1), BEGIN)));
-    let worker = Worker::on(Arc::new(SimulatedStreams::new(model, clock)));
+    let worker = Worker::on(Arc::new(Twisted::new(SimulatedStreams::new(model, clock))));
     worker.connections.put("connection", "hoge", "2026-01-01");
     write(&worker, 0);
     worker
@@ -33,8 +38,13 @@ fn one_shard() -> Settings {
     Settings { shards: 1, ..Settings::default() }
 }
 
+/// The same, with a shard that stays open for ever.
+fn unrolled() -> Settings {
+    Settings { roll_ms: None, ..one_shard() }
+}
+
 /// Changes the item to this value; the first time it is made, which nobody is told of.
-fn write(worker: &Worker<SimulatedStreams>, value: u64) {
+fn write(worker: &Worker<Twisted>, value: u64) {
     worker.streams.with(|model| model.write(&Key::target("fuga", "hoge"), Some(value)));
 }
 
@@ -49,7 +59,7 @@ fn of_model(job: Job) -> Job {
 }
 
 /// The job of a worker that reads the present stream only.
-fn this_stream(worker: &Worker<SimulatedStreams>) -> impl Fn(Job) -> Job + use<> {
+fn this_stream(worker: &Worker<Twisted>) -> impl Fn(Job) -> Job + use<> {
     let label = worker.streams.with(|model| model.list_streams().unwrap().pop().unwrap());
     move |job| {
         let follow = Follow::Stream(StreamLabel::new(&label));
@@ -57,7 +67,7 @@ fn this_stream(worker: &Worker<SimulatedStreams>) -> impl Fn(Job) -> Job + use<>
     }
 }
 
-fn values(worker: &Worker<SimulatedStreams>) -> Vec<u32> {
+fn values(worker: &Worker<Twisted>) -> Vec<u32> {
     let value = |message: String| {
         let message: serde_json::Value = serde_json::from_str(&message).unwrap();
         message["value"].as_str().unwrap().parse().unwrap()
@@ -65,12 +75,12 @@ fn values(worker: &Worker<SimulatedStreams>) -> Vec<u32> {
     worker.gateway.received("connection").into_iter().map(value).collect()
 }
 
-fn gaps(worker: &Worker<SimulatedStreams>) -> u64 {
+fn gaps(worker: &Worker<Twisted>) -> u64 {
     worker.picture().gap.map_or(0, |gap| gap.count)
 }
 
 /// A figure of the metrics.
-fn metric(worker: &Worker<SimulatedStreams>, name: &str) -> f64 {
+fn metric(worker: &Worker<Twisted>, name: &str) -> f64 {
     let text = worker.metrics.encode();
     let line = text.lines().find(|line| line.starts_with(&format!("stream_notifier_{name}{{")));
     line.map_or(0.0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
@@ -148,7 +158,7 @@ async fn the_stream_of_an_arn_is_drained_and_its_successor_is_named_not_read() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_trimmed_before_it_was_read_is_told_and_reading_goes_on() {
-    let mut worker = table(Settings { roll_ms: None, ..one_shard() });
+    let mut worker = table(unrolled());
     worker.start_with(follow);
     write(&worker, 1);
     worker.until("the first", || values(&worker) == [1]).await;
@@ -188,7 +198,7 @@ async fn shards_that_vanished_unread_are_a_gap() {
 #[tokio::test(start_paused = true)]
 async fn a_shard_without_a_number_that_nobody_read_for_a_day_is_a_gap() {
     for (away, told) in [(23, 0), (25, 1)] {
-        let mut worker = table(Settings { roll_ms: None, ..one_shard() });
+        let mut worker = table(unrolled());
         worker.after(60).await;
         let poll_interval = Duration::from_secs(60);
         worker.start_with(|job| Job { begin: Begin::Latest, poll_interval, ..follow(job) });
@@ -211,7 +221,7 @@ async fn a_shard_without_a_number_that_nobody_read_for_a_day_is_a_gap() {
 #[tokio::test(start_paused = true)]
 async fn with_stop_nothing_more_is_read_and_the_checkpoint_stays_before_the_gap() {
     let stop = |job| Job { on_gap: OnGap::Stop, ..follow(job) };
-    let mut worker = table(Settings { roll_ms: None, ..one_shard() });
+    let mut worker = table(unrolled());
     worker.start_with(stop);
     write(&worker, 1);
     worker.until("the first", || values(&worker) == [1]).await;
@@ -315,7 +325,7 @@ async fn a_checkpoint_of_another_table_is_not_gone_on_from() {
 /// What `readAt` and the six hours are for: a shard that is never read says nothing by itself.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_while_it_is_quiet_but_the_time_every_six_hours() {
-    let mut worker = table(Settings { roll_ms: None, ..one_shard() });
+    let mut worker = table(unrolled());
     worker.after(60).await;
     let poll_interval = Duration::from_secs(10);
     worker.start_with(|job| Job { begin: Begin::Latest, poll_interval, ..follow(job) });

@@ -1,0 +1,256 @@
+//! What would keep changes from being told without anybody noticing, or tell of a loss that is none.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use stream_notifier::delivery::{Bounds, ConnectionsErrorKind};
+use stream_notifier::stream::{Budget, StreamErrorKind};
+use stream_notifier::telemetry::Phase;
+use stream_notifier::worker::{Begin, Job, OnGap};
+use stream_notifier_tests::scripted::{Call, Worker};
+use stream_notifier_tests::simulated::{
+    Call as SimulatedCall, Fault, Key, Model, Moment, Settings,
+};
+
+use super::{HOUR, follow, gaps, metric, one_shard, table, unrolled, values, write};
+
+/// The view type is wrong; the user does what the condition says; nothing is read for a day.
+#[tokio::test(start_paused = true)]
+async fn a_stream_with_the_right_view_after_one_with_a_wrong_one_is_read() {
+    let mut worker = table(unrolled());
+    worker.start_with(follow);
+    write(&worker, 1);
+    worker.until("the first", || values(&worker) == [1]).await;
+    worker.streams.with(Model::disable);
+    worker.after(60).await;
+    worker.streams.with(Model::enable);
+    let label = worker.streams.with(|model| model.list_streams().unwrap().pop().unwrap());
+    *worker.streams.keys_only.lock().unwrap() = Some(label);
+    worker.until("it says so", || worker.reasons() == ["ViewTypeMismatch"]).await;
+    worker.streams.with(Model::disable);
+    worker.after(60).await;
+    worker.streams.with(Model::enable);
+    worker.after(60).await;
+    write(&worker, 2);
+    worker.after(HOUR).await;
+    assert_eq!(values(&worker), [1, 2], "{:?}", worker.picture());
+}
+
+/// The connections table cannot be described for 30 hours; then a partial loss is silent.
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_while_it_could_not_begin_is_told() {
+    let mut worker = table(unrolled());
+    worker.after(60).await;
+    worker.start_with(|job| Job { begin: Begin::Latest, ..follow(job) });
+    worker.started().await;
+    worker.stop().await;
+    worker.connections.fail(Some(ConnectionsErrorKind::AccessDenied));
+    worker.start_with(follow);
+    worker.after(60).await;
+    write(&worker, 1);
+    worker.after(30 * HOUR).await;
+    write(&worker, 2);
+    worker.connections.fail(None);
+    worker.until("the second", || values(&worker) == [2]).await;
+    worker.after(HOUR).await;
+    assert!(gaps(&worker) > 0, "value 1 was lost, and nobody is told");
+}
+
+/// The parent is not listed any more, but iterators are still given.
+#[tokio::test(start_paused = true)]
+async fn a_parent_that_is_never_listed_again_is_not_awaited_for_ever() {
+    let mut worker = table(unrolled());
+    worker.streams.with(|model| model.roll(0));
+    let parent = worker.streams.with(|model| model.shards()[0].id.clone());
+    *worker.streams.unlisted.lock().unwrap() = Some(parent);
+    write(&worker, 1);
+    worker.start_with(follow);
+    worker.after(10 * 60).await;
+    assert_eq!(values(&worker), [1], "{:?}", worker.picture());
+}
+
+/// Every listed shard gets an entry, and a ConfigMap holds only so many.
+#[tokio::test(start_paused = true)]
+async fn a_first_start_with_many_listed_shards_fits_a_config_map() {
+    let mut worker = table(Settings { roll_ms: None, shards: 1500, ..Settings::default() });
+    for round in 0..4 {
+        worker.after(HOUR).await;
+        for shard in round * 1500..(round + 1) * 1500 {
+            worker.streams.with(|model| model.roll(shard));
+        }
+    }
+    let poll_interval = Duration::from_secs(10);
+    worker.start_with(|job| Job { begin: Begin::Latest, poll_interval, ..follow(job) });
+    worker.started().await;
+    worker.after(10).await;
+    let most = worker.store.saves().iter().map(|save| save.shards.len()).max().unwrap();
+    assert!((5_000..=6_001).contains(&most), "{most} of 7,500");
+}
+
+/// A checkpoint of two streams is mended by hand while the worker waits for that.
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_is_mended_is_gone_on_from_with_all_its_streams() {
+    let mut worker = table(unrolled());
+    worker.start_with(follow);
+    write(&worker, 1);
+    worker.until("the first", || values(&worker) == [1]).await;
+    worker.after(10).await;
+    worker.stop().await;
+    write(&worker, 2);
+    worker.streams.with(Model::disable);
+    worker.after(60).await;
+    worker.streams.with(Model::enable);
+    worker.after(60).await;
+    write(&worker, 3);
+    let good = worker.store.checkpoint().unwrap();
+    worker.store.scribble();
+    worker.start_with(follow);
+    worker.until("it says so", || worker.reasons() == ["CheckpointInvalid"]).await;
+    worker.store.write(&good);
+    worker.until("the last", || values(&worker).last() == Some(&3)).await;
+    worker.after(HOUR).await;
+    assert_eq!((values(&worker), gaps(&worker)), (vec![1, 2, 3], 0), "{:?}", worker.picture());
+}
+
+/// Stopped for 20 hours, by a clean stop, after five and a half quiet ones.
+#[tokio::test(start_paused = true)]
+async fn a_clean_stop_of_less_than_a_day_is_no_gap() {
+    let mut worker = table(unrolled());
+    worker.after(60).await;
+    worker.start_with(|job| Job { begin: Begin::Latest, ..follow(job) });
+    worker.started().await;
+    worker.after(5 * HOUR + HOUR / 2).await;
+    worker.stop().await;
+    worker.after(20 * HOUR).await;
+    write(&worker, 1);
+    worker.start_with(|job| Job { on_gap: OnGap::Stop, ..follow(job) });
+    worker.after(60).await;
+    let picture = worker.picture();
+    assert!(picture.phase == Phase::Reading && picture.gap.is_none(), "{picture:?}");
+}
+
+/// The gateway refuses, and every shard holds a page.
+#[tokio::test(start_paused = true)]
+async fn what_is_read_ahead_does_not_grow_with_the_shards() {
+    let mut worker = table(Settings { roll_ms: None, shards: 64, ..one_shard() });
+    for value in 1..4 {
+        for item in 0..20_000 {
+            let key = Key::target(&format!("i{item}"), "hoge");
+            worker.streams.with(|model| model.write(&key, Some(value)));
+        }
+    }
+    worker.gateway.everyone(1, 403);
+    worker.start_with(follow);
+    worker.after(600).await;
+    let read = worker.streams.handed_out.load(Ordering::Relaxed);
+    let bounds = Bounds::default();
+    let most = bounds.pages * 1000 + bounds.memory_kib as usize;
+    assert!(read <= most, "{read} of 60,000 records are read and not settled");
+}
+
+/// One shard that is listed and not found, of 3,000.
+#[tokio::test(start_paused = true)]
+async fn one_broken_shard_does_not_take_the_whole_budget() {
+    let mut worker = Worker::new();
+    for n in 0..3000 {
+        worker.streams.open(&format!("shard-{n:04}"), None);
+    }
+    worker.streams.never_find("shard-0007");
+    worker.start("holder", Begin::TrimHorizon);
+    worker.after(60).await;
+    let describes = || {
+        let calls = worker.streams.calls();
+        calls.iter().filter(|call| matches!(call, Call::Describe(_))).count()
+    };
+    let before = describes();
+    worker.after(120).await;
+    let a_second = (describes() - before) as f64 / 120.0;
+    assert!(a_second < 2.0, "{a_second} descriptions a second, of 8 for everybody");
+}
+
+/// A gauge that goes on after the worker.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_stopped_costs_nothing_more() {
+    let mut worker = table(one_shard());
+    worker.start_with(follow);
+    worker.after(120).await;
+    assert!(metric(&worker, "get_records_per_month") > 1e6);
+    worker.stop().await;
+    assert_eq!(metric(&worker, "get_records_per_month").to_bits(), 0.0_f64.to_bits());
+}
+
+/// Turns that were reserved by someone who is gone.
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_is_not_used_is_given_back() {
+    let budget = Arc::new(Budget::new(8, 2));
+    let waiting: Vec<_> = (0..350)
+        .map(|_| {
+            let budget = budget.clone();
+            tokio::spawn(async move { budget.take().await })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    for task in waiting {
+        task.abort();
+    }
+    let begun = tokio::time::Instant::now();
+    budget.take().await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+/// The record at the trim horizon is trimmed between the iterator and the read.
+#[tokio::test(start_paused = true)]
+async fn a_first_start_at_the_trim_horizon_has_lost_nothing_it_asked_for() {
+    let mut worker = table(unrolled());
+    let mut is_first = true;
+    worker.streams.inner.faults(move |call, moment| {
+        let now = call == SimulatedCall::Records
+            && moment == Moment::Before
+            && std::mem::take(&mut is_first);
+        now.then_some(Fault::Fails(StreamErrorKind::Trimmed))
+    });
+    worker.start_with(|job| Job { on_gap: OnGap::Stop, ..follow(job) });
+    worker.after(60).await;
+    let picture = worker.picture();
+    assert!(picture.phase == Phase::Reading && picture.gap.is_none(), "{picture:?}");
+}
+
+/// A closed shard that is listed at the first start of all, with Latest, expires before it is read.
+#[tokio::test(start_paused = true)]
+async fn a_first_start_at_latest_has_lost_nothing() {
+    let mut worker = table(unrolled());
+    worker.after(HOUR).await;
+    worker.streams.with(|model| model.roll(0));
+    worker.after(24 * HOUR - 5).await;
+    let mut is_first = true;
+    worker.streams.inner.faults(move |call, moment| {
+        let now = call == SimulatedCall::Iterator
+            && moment == Moment::Before
+            && std::mem::take(&mut is_first);
+        now.then_some(Fault::Hangs)
+    });
+    worker.start_with(|job| Job { begin: Begin::Latest, on_gap: OnGap::Stop, ..follow(job) });
+    worker.after(120).await;
+    let picture = worker.picture();
+    assert!(picture.phase == Phase::Reading && picture.gap.is_none(), "{picture:?}");
+}
+
+/// The child of the only shard is never listed.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_reads_is_not_ready() {
+    let mut worker = table(unrolled());
+    worker.start_with(follow);
+    worker.started().await;
+    worker.streams.with(|model| model.roll(0));
+    let child = worker.streams.with(|model| model.shards()[1].id.clone());
+    *worker.streams.unlisted.lock().unwrap() = Some(child);
+    write(&worker, 1);
+    worker.after(HOUR).await;
+    let picture = worker.picture();
+    assert_eq!(worker.reasons(), ["ShardMissing"], "{picture:?}");
+    *worker.streams.unlisted.lock().unwrap() = None;
+    worker.until("it is read", || values(&worker) == [1]).await;
+    worker.after(60).await;
+    assert_eq!(worker.reasons(), [""; 0]);
+}

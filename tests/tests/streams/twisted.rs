@@ -1,0 +1,69 @@
+//! The simulated table with a twist that a test asks for, and with what was asked of it counted.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use stream_notifier::record::{ShardId, StreamLabel};
+use stream_notifier::stream::{
+    Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams, ViewType,
+};
+use stream_notifier_tests::simulated::{Model, SimulatedStreams};
+
+/// A table.
+pub struct Twisted {
+    pub inner: SimulatedStreams,
+    /// The label of a stream that has keys only.
+    pub keys_only: Mutex<Option<String>>,
+    /// A shard that is never listed although it is there.
+    pub unlisted: Mutex<Option<String>>,
+    /// How many records were handed out.
+    pub handed_out: AtomicUsize,
+}
+
+impl Twisted {
+    /// A table without a twist.
+    pub fn new(inner: SimulatedStreams) -> Self {
+        let (keys_only, unlisted) = (Mutex::default(), Mutex::default());
+        Self { inner, keys_only, unlisted, handed_out: AtomicUsize::new(0) }
+    }
+
+    /// The model, its clock set to now.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Model) -> T) -> T {
+        self.inner.with(act)
+    }
+}
+
+impl Streams for Twisted {
+    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
+        self.inner.streams().await
+    }
+
+    async fn describe(
+        &self,
+        stream: &StreamLabel,
+        listed: Listed<'_>,
+        after: Option<&ShardId>,
+    ) -> Result<StreamPage, StreamError> {
+        let mut page = self.inner.describe(stream, listed, after).await?;
+        if self.keys_only.lock().unwrap().as_deref() == Some(stream.as_str()) {
+            page.view = ViewType::KeysOnly;
+        }
+        let unlisted = self.unlisted.lock().unwrap().clone();
+        page.shards.retain(|shard| Some(&shard.id.name) != unlisted.as_ref());
+        Ok(page)
+    }
+
+    async fn iterator(
+        &self,
+        shard: &ShardId,
+        from: &ReadFrom,
+    ) -> Result<ShardIterator, StreamError> {
+        self.inner.iterator(shard, from).await
+    }
+
+    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+        let page = self.inner.records(iterator).await?;
+        self.handed_out.fetch_add(page.changes.len(), Ordering::Relaxed);
+        Ok(page)
+    }
+}
