@@ -71,16 +71,19 @@ async fn answer(State(service): State<Service>, headers: HeaderMap, body: Bytes)
         model.advance_to(clock.now());
     }
     let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok());
-    let answer = match (target, serde_json::from_slice(&body)) {
-        (Some(target), Ok(request)) => call(&mut model, target, &request),
-        _ => Err(Refusal::Validation),
-    };
-    let (status, body) = match answer {
+    let (status, body) = respond(&mut model, target.unwrap_or_default(), &body);
+    let content = (header::CONTENT_TYPE, "application/x-amz-json-1.0".to_owned());
+    (status, [content, (header::DATE, date(model.now()))], body).into_response()
+}
+
+/// What a request to this target is answered with.
+pub fn respond(model: &mut Model, target: &str, body: &[u8]) -> (StatusCode, String) {
+    let request = serde_json::from_slice(body).map_err(|_| Refusal::Validation);
+    let (status, body) = match request.and_then(|request| call(model, target, &request)) {
         Ok(body) => (StatusCode::OK, body),
         Err(refusal) => refused(refusal),
     };
-    let content = (header::CONTENT_TYPE, "application/x-amz-json-1.0".to_owned());
-    (status, [content, (header::DATE, date(model.now()))], body.to_string()).into_response()
+    (status, body.to_string())
 }
 
 fn refused(refusal: Refusal) -> (StatusCode, Value) {
@@ -211,7 +214,7 @@ fn limit(request: &Value) -> Option<usize> {
 }
 
 /// A time as the `Date` header has it.
-fn date(milliseconds: u64) -> String {
+pub fn date(milliseconds: u64) -> String {
     let time = jiff::Timestamp::from_millisecond(milliseconds as i64).expect("within 9,999 years");
     time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }

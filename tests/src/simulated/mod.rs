@@ -14,7 +14,7 @@ mod streams;
 mod throttle;
 
 pub use describe::{DescribedShard, Description};
-pub use http::HttpStreams;
+pub use http::{HttpStreams, date, respond};
 pub use model::{Key, Model, Record};
 pub use read::{From, Page};
 pub use refusal::Refusal;
