@@ -60,6 +60,11 @@ impl Described {
         described
     }
 
+    /// Whether the stream is no more.
+    pub fn is_gone(&self) -> bool {
+        self.form.is_none()
+    }
+
     /// Adds shards.
     pub fn add(&mut self, shards: &[Shard]) {
         for Shard { id, parent } in shards {

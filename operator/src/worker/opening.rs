@@ -125,7 +125,7 @@ async fn listed<S: Streams>(
 /// Why reading cannot begin, or go on, with what is listed.
 fn unfit(job: &Job, listing: &Listing, known: &BTreeSet<StreamLabel>) -> Option<Trouble> {
     let newest = listing.newest();
-    let found = newest.filter(|(_, stream)| stream.form.is_some());
+    let found = newest.filter(|(_, stream)| !stream.is_gone());
     match (found, &job.follow, &listing.replaced_by) {
         // One that follows those that are known is looked at once they are read.
         (Some((label, stream)), _, _) if known.is_empty() || known.contains(label) => {

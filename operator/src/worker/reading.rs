@@ -219,7 +219,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                     continue;
                 }
             }
-            if stream.form.is_none() && !self.is_gone_unread(label, &entries) {
+            if stream.is_gone() && !self.is_gone_unread(label, &entries) {
                 return;
             }
             let plan = self.lineage.plan(stream, &entries);
@@ -233,7 +233,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             }
             // Its last shards have been asked for children, in vain.
             let seems = plan.is_drained && !self.family.asks(label);
-            let is_gone = stream.form.is_none();
+            let is_gone = stream.is_gone();
             if !self.drained.note(label, seems, is_gone, now) && current.is_none() {
                 current = Some(label);
             }

@@ -25,7 +25,7 @@ use crate::delivery::{
 };
 use crate::notifier::{Notification, Notifier, Verdict};
 use crate::record::{Change, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
-use crate::stream::{Follow, Read, ShardReader, StreamError, StreamErrorKind, Streams};
+use crate::stream::{Described, Follow, Read, ShardReader, StreamError, StreamErrorKind, Streams};
 use crate::telemetry::{Counts, Health, NotifierTelemetry, Part};
 
 /// A shard that could not be read for so long, because its records wait, is not Ready.
@@ -237,17 +237,27 @@ async fn failed<S: Streams, C, G>(
             task.progress.read_until(now);
             task.reader.restart();
         }
-        StreamErrorKind::NotFound => match is_listed(shared, shard).await {
-            Some(true) if failing.has_lasted() => {
-                let trouble = trouble::shard(shard, &shared.table);
-                shared.health.troubled(part.clone(), trouble);
+        StreamErrorKind::NotFound => {
+            // A stream that is gone is told by the sweep; only a listing can say that it is the shard.
+            let next = shared.stop.run_until_cancelled(shared.sweeper.next()).await;
+            let Some(next) = next else {
+                return Failed::Stopped;
+            };
+            let is_stream_gone = next.streams.get(&shard.stream).is_some_and(Described::is_gone);
+            if next.has(shard) {
+                if failing.has_lasted() {
+                    let trouble = trouble::shard(shard, &shared.table);
+                    shared.health.troubled(part.clone(), trouble);
+                }
+            } else if is_stream_gone {
+                // Nothing of it is left, and nothing tells the time.
+                let goes_on = gap(shared, shard, "its stream is gone", lost.unwrap_or(1));
+                return if goes_on { Failed::Gone } else { Failed::Stopped };
+            } else if lost.is_some() || failing.has_lasted() {
+                // If nothing can be lost, it was made sure of.
+                return if goes_on("it is gone") { Failed::Gone } else { Failed::Stopped };
             }
-            Some(true) => {}
-            // If nothing can be lost, it is made sure of.
-            Some(false) if lost.is_none() && !failing.has_lasted() => {}
-            Some(false) if goes_on("it is gone") => return Failed::Gone,
-            Some(false) | None => return Failed::Stopped,
-        },
+        }
         _ => {
             let stream = shard.stream.arn(&shared.table);
             if let Some(trouble) = trouble::stream(&stream, error, failing) {
@@ -256,13 +266,6 @@ async fn failed<S: Streams, C, G>(
         }
     }
     Failed::Again
-}
-
-/// Whether a shard that was not found is in the next listing; `None` if all is to stop. A stream
-/// that is gone is told by the sweep; only a listing can say that it is the shard.
-async fn is_listed<C, G>(shared: &Shared<C, G>, shard: &ShardId) -> Option<bool> {
-    let next = shared.stop.run_until_cancelled(shared.sweeper.next()).await?;
-    Some(next.has(shard))
 }
 
 /// A shard is finished once all of its records are settled.

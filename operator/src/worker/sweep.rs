@@ -219,7 +219,7 @@ fn known(listing: &Listing) -> (BTreeSet<StreamLabel>, BTreeMap<StreamLabel, Des
     let newest = listing.newest().map(|(label, _)| label);
     let streams = listing.streams.iter();
     let (gone, known): (Vec<_>, Vec<_>) =
-        streams.partition(|(label, stream)| stream.form.is_none() && Some(*label) != newest);
+        streams.partition(|(label, stream)| stream.is_gone() && Some(*label) != newest);
     let gone = gone.into_iter().map(|(label, stream)| (label.clone(), stream.clone()));
     (known.into_iter().map(|(label, _)| label.clone()).collect(), gone.collect())
 }

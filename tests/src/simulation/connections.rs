@@ -1,0 +1,138 @@
+//! The connections table: rows in pages, lookups that fail, an index that comes and goes. And
+//! whether each connection is up, which the gateway knows and the table does not.
+
+use stream_notifier::delivery::{
+    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, TableDescription,
+};
+use stream_notifier::record::{AttributeValue, Item, KeyNames};
+
+use super::faults::now;
+use super::life::Call;
+use super::outside::Outside;
+use super::world::State;
+use crate::simulated::Model;
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its id.
+    pub id: String,
+    /// The partition key of its row.
+    pub group: String,
+    /// When its row was stored, in milliseconds since 1970.
+    pub stored_at: u64,
+    /// When it is up: a row is written inside `$connect`, which is a little before.
+    pub up_at: u64,
+    /// Whether its row is there.
+    pub is_stored: bool,
+    /// Whether it has hung up.
+    pub is_gone: bool,
+    /// Until when it does not read.
+    pub slow_until: u64,
+}
+
+impl Connection {
+    fn row(&self) -> Item {
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        Item::from([
+            ("connection_id".to_owned(), text(&self.id)),
+            ("sk".to_owned(), text(&self.group)),
+            ("created_at".to_owned(), text(&self.stored_at.to_string())),
+        ])
+    }
+}
+
+impl State {
+    /// How a call to the table fails, if it does.
+    fn table_fault(&mut self, model: &Model, action: &'static str) -> Result<(), ConnectionsError> {
+        let chance = self.faults.chances.connections;
+        let kind = match now(self.faults.connections, model.now()) {
+            None if self.chance(chance) => ConnectionsErrorKind::Unavailable,
+            // The table can still be described; what is asked of its index is refused.
+            Some(ConnectionsErrorKind::Invalid) if action == "dynamodb:DescribeTable" => {
+                return Ok(());
+            }
+            None => return Ok(()),
+            Some(kind) => kind,
+        };
+        self.counts.add(match kind {
+            ConnectionsErrorKind::NotFound => "connections table not found",
+            ConnectionsErrorKind::AccessDenied => "connections table denied",
+            ConnectionsErrorKind::NoCredentials => "connections table without credentials",
+            ConnectionsErrorKind::Invalid => "connections index taken away",
+            ConnectionsErrorKind::Unavailable => "connections table unavailable",
+        });
+        Err(ConnectionsError { action, kind, source: None })
+    }
+
+    fn describe_table(&mut self, model: &Model) -> Result<TableDescription, ConnectionsError> {
+        self.table_fault(model, "dynamodb:DescribeTable")?;
+        let key = |name: &str| KeyNames { partition: name.to_owned(), sort: None };
+        let is_there =
+            now(self.faults.connections, model.now()) != Some(ConnectionsErrorKind::Invalid);
+        Ok(TableDescription {
+            keys: key("connection_id"),
+            indexes: is_there.then(|| ("sk-index".to_owned(), key("sk"))).into_iter().collect(),
+            types: ["connection_id", "sk"].map(|name| (name.to_owned(), "S".to_owned())).into(),
+        })
+    }
+
+    fn query(
+        &mut self,
+        model: &Model,
+        value: &AttributeValue,
+        start: Option<&Item>,
+    ) -> Result<RowPage, ConnectionsError> {
+        self.table_fault(model, "dynamodb:Query")?;
+        let is_after = |connection: &&Connection| {
+            start.is_none_or(|start| {
+                start.get("connection_id") < connection.row().get("connection_id")
+            })
+        };
+        let is_found = |connection: &&Connection| {
+            connection.is_stored && *value == AttributeValue::S(connection.group.clone())
+        };
+        let mut found = self.connections.iter().filter(is_found).filter(is_after);
+        let rows: Vec<_> = found.by_ref().take(self.rows_on_a_page).map(Connection::row).collect();
+        let has_more = found.next().is_some();
+        if has_more {
+            self.counts.add("lookup of several pages");
+        }
+        Ok(RowPage { next: rows.last().filter(|_| has_more).cloned(), rows })
+    }
+
+    fn delete(&mut self, model: &Model, row: &Item) -> Result<bool, ConnectionsError> {
+        self.table_fault(model, "dynamodb:DeleteItem")?;
+        let stored =
+            |connection: &&mut Connection| connection.is_stored && connection.row() == *row;
+        let Some(connection) = self.connections.iter_mut().find(stored) else { return Ok(false) };
+        connection.is_stored = false;
+        let (id, is_gone) = (connection.id.clone(), connection.is_gone);
+        self.counts.add("row deleted");
+        self.note(model, || format!("row of {id} deleted"));
+        if !is_gone {
+            let how = format!("the row of {id}, which is up or was coming up, was deleted");
+            self.break_guarantee(model, "none lost", how);
+        }
+        Ok(true)
+    }
+}
+
+impl Connections for Outside {
+    async fn describe(&self) -> Result<TableDescription, ConnectionsError> {
+        self.ask(Call::DescribeTable, |model, state| state.describe_table(model)).await
+    }
+
+    async fn query(
+        &self,
+        value: &AttributeValue,
+        start: Option<&Item>,
+    ) -> Result<RowPage, ConnectionsError> {
+        self.ask(Call::Query, |model, state| state.query(model, value, start)).await
+    }
+
+    async fn delete_unchanged(&self, _: &KeyNames, row: &Item) -> Result<bool, ConnectionsError> {
+        let row = row.clone();
+        self.send(Call::DeleteRow, move |model, state| state.delete(model, &row)).await
+    }
+}

@@ -1,0 +1,166 @@
+//! The WebSocket API: connections that are gone, not up yet or slow, wrong rights, faults, and
+//! answers that get lost. What arrives is looked at here: it must be due, new and in order.
+
+use bytes::Bytes;
+use stream_notifier::delivery::{Answer, Gateway};
+
+use super::faults::now;
+use super::life::{Call, When};
+use super::outside::Outside;
+use super::world::State;
+use crate::simulated::Model;
+
+/// One post on its way.
+#[derive(Clone, Copy, Debug)]
+pub struct Post {
+    /// Under which claim.
+    pub claim: usize,
+    /// To which connection.
+    pub connection: usize,
+    /// Of which record.
+    pub record: usize,
+}
+
+/// What becomes of a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Delivered,
+    /// Delivered, and its answer is lost.
+    Unanswered,
+    /// Lost on its way.
+    Lost,
+    Refused(u16),
+    Unreachable,
+    NoCredentials,
+}
+
+/// The windows of [`Faults::gateway`](super::faults::Faults) are statuses, and these two.
+pub const UNREACHABLE: u16 = 0;
+pub const NO_CREDENTIALS: u16 = 1;
+
+impl Fate {
+    fn of(status: u16) -> Self {
+        match status {
+            UNREACHABLE => Self::Unreachable,
+            NO_CREDENTIALS => Self::NoCredentials,
+            status => Self::Refused(status),
+        }
+    }
+
+    fn answer(self) -> Answer {
+        let status = |status| Answer::Status { status, names_connection: false };
+        match self {
+            Self::Delivered => status(200),
+            Self::Refused(refused) => status(refused),
+            Self::Unanswered | Self::Lost => Answer::NoAnswer,
+            Self::Unreachable => Answer::Unreachable,
+            Self::NoCredentials => Answer::NoCredentials,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Delivered => "post delivered",
+            Self::Unanswered => "post delivered, answer lost",
+            Self::Lost => "post lost",
+            Self::Refused(403) => "post answered 403",
+            Self::Refused(410) => "post answered 410",
+            Self::Refused(429) => "post answered 429",
+            Self::Refused(_) => "post answered 5xx",
+            Self::Unreachable => "gateway unreachable",
+            Self::NoCredentials => "gateway without credentials",
+        }
+    }
+}
+
+impl State {
+    /// What becomes of a post to a connection.
+    fn fate(&mut self, model: &Model, connection: usize) -> Fate {
+        if let Some(status) = now(self.faults.gateway, model.now()) {
+            return Fate::of(status);
+        }
+        let moment = model.now();
+        let to = &self.connections[connection];
+        if to.is_gone || moment < to.up_at {
+            return Fate::Refused(410);
+        }
+        if moment < to.slow_until {
+            return Fate::Refused(429);
+        }
+        if !self.chance(self.faults.chances.posts) {
+            return Fate::Delivered;
+        }
+        let fates = [
+            Fate::Refused(429),
+            Fate::Refused(500),
+            Fate::Refused(503),
+            Fate::Refused(403),
+            Fate::Unanswered,
+            Fate::Unanswered,
+            Fate::Lost,
+            Fate::Unreachable,
+        ];
+        fates[self.rng.usize(..fates.len())]
+    }
+
+    /// A post arrives.
+    fn arrive(&mut self, model: &Model, post: Post) -> Answer {
+        let fate = self.fate(model, post.connection);
+        self.counts.add(fate.word());
+        let Post { claim, connection, record } = post;
+        self.note(model, || {
+            format!("claim {claim}, record {record} to conn{connection:02}: {}", fate.word())
+        });
+        self.check_arrival(model, post);
+        if matches!(fate, Fate::Delivered | Fate::Unanswered) {
+            self.history.delivered.insert((record, connection));
+        }
+        if fate == Fate::Delivered {
+            self.history.claims[claim].settled.insert((record, connection));
+        }
+        fate.answer()
+    }
+
+    /// Which post this is; `None` if it is none that could be, which is told.
+    fn post(
+        &mut self,
+        model: &Model,
+        life: usize,
+        connection: &str,
+        message: &Bytes,
+    ) -> Option<Post> {
+        let connection = self.connections.iter().position(|it| it.id == connection);
+        let body: serde_json::Value = serde_json::from_slice(message).ok()?;
+        let value = body["value"].as_str()?.parse().ok()?;
+        let record = self.history.record_of.get(&value).copied();
+        let claim = self.history.lives[life].claim;
+        let post = Some(Post { claim: claim?, connection: connection?, record: record? });
+        if let Some(post) = post {
+            self.check_departure(model, post);
+        }
+        post
+    }
+
+    fn answered(&mut self, post: Post) {
+        self.history.claims[post.claim].posting.remove(&post.connection);
+    }
+}
+
+impl Gateway for Outside {
+    async fn post(&self, connection: &str, message: &Bytes) -> Answer {
+        self.pass(Call::Post, When::Before).await;
+        let life = self.life.number;
+        let post = self.world.with(|model, state| {
+            let post = state.post(model, life, connection, message);
+            if post.is_none() {
+                let how = format!("{}: {message:?} was posted to {connection}", self.life);
+                state.break_guarantee(model, "nothing posted that is not due", how);
+            }
+            post
+        });
+        let Some(post) = post else { return Answer::NoAnswer };
+        let answer = self.send(Call::Post, move |model, state| state.arrive(model, post)).await;
+        self.world.with(|_, state| state.answered(post));
+        answer
+    }
+}

@@ -1,0 +1,465 @@
+//! What happens in a run, step by step: changes and connections, shards that come and go, workers
+//! that crash, pause, stop and meet, and neighbours that fail.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use stream_notifier::delivery::ConnectionsErrorKind;
+use stream_notifier::stream::StreamErrorKind;
+use stream_notifier::telemetry::Metrics;
+use tokio::time::sleep;
+
+use super::connections::Connection;
+use super::faults::{StoreFault, Window};
+use super::gateway::{NO_CREDENTIALS, UNREACHABLE};
+use super::life::{Call, Doom, When};
+use super::plan::Plan;
+use super::worker::Worker;
+use super::world::World;
+use crate::simulated::Key;
+
+/// One thing that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Write,
+    Wait,
+    Roll,
+    Split,
+    Disable,
+    Enable,
+    Connect,
+    HangUp,
+    SlowClient,
+    Crash,
+    Doom,
+    Pause,
+    Takeover,
+    Stop,
+    StreamsDown,
+    ConnectionsDown,
+    GatewayDown,
+    StoreDown,
+    Touch,
+    /// Nobody works for long.
+    Outage,
+    /// Every process stands still for long.
+    Freeze,
+}
+
+impl Step {
+    /// Every step, and how often it is taken.
+    pub const ALL: [(Self, u32); 21] = [
+        (Self::Write, 40),
+        (Self::Wait, 8),
+        (Self::Roll, 8),
+        (Self::Split, 3),
+        (Self::Disable, 2),
+        (Self::Enable, 4),
+        (Self::Connect, 3),
+        (Self::HangUp, 2),
+        (Self::SlowClient, 2),
+        (Self::Crash, 4),
+        (Self::Doom, 8),
+        (Self::Pause, 4),
+        (Self::Takeover, 4),
+        (Self::Stop, 3),
+        (Self::StreamsDown, 2),
+        (Self::ConnectionsDown, 2),
+        (Self::GatewayDown, 3),
+        (Self::StoreDown, 2),
+        (Self::Touch, 2),
+        (Self::Outage, 2),
+        (Self::Freeze, 1),
+    ];
+}
+
+/// A run while it goes on.
+#[derive(Debug)]
+pub struct Story {
+    /// The world.
+    pub world: Arc<World>,
+    /// The plan.
+    pub plan: Plan,
+    /// What the workers count.
+    pub metrics: Metrics,
+    /// Every worker there is, and those that ended lately.
+    pub workers: Vec<Worker>,
+    pub(super) rng: Rng,
+    /// When paused workers go on, by their lives.
+    resumptions: Vec<(usize, u64)>,
+}
+
+impl Story {
+    /// A run of which nothing has happened yet.
+    pub fn new(world: Arc<World>, plan: Plan, rng: Rng) -> Self {
+        let (metrics, workers, resumptions) = (Metrics::default(), vec![], vec![]);
+        Self { world, plan, metrics, workers, rng, resumptions }
+    }
+
+    /// Everything up to the end of the faults.
+    pub async fn unfold(&mut self) -> Result<(), String> {
+        self.begin().await;
+        for _ in 0..self.plan.steps {
+            self.settle_workers().await?;
+            if self.is_broken() {
+                return Ok(());
+            }
+            let step = self.draw_step();
+            self.world.with(|model, state| {
+                state.counts.add(word(step));
+                state.note(model, || format!("--- {step:?}"));
+            });
+            self.take(step).await;
+            self.pause(2_000).await;
+        }
+        self.settle_workers().await
+    }
+
+    /// Whether a guarantee was broken: what comes after it tells nothing.
+    pub fn is_broken(&self) -> bool {
+        self.world.with(|_, state| state.broken.is_some())
+    }
+
+    /// Items and connections that were there before the first worker.
+    async fn begin(&mut self) {
+        for _ in 0..self.plan.connections {
+            self.connect(0);
+        }
+        for item in 0..self.plan.items {
+            self.world.write(&self.key(item), false);
+        }
+        sleep(Duration::from_secs(self.rng.u64(0..60))).await;
+        self.write(3).await;
+    }
+
+    /// A new life now and then where there is none, and an end for those that waited long enough.
+    async fn settle_workers(&mut self) -> Result<(), String> {
+        let now = self.now();
+        for (life, at) in &mut self.resumptions {
+            if *at <= now
+                && let Some(worker) = self.workers.iter().find(|it| it.life.number == *life)
+            {
+                worker.life.pause(false);
+                self.world.note(|| format!("worker-{life} goes on"));
+                *at = u64::MAX;
+            }
+        }
+        self.resumptions.retain(|(_, at)| *at != u64::MAX);
+        for worker in self.workers.extract_if(.., |worker| worker.is_over()) {
+            worker.joined().await?;
+        }
+        if !self.workers.iter().any(Worker::is_at_work) && self.rng.u8(..3) > 0 {
+            self.start();
+        }
+        Ok(())
+    }
+
+    /// Starts a worker, which is to end at a call, or not.
+    pub fn start(&mut self) {
+        let (seed, on_gap) = (self.rng.u64(..), self.plan.on_gap);
+        self.world.count("worker started");
+        self.workers.push(Worker::start(&self.world, &self.plan, on_gap, seed, &self.metrics));
+        if self.plan.dooms > 0 && self.rng.u32(..10) < self.plan.dooms {
+            let doom = self.draw_doom();
+            if let Some(worker) = self.workers.last() {
+                worker.life.doom(doom);
+            }
+        }
+    }
+
+    fn draw_step(&mut self) -> Step {
+        let all: u32 = self.plan.weights.iter().map(|(_, weight)| weight).sum();
+        let mut left = self.rng.u32(..all.max(1));
+        for (step, weight) in &self.plan.weights {
+            if left < *weight {
+                return *step;
+            }
+            left -= weight;
+        }
+        Step::Write
+    }
+
+    async fn take(&mut self, step: Step) {
+        match step {
+            Step::Write => {
+                let most = [2, 5, 20][self.rng.usize(..3)];
+                self.write(most).await;
+            }
+            Step::Wait => {
+                let longest = [3_000, 10_000, 70_000][self.rng.usize(..3)];
+                self.pause(longest).await;
+            }
+            Step::Roll | Step::Split => self.divide(step == Step::Split),
+            Step::Disable => self.world.with(|model, _| model.disable()),
+            Step::Enable => self.world.with(|model, _| model.enable()),
+            Step::Connect => {
+                let up_after = self.rng.u64(0..4_000);
+                self.connect(up_after);
+            }
+            Step::HangUp => self.hang_up().await,
+            Step::SlowClient => self.slow_client(),
+            Step::Crash => self.with_worker(Worker::kill),
+            Step::Doom => self.doom(),
+            Step::Pause => self.pause_one(),
+            Step::Takeover => self.start(),
+            Step::Stop => self.with_worker(Worker::stop),
+            Step::StreamsDown | Step::ConnectionsDown | Step::GatewayDown | Step::StoreDown => {
+                self.fail(step);
+            }
+            Step::Touch => self.world.with(|_, state| state.store.touch()),
+            Step::Outage => self.outage().await,
+            Step::Freeze => self.freeze().await,
+        }
+    }
+
+    /// Lets some time pass, up to this many milliseconds.
+    pub async fn pause(&mut self, longest: u64) {
+        sleep(Duration::from_millis(self.rng.u64(0..=longest))).await;
+    }
+
+    fn now(&self) -> u64 {
+        self.world.clock.now()
+    }
+
+    fn key(&self, item: usize) -> Key {
+        let group = item % self.plan.groups;
+        Key::target(&format!("item{item}"), &format!("group{group}"))
+    }
+
+    /// Up to so many changes; some of no interest.
+    pub async fn write(&mut self, most: usize) {
+        let (changes, hurries) = (self.rng.usize(1..=most), self.rng.bool());
+        for _ in 0..changes {
+            let item = self.rng.usize(..self.plan.items);
+            let mut key = self.key(item);
+            let deletes = self.rng.u8(..20) == 0;
+            if self.rng.u8(..10) == 0 {
+                key.pk = key.pk.replace("target", "other");
+            }
+            self.world.write(&key, deletes);
+            if !hurries {
+                self.pause(500).await;
+            }
+        }
+    }
+
+    fn divide(&mut self, splits: bool) {
+        let rng = &mut self.rng;
+        self.world.with(|model, state| {
+            let open = model.open_shards();
+            let Some(&shard) = rng.choice(&open) else { return };
+            if splits && open.len() < 6 {
+                model.split(shard)
+            } else {
+                model.roll(shard)
+            }
+            state.note(model, || format!("shard {shard} is closed"));
+        });
+    }
+
+    fn connect(&mut self, up_after: u64) {
+        let group = format!("group{}", self.rng.usize(..self.plan.groups));
+        self.world.with(|model, state| {
+            let number = state.connections.len();
+            if number >= 12 {
+                return;
+            }
+            state.note(model, || format!("conn{number:02} of {group} is stored"));
+            state.connections.push(Connection {
+                id: format!("conn{number:02}"),
+                group,
+                stored_at: model.now(),
+                up_at: model.now() + up_after,
+                is_stored: true,
+                is_gone: false,
+                slow_until: 0,
+            });
+        });
+    }
+
+    fn with_connection(&mut self, change: impl FnOnce(u64, &mut Connection)) {
+        let rng = &mut self.rng;
+        self.world.with(|model, state| {
+            let now = model.now();
+            let index = rng.usize(..state.connections.len());
+            change(now, &mut state.connections[index]);
+            state.note(model, || format!("conn{index:02}"));
+        });
+    }
+
+    /// A connection hangs up; its row goes, or is left behind.
+    async fn hang_up(&mut self) {
+        let is_removed = self.rng.bool();
+        self.with_connection(|_, connection| {
+            connection.is_gone = true;
+            connection.is_stored &= !is_removed;
+        });
+        // A worker will delete the row that is left behind.
+        if !is_removed && self.rng.bool() {
+            let when = if self.rng.bool() { When::Before } else { When::After };
+            let doom = Doom { call: Some(Call::DeleteRow), when, spared: 0 };
+            self.with_worker(|worker| worker.life.doom(doom));
+            self.write(5).await;
+            // After the answers that say so three times.
+            sleep(Duration::from_secs(8)).await;
+        }
+    }
+
+    fn slow_client(&mut self) {
+        let longest = [5_000, 60_000, 400_000][self.rng.usize(..3)];
+        let lasts = self.rng.u64(..longest);
+        self.with_connection(|now, connection| connection.slow_until = now + lasts);
+    }
+
+    /// Does something to one of the workers that are there.
+    fn with_worker(&mut self, act: impl FnOnce(&Worker)) {
+        let there: Vec<_> = self.workers.iter().filter(|it| !it.is_over()).collect();
+        let Some(worker) = self.rng.choice(there) else { return };
+        self.world.note(|| format!("{}", worker.life));
+        act(worker);
+    }
+
+    fn doom(&mut self) {
+        let doom = self.draw_doom();
+        self.with_worker(|worker| worker.life.doom(doom));
+    }
+
+    /// At any call, or at one of a kind: the rare ones more often than they happen.
+    fn draw_doom(&mut self) -> Doom {
+        let rng = &mut self.rng;
+        let call = match rng.u8(..4) {
+            0 => None,
+            1 => Some([Call::DeleteRow, Call::ListStreams, Call::Save][rng.usize(..3)]),
+            _ => Some(Call::ALL[rng.usize(..Call::ALL.len())]),
+        };
+        let when = if rng.bool() { When::Before } else { When::After };
+        let spared = rng.u32(..if call.is_none() { 40 } else { 2 });
+        Doom { call, when, spared }
+    }
+
+    /// A process stands still, and another one may be started meanwhile.
+    fn pause_one(&mut self) {
+        let longest = [3_000, 20_000, 90_000][self.rng.usize(..3)];
+        let goes_on = self.now() + self.rng.u64(..longest);
+        let mut paused = None;
+        self.with_worker(|worker| {
+            worker.life.pause(true);
+            paused = Some(worker.life.number);
+        });
+        self.resumptions.extend(paused.map(|life| (life, goes_on)));
+    }
+
+    /// Every process stands still for long.
+    async fn freeze(&mut self) {
+        for worker in &self.workers {
+            worker.life.pause(true);
+        }
+        self.long().await;
+        let now = self.now();
+        self.resumptions = self.workers.iter().map(|worker| (worker.life.number, now)).collect();
+    }
+
+    /// Nobody works for long.
+    async fn outage(&mut self) {
+        for worker in &self.workers {
+            worker.kill();
+        }
+        self.long().await;
+    }
+
+    /// So much time that iterators expire, or records are trimmed; changes go on.
+    async fn long(&mut self) {
+        const MINUTE: u64 = 60_000;
+        let (least, most, what) = match self.rng.u8(..4) {
+            0 | 1 => (16 * MINUTE, 40 * MINUTE, "longer than an iterator lasts"),
+            2 => (60 * MINUTE, 600 * MINUTE, "for hours"),
+            _ => (24 * 60 * MINUTE, 30 * 60 * MINUTE, "longer than records are kept"),
+        };
+        self.world.count(what);
+        let lasts = self.rng.u64(least..most);
+        let parts = self.rng.u64(1..=5);
+        for _ in 0..parts {
+            if self.rng.u8(..3) > 0 {
+                self.write(3).await;
+            }
+            if self.rng.u8(..6) == 0 {
+                self.world.with(|model, _| model.disable());
+            } else if self.rng.u8(..3) == 0 {
+                self.world.with(|model, _| model.enable());
+            }
+            sleep(Duration::from_millis(lasts / parts)).await;
+        }
+    }
+
+    /// A neighbour fails for a while.
+    fn fail(&mut self, step: Step) {
+        let longest = [3_000, 30_000, 400_000][self.rng.usize(..3)];
+        let until = self.now() + self.rng.u64(..longest);
+        let rng = &mut self.rng;
+        self.world.with(|model, state| {
+            let faults = &mut state.faults;
+            match step {
+                Step::StreamsDown => {
+                    let kinds = [
+                        StreamErrorKind::Unavailable,
+                        StreamErrorKind::Throttled,
+                        StreamErrorKind::AccessDenied,
+                        StreamErrorKind::NoCredentials,
+                    ];
+                    faults.streams = Window::new(kinds[rng.usize(..kinds.len())], until);
+                }
+                Step::ConnectionsDown => {
+                    let kinds = [
+                        ConnectionsErrorKind::Unavailable,
+                        ConnectionsErrorKind::Invalid,
+                        ConnectionsErrorKind::NotFound,
+                        ConnectionsErrorKind::AccessDenied,
+                        ConnectionsErrorKind::NoCredentials,
+                    ];
+                    faults.connections = Window::new(kinds[rng.usize(..kinds.len())], until);
+                }
+                Step::GatewayDown => {
+                    let statuses = [429, 500, 503, 403, UNREACHABLE, NO_CREDENTIALS];
+                    faults.gateway = Window::new(statuses[rng.usize(..statuses.len())], until);
+                }
+                _ => {
+                    let kinds = [StoreFault::Unknown, StoreFault::AccessDenied];
+                    faults.store = Window::new(kinds[rng.usize(..kinds.len())], until);
+                }
+            }
+            state.note(model, || format!("{:?}", state_of(step)));
+        });
+    }
+}
+
+fn state_of(step: Step) -> &'static str {
+    word(step)
+}
+
+/// What a step is counted as.
+fn word(step: Step) -> &'static str {
+    match step {
+        Step::Write => "step: write",
+        Step::Wait => "step: wait",
+        Step::Roll => "step: roll",
+        Step::Split => "step: split",
+        Step::Disable => "step: disable",
+        Step::Enable => "step: enable",
+        Step::Connect => "step: connect",
+        Step::HangUp => "step: hang up",
+        Step::SlowClient => "step: slow client",
+        Step::Crash => "step: crash",
+        Step::Doom => "step: doom",
+        Step::Pause => "step: pause",
+        Step::Takeover => "step: takeover",
+        Step::Stop => "step: stop",
+        Step::StreamsDown => "step: streams down",
+        Step::ConnectionsDown => "step: connections down",
+        Step::GatewayDown => "step: gateway down",
+        Step::StoreDown => "step: store down",
+        Step::Touch => "step: touch",
+        Step::Outage => "step: outage",
+        Step::Freeze => "step: freeze",
+    }
+}

@@ -1,0 +1,179 @@
+//! The real worker, one life of it at a time, among simulated neighbours.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
+use stream_notifier::backoff::Random;
+use stream_notifier::delivery::Source;
+use stream_notifier::notifier::Notifier;
+use stream_notifier::record::StreamLabel;
+use stream_notifier::stream::{Follow, Limits};
+use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
+use stream_notifier::worker::{Begin, Job, Neighbours, OnGap, work};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::life::Life;
+use super::outside::Outside;
+use super::plan::{Beginning, Plan};
+use super::world::{DAWN, World};
+
+const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/sample-table-dev";
+
+/// A worker that runs, or ran.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its life.
+    pub life: Arc<Life>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+    pictures: watch::Receiver<Picture>,
+}
+
+impl Worker {
+    /// Starts one, in a life of its own.
+    pub fn start(
+        world: &Arc<World>,
+        plan: &Plan,
+        on_gap: OnGap,
+        seed: u64,
+        metrics: &Metrics,
+    ) -> Self {
+        let number = world.with(|model, state| {
+            let number = state.history.begin_life(model.now(), on_gap == OnGap::Stop);
+            state.note(model, || format!("worker-{number} starts"));
+            number
+        });
+        let life = Arc::new(Life::new(number));
+        let outside = Arc::new(Outside::new(world.clone(), life.clone()));
+        let neighbours = Neighbours {
+            streams: outside.clone(),
+            connections: outside.clone(),
+            gateway: outside.clone(),
+            store: outside,
+        };
+        let (health, pictures) = Health::new();
+        let telemetry = NotifierTelemetry::new(metrics.clone(), "simulation", &life.holder());
+        let job = job(world, plan, on_gap, &life, health, telemetry, seed);
+        let stop = CancellationToken::new();
+        let (told, ends) = (stop.clone(), life.clone());
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = ends.until_ended() => {}
+                () = work(&neighbours, &job, &told) => {}
+            }
+        });
+        Self { life, stop, task, pictures }
+    }
+
+    /// Ends it as SIGKILL does.
+    pub fn kill(&self) {
+        self.life.end();
+    }
+
+    /// Tells it to stop, as SIGTERM does.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Whether it was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Whether it has ended, by itself or not.
+    pub fn is_over(&self) -> bool {
+        self.life.has_ended() || self.task.is_finished()
+    }
+
+    /// Whether it is there and does what it can.
+    pub fn is_at_work(&self) -> bool {
+        !self.is_over() && !self.is_stopping() && !self.life.is_paused()
+    }
+
+    /// What it says of itself.
+    pub fn picture(&self) -> Picture {
+        self.pictures.borrow().clone()
+    }
+
+    /// What keeps it from being ready, in words; nothing if it is.
+    pub fn unready(&self) -> Vec<String> {
+        let picture = self.picture();
+        let troubles = picture.troubles.values().map(|trouble| trouble.reason.to_owned());
+        let phase = (picture.phase != Phase::Reading).then(|| format!("{:?}", picture.phase));
+        phase.into_iter().chain(troubles).collect()
+    }
+
+    /// Waits for its task; `Err` if it panicked.
+    pub async fn joined(self) -> Result<(), String> {
+        match self.task.await {
+            Err(error) if error.is_panic() => Err(format!("{} panicked", self.life)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn job(
+    world: &World,
+    plan: &Plan,
+    on_gap: OnGap,
+    life: &Life,
+    health: Health,
+    telemetry: NotifierTelemetry,
+    seed: u64,
+) -> Job {
+    // The one stream is the first there was: nobody changes the resource.
+    let label = world.with(|model, _| model.streams()[0].label.clone());
+    let follow = match plan.follows_table {
+        true => Follow::Table,
+        false => Follow::Stream(StreamLabel::new(&label)),
+    };
+    let begin = match plan.beginning {
+        Beginning::Latest => Begin::Latest,
+        Beginning::TrimHorizon => Begin::TrimHorizon,
+        Beginning::Ago(seconds) => {
+            let at = (DAWN / 1_000 + 60 - seconds) as i64;
+            Begin::AtTimestamp(jiff::Timestamp::from_second(at).expect("it is in range"))
+        }
+    };
+    Job {
+        notifier: notifier(),
+        table: TABLE.to_owned(),
+        follow,
+        begin,
+        on_gap,
+        source: Source {
+            table: "connections".to_owned(),
+            index: Some("sk-index".to_owned()),
+            partition_key: "sk".to_owned(),
+            connection_id_attribute: "connection_id".to_owned(),
+        },
+        endpoint: "https://gateway.simulated/api".to_owned(),
+        holder: life.holder(),
+        poll_interval: plan.poll_interval,
+        bounds: plan.bounds,
+        limits: Arc::new(Limits::new(1_000)),
+        health: Arc::new(health),
+        telemetry,
+        random: Arc::new(Random::seeded(seed)),
+    }
+}
+
+/// The notifier of `examples/target-attribute.yaml`.
+fn notifier() -> Arc<Notifier> {
+    static NOTIFIER: OnceLock<Arc<Notifier>> = OnceLock::new();
+    let compiled = NOTIFIER.get_or_init(|| {
+        let text = include_str!("../../../examples/target-attribute.yaml");
+        let StreamNotifier { spec, .. } = serde_saphyr::from_str(text).expect("it parses");
+        let spec: StreamNotifierSpec = spec;
+        Arc::new(Notifier::new(&spec).expect("it is valid"))
+    });
+    compiled.clone()
+}
+
+/// How long a stop may take: 20 s for posts under way, 8 s for the last checkpoint, and what a call
+/// takes that was begun before.
+pub const STOP_LIMIT: Duration = Duration::from_secs(40);
