@@ -66,7 +66,8 @@ pub fn conditions(
         Ready::Held => vec![condition("Ready", "False"), condition("Reconciling", "True")],
         Ready::Stalled => vec![condition("Ready", "False"), condition("Stalled", "True")],
     };
-    conditions.extend(data_gap(before, generation, new_gap, now));
+    let is_stopped = readiness.reason == DATA_GAP;
+    conditions.extend(data_gap(before, generation, new_gap, is_stopped, now));
     conditions
 }
 
@@ -77,6 +78,7 @@ fn data_gap(
     before: &[Condition],
     generation: Option<i64>,
     new_gap: Option<String>,
+    is_stopped: bool,
     now: Timestamp,
 ) -> Option<Condition> {
     if let Some(message) = new_gap {
@@ -90,8 +92,9 @@ fn data_gap(
         });
     }
     let known = before.iter().find(|known| known.type_ == DATA_GAP)?;
-    let stays = known.observed_generation == generation && !told_for(known, now).is_zero();
-    stays.then(|| known.clone())
+    // One that stopped everything stays until somebody has decided.
+    let stays = is_stopped || !told_for(known, now).is_zero();
+    (stays && known.observed_generation == generation).then(|| known.clone())
 }
 
 /// How long `DataGap` will stay among these conditions, if it is there.

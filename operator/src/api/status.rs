@@ -20,7 +20,7 @@ pub struct StreamNotifierStatus {
     pub conditions: Vec<Condition>,
 
     /// ARN of the stream that is read now. With `tableArn`, the oldest one that is not read to its
-    /// end; absent while nothing is read.
+    /// end, or the newest once all are; absent before reading begins and while it is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_arn: Option<String>,
 }

@@ -48,7 +48,8 @@ pub async fn update(
     if status != stored && !write(notifier, &status, context).await? {
         return Ok(Action::await_change());
     }
-    let again = gap_told_for(&conditions, now).map_or_else(Action::await_change, Action::requeue);
+    let told_for = gap_told_for(&conditions, now).filter(|left| !left.is_zero());
+    let again = told_for.map_or_else(Action::await_change, Action::requeue);
     context.told.wrote(id, revision, conditions, gap);
     if let Some(note) = new_gap
         && let Err(error) = context.events.data_gap(notifier, &note).await
@@ -144,6 +145,8 @@ fn of_worker(picture: &Picture) -> Readiness {
     messages.dedup();
     let stalled = picture.troubles.values().any(|trouble| trouble.stalled);
     let ready = if stalled { Ready::Stalled } else { Ready::Held };
+    // What a person must mend comes before what passes by itself.
+    let first = picture.troubles.values().find(|trouble| trouble.stalled).unwrap_or(first);
     Readiness { ready, reason: first.reason, message: bounded(&messages.join("; ")) }
 }
 

@@ -1,6 +1,7 @@
 //! Events about a notifier, as `kubectl describe` shows them. They say what has happened; what is the
 //! case is in the conditions, so that nothing hangs on an Event that could not be stored.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kube::{Client, Resource as _};
@@ -12,8 +13,13 @@ use crate::api::StreamNotifier;
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where Events are stored.
-#[derive(Clone)]
-pub struct Events(Recorder);
+pub struct Events {
+    client: Client,
+    reporter: Reporter,
+    /// The last text, and its recorder: one counts an Event up whatever its text says, so that
+    /// another text needs another one.
+    last: Mutex<Option<(String, Recorder)>>,
+}
 
 /// Why an Event was not stored.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +36,20 @@ impl Events {
     /// Events that this process, `instance`, reports.
     pub fn new(client: Client, instance: &str) -> Self {
         let controller = "stream-notifier".to_owned();
-        Self(Recorder::new(client, Reporter { controller, instance: Some(instance.to_owned()) }))
+        let reporter = Reporter { controller, instance: Some(instance.to_owned()) };
+        Self { client, reporter, last: Mutex::default() }
+    }
+
+    fn recorder(&self, note: &str) -> Recorder {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((before, recorder)) if before == note => recorder.clone(),
+            _ => {
+                let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+                *last = Some((note.to_owned(), recorder.clone()));
+                recorder
+            }
+        }
     }
 
     /// Says that records were lost before they were read.
@@ -43,7 +62,8 @@ impl Events {
             secondary: None,
         };
         let regarding = notifier.object_ref(&());
-        let published = self.0.publish(&event, &regarding);
+        let recorder = self.recorder(note);
+        let published = recorder.publish(&event, &regarding);
         timeout(WRITE_LIMIT, published)
             .await
             .map_err(EventError::Late)?

@@ -24,7 +24,7 @@ impl StreamLabel {
     }
 
     /// When the stream was enabled, if the label is the time that AWS makes it.
-    fn enabled_at(&self) -> Option<UnixSeconds> {
+    pub fn enabled_at(&self) -> Option<UnixSeconds> {
         let time: jiff::civil::DateTime = self.0.parse().ok()?;
         let time = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
         Some(UnixSeconds(time.timestamp().as_second()))

@@ -119,6 +119,7 @@ impl Health {
         let troubles = BTreeMap::from([(Part::Worker, trouble)]);
         self.0.send_modify(|picture| {
             picture.phase = Phase::ClaimLost;
+            picture.stream = None;
             picture.troubles = troubles;
         });
     }
@@ -127,6 +128,7 @@ impl Health {
     pub fn stopped(&self) {
         self.0.send_modify(|picture| {
             picture.phase = Phase::Stopped;
+            picture.stream = None;
             picture.troubles.clear();
         });
     }

@@ -52,6 +52,9 @@ impl NotifierTelemetry {
     pub fn claimed(&self, epoch: u64, shards: usize) {
         let NotifierLabels { namespace, name } = &self.labels;
         info!(%namespace, %name, epoch, shards, "checkpoint claimed");
+        // A counter that begins with its first gap hides it from whoever looks for an increase.
+        self.metrics.gaps.get_or_create(&self.labels);
+        self.metrics.gap_seconds.get_or_create(&self.labels);
     }
 
     /// The spec names another stream, or another table, than the checkpoint.
@@ -118,6 +121,11 @@ impl NotifierTelemetry {
     /// A call to the stream; `call` is one of the metric's words.
     pub fn called(&self, call: &'static str) {
         self.count(&self.metrics.stream_calls, call, 1);
+    }
+
+    /// No calls are made any more.
+    pub fn no_pace(&self) {
+        self.metrics.get_records_per_month.remove(&self.labels);
     }
 
     /// A call to the stream waited for its turn.

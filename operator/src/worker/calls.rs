@@ -33,7 +33,7 @@ pub struct Calls<S> {
 
 impl<S> Drop for Calls<S> {
     fn drop(&mut self) {
-        self.telemetry.pace(0.0);
+        self.telemetry.no_pace();
     }
 }
 

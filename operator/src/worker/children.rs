@@ -92,7 +92,11 @@ pub async fn ask_on<S: Streams, C, G>(
     loop {
         sleep(BETWEEN_LATE_TRIES.mul_f64(0.75 + shared.random.fraction() / 2.0)).await;
         let newest = shared.sweeper.newest();
-        let is_open = newest.streams.get(&parent.stream).is_some_and(|stream| stream.is_open);
+        // Once it is not listed itself, nothing that is listed can follow it.
+        let is_open = newest
+            .streams
+            .get(&parent.stream)
+            .is_some_and(|stream| stream.is_open && stream.has(parent));
         let found = match newest.children(parent) {
             [] if is_open => described(streams, shared, parent).await,
             // The sweep was faster, or there will be none.

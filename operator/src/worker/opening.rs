@@ -196,8 +196,11 @@ fn begin(job: &Job, listing: &Listing) -> Checkpoint {
         Begin::TrimHorizon => (StartedAt::TrimHorizon, now),
         Begin::AtTimestamp(at) => (StartedAt::AtTimestamp, at),
     };
-    let stream = listing.newest().map(|(label, _)| label.arn(&job.table)).unwrap_or_default();
+    let newest = listing.newest().map(|(label, _)| label);
+    let stream = newest.map(|label| label.arn(&job.table)).unwrap_or_default();
+    // Before the stream there was nothing to be read, nor to be lost.
+    let made_at = newest.and_then(StreamLabel::enabled_at).map_or(at, timestamp);
     let start = Start { stream, position, at };
     let shards = Entries::new();
-    Checkpoint { holder: String::new(), epoch: 0, start, read_at: at.min(now), shards }
+    Checkpoint { holder: String::new(), epoch: 0, start, read_at: at.max(made_at).min(now), shards }
 }

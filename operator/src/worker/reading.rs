@@ -202,6 +202,9 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         let mut waits_since = None;
         for (label, stream) in &listing.streams {
             let entries = self.positions.of(label);
+            if stream.is_gone() && self.passed_over.contains(label) {
+                continue;
+            }
             if entries.is_empty() {
                 unfit = succession::unfit(&self.shared.notifier, stream);
                 let is_last = listing.newest().is_some_and(|(newest, _)| newest == label);

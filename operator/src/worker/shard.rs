@@ -143,24 +143,29 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
                 }
                 let seen = seen(shared, task.reader.shard(), &read);
                 expects_records = seen.records > 0;
-                let Some(_place) = place_for(shared, place, expects_records, &part).await else {
+                let Some(place) = place_for(shared, place, expects_records, &part).await else {
                     return End::Stopped;
                 };
                 in_time(shared, &part, take(shared, read.changes, &task)).await;
+                // What is left is to wait, not to look at a page.
+                drop(place);
                 if read.end {
                     return finish(shared, &task.progress).await;
                 }
                 let pause = pace.after(seen, Instant::now());
                 pause.mul_f64(1.0 + shared.random.fraction() / 10.0)
             }
-            Err(error) => match failed(shared, &mut task, &error, &part, &mut failing).await {
-                Failed::Again => failing.wait(&shared.random),
-                Failed::Gone => {
-                    answer();
-                    return finish(shared, &task.progress).await;
+            Err(error) => {
+                drop(place);
+                match failed(shared, &mut task, &error, &part, &mut failing).await {
+                    Failed::Again => failing.wait(&shared.random),
+                    Failed::Gone => {
+                        answer();
+                        return finish(shared, &task.progress).await;
+                    }
+                    Failed::Stopped => return End::Stopped,
                 }
-                Failed::Stopped => return End::Stopped,
-            },
+            }
         };
         if shared.stop.run_until_cancelled(sleep(wait)).await.is_none() {
             return End::Stopped;

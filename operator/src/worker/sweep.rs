@@ -87,6 +87,9 @@ async fn describe<S: Streams>(
                 listing.streams.insert(label.clone(), Described::gone());
                 return Ok(());
             }
+            Err(error) if error.kind == StreamErrorKind::NotFound => {
+                return Err(StreamError { kind: StreamErrorKind::Unavailable, ..error });
+            }
             Err(error) => return Err(error),
         };
         listing.pages += 1;

@@ -73,7 +73,7 @@ pub fn stream(stream: &str, error: &StreamError, failing: &mut Failing) -> Optio
 /// A stream that is not there.
 pub fn not_found(stream: &str) -> Trouble {
     let message = format!(
-        "there is no stream {stream}: enable it, or take LatestStreamArn of the table for streamArn"
+        "there is no stream {stream}: write the table's LatestStreamArn, or follow the table by tableArn"
     );
     Trouble { reason: "StreamNotFound", message, stalled: true }
 }

@@ -35,7 +35,7 @@ fn main() -> Result<ExitCode> {
     }
     ensure!(!mutations.is_empty(), "there is no such planted fault");
     copy_sources(root, &copy)?;
-    println!("{:<32} {:>6}  {}", "planted fault", "seeds", "caught by");
+    println!("{:<32} {:>6}  caught by", "planted fault", "seeds");
     let mut survived = 0;
     for mutation in &mutations {
         match examine(mutation, root, &copy, &target)? {

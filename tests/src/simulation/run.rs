@@ -130,7 +130,7 @@ pub fn run_all(seeds: Range<u64>, threads: usize, most_failures: usize) -> Repor
 
 /// Runs a seed, and once more where it failed or where it is its turn.
 fn examine(seed: u64, listening: &Listening, counts: &mut Counts) -> Option<Failure> {
-    let runs_twice = seed % TWICE == 0;
+    let runs_twice = seed.is_multiple_of(TWICE);
     let Outcome { broken, counts: happened, lines } = run(seed, listening, runs_twice);
     counts.merge(happened.iter());
     if broken.is_none() && !runs_twice {
