@@ -53,8 +53,8 @@ impl NotifierTelemetry {
         let NotifierLabels { namespace, name } = &self.labels;
         info!(%namespace, %name, epoch, shards, "checkpoint claimed");
         // A counter that begins with its first gap hides it from whoever looks for an increase.
-        self.metrics.gaps.get_or_create(&self.labels);
-        self.metrics.gap_seconds.get_or_create(&self.labels);
+        self.metrics.gaps.get_or_create(&self.labels).inc_by(0);
+        self.metrics.gap_seconds.get_or_create(&self.labels).inc_by(0);
     }
 
     /// The spec names another stream, or another table, than the checkpoint.
