@@ -1,6 +1,6 @@
 # `make` says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help test bench generate lint deny need-cargo
+.PHONY: help test simulate mutations bench generate lint deny need-cargo
 
 CARGO ?= cargo
 
@@ -14,6 +14,13 @@ test: need-cargo ## Run every test. Needs Rust, Go, Python 3 and a C compiler, a
 	tests/tools/build.sh >/dev/null
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
+
+SEEDS ?= 100000
+simulate: need-cargo ## Run SEEDS (100000) seeds of the simulation; SEED=7 runs that one and tells what happens.
+	SEEDS=$(SEEDS) SEED=$(SEED) $(CARGO) test --release --test simulation the_guarantees -- --nocapture
+
+mutations: need-cargo ## Plant faults in a copy of the sources, and see how many seeds catch each.
+	$(CARGO) run --quiet --bin mutations
 
 bench: need-cargo ## Measure what docs/performance.md tells.
 	$(CARGO) bench --workspace --bench fan_out

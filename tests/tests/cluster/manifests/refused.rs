@@ -227,9 +227,18 @@ const TIMES: &[(&str, &str)] = &[
     ("2026-11-22T14:30:00+02:30", "2026-11-22T12:00:00Z"),
     ("2026-11-22T12:00:00-00:00", "2026-11-22T12:00:00Z"),
     ("2026-11-23T12:00:00+24:00", "2026-11-22T12:00:00Z"),
-    ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00Z"),
-    ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
-    ("9999-12-30T22:00:00Z", "9999-12-30T22:00:00Z"),
+    ("2012-01-01T00:00:00Z", "2012-01-01T00:00:00Z"),
+    ("2199-12-31T23:59:59Z", "2199-12-31T23:59:59Z"),
+];
+
+/// Times outside of what streams have, or that only the server takes for times.
+const NO_TIMES: &[&str] = &[
+    "0000-01-01T00:00:00Z",
+    "2011-12-31T23:59:59Z",
+    "2206-11-22T12:00:00Z",
+    "9999-12-31T00:00:00Z",
+    "2026-11-22T12:00:00+99:99",
+    "2026-11-22T12:00:00x5Z",
 ];
 
 #[tokio::test]
@@ -249,6 +258,14 @@ async fn a_table_a_time_a_policy_and_a_pace_are_accepted() -> Result<()> {
         let since = stored.spec.starting_timestamp.context("no time")?;
         ensure!(since.to_string() == *meant, "{written} became {since}");
         ensure!(stored.spec.table_arn.as_deref() == Some(TABLE), "{stored:?}");
+    }
+    for written in NO_TIMES {
+        let mut manifest = good();
+        manifest["metadata"]["name"] = json!("never");
+        since(&mut manifest, written);
+        let refused = namespace.apply(&manifest.to_string()).await;
+        ensure!(refused.is_err(), "{written} was accepted");
+        ensure!(format!("{:#}", refused.unwrap_err()).contains("startingTimestamp"), "{written}");
     }
     // What is left out is written out, so that a user sees what holds.
     namespace.apply(&good().to_string()).await?;
