@@ -31,7 +31,7 @@ macro_rules! from_sdk {
 
         /// An item as the SDK gives it.
         pub fn $item(item: HashMap<String, $sdk::types::AttributeValue>) -> Item {
-            item.into_iter().map(|(name, value)| (name, $value(value))).collect()
+            Item::of_distinct(item.into_iter().map(|(name, value)| (name, $value(value))))
         }
     };
 }

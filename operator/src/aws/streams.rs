@@ -192,7 +192,8 @@ impl Streams for DynamoDbStreams {
             .map_err(|failure| error::stream(RECORDS, failure))?;
         let records = answer.records.unwrap_or_default();
         let all = records.len();
-        let changes: Vec<_> = records.into_iter().filter_map(change).collect();
+        let mut changes = Vec::with_capacity(all);
+        changes.extend(records.into_iter().filter_map(change));
         let unreadable = all - changes.len();
         Ok(RecordPage { changes, unreadable, next: answer.next_shard_iterator.map(ShardIterator) })
     }

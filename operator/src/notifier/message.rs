@@ -120,7 +120,7 @@ fn write_attribute(out: &mut Vec<u8>, value: &AttributeValue, levels: usize) -> 
 }
 
 fn write_item(out: &mut Vec<u8>, item: &Item, levels: usize) -> Result<(), String> {
-    write_all(out, b"{}", item, |out, (name, value)| {
+    write_all(out, b"{}", item.iter(), |out, (name, value)| {
         write_text(out, name);
         out.push(b':');
         write_attribute(out, value, levels)

@@ -102,8 +102,8 @@ fn what_the_origin_ignores_is_skipped() {
     let table: [(&str, Edit); 8] = [
         ("an insert", |c| c.event = EventName::Insert),
         ("a remove", |c| c.event = EventName::Remove),
-        ("PK without target_pk", |c| *c.keys.get_mut("PK").unwrap() = s("pk#fuga")),
-        ("SK without target_sk", |c| *c.keys.get_mut("SK").unwrap() = s("sk#hoge")),
+        ("PK without target_pk", |c| drop(c.keys.insert("PK".to_owned(), s("pk#fuga")))),
+        ("SK without target_sk", |c| drop(c.keys.insert("SK".to_owned(), s("sk#hoge")))),
         ("no SK", |c| drop(c.keys.remove("SK"))),
         ("another attribute", |c| c.old = c.new.clone()),
         ("the attribute was taken away", |c| drop(c.new.remove("TargetAttribute"))),
@@ -122,7 +122,7 @@ fn an_attribute_that_was_not_there_counts_as_changed() {
     change.old.remove("TargetAttribute");
     assert!(matches!(judge(&spec(), &change), Verdict::Notify(_)));
     change.event = EventName::Insert;
-    change.old.clear();
+    change.old = Item::new();
     let mut spec = spec();
     spec.events = vec![Event::Insert];
     assert!(matches!(judge(&spec, &change), Verdict::Notify(_)));
@@ -290,7 +290,7 @@ fn every_variable_is_seen() {
         principal_id: "dynamodb.amazonaws.com".to_owned(),
     });
     change.event = EventName::Remove;
-    change.new.clear();
+    change.new = Item::new();
     let expression = "[eventName, keys.PK, old.TargetAttribute, new, eventId, sequenceNumber, \
                       approximateCreationDateTime, userIdentity]";
     let expected = concat!(

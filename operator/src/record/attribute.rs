@@ -1,11 +1,10 @@
 //! Attribute values with DynamoDB's own equality: numbers by their text, sets without order.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-/// An item, or its key: attribute name to value.
-pub type Item = BTreeMap<String, AttributeValue>;
+use super::Item;
 
 /// A DynamoDB attribute value.
 ///

@@ -117,6 +117,18 @@ impl Lineage {
         self.pruned.contains(id)
     }
 
+    /// The parent that a shard without an entry waits for, listed or not.
+    pub fn awaited(&self, id: &ShardId, entries: &Entries) -> Option<&ShardId> {
+        self.parents.get(id).filter(|parent| {
+            !self.gone.contains(parent)
+                && !self.pruned.contains(parent)
+                && match entries.get(parent) {
+                    Some(position) => *position != Position::Finished,
+                    None => !self.ancestors(entries).contains(parent),
+                }
+        })
+    }
+
     /// Finished shards that have not been listed for long.
     fn forget_gone(&mut self, listing: &Listing, entries: &Entries, now: Instant) -> Vec<ShardId> {
         let known = entries.keys().chain(&self.pruned);

@@ -15,7 +15,9 @@ pub struct Listing {
     pub streams: BTreeMap<StreamLabel, Described>,
     /// The table's newest stream, where it is none of these.
     pub replaced_by: Option<StreamLabel>,
-    /// The service's clock when listing began, floored to the second; unless nothing was found.
+    /// When listing began, by our clock.
+    pub begun: Instant,
+    /// The same by the service's clock, floored to the second; unless nothing was found.
     pub begun_at: Option<UnixSeconds>,
     /// The same when it ended, and when that was by our clock.
     pub ended_at: Option<(UnixSeconds, Instant)>,

@@ -12,7 +12,7 @@ use super::doubt::is_gone;
 use super::shard::Shared;
 use crate::delivery::{Connections, Gateway};
 use crate::record::{ShardId, StreamLabel};
-use crate::stream::{Shard, Streams};
+use crate::stream::{Listing, Shard, Streams};
 
 /// How often a parent may be found that no listing shows, before it is read all the same.
 const LISTINGS: u32 = 3;
@@ -87,6 +87,14 @@ impl<S: Streams, C: Connections, G: Gateway> Family<S, C, G> {
                 false => News::Unlisted(id),
             }
         });
+    }
+
+    /// A listing shows parents that others lacked: nothing is known against it.
+    pub fn seen(&mut self, listing: &Listing) {
+        for (_, (found, _)) in self.doubted.iter_mut().filter(|(id, _)| listing.has(id)) {
+            *found = 0;
+        }
+        self.doubted.retain(|_, (found, is_asked)| *found > 0 || *is_asked);
     }
 
     /// Whether any parent is doubted.

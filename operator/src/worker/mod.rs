@@ -154,7 +154,7 @@ where
     let mut reading = Reading::new(streams.clone(), shared.clone(), positions.clone(), start);
     tokio::select! {
         biased;
-        lost = remember(&mut keeper, &positions, &shared.clock, &job.health, &job.telemetry) => {
+        lost = remember(&mut keeper, &positions, &job.health, &job.telemetry) => {
             return Reads::Lost(lost, known(&keeper, &positions));
         }
         () = tasks.broken.cancelled() => return Reads::Broken,
@@ -168,7 +168,7 @@ where
     };
     let in_time = timeout(DRAIN_LIMIT, drained).await.is_ok();
     job.telemetry.stopped(in_time);
-    let last = remember_at_last(&mut keeper, &positions, &shared.clock, &job.telemetry).await;
+    let last = remember_at_last(&mut keeper, &positions, &job.telemetry).await;
     match last {
         Some(lost) => Reads::Lost(lost, known(&keeper, &positions)),
         None if shared.halted.load(Ordering::Relaxed) => Reads::Halted,

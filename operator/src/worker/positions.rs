@@ -13,9 +13,17 @@ use crate::stream::Entries;
 #[derive(Debug)]
 pub struct Positions {
     shards: Mutex<BTreeMap<ShardId, State>>,
-    /// Since when a shard that has no entry yet waits to be read.
-    waits_since: Mutex<Option<UnixSeconds>>,
+    unread: Mutex<Unread>,
     moved: Arc<Notify>,
+}
+
+/// What was not read, beside that of shards that have an entry.
+#[derive(Debug)]
+struct Unread {
+    /// What was begun after the newest listing began.
+    listed_at: UnixSeconds,
+    /// Since when a shard that has no entry yet waits to be read.
+    waits_since: Option<UnixSeconds>,
 }
 
 #[derive(Debug)]
@@ -47,7 +55,8 @@ impl Positions {
     pub fn new(shards: Entries, read_at: UnixSeconds) -> Self {
         let rest = |(id, position)| (id, State::Rest(position, read_at));
         let shards = Mutex::new(shards.into_iter().map(rest).collect());
-        Self { shards, waits_since: Mutex::default(), moved: Arc::default() }
+        let unread = Mutex::new(Unread { listed_at: read_at, waits_since: None });
+        Self { shards, unread, moved: Arc::default() }
     }
 
     /// Every shard's position.
@@ -62,20 +71,28 @@ impl Positions {
         of_stream.map(|(id, state)| (id.clone(), state.position())).collect()
     }
 
-    /// When every shard that has no number yet had last been read, at the latest `now`: what has
-    /// one can tell by itself whether something was lost since.
-    pub fn read_at(&self, now: UnixSeconds) -> UnixSeconds {
-        let waits_since = *self.waits_since.lock().unwrap_or_else(PoisonError::into_inner);
+    /// When every shard that has no number yet had last been read, at the latest when it was listed
+    /// last: what has a number can tell by itself whether something was lost since.
+    pub fn read_at(&self) -> UnixSeconds {
+        let (listed_at, waits_since) = {
+            let unread = self.unread();
+            (unread.listed_at, unread.waits_since)
+        };
         let shards = self.lock();
         let unnumbered = shards
             .values()
             .filter(|state| matches!(state.position(), Position::Start | Position::Latest));
-        unnumbered.map(State::read_at).chain(waits_since).min().map_or(now, |least| least.min(now))
+        unnumbered.map(State::read_at).chain(waits_since).fold(listed_at, UnixSeconds::min)
     }
 
     /// Notes since when a shard that has no entry yet waits to be read, if one does.
     pub fn wait_since(&self, waits_since: Option<UnixSeconds>) {
-        *self.waits_since.lock().unwrap_or_else(PoisonError::into_inner) = waits_since;
+        self.unread().waits_since = waits_since;
+    }
+
+    /// Notes when the newest listing began: no later shard is known.
+    pub fn listed(&self, at: UnixSeconds) {
+        self.unread().listed_at = at;
     }
 
     /// Waits until a position has changed since this last returned.
@@ -130,6 +147,10 @@ impl Positions {
     pub fn forget(&self, id: &ShardId) {
         self.lock().remove(id);
         self.moved.notify_one();
+    }
+
+    fn unread(&self) -> std::sync::MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<ShardId, State>> {

@@ -38,7 +38,7 @@ pub struct Reading<S, C, G> {
     start: Start,
     /// What is older than this was not asked for, or is known to be lost.
     counts_since: UnixSeconds,
-    /// When the newest listing ended.
+    /// When the newest listing began.
     listed_at: Option<UnixSeconds>,
     lineage: Lineage,
     drained: Drained,
@@ -171,10 +171,15 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     fn listed(&mut self, listing: &Listing, read_at: Option<UnixSeconds>) {
         if let Some((now, at)) = listing.ended_at {
             self.shared.clock.set(now, at);
-            let before = self.listed_at.replace(now);
-            if before.is_some_and(|before| !self.was_away(listing, before)) {
-                return;
-            }
+        }
+        let begun_at = self.shared.clock.at(listing.begun);
+        let before = self.listed_at.replace(begun_at);
+        if before.is_some_and(|before| !self.was_away(listing, before)) {
+            return;
+        }
+        self.positions.listed(begun_at);
+        self.family.seen(listing);
+        if let Some((now, _)) = listing.ended_at {
             let entries = self.positions.all();
             let listed_at = read_at.unwrap_or(now);
             let mut forms = listing.streams.values().filter_map(|stream| stream.form.as_ref());
@@ -373,7 +378,11 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             // Only a listing can tell what comes before it.
             News::There(_) => self.shared.sweeper.ask(),
             News::Unlisted(id) if self.positions.has(&id) => {}
-            News::Unlisted(id) => self.open(id, Position::Start),
+            News::Unlisted(id) => match self.lineage.awaited(&id, &self.positions.all()).cloned() {
+                None => self.open(id, Position::Start),
+                Some(parent) if newest.has(&parent) || self.positions.has(&parent) => {}
+                Some(parent) => self.family.doubt(parent),
+            },
         }
         Ok(())
     }

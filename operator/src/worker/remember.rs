@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::positions::Positions;
-use super::retention::{ServiceClock, timestamp};
+use super::retention::timestamp;
 use super::trouble;
 use crate::backoff::Failing;
 use crate::checkpoint::{CheckpointStore, ClaimError, Keeper, StoreError};
@@ -26,17 +26,16 @@ const BETWEEN_LAST_TRIES: Duration = Duration::from_millis(250);
 pub async fn remember<K: CheckpointStore>(
     keeper: &mut Keeper<K>,
     positions: &Positions,
-    clock: &ServiceClock,
     health: &Health,
     telemetry: &NotifierTelemetry,
 ) -> ClaimError {
     let mut failing = Failing::new(Duration::ZERO);
     loop {
         let saved = match timeout(BETWEEN_LOOKS, positions.moved()).await {
-            Ok(()) => save(keeper, positions, clock, false).await,
+            Ok(()) => save(keeper, positions, false).await,
             // Nothing to store; but whoever has claimed it meanwhile would post beside us.
             Err(_) => match keeper.confirm().await {
-                Ok(()) => save(keeper, positions, clock, false).await,
+                Ok(()) => save(keeper, positions, false).await,
                 Err(error) => Err(error),
             },
         };
@@ -66,12 +65,11 @@ pub async fn remember<K: CheckpointStore>(
 pub async fn remember_at_last<K: CheckpointStore>(
     keeper: &mut Keeper<K>,
     positions: &Positions,
-    clock: &ServiceClock,
     telemetry: &NotifierTelemetry,
 ) -> Option<ClaimError> {
     let saved = async {
         loop {
-            match save(keeper, positions, clock, true).await {
+            match save(keeper, positions, true).await {
                 Ok(_) => return None,
                 Err(error) if is_lost(&error) => return Some(error),
                 Err(error) => telemetry.retrying(&error),
@@ -85,11 +83,9 @@ pub async fn remember_at_last<K: CheckpointStore>(
 async fn save<K: CheckpointStore>(
     keeper: &mut Keeper<K>,
     positions: &Positions,
-    clock: &ServiceClock,
     is_last: bool,
 ) -> Result<bool, ClaimError> {
-    let read_at = positions.read_at(clock.now());
-    keeper.save(positions.all(), timestamp(read_at), is_last).await
+    keeper.save(positions.all(), timestamp(positions.read_at()), is_last).await
 }
 
 /// Whether the checkpoint is somebody else's, or nobody's: nothing that passes by itself.

@@ -1,6 +1,7 @@
 //! What the stream's retention has taken before it was read: nothing of that is silent.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -63,9 +64,17 @@ impl ServiceClock {
 
     /// What the service would say now.
     pub fn now(&self) -> UnixSeconds {
+        self.at(Instant::now())
+    }
+
+    /// What the service would have said at a moment of ours, or a second less.
+    pub fn at(&self, moment: Instant) -> UnixSeconds {
         let (UnixSeconds(then), at) = *self.lock();
-        let elapsed = i64::try_from(at.elapsed().as_secs()).unwrap_or(i64::MAX);
-        UnixSeconds(then.saturating_add(elapsed))
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        UnixSeconds(match moment.checked_duration_since(at) {
+            Some(after) => then.saturating_add(seconds(after)),
+            None => then.saturating_sub(seconds(at - moment)).saturating_sub(1),
+        })
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (UnixSeconds, Instant)> {

@@ -167,7 +167,8 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
                 }
             }
         };
-        if shared.stop.run_until_cancelled(sleep(wait)).await.is_none() {
+        // A timer takes a millisecond even where there is nothing to wait for.
+        if !wait.is_zero() && shared.stop.run_until_cancelled(sleep(wait)).await.is_none() {
             return End::Stopped;
         }
     }

@@ -34,6 +34,7 @@ pub async fn list<S: Streams>(
     let mut listing = Listing {
         streams: BTreeMap::new(),
         replaced_by: None,
+        begun: Instant::now(),
         begun_at: None,
         ended_at: None,
         pages: 0,

@@ -27,7 +27,8 @@ enum Verdict {
 fn main() -> Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace")?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let copy = target.join("mutations");
+    // What is built there is kept apart: cargo would take it for what it builds here.
+    let (copy, target) = (target.join("mutations/sources"), target.join("mutations/target"));
     let wanted: Vec<_> = env::args().skip(1).collect();
     let mut mutations = all(root)?;
     if !wanted.is_empty() {
@@ -35,17 +36,17 @@ fn main() -> Result<ExitCode> {
     }
     ensure!(!mutations.is_empty(), "there is no such planted fault");
     copy_sources(root, &copy)?;
-    println!("{:<32} {:>6}  caught by", "planted fault", "seeds");
+    println!("{:<34} {:>6}  caught by", "planted fault", "seeds");
     let mut survived = 0;
     for mutation in &mutations {
         match examine(mutation, root, &copy, &target)? {
             Verdict::Caught(seeds, guarantee) => {
-                println!("{:<32} {seeds:>6}  {guarantee}", mutation.name);
+                println!("{:<34} {seeds:>6}  {guarantee}", mutation.name);
             }
             Verdict::Survived => {
                 survived += 1;
                 println!(
-                    "{:<32} {:>6}  survived {SEEDS} seeds: {}",
+                    "{:<34} {:>6}  survived {SEEDS} seeds: {}",
                     mutation.name, "", mutation.fault
                 );
             }
@@ -78,7 +79,8 @@ fn examine(mutation: &Mutation, root: &Path, copy: &Path, target: &Path) -> Resu
 
 /// Builds and runs the simulation, and returns what it says.
 fn simulate(copy: &Path, target: &Path) -> Result<String> {
-    let said = target.join("mutations.out");
+    fs::create_dir_all(target)?;
+    let said = target.join("simulation.out");
     let output = fs::File::create(&said)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut child = Command::new(cargo)

@@ -41,7 +41,7 @@ impl ScriptedConnections {
     pub fn put(&self, connection: &str, sk: &str, created_at: &str) {
         let row = row(connection, sk, created_at);
         let mut rows = self.rows.lock().unwrap();
-        rows.retain(|other| other["connection_id"] != row["connection_id"]);
+        rows.retain(|other| other.get("connection_id") != row.get("connection_id"));
         rows.push(row);
     }
 
@@ -141,7 +141,11 @@ impl Connections for ScriptedConnections {
         let rows = self.rows.lock().unwrap();
         let found: Vec<_> = rows.iter().filter(|row| row.get("sk") == Some(value)).collect();
         let begin = start.map_or(0, |start| {
-            found.iter().position(|row| row["connection_id"] == start["connection_id"]).unwrap() + 1
+            found
+                .iter()
+                .position(|row| row.get("connection_id") == start.get("connection_id"))
+                .unwrap()
+                + 1
         });
         let page: Vec<Item> =
             found[begin..].iter().take(self.rows_on_a_page).map(|row| (*row).clone()).collect();

@@ -162,7 +162,8 @@ impl State {
         self.note(model, || {
             format!("worker-{life}: record {record} to conn{connection:02} dropped")
         });
-        if model.now() < read_at + LONGEST_TRY {
+        self.counts.add("message given up");
+        if self.history.unheld(read_at, model.now()) < LONGEST_TRY {
             let how = format!("record {record} to conn{connection:02} was given up too soon");
             self.break_guarantee(model, "none lost", how);
         }

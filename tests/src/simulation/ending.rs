@@ -8,7 +8,8 @@ use stream_notifier::worker::OnGap;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::plan::Plan;
-use super::story::{Step, Story};
+use super::step::Step;
+use super::story::Story;
 use super::worker::{STOP_LIMIT, Worker};
 use super::world::State;
 use crate::simulated::{Inconsistency, Model, Record, Status, Stream, Throttling};
@@ -42,6 +43,7 @@ impl Story {
         let enables = self.rng.u8(..4) > 0;
         self.world.with(|model, state| {
             state.faults.end();
+            state.history.release(model.now());
             model.settings.inconsistency = Inconsistency::default();
             model.settings.throttling = Throttling::default();
             model.settings.unavailable = 0.0;
@@ -256,13 +258,15 @@ impl Story {
     }
 }
 
-/// What a worker may say of itself although nothing fails: its stream gets no more changes.
+/// What a worker may say of itself although nothing fails: its stream gets no more changes, or there
+/// was no message since the gateway was down.
 fn known_troubles(model: &Model) -> Vec<&'static str> {
     let is_open =
         model.streams().last().is_some_and(|it| it.status(model.now()) == Status::Enabled);
-    match is_open {
-        true if model.streams().len() == 1 => vec![],
-        true => vec!["StreamReplaced"],
-        false => vec!["StreamDisabled", "StreamReplaced", "StreamNotFound"],
-    }
+    let of_stream: &[_] = match is_open {
+        true if model.streams().len() == 1 => &[],
+        true => &["StreamReplaced"],
+        false => &["StreamDisabled", "StreamReplaced", "StreamNotFound"],
+    };
+    [of_stream, &["GatewayUnavailable"]].concat()
 }

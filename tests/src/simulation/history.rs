@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::connections::Connection;
 use crate::simulated::{Key, Model, Record};
 
+/// Whoever is to hold messages finds out with the next one: within this many milliseconds.
+const UNTIL_HELD: u64 = 30_000;
+
 /// How far a shard is remembered as settled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mark {
@@ -103,6 +106,8 @@ pub struct History {
     pub delivered: BTreeSet<(usize, usize)>,
     /// Record and connection of all that was given up and counted.
     pub dropped: BTreeSet<(usize, usize)>,
+    /// From when to when rights or endpoint of the gateway were wrong: messages are held meanwhile.
+    pub holds: Vec<(u64, u64)>,
     /// Records whose loss was declared as a gap.
     pub lost: BTreeSet<usize>,
     /// How many messages were given up, and how many gaps declared.
@@ -188,6 +193,22 @@ impl History {
             || !self.is_due(model, record)
             || awaited(connections, &model.records()[record])
                 .all(|connection| claim.settled.contains(&(record, connection)))
+    }
+
+    /// Rights and endpoint are right from now on.
+    pub fn release(&mut self, now: u64) {
+        for (_, until) in &mut self.holds {
+            *until = now.min(*until);
+        }
+    }
+
+    /// For how long rights and endpoint were right since a moment, at the least.
+    pub fn unheld(&self, since: u64, now: u64) -> u64 {
+        let held = self.holds.iter().map(|(from, until)| {
+            let (from, until) = (since.max(*from), now.min(*until));
+            until.saturating_sub(from).saturating_sub(UNTIL_HELD)
+        });
+        (now - since).saturating_sub(held.sum())
     }
 
     /// The open shards that the last holder has not read.

@@ -32,6 +32,9 @@ impl Outside {
 
     /// One side of a call.
     pub(super) async fn pass(&self, call: Call, when: When) {
+        if !self.world.admit() {
+            pending::<()>().await;
+        }
         let crashed = || {
             let what = call.crash(when);
             self.world.count(what);

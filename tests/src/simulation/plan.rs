@@ -8,7 +8,7 @@ use stream_notifier::delivery::Bounds;
 use stream_notifier::worker::OnGap;
 
 use super::faults::Chances;
-use super::story::Step;
+use super::step::Step;
 use crate::simulated::{Inconsistency, Settings, Throttling};
 
 const SECOND: u64 = 1_000;
@@ -114,6 +114,8 @@ fn settings(rng: &mut Rng) -> Settings {
     let throttling = Throttling {
         random: some(rng, 0.05),
         readers: (rng.u8(..4) == 0).then(|| rng.usize(1..=2)),
+        // A table's streams are listed too rarely to meet the service's own limit.
+        lists: Some(if rng.bool() { 1 } else { 5 }),
         ..Throttling::default()
     };
     let inconsistency = Inconsistency {

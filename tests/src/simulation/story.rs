@@ -1,78 +1,20 @@
-//! What happens in a run, step by step: changes and connections, shards that come and go, workers
-//! that crash, pause, stop and meet, and neighbours that fail.
+//! What happens in a run, step by step: changes and connections, shards that come and go, and workers
+//! that begin and end. What is hard on them is in [`hardship`](super::hardship).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use stream_notifier::delivery::ConnectionsErrorKind;
-use stream_notifier::stream::StreamErrorKind;
 use stream_notifier::telemetry::Metrics;
 use tokio::time::sleep;
 
 use super::connections::Connection;
-use super::faults::{StoreFault, Window};
-use super::gateway::{NO_CREDENTIALS, UNREACHABLE};
 use super::life::{Call, Doom, When};
 use super::plan::Plan;
+use super::step::Step;
 use super::worker::Worker;
 use super::world::World;
 use crate::simulated::Key;
-
-/// One thing that happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    Write,
-    Wait,
-    Roll,
-    Split,
-    Disable,
-    Enable,
-    Connect,
-    HangUp,
-    SlowClient,
-    Crash,
-    Doom,
-    Pause,
-    Takeover,
-    Stop,
-    StreamsDown,
-    ConnectionsDown,
-    GatewayDown,
-    StoreDown,
-    Touch,
-    /// Nobody works for long.
-    Outage,
-    /// Every process stands still for long.
-    Freeze,
-}
-
-impl Step {
-    /// Every step, and how often it is taken.
-    pub const ALL: [(Self, u32); 21] = [
-        (Self::Write, 40),
-        (Self::Wait, 8),
-        (Self::Roll, 8),
-        (Self::Split, 3),
-        (Self::Disable, 2),
-        (Self::Enable, 4),
-        (Self::Connect, 3),
-        (Self::HangUp, 2),
-        (Self::SlowClient, 2),
-        (Self::Crash, 4),
-        (Self::Doom, 8),
-        (Self::Pause, 4),
-        (Self::Takeover, 4),
-        (Self::Stop, 3),
-        (Self::StreamsDown, 2),
-        (Self::ConnectionsDown, 2),
-        (Self::GatewayDown, 3),
-        (Self::StoreDown, 2),
-        (Self::Touch, 2),
-        (Self::Outage, 2),
-        (Self::Freeze, 1),
-    ];
-}
 
 /// A run while it goes on.
 #[derive(Debug)]
@@ -87,7 +29,7 @@ pub struct Story {
     pub workers: Vec<Worker>,
     pub(super) rng: Rng,
     /// When paused workers go on, by their lives.
-    resumptions: Vec<(usize, u64)>,
+    pub(super) resumptions: Vec<(usize, u64)>,
 }
 
 impl Story {
@@ -107,7 +49,7 @@ impl Story {
             }
             let step = self.draw_step();
             self.world.with(|model, state| {
-                state.counts.add(word(step));
+                state.counts.add(step.word());
                 state.note(model, || format!("--- {step:?}"));
             });
             self.take(step).await;
@@ -205,8 +147,11 @@ impl Story {
             Step::Takeover => self.start(),
             Step::Stop => self.with_worker(Worker::stop),
             Step::StreamsDown | Step::ConnectionsDown | Step::GatewayDown | Step::StoreDown => {
-                self.fail(step);
+                let longest = [3_000, 30_000, 400_000][self.rng.usize(..3)];
+                let lasts = self.rng.u64(..longest);
+                self.fail(step, lasts);
             }
+            Step::Siege => self.siege().await,
             Step::Touch => self.world.with(|_, state| state.store.touch()),
             Step::Outage => self.outage().await,
             Step::Freeze => self.freeze().await,
@@ -218,7 +163,7 @@ impl Story {
         sleep(Duration::from_millis(self.rng.u64(0..=longest))).await;
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         self.world.clock.now()
     }
 
@@ -313,153 +258,10 @@ impl Story {
     }
 
     /// Does something to one of the workers that are there.
-    fn with_worker(&mut self, act: impl FnOnce(&Worker)) {
+    pub(super) fn with_worker(&mut self, act: impl FnOnce(&Worker)) {
         let there: Vec<_> = self.workers.iter().filter(|it| !it.is_over()).collect();
         let Some(worker) = self.rng.choice(there) else { return };
         self.world.note(|| format!("{}", worker.life));
         act(worker);
-    }
-
-    fn doom(&mut self) {
-        let doom = self.draw_doom();
-        self.with_worker(|worker| worker.life.doom(doom));
-    }
-
-    /// At any call, or at one of a kind: the rare ones more often than they happen.
-    fn draw_doom(&mut self) -> Doom {
-        let rng = &mut self.rng;
-        let call = match rng.u8(..4) {
-            0 => None,
-            1 => Some([Call::DeleteRow, Call::ListStreams, Call::Save][rng.usize(..3)]),
-            _ => Some(Call::ALL[rng.usize(..Call::ALL.len())]),
-        };
-        let when = if rng.bool() { When::Before } else { When::After };
-        let spared = rng.u32(..if call.is_none() { 40 } else { 2 });
-        Doom { call, when, spared }
-    }
-
-    /// A process stands still, and another one may be started meanwhile.
-    fn pause_one(&mut self) {
-        let longest = [3_000, 20_000, 90_000][self.rng.usize(..3)];
-        let goes_on = self.now() + self.rng.u64(..longest);
-        let mut paused = None;
-        self.with_worker(|worker| {
-            worker.life.pause(true);
-            paused = Some(worker.life.number);
-        });
-        self.resumptions.extend(paused.map(|life| (life, goes_on)));
-    }
-
-    /// Every process stands still for long.
-    async fn freeze(&mut self) {
-        for worker in &self.workers {
-            worker.life.pause(true);
-        }
-        self.long().await;
-        let now = self.now();
-        self.resumptions = self.workers.iter().map(|worker| (worker.life.number, now)).collect();
-    }
-
-    /// Nobody works for long.
-    async fn outage(&mut self) {
-        for worker in &self.workers {
-            worker.kill();
-        }
-        self.long().await;
-    }
-
-    /// So much time that iterators expire, or records are trimmed; changes go on.
-    async fn long(&mut self) {
-        const MINUTE: u64 = 60_000;
-        let (least, most, what) = match self.rng.u8(..4) {
-            0 | 1 => (16 * MINUTE, 40 * MINUTE, "longer than an iterator lasts"),
-            2 => (60 * MINUTE, 600 * MINUTE, "for hours"),
-            _ => (24 * 60 * MINUTE, 30 * 60 * MINUTE, "longer than records are kept"),
-        };
-        self.world.count(what);
-        let lasts = self.rng.u64(least..most);
-        let parts = self.rng.u64(1..=5);
-        for _ in 0..parts {
-            if self.rng.u8(..3) > 0 {
-                self.write(3).await;
-            }
-            if self.rng.u8(..6) == 0 {
-                self.world.with(|model, _| model.disable());
-            } else if self.rng.u8(..3) == 0 {
-                self.world.with(|model, _| model.enable());
-            }
-            sleep(Duration::from_millis(lasts / parts)).await;
-        }
-    }
-
-    /// A neighbour fails for a while.
-    fn fail(&mut self, step: Step) {
-        let longest = [3_000, 30_000, 400_000][self.rng.usize(..3)];
-        let until = self.now() + self.rng.u64(..longest);
-        let rng = &mut self.rng;
-        self.world.with(|model, state| {
-            let faults = &mut state.faults;
-            match step {
-                Step::StreamsDown => {
-                    let kinds = [
-                        StreamErrorKind::Unavailable,
-                        StreamErrorKind::Throttled,
-                        StreamErrorKind::AccessDenied,
-                        StreamErrorKind::NoCredentials,
-                    ];
-                    faults.streams = Window::new(kinds[rng.usize(..kinds.len())], until);
-                }
-                Step::ConnectionsDown => {
-                    let kinds = [
-                        ConnectionsErrorKind::Unavailable,
-                        ConnectionsErrorKind::Invalid,
-                        ConnectionsErrorKind::NotFound,
-                        ConnectionsErrorKind::AccessDenied,
-                        ConnectionsErrorKind::NoCredentials,
-                    ];
-                    faults.connections = Window::new(kinds[rng.usize(..kinds.len())], until);
-                }
-                Step::GatewayDown => {
-                    let statuses = [429, 500, 503, 403, UNREACHABLE, NO_CREDENTIALS];
-                    faults.gateway = Window::new(statuses[rng.usize(..statuses.len())], until);
-                }
-                _ => {
-                    let kinds = [StoreFault::Unknown, StoreFault::AccessDenied];
-                    faults.store = Window::new(kinds[rng.usize(..kinds.len())], until);
-                }
-            }
-            state.note(model, || format!("{:?}", state_of(step)));
-        });
-    }
-}
-
-fn state_of(step: Step) -> &'static str {
-    word(step)
-}
-
-/// What a step is counted as.
-fn word(step: Step) -> &'static str {
-    match step {
-        Step::Write => "step: write",
-        Step::Wait => "step: wait",
-        Step::Roll => "step: roll",
-        Step::Split => "step: split",
-        Step::Disable => "step: disable",
-        Step::Enable => "step: enable",
-        Step::Connect => "step: connect",
-        Step::HangUp => "step: hang up",
-        Step::SlowClient => "step: slow client",
-        Step::Crash => "step: crash",
-        Step::Doom => "step: doom",
-        Step::Pause => "step: pause",
-        Step::Takeover => "step: takeover",
-        Step::Stop => "step: stop",
-        Step::StreamsDown => "step: streams down",
-        Step::ConnectionsDown => "step: connections down",
-        Step::GatewayDown => "step: gateway down",
-        Step::StoreDown => "step: store down",
-        Step::Touch => "step: touch",
-        Step::Outage => "step: outage",
-        Step::Freeze => "step: freeze",
     }
 }

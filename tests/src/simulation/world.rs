@@ -65,7 +65,12 @@ pub struct State {
     pub broken: Option<Broken>,
     /// The value that the next write gives an item.
     next_value: u64,
+    /// How many calls were made.
+    calls: u64,
 }
+
+/// The most calls in one run; the longest runs make a tenth of it.
+const MOST_CALLS: u64 = 500_000;
 
 impl World {
     /// The world as a plan has it, before anything happens.
@@ -84,6 +89,7 @@ impl World {
             trace,
             broken: None,
             next_value: 1,
+            calls: 0,
         };
         Self {
             model: Arc::new(Mutex::new(model)),
@@ -108,6 +114,18 @@ impl World {
     /// Counts something that happened.
     pub fn count(&self, what: &'static str) {
         self.state.lock().unwrap().counts.add(what);
+    }
+
+    /// Whether another call may be made: a worker that asks without end would never let time pass.
+    pub fn admit(&self) -> bool {
+        self.with(|model, state| {
+            state.calls += 1;
+            if state.calls == MOST_CALLS {
+                let how = format!("{MOST_CALLS} calls were made");
+                state.break_guarantee(model, "calls bounded", how);
+            }
+            state.calls < MOST_CALLS
+        })
     }
 
     /// How long a call takes.

@@ -1,0 +1,85 @@
+//! What the benchmarks of whole processes have in common: the service in a process of its own, which
+//! is the same executable again, and what this process takes of the machine.
+
+use std::env;
+use std::io::Read as _;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aws_sdk_dynamodbstreams::config::retry::RetryConfig;
+use aws_sdk_dynamodbstreams::config::{BehaviorVersion, Config, Credentials, Region};
+use axum::Router;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+
+const SERVE: &str = "serve";
+
+/// Whether this process is to be the service.
+pub fn is_service() -> bool {
+    env::args().any(|argument| argument == SERVE)
+}
+
+/// The service, which ends with this process.
+pub struct Service {
+    /// Where it listens.
+    pub endpoint: String,
+    _child: Child,
+}
+
+impl Service {
+    pub async fn start() -> Result<Self> {
+        let mut child = Command::new(env::current_exe()?)
+            .arg(SERVE)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let output = child.stdout.take().context("it has an output")?;
+        let address = BufReader::new(output).lines().next_line().await?;
+        Ok(Self { endpoint: format!("http://{}", address.context("no address")?), _child: child })
+    }
+}
+
+/// Is the service until whoever started it ends.
+pub async fn serve(routes: Router) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read(&mut [0]);
+        std::process::exit(0);
+    });
+    Ok(axum::serve(listener, routes).await?)
+}
+
+/// The SDK's client as everybody has it.
+pub fn bare_client(endpoint: &str) -> aws_sdk_dynamodbstreams::Client {
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::from_static("eu-west-1"))
+        .endpoint_url(endpoint)
+        .credentials_provider(Credentials::new("local", "local", None, None, "bench"))
+        .retry_config(RetryConfig::disabled())
+        .build();
+    aws_sdk_dynamodbstreams::Client::from_conf(config)
+}
+
+/// The processor time that this process has taken.
+pub fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// The memory that this process holds, in bytes: now, and at its highest.
+pub fn memory() -> Result<[usize; 2]> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let kilobytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).context("a line")?;
+        anyhow::Ok(
+            line.trim_start_matches(':').trim().trim_end_matches(" kB").parse::<usize>()? * 1024,
+        )
+    };
+    Ok([kilobytes("VmRSS")?, kilobytes("VmHWM")?])
+}
