@@ -8,6 +8,7 @@ mod family;
 mod job;
 mod opening;
 mod pace;
+mod page;
 mod positions;
 mod progress;
 mod reading;
