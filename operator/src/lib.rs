@@ -8,6 +8,7 @@ pub mod api;
 pub mod aws;
 pub mod backoff;
 pub mod checkpoint;
+pub mod clock;
 pub mod command;
 pub mod controller;
 pub mod delivery;

@@ -301,4 +301,8 @@ impl Gateway for Counted {
         self.done.look();
         answer
     }
+
+    async fn disconnect(&self, connection: &str) -> Answer {
+        self.gateway.disconnect(connection).await
+    }
 }

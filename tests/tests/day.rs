@@ -258,6 +258,10 @@ impl Gateway for Done {
         self.messages.fetch_add(1, Ordering::Relaxed);
         Answer::Status { status: 200, names_connection: false }
     }
+
+    async fn disconnect(&self, connection: &str) -> Answer {
+        unreachable!("{connection} is never disconnected")
+    }
 }
 
 /// A checkpoint, and how large it was at most.

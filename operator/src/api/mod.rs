@@ -6,7 +6,7 @@ mod status;
 
 pub use conditions::{Readiness, Ready, conditions, gap_told_for};
 pub use spec::{
-    Connections, Event, KeyFilter, OnGap, StartingPosition, StreamNotifier, StreamNotifierSpec,
-    WebSocket,
+    Connections, Delivery, Event, KeyFilter, OnGap, Oversize, SlowClient, StartingPosition,
+    StreamNotifier, StreamNotifierSpec, WebSocket,
 };
 pub use status::StreamNotifierStatus;

@@ -136,6 +136,10 @@ pub struct StreamNotifierSpec {
     #[schemars(schema_with = "message_schema")]
     pub message: Option<BTreeMap<String, String>>,
 
+    /// What happens to messages that do not get through.
+    #[serde(default, skip_serializing_if = "Delivery::is_default")]
+    pub delivery: Delivery,
+
     /// What happens when changes were lost before they were read, because a stream keeps them for 24
     /// hours only: `Continue` (with the oldest change left) or `Stop` (read nothing more and keep the
     /// checkpoint before the gap, until a person decides). Either way the condition `DataGap` and an
@@ -285,6 +289,97 @@ pub struct WebSocket {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), pattern("^[a-zA-Z0-9_$-][a-zA-Z0-9_$.-]*$"))]
     pub stage: Option<String>,
+}
+
+/// What happens to messages that do not get through.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Delivery {
+    /// How long a message is tried before it is given up, in seconds, 1 to 43,200. The time in which
+    /// rights or endpoint are wrong does not count. Default: 300. Example: `60`.
+    #[serde(default = "default_max_record_age_seconds")]
+    #[schemars(range(min = 1, max = 43_200))]
+    pub max_record_age_seconds: i32,
+
+    /// How often a message is tried before it is given up, 1 to 1,000. What the account's own limit
+    /// refuses does not count. Default: as often as `maxRecordAgeSeconds` allows. Example: `5`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000))]
+    pub max_attempts: Option<i32>,
+
+    /// What happens to a client that does not read, so that API Gateway's buffer for it is full:
+    /// `Wait` (its messages wait, for `maxRecordAgeSeconds`), `Drop` (a newer message of the same
+    /// item takes the place of one that waits) or `Disconnect` (it is disconnected, and its row is
+    /// deleted). With each of them at most 512 KiB wait for one connection; beyond that the oldest
+    /// are given up. Default: `Wait`.
+    #[serde(default)]
+    pub slow_client: SlowClient,
+
+    /// What happens to a message over 128 KB, the most that API Gateway takes: `Drop` (nobody is
+    /// told) or `KeysOnly` (`pk` and `sk`, the item's keys, and `"truncated": true` are sent
+    /// instead). Default: `Drop`.
+    #[serde(default)]
+    pub oversize: Oversize,
+
+    /// ARN of an SQS queue. It gets the stream record of every change of which a message was given
+    /// up, or that no message could be made of, with the reasons. Default: none.
+    /// Example: `arn:aws:sqs:eu-west-1:123456789012:orders-dead-letters`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    #[x_kube(validation = Rule::new(
+        r"self.matches('^arn:aws[a-z-]*:sqs:[a-z0-9-]+:[0-9]{12}:[a-zA-Z0-9_-]{1,80}([.]fifo)?$')"
+    ).message(
+        "deadLetterQueueArn must be the ARN of an SQS queue, arn:aws:sqs:<region>:<account>:<queue>"
+    ))]
+    pub dead_letter_queue_arn: Option<String>,
+}
+
+/// What happens to a client that does not read.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+pub enum SlowClient {
+    /// Its messages wait.
+    #[default]
+    Wait,
+    /// A newer message of the same item takes the place of one that waits.
+    Drop,
+    /// It is disconnected.
+    Disconnect,
+}
+
+/// What happens to a message over 128 KB.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+pub enum Oversize {
+    /// Nobody is told.
+    #[default]
+    Drop,
+    /// The item's keys are sent instead.
+    KeysOnly,
+}
+
+impl Delivery {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            max_record_age_seconds: default_max_record_age_seconds(),
+            max_attempts: None,
+            slow_client: SlowClient::default(),
+            oversize: Oversize::default(),
+            dead_letter_queue_arn: None,
+        }
+    }
+}
+
+fn default_max_record_age_seconds() -> i32 {
+    300
 }
 
 fn default_events() -> Vec<Event> {

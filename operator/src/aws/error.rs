@@ -6,7 +6,9 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::delivery::{ConnectionsError, ConnectionsErrorKind};
+use crate::delivery::{
+    ConnectionsError, ConnectionsErrorKind, DeadLetterError, DeadLetterErrorKind,
+};
 use crate::stream::{StreamError, StreamErrorKind};
 
 /// The error codes that all services share, and those of DynamoDB.
@@ -37,8 +39,11 @@ where
     match code.unwrap_or_default() {
         "ExpiredIteratorException" => Meaning::ExpiredIterator,
         "TrimmedDataAccessException" => Meaning::Trimmed,
-        "ResourceNotFoundException" => Meaning::NotFound,
+        "ResourceNotFoundException"
+        | "QueueDoesNotExist"
+        | "AWS.SimpleQueueService.NonExistentQueue" => Meaning::NotFound,
         "AccessDeniedException"
+        | "KmsAccessDenied"
         | "AccessDenied"
         | "UnrecognizedClientException"
         | "MissingAuthenticationToken"
@@ -53,7 +58,10 @@ where
         | "ThrottlingException"
         | "RequestLimitExceeded"
         | "ProvisionedThroughputExceededException" => Meaning::Throttled,
-        "ValidationException" | "SerializationException" => Meaning::Invalid,
+        "ValidationException"
+        | "SerializationException"
+        | "InvalidParameterValue"
+        | "InvalidParameterValueException" => Meaning::Invalid,
         _ => Meaning::Unavailable,
     }
 }
@@ -94,6 +102,25 @@ where
         }
     };
     ConnectionsError { action, kind, source: Some(error.into()) }
+}
+
+/// A failed call to a queue.
+pub fn dead_letter<E, R>(error: SdkError<E, R>) -> DeadLetterError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+    R: std::fmt::Debug + Send + Sync + 'static,
+{
+    let kind = match meaning(&error) {
+        Meaning::NotFound => DeadLetterErrorKind::NotFound,
+        Meaning::AccessDenied => DeadLetterErrorKind::AccessDenied,
+        Meaning::NoCredentials => DeadLetterErrorKind::NoCredentials,
+        // The length is all that can be wrong with it.
+        Meaning::Invalid => DeadLetterErrorKind::TooLarge,
+        Meaning::ExpiredIterator | Meaning::Trimmed | Meaning::Throttled | Meaning::Unavailable => {
+            DeadLetterErrorKind::Unavailable
+        }
+    };
+    DeadLetterError { kind, source: Some(error.into()) }
 }
 
 /// Whether an error, or one of its causes, is a `T`.

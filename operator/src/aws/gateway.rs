@@ -1,7 +1,8 @@
 //! API Gateway's `@connections` behind the trait `Gateway`.
 
+use std::error::Error;
+
 use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_apigatewaymanagement::operation::post_to_connection::PostToConnectionError;
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 use aws_sdk_apigatewaymanagement::{Client, config};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -35,15 +36,23 @@ impl Gateway for ApiGateway {
             .data(Blob::new(message.to_vec()))
             .send()
             .await;
-        match answer {
-            // The SDK takes nothing but 2xx for an answer without error.
-            Ok(_) => Answer::Status { status: 200, names_connection: false },
-            Err(error) => of_error(&error),
-        }
+        of_result(answer)
+    }
+
+    async fn disconnect(&self, connection_id: &str) -> Answer {
+        of_result(self.client.delete_connection().connection_id(connection_id).send().await)
     }
 }
 
-fn of_error(error: &SdkError<PostToConnectionError, HttpResponse>) -> Answer {
+fn of_result<T, E: Error + 'static>(answer: Result<T, SdkError<E, HttpResponse>>) -> Answer {
+    match answer {
+        // The SDK takes nothing but 2xx for an answer without error.
+        Ok(_) => Answer::Status { status: 200, names_connection: false },
+        Err(error) => of_error(&error),
+    }
+}
+
+fn of_error<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> Answer {
     match (error.raw_response(), error) {
         (Some(response), _) => Answer::Status {
             status: response.status().as_u16(),

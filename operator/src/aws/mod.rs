@@ -5,6 +5,7 @@ mod attribute;
 mod connections;
 mod error;
 mod gateway;
+mod queue;
 mod streams;
 
 use std::time::Duration;
@@ -21,6 +22,7 @@ use aws_smithy_http_client::{Builder, Connector};
 
 pub use connections::DynamoDbConnections;
 pub use gateway::ApiGateway;
+pub use queue::SqsQueue;
 pub use streams::DynamoDbStreams;
 
 /// Every client is given its own region; this one only keeps the SDK from looking for another.

@@ -1,7 +1,8 @@
 //! The settled watermark of one shard: the last of the contiguous run of settled records, and so
 //! never ahead of delivery.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::record::SequenceNumber;
 
@@ -9,50 +10,61 @@ use crate::record::SequenceNumber;
 #[derive(Debug, Default)]
 pub struct Watermark {
     settled: Option<SequenceNumber>,
-    /// What was read after `settled`, in order. A run that needed no work is one entry, its last.
-    open: VecDeque<Entry>,
-    /// How many entries were ever taken off the front: a ticket is an entry's place since the start.
-    taken: u64,
+    /// What was read after `settled`, by its mark. A run that is settled is one entry, its last: what
+    /// waits behind one record takes no more room than the records that are at work.
+    open: BTreeMap<u64, Entry>,
+    next: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
-    last: SequenceNumber,
-    settled: bool,
-    /// Whether a ticket was given for it, so that no later record may join it.
-    ticketed: bool,
+    number: SequenceNumber,
+    is_settled: bool,
 }
 
 impl Watermark {
     /// Notes a record that was read and needs no work.
     pub fn skip(&mut self, number: SequenceNumber) {
-        match self.open.back_mut() {
+        match self.open.last_entry() {
             None => self.settled = Some(number),
-            Some(Entry { last, ticketed: false, .. }) => *last = number,
-            Some(_) => self.open.push_back(Entry { last: number, settled: true, ticketed: false }),
+            Some(mut run) if run.get().is_settled => run.get_mut().number = number,
+            Some(_) => {
+                let mark = self.begin(number);
+                self.settle(mark);
+            }
         }
     }
 
-    /// Notes a record that was read and is at work; its ticket settles it.
+    /// Notes a record that was read and is at work; its mark settles it.
     pub fn begin(&mut self, number: SequenceNumber) -> u64 {
-        self.open.push_back(Entry { last: number, settled: false, ticketed: true });
-        self.taken + self.open.len() as u64 - 1
+        let mark = self.next;
+        self.next += 1;
+        self.open.insert(mark, Entry { number, is_settled: false });
+        mark
     }
 
     /// Settles a record; `true` if the watermark moved.
-    pub fn settle(&mut self, ticket: u64) -> bool {
-        let entry = ticket
-            .checked_sub(self.taken)
-            .and_then(|place| self.open.get_mut(usize::try_from(place).ok()?));
-        if let Some(entry) = entry {
-            entry.settled = true;
+    pub fn settle(&mut self, mark: u64) -> bool {
+        match self.open.get_mut(&mark) {
+            Some(entry) => entry.is_settled = true,
+            None => return false,
         }
-        let before = self.taken;
-        while self.open.front().is_some_and(|entry| entry.settled) {
-            self.settled = self.open.pop_front().map(|entry| entry.last);
-            self.taken += 1;
+        let is_settled = |(_, entry): (&u64, &Entry)| entry.is_settled;
+        if self.open.range((Bound::Excluded(mark), Bound::Unbounded)).next().is_some_and(is_settled)
+        {
+            self.open.remove(&mark);
         }
-        self.taken > before
+        if let Some((&before, _)) = self.open.range(..mark).next_back().filter(|it| it.1.is_settled)
+        {
+            self.open.remove(&before);
+        }
+        let first = self.open.first_entry().filter(|first| first.get().is_settled);
+        let moved = first.map(|first| first.remove().number);
+        let has_moved = moved.is_some();
+        if has_moved {
+            self.settled = moved;
+        }
+        has_moved
     }
 
     /// The last record of the contiguous run of settled ones.
@@ -98,6 +110,21 @@ mod tests {
         assert_eq!(mark.open.len(), 2);
         mark.settle(first);
         assert_eq!(mark.settled(), Some(&number(999)));
+    }
+
+    #[test]
+    fn what_is_settled_behind_a_record_at_work_takes_no_room() {
+        let mut mark = Watermark::default();
+        let first = mark.begin(number(1));
+        let behind: Vec<_> = (2..1000).map(|n| mark.begin(number(n))).collect();
+        let (odd, even): (Vec<u64>, Vec<u64>) = behind.iter().partition(|place| **place % 2 == 1);
+        for place in even.into_iter().chain(odd.into_iter().rev()) {
+            assert!(!mark.settle(place));
+        }
+        assert_eq!(mark.open.len(), 2);
+        assert!(mark.settle(first));
+        assert_eq!(mark.settled(), Some(&number(999)));
+        assert!(mark.is_idle());
     }
 
     #[test]

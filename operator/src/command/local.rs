@@ -11,6 +11,7 @@ use super::signal::stop_on_signal;
 use crate::api::StreamNotifier;
 use crate::aws::Aws;
 use crate::controller::{Endpoints, Prepared, Work, prepare};
+use crate::delivery::PostLimits;
 use crate::local::{self, Local};
 use crate::stream::Limits;
 use crate::telemetry::{self, Health, Metrics, NotifierTelemetry, Phase, Picture};
@@ -20,6 +21,7 @@ const EXAMPLE: &str = include_str!("../../../examples/target-attribute.yaml");
 
 /// Nobody bills them here.
 const GET_RECORDS_PER_SECOND: u32 = 1000;
+const POSTS_PER_SECOND: u32 = 5_000;
 
 /// The local mode's flags.
 #[derive(Debug, Args)]
@@ -66,7 +68,8 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     let (health, mut pictures) = Health::new();
     let telemetry = NotifierTelemetry::new(Metrics::default(), "local", &name);
     let limits = Arc::new(Limits::new(GET_RECORDS_PER_SECOND));
-    let job = to_do.job(limits, "local".to_owned(), Arc::new(health), telemetry);
+    let post_limits = Arc::new(PostLimits::new(POSTS_PER_SECOND));
+    let job = to_do.job(limits, post_limits, "local".to_owned(), Arc::new(health), telemetry);
     let told = async {
         let mut ready = false;
         while pictures.changed().await.is_ok() {

@@ -48,6 +48,16 @@ pub struct Options {
     )]
     get_records_per_second: u32,
 
+    /// Posts to WebSocket connections a second at most, for each region, by all StreamNotifiers
+    /// together. AWS allows an account 10,000 in most regions, which its other APIs share.
+    #[arg(
+        long,
+        env = "STREAM_NOTIFIER_POSTS_PER_SECOND",
+        default_value_t = 5000,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    posts_per_second: u32,
+
     /// How logs are written to standard error.
     #[arg(long, env = "STREAM_NOTIFIER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     log_format: LogFormat,
@@ -76,7 +86,7 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
             allowed: options.allowed_websocket_domains,
             template: options.gateway_endpoint,
         },
-        limits: AccountLimits::new(options.get_records_per_second),
+        limits: AccountLimits::new(options.get_records_per_second, options.posts_per_second),
         events: Events::new(client.clone(), &holder),
         holder,
         supervisor: Supervisor::new(stop.clone()),

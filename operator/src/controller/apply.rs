@@ -10,7 +10,7 @@ use crate::api::StreamNotifier;
 use crate::kubernetes::ConfigMapStore;
 use crate::notifier::InvalidSpec;
 use crate::telemetry::{NotifierTelemetry, Phase, Picture};
-use crate::worker::{NotifierId, Revision, work};
+use crate::worker::{Job, NotifierId, Revision, work};
 
 /// What has been applied.
 #[derive(Debug)]
@@ -76,6 +76,8 @@ fn start(
     let neighbours = Arc::new(to_do.neighbours(&context.aws, store));
     let telemetry = NotifierTelemetry::new(context.metrics.clone(), &id.namespace, &id.name);
     let limits = context.limits.of(&to_do.table);
+    let post_limits = context.limits.posts(to_do.signed_for());
+    let dead_letters = to_do.dead_letters(&context.aws);
     let holder = context.holder.clone();
     let (wake, object) = (context.wake.clone(), ObjectRef::new(&id.name).within(&id.namespace));
     context.supervisor.start(
@@ -83,7 +85,16 @@ fn start(
         revision.clone(),
         move |health, stop| {
             let neighbours = neighbours.clone();
-            let job = to_do.clone().job(limits.clone(), holder.clone(), health, telemetry.clone());
+            let job = Job {
+                dead_letters: dead_letters.clone(),
+                ..to_do.clone().job(
+                    limits.clone(),
+                    post_limits.clone(),
+                    holder.clone(),
+                    health,
+                    telemetry.clone(),
+                )
+            };
             async move { work(&*neighbours, &job, &stop).await }
         },
         // The receiver lives as long as the controller; without one there is nobody to tell.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint::{Endpoint, Endpoints};
-use crate::api::{self, Connections, StartingPosition, StreamNotifierSpec};
-use crate::delivery::Source;
+use crate::api::{self, Connections, Delivery, StartingPosition, StreamNotifierSpec};
+use crate::delivery::{Policy, SlowClient, Source};
 use crate::notifier::{InvalidSpec, Notifier};
 use crate::record::StreamLabel;
 use crate::stream::Follow;
@@ -39,6 +39,21 @@ pub struct Work {
     pub source: Source,
     /// Where messages go.
     pub endpoint: Endpoint,
+    /// What is done about those that do not get through.
+    pub policy: Policy,
+    /// The queue for the records of lost messages.
+    pub dead_letters: Option<Queue>,
+}
+
+/// An SQS queue, and what its ARN tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// `arn:aws:sqs:<region>:<account>:<name>`.
+    pub arn: String,
+    /// Where it is.
+    pub region: String,
+    /// Its URL.
+    pub url: String,
 }
 
 /// A table, and what its ARN tells.
@@ -63,6 +78,7 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
         web_socket,
         on_gap,
         poll_interval_milliseconds,
+        delivery,
         suspend,
         // The notifier's.
         events: _,
@@ -92,6 +108,8 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
         poll_interval: poll_interval(*poll_interval_milliseconds)?,
         source: source(connections),
         endpoint: endpoints.of(web_socket)?,
+        policy: policy(delivery)?,
+        dead_letters: delivery.dead_letter_queue_arn.as_deref().map(Queue::parse).transpose()?,
     };
     Ok(if *suspend { Prepared::Suspended } else { Prepared::Active(Box::new(work)) })
 }
@@ -139,6 +157,43 @@ fn poll_interval(milliseconds: i32) -> Result<Duration, InvalidSpec> {
     match u64::try_from(milliseconds) {
         Ok(milliseconds @ 50..=30_000) => Ok(Duration::from_millis(milliseconds)),
         _ => Err(invalid("pollIntervalMilliseconds", "must be 50 to 30000")),
+    }
+}
+
+fn policy(delivery: &Delivery) -> Result<Policy, InvalidSpec> {
+    let Delivery { max_record_age_seconds, max_attempts, slow_client, .. } = delivery;
+    let longest_try = match u64::try_from(*max_record_age_seconds) {
+        Ok(seconds @ 1..=43_200) => Duration::from_secs(seconds),
+        _ => return Err(invalid("delivery.maxRecordAgeSeconds", "must be 1 to 43200")),
+    };
+    let attempts = |most: i32| match u32::try_from(most) {
+        Ok(most @ 1..=1_000) => Ok(most),
+        _ => Err(invalid("delivery.maxAttempts", "must be 1 to 1000")),
+    };
+    Ok(Policy {
+        longest_try,
+        most_attempts: max_attempts.map(attempts).transpose()?,
+        slow_client: match slow_client {
+            api::SlowClient::Wait => SlowClient::Wait,
+            api::SlowClient::Drop => SlowClient::Drop,
+            api::SlowClient::Disconnect => SlowClient::Disconnect,
+        },
+    })
+}
+
+impl Queue {
+    fn parse(arn: &str) -> Result<Self, InvalidSpec> {
+        let parts: Vec<_> = arn.split(':').collect();
+        let ["arn", partition, "sqs", region, account, name] = parts[..] else {
+            let problem = "must be the ARN of an SQS queue, arn:aws:sqs:<region>:<account>:<queue>";
+            return Err(invalid("delivery.deadLetterQueueArn", problem));
+        };
+        let domain = if partition == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" };
+        Ok(Self {
+            arn: arn.to_owned(),
+            region: region.to_owned(),
+            url: format!("https://sqs.{region}.{domain}/{account}/{name}"),
+        })
     }
 }
 
@@ -195,6 +250,36 @@ mod tests {
             let refused = followed(stream, table).unwrap_err();
             assert_eq!(refused.field, field, "{stream:?} {table:?}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_queue_is_told_by_its_arn() {
+        let queue = Queue::parse("arn:aws:sqs:eu-west-1:123456789012:lost.fifo").unwrap();
+        assert_eq!(queue.url, "https://sqs.eu-west-1.amazonaws.com/123456789012/lost.fifo");
+        assert_eq!(queue.region, "eu-west-1");
+        let queue = Queue::parse("arn:aws-cn:sqs:cn-north-1:123456789012:lost").unwrap();
+        assert_eq!(queue.url, "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/lost");
+        for other in ["lost", "arn:aws:sns:eu-west-1:123456789012:lost", "arn:aws:sqs:eu-west-1"] {
+            let refused = Queue::parse(other).unwrap_err();
+            assert_eq!(refused.field, "delivery.deadLetterQueueArn", "{other}");
+        }
+    }
+
+    #[test]
+    fn a_policy_has_bounds() {
+        let of = |change: fn(&mut Delivery)| {
+            let mut delivery = Delivery::default();
+            change(&mut delivery);
+            policy(&delivery).map_err(|refused| refused.field)
+        };
+        assert_eq!(of(|_| ()).map(|it| it.longest_try), Ok(Duration::from_secs(300)));
+        assert_eq!(of(|it| it.max_attempts = Some(7)).map(|it| it.most_attempts), Ok(Some(7)));
+        for age in [0, -1, 43_201] {
+            let delivery = Delivery { max_record_age_seconds: age, ..Delivery::default() };
+            assert_eq!(policy(&delivery).unwrap_err().field, "delivery.maxRecordAgeSeconds");
+        }
+        let attempts = |it: &mut Delivery| it.max_attempts = Some(0);
+        assert_eq!(of(attempts), Err("delivery.maxAttempts".to_owned()));
     }
 
     #[test]

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::validate::{Table, Work};
-use crate::aws::{ApiGateway, Aws, DynamoDbConnections, DynamoDbStreams};
+use super::validate::{Queue, Table, Work};
+use crate::aws::{ApiGateway, Aws, DynamoDbConnections, DynamoDbStreams, SqsQueue};
 use crate::backoff::Random;
-use crate::delivery::Bounds;
+use crate::delivery::{Bounds, DeadLetterQueue, PostLimits};
 use crate::stream::Limits;
 use crate::telemetry::{Health, NotifierTelemetry};
 use crate::worker::{Job, Neighbours};
@@ -16,14 +16,26 @@ use crate::worker::{Job, Neighbours};
 #[derive(Debug)]
 pub struct AccountLimits {
     get_records_per_second: u32,
+    posts_per_second: u32,
     /// By account and region.
     limits: Mutex<HashMap<(String, String), Arc<Limits>>>,
+    /// By region: one identity posts for all.
+    posts: Mutex<HashMap<String, Arc<PostLimits>>>,
 }
 
 impl AccountLimits {
-    /// With this many GetRecords calls a second for each account and region.
-    pub fn new(get_records_per_second: u32) -> Self {
-        Self { get_records_per_second, limits: Mutex::default() }
+    /// With this many GetRecords calls a second for each account and region, and this many posts for
+    /// each region.
+    pub fn new(get_records_per_second: u32, posts_per_second: u32) -> Self {
+        let (limits, posts) = (Mutex::default(), Mutex::default());
+        Self { get_records_per_second, posts_per_second, limits, posts }
+    }
+
+    /// The limits that WebSocket APIs of a region are posted to within.
+    pub fn posts(&self, region: &str) -> Arc<PostLimits> {
+        let mut posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = || Arc::new(PostLimits::new(self.posts_per_second));
+        posts.entry(region.to_owned()).or_insert_with(made).clone()
     }
 
     /// The limits that a table's streams are read within.
@@ -43,7 +55,7 @@ impl Work {
         store: K,
     ) -> Neighbours<DynamoDbStreams, DynamoDbConnections, ApiGateway, K> {
         let Table { region, arn, .. } = &self.table;
-        let signed_for = self.endpoint.region.as_deref().unwrap_or(region);
+        let signed_for = self.signed_for();
         Neighbours {
             streams: Arc::new(DynamoDbStreams::new(aws, region, arn)),
             connections: Arc::new(DynamoDbConnections::new(aws, region, self.source.clone())),
@@ -52,10 +64,22 @@ impl Work {
         }
     }
 
+    /// The region that posts are signed for.
+    pub fn signed_for(&self) -> &str {
+        self.endpoint.region.as_deref().unwrap_or(&self.table.region)
+    }
+
+    /// The queue for the records of lost messages in AWS, with its ARN.
+    pub fn dead_letters(&self, aws: &Aws) -> Option<(String, Arc<dyn DeadLetterQueue>)> {
+        let Queue { arn, region, url } = self.dead_letters.as_ref()?;
+        Some((arn.clone(), Arc::new(SqsQueue::new(aws, region, url))))
+    }
+
     /// The worker's job.
     pub fn job(
         self,
         limits: Arc<Limits>,
+        post_limits: Arc<PostLimits>,
         holder: String,
         health: Arc<Health>,
         telemetry: NotifierTelemetry,
@@ -68,6 +92,9 @@ impl Work {
             on_gap: self.on_gap,
             poll_interval: self.poll_interval,
             limits,
+            post_limits,
+            policy: self.policy,
+            dead_letters: None,
             bounds: Bounds::default(),
             source: self.source,
             endpoint: self.endpoint.url,
@@ -90,7 +117,7 @@ mod tests {
 
     #[test]
     fn tables_of_one_account_and_region_share_their_limits() {
-        let limits = AccountLimits::new(1000);
+        let limits = AccountLimits::new(1000, 5000);
         let orders = limits.of(&table("eu-west-1", "123456789012", "orders"));
         let same = limits.of(&table("eu-west-1", "123456789012", "devices"));
         assert!(Arc::ptr_eq(&orders, &same));

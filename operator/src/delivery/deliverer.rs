@@ -1,68 +1,79 @@
 //! Posts messages: to one connection in order, to different ones side by side, each until it has an
 //! outcome.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
 use super::gate::{Gate, Pass};
 use super::guard::Guard;
-use super::outbox::{Connection, Delivery, Outbox, Queue};
+use super::limits::PostLimits;
+use super::message::{LONGEST, Message};
+use super::outbox::{Bounds, Connection, Head, Left, Outbox, Tasks};
 use super::outcome::{Hold, Outcome, outcome};
 use super::settle::Ticket;
+use super::tries::{End, Known, Next, Policy, SlowClient};
 use super::{Connections, Gateway, Lookup};
-use crate::backoff::{Backoff, Failing, Random};
+use crate::backoff::{Failing, Random};
+use crate::clock::ServiceClock;
 use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part, Trouble};
 
-/// How long a message is tried, not counting the time at a shut gate.
-const LONGEST_TRY: Duration = Duration::from_secs(300);
-
-/// When a connection that seems gone is asked again: its row may have been written inside
-/// `$connect`, just before it is established.
-const GONE_AGAIN_AFTER: [Duration; 3] =
-    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+/// Who posts for a notifier, and by which rules.
+#[derive(Debug)]
+pub struct Setup<C, G> {
+    /// Where connections are stored.
+    pub lookup: Arc<Lookup<C>>,
+    /// The WebSocket API.
+    pub gateway: Arc<G>,
+    /// Its endpoint, named in conditions.
+    pub endpoint: String,
+    /// What is done about messages that do not get through.
+    pub policy: Policy,
+    /// How fast all notifiers may post together.
+    pub limits: Arc<PostLimits>,
+    /// How much may be under way at once.
+    pub bounds: Bounds,
+    /// The tasks that post.
+    pub tasks: Tasks,
+    /// Where troubles are told.
+    pub health: Arc<Health>,
+    /// Where events are told.
+    pub telemetry: NotifierTelemetry,
+    /// What spreads the waits.
+    pub random: Arc<Random>,
+}
 
 /// Posts the messages of one notifier.
 #[derive(Debug)]
 pub struct Deliverer<C, G> {
-    lookup: Arc<Lookup<C>>,
-    gateway: Arc<G>,
-    /// The endpoint, named in conditions.
-    endpoint: String,
+    setup: Setup<C, G>,
     outbox: Outbox,
     gate: Gate,
     guard: Mutex<Guard>,
     /// Whether, and since when, no post has had a usable answer.
     failing: Mutex<Failing>,
-    health: Arc<Health>,
-    telemetry: NotifierTelemetry,
-    random: Arc<Random>,
+    /// The service's clock.
+    clock: Arc<ServiceClock>,
+    /// How many messages were delivered.
+    delivered: AtomicU64,
 }
 
 impl<C: Connections, G: Gateway> Deliverer<C, G> {
-    /// A deliverer with this outbox.
-    pub fn new(
-        lookup: Arc<Lookup<C>>,
-        gateway: Arc<G>,
-        endpoint: String,
-        outbox: Outbox,
-        health: Arc<Health>,
-        telemetry: NotifierTelemetry,
-        random: Arc<Random>,
-    ) -> Self {
+    /// A deliverer with an empty outbox.
+    pub fn new(setup: Setup<C, G>, clock: Arc<ServiceClock>) -> Self {
         Self {
-            lookup,
-            gateway,
-            endpoint,
-            outbox,
-            gate: Gate::new(random.clone()),
+            outbox: Outbox::new(&setup.bounds, setup.telemetry.clone()),
+            gate: Gate::new(setup.random.clone()),
             guard: Mutex::default(),
             failing: Mutex::new(Failing::new(Duration::ZERO)),
-            health,
-            telemetry,
-            random,
+            clock,
+            delivered: AtomicU64::new(0),
+            setup,
         }
     }
 
@@ -71,81 +82,149 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     pub async fn send(
         self: &Arc<Self>,
         connections: Vec<Arc<Connection>>,
-        message: &Bytes,
+        message: Message,
         ticket: Ticket,
     ) {
+        let message = Arc::new(message);
+        let conflates = self.setup.policy.slow_client == SlowClient::Drop;
         for connection in connections {
-            let this = self.clone();
-            let drain = |queue| async move { this.drain(queue).await };
-            let (message, share, now) = (message.clone(), ticket.share(), self.gate.clock());
-            self.outbox.send(connection, message, share, now, drain).await;
+            let (share, now) = (ticket.share(), self.gate.clock());
+            let gone = self.outbox.send(&connection, &message, share, now, conflates).await;
+            for (why, left) in gone {
+                self.lose(left, why);
+            }
+            self.clone().post_more();
         }
         ticket.settle();
     }
 
-    /// Empties one connection's queue.
-    async fn drain(&self, queue: Queue) {
-        let mut gone = false;
-        while let Some(delivery) = queue.next() {
-            // What was queued behind a connection's end is for nobody.
-            if gone {
-                self.telemetry.gone();
-            } else {
-                gone = self.deliver(&delivery).await;
+    /// Begins another task that posts, if one is wanted.
+    fn post_more(self: Arc<Self>) {
+        if self.outbox.wants_poster() {
+            let tasks = self.setup.tasks.clone();
+            tasks.spawn(self.post_all());
+        }
+    }
+
+    /// Posts what is ready, until there is nothing more. Boxed, because it begins others like itself.
+    fn post_all(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            while let Some(mut head) = self.outbox.take() {
+                let next = self.attempt(&mut head).await;
+                // Its place is taken until here, so that what it leaves to do is done by others too.
+                self.clone().post_more();
+                match next {
+                    Next::Over(end) => self.end(head, end).await,
+                    Next::Again(wait) => self.again(head, wait),
+                }
             }
-            delivery.ticket.settle();
         }
+        .boxed()
     }
 
-    /// Posts one message until it has an outcome; `true` if its connection is gone.
-    async fn deliver(&self, delivery: &Delivery) -> bool {
-        let connection = &delivery.connection;
-        let mut gone_again = GONE_AGAIN_AFTER.iter();
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-        loop {
-            let wait = match self.post(delivery).await {
-                Outcome::Delivered => {
-                    self.telemetry.delivered();
-                    return false;
-                }
-                Outcome::Gone => match gone_again.next() {
-                    Some(wait) => *wait,
-                    None => {
-                        self.gone(connection).await;
-                        return true;
-                    }
-                },
-                Outcome::TooLarge => {
-                    self.dropped(Dropped::TooLarge, delivery);
-                    return false;
-                }
-                Outcome::Throttled | Outcome::Retry if self.age(delivery) >= LONGEST_TRY => {
-                    self.dropped(Dropped::Expired, delivery);
-                    return false;
-                }
-                Outcome::Hold(_) | Outcome::Throttled | Outcome::Retry => {
-                    backoff.next(&self.random)
-                }
-            };
-            sleep(wait).await;
-        }
+    /// Tries a message again after a while.
+    fn again(self: &Arc<Self>, head: Head, wait: Duration) {
+        let Some(id) = self.outbox.park(head) else {
+            return;
+        };
+        let this = self.clone();
+        self.setup.tasks.spawn(async move {
+            if !wait.is_zero() {
+                sleep(wait).await;
+            }
+            this.outbox.wake(id);
+            this.post_more();
+        });
     }
 
-    /// How long a message has waited while posts got through.
-    fn age(&self, delivery: &Delivery) -> Duration {
-        self.gate.clock().saturating_sub(delivery.queued_at)
+    /// One try, and what follows from it.
+    async fn attempt(&self, head: &mut Head) -> Next {
+        let short = head.message.keys_only.as_ref().filter(|_| head.tries.is_short());
+        let body = short.unwrap_or(&head.message.body).clone();
+        let outcome = match body.len() {
+            0..=LONGEST => self.post(&head.connection, &body).await,
+            _ => Outcome::TooLarge,
+        };
+        let is_news = outcome == Outcome::Throttled && !head.tries.is_throttled();
+        let known = Known {
+            age: self.gate.clock().saturating_sub(head.queued_at),
+            can_shorten: head.message.keys_only.is_some(),
+            is_account_throttled: self.setup.limits.answered(is_news),
+            delivered: self.delivered.load(Ordering::Relaxed),
+        };
+        head.tries.next(outcome, &self.setup.policy, &known, &self.setup.random)
     }
 
     /// One post, once it may leave.
-    async fn post(&self, delivery: &Delivery) -> Outcome {
-        // A place first: whoever has passed the gate posts at once.
-        let _post = self.outbox.post().await;
+    async fn post(&self, connection: &Connection, body: &Bytes) -> Outcome {
+        let Setup { limits, gateway, telemetry, .. } = &self.setup;
+        telemetry.post_waited(limits.take().await);
         let mut pass = self.gate.pass().await;
-        let answer = self.gateway.post(&delivery.connection.id, &delivery.message).await;
+        let begun = Instant::now();
+        let answer = gateway.post(&connection.id, body).await;
         let outcome = outcome(&answer);
-        self.telemetry.posted(outcome.word());
-        self.note(outcome, &delivery.connection, &mut pass);
+        let took = begun.elapsed();
+        telemetry.posted(outcome.word(), took);
+        self.outbox.answered(took, !matches!(outcome, Outcome::Retry));
+        self.note(outcome, connection, &mut pass);
         outcome
+    }
+
+    /// A message is over.
+    async fn end(&self, head: Head, end: End) {
+        let telemetry = &self.setup.telemetry;
+        match end {
+            End::Delivered => {
+                self.delivered.fetch_add(1, Ordering::Relaxed);
+                let created = head.message.created;
+                if let Some(left) = self.outbox.finish(head) {
+                    telemetry.delivered(self.clock.now().0.saturating_sub(created.0));
+                    left.ticket.settle();
+                }
+            }
+            End::Dropped(why) => {
+                if let Some(left) = self.outbox.finish(head) {
+                    self.lose(left, why);
+                }
+            }
+            // What was queued behind a connection's end is for nobody.
+            End::Gone => {
+                self.gone(&head.connection).await;
+                for left in self.outbox.finish_all(head) {
+                    telemetry.gone();
+                    left.ticket.settle();
+                }
+            }
+            End::Disconnect => {
+                self.disconnect(&head.connection).await;
+                for left in self.outbox.finish_all(head) {
+                    self.lose(left, Dropped::Disconnected);
+                }
+            }
+        }
+    }
+
+    /// A message is given up.
+    fn lose(&self, left: Left, why: Dropped) {
+        self.setup.telemetry.dropped(why, &left.connection.id, left.ticket.number());
+        left.ticket.lose(why);
+    }
+
+    /// The client does not read: it is disconnected, and its row goes.
+    async fn disconnect(&self, connection: &Connection) {
+        let answer = self.setup.gateway.disconnect(&connection.id).await;
+        self.setup.telemetry.disconnected(&connection.id, outcome(&answer).word());
+        self.setup.lookup.delete(connection).await;
+    }
+
+    /// The connection is gone for good: its row goes, unless all of them seem to be.
+    async fn gone(&self, connection: &Connection) {
+        if self.guard().may_delete(Instant::now()) {
+            self.setup.health.well(&Part::Rows);
+            self.setup.lookup.delete(connection).await;
+        } else {
+            self.setup.health.troubled(Part::Rows, self.all_gone());
+        }
     }
 
     /// Learns from an outcome what it says about the endpoint.
@@ -161,44 +240,29 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
         match outcome {
             // Told before it is shut, so that whoever opens it takes this back.
             Outcome::Hold(why) => {
-                self.health.troubled(Part::Gateway, self.held(why));
+                self.setup.health.troubled(Part::Gateway, self.held(why));
                 self.gate.shut();
             }
             Outcome::Delivered | Outcome::Gone | Outcome::TooLarge => {
                 self.gate.unlock(pass);
-                self.health.well(&Part::Gateway);
+                self.setup.health.well(&Part::Gateway);
             }
             Outcome::Retry if has_failed => {
-                self.health.troubled(Part::Gateway, self.failed());
+                self.setup.health.troubled(Part::Gateway, self.failed());
             }
             // It answers, whatever else is the matter.
-            Outcome::Throttled if !self.gate.is_shut() => self.health.well(&Part::Gateway),
+            Outcome::Throttled if !self.gate.is_shut() => self.setup.health.well(&Part::Gateway),
             // These say nothing about rights or endpoint.
             Outcome::Throttled | Outcome::Retry => {}
         }
         match outcome {
             Outcome::Delivered => {
                 self.guard().delivered(Instant::now());
-                self.health.well(&Part::Rows);
+                self.setup.health.well(&Part::Rows);
             }
             Outcome::Gone => self.guard().gone(&connection.id, Instant::now()),
             _ => {}
         }
-    }
-
-    /// The connection is gone for good: its row goes, unless all of them seem to be.
-    async fn gone(&self, connection: &Connection) {
-        self.telemetry.gone();
-        if self.guard().may_delete(Instant::now()) {
-            self.health.well(&Part::Rows);
-            self.lookup.delete(connection).await;
-        } else {
-            self.health.troubled(Part::Rows, self.all_gone());
-        }
-    }
-
-    fn dropped(&self, why: Dropped, delivery: &Delivery) {
-        self.telemetry.dropped(why, &delivery.connection.id, delivery.ticket.number());
     }
 
     fn guard(&self) -> std::sync::MutexGuard<'_, Guard> {
@@ -206,7 +270,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     }
 
     fn held(&self, why: Hold) -> Trouble {
-        let endpoint = &self.endpoint;
+        let endpoint = &self.setup.endpoint;
         let (reason, message) = match why {
             Hold::Forbidden => (
                 "GatewayForbidden",
@@ -234,8 +298,8 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
 
     fn failed(&self) -> Trouble {
         let message = format!(
-            "{} has given no usable answer for a minute; messages are given up after five",
-            self.endpoint
+            "{} has given no usable answer for a minute; messages are given up once they are older than delivery.maxRecordAgeSeconds",
+            self.setup.endpoint
         );
         Trouble { reason: "GatewayUnavailable", message, stalled: false }
     }
@@ -245,7 +309,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
             reason: "AllConnectionsGone",
             message: format!(
                 "every connection posted to at {} in the last minute is gone, so no more rows are deleted: check webSocket.domain and webSocket.stage",
-                self.endpoint
+                self.setup.endpoint
             ),
             stalled: true,
         }

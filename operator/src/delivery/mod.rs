@@ -1,23 +1,36 @@
 //! Tells connections of a change: every one stored at lookup time, in order per connection, none
 //! held up by another.
 
+mod dead_letters;
 mod deliverer;
+mod flight;
 mod gate;
 mod guard;
+mod letter;
+mod limits;
 mod lookup;
+mod message;
 mod outbox;
 mod outcome;
 mod settle;
+mod tries;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 
 use bytes::Bytes;
 
-pub use deliverer::Deliverer;
+pub use dead_letters::{
+    DeadLetterError, DeadLetterErrorKind, DeadLetterQueue, DeadLetters, Letter,
+};
+pub use deliverer::{Deliverer, Setup};
+pub use letter::From as LetterFrom;
+pub use limits::PostLimits;
 pub use lookup::{Lookup, NotAKey, Source};
-pub use outbox::{Bounds, Connection, Outbox, Tasks};
+pub use message::Message;
+pub use outbox::{Bounds, Connection, Tasks};
 pub use settle::{Settled, Ticket};
+pub use tries::{Policy, SlowClient};
 
 use crate::record::{AttributeValue, Item, KeyNames};
 
@@ -99,6 +112,9 @@ pub enum ConnectionsErrorKind {
 pub trait Gateway: Send + Sync + 'static {
     /// Posts a message to a connection, once; never fails, but says what came back.
     fn post(&self, connection_id: &str, message: &Bytes) -> impl Future<Output = Answer> + Send;
+
+    /// Closes a connection; never fails, but says what came back.
+    fn disconnect(&self, connection_id: &str) -> impl Future<Output = Answer> + Send;
 }
 
 /// What came back of one post.

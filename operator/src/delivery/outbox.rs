@@ -1,20 +1,24 @@
 //! One queue per connection: messages of one connection leave one after the other, those of
-//! different connections side by side. A queue is there only while it holds something.
+//! different connections side by side, in turn. A queue is there only while it holds something, and
+//! what it holds is bounded: a client that does not read holds up nobody else.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::FutureExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::flight::Flight;
+use super::message::Message;
 use super::settle::Ticket;
+use super::tries::Tries;
 use crate::record::Item;
+use crate::telemetry::{Dropped, NotifierTelemetry};
 
 /// How much of a notifier's may be under way at once.
 #[derive(Clone, Copy, Debug)]
@@ -26,29 +30,23 @@ pub struct Bounds {
     /// Messages that wait, over all connections. Their bodies are bounded with their records, their
     /// rows are shared by all messages that one lookup leads to.
     pub waiting: usize,
+    /// Messages that wait for one connection, in KiB; beyond that older ones go. Far less than
+    /// `memory_kib`, so that one connection cannot hold up the others.
+    pub connection_kib: u32,
     /// Posts.
     pub posts: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { pages: 16, memory_kib: 16 * 1024, waiting: 65_536, posts: 256 }
+        Self {
+            pages: 16,
+            memory_kib: 16 * 1024,
+            waiting: 65_536,
+            connection_kib: 512,
+            posts: 1_024,
+        }
     }
-}
-
-/// One message on its way to one connection.
-#[derive(Debug)]
-pub struct Delivery {
-    /// The connection.
-    pub connection: Arc<Connection>,
-    /// The message, shared by all connections that get it.
-    pub message: Bytes,
-    /// Settles it; what is dropped without being settled is delivered again after a restart.
-    pub ticket: Ticket,
-    /// When it was queued, by the gate's clock.
-    pub queued_at: Duration,
-    /// Its place among those that wait.
-    _place: OwnedSemaphorePermit,
 }
 
 /// A stored connection.
@@ -72,7 +70,8 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    /// Runs one more.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let (abandon, broken) = (self.abandon.clone(), self.broken.clone());
         self.tracker.spawn(async move {
             // The end comes first: a task that were polled once more would begin another post.
@@ -90,85 +89,289 @@ impl Tasks {
     }
 }
 
-type Queues = Mutex<HashMap<String, VecDeque<Delivery>>>;
+/// One message on its way to one connection.
+#[derive(Debug)]
+struct Delivery {
+    connection: Arc<Connection>,
+    message: Arc<Message>,
+    /// Settles it; what is dropped without being settled is delivered again after a restart.
+    ticket: Ticket,
+    /// When it was queued, by the gate's clock.
+    queued_at: Duration,
+    /// Its place among those that wait.
+    _place: OwnedSemaphorePermit,
+}
+
+/// A message that is tried now, the first of its connection's queue.
+#[derive(Debug)]
+pub struct Head {
+    /// The connection.
+    pub connection: Arc<Connection>,
+    /// The message.
+    pub message: Arc<Message>,
+    /// When it was queued, by the gate's clock.
+    pub queued_at: Duration,
+    /// What was tried so far.
+    pub tries: Tries,
+    /// Whether its connection was tried before, in vain.
+    is_again: bool,
+}
+
+/// A message that left its queue.
+#[derive(Debug)]
+pub struct Left {
+    /// Its connection.
+    pub connection: Arc<Connection>,
+    /// The message.
+    pub message: Arc<Message>,
+    /// Settles it.
+    pub ticket: Ticket,
+}
+
+/// The messages of one connection.
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: VecDeque<Delivery>,
+    kib: u32,
+    /// Whether the first one is being posted.
+    is_under_way: bool,
+    /// What was tried of the first one, while nobody has it.
+    tries: Option<Tries>,
+    /// Whether the connection's last post found its buffer full.
+    is_slow: bool,
+}
+
+#[derive(Debug)]
+struct State {
+    queues: HashMap<Arc<str>, Queue>,
+    /// Connections whose first message may leave, in turn; those that were tried in vain apart, so
+    /// that they take a part of the posts only.
+    ready: VecDeque<Arc<str>>,
+    again: VecDeque<Arc<str>>,
+    /// How many tasks post, and how many of them post again.
+    posters: usize,
+    posters_again: usize,
+    flight: Flight,
+}
 
 /// The queues of a notifier.
 #[derive(Clone, Debug)]
 pub struct Outbox {
-    queues: Arc<Queues>,
+    state: Arc<Mutex<State>>,
     places: Arc<Semaphore>,
-    posts: Arc<Semaphore>,
-    tasks: Tasks,
+    connection_kib: u32,
+    telemetry: NotifierTelemetry,
 }
 
 impl Outbox {
-    /// An empty outbox, whose queues run as tasks of `tasks`.
-    pub fn new(tasks: Tasks, bounds: &Bounds) -> Self {
+    /// An empty outbox.
+    pub fn new(bounds: &Bounds, telemetry: NotifierTelemetry) -> Self {
+        let state = State {
+            queues: HashMap::new(),
+            ready: VecDeque::new(),
+            again: VecDeque::new(),
+            posters: 0,
+            posters_again: 0,
+            flight: Flight::new(bounds.posts, Instant::now()),
+        };
+        telemetry.nothing_queued();
         let places = Arc::new(Semaphore::new(bounds.waiting));
-        let posts = Arc::new(Semaphore::new(bounds.posts));
-        Self { queues: Arc::default(), places, posts, tasks }
+        let connection_kib = bounds.connection_kib;
+        Self { state: Arc::new(Mutex::new(state)), places, connection_kib, telemetry }
     }
 
-    /// Waits for a place among the posts under way.
-    pub async fn post(&self) -> Option<SemaphorePermit<'_>> {
-        // Never closed, so that this cannot fail.
-        self.posts.acquire().await.ok()
-    }
-
-    /// Queues a message behind all earlier ones of its connection; waits while too many wait.
-    /// `drain` is what empties a queue that is new.
-    pub async fn send<D, F>(
+    /// Queues a message behind all earlier ones of its connection; waits while too many wait in all.
+    /// What has to go for it, as its connection has too many or `conflates` and is slow, comes back.
+    pub async fn send(
         &self,
-        connection: Arc<Connection>,
-        message: Bytes,
+        connection: &Arc<Connection>,
+        message: &Arc<Message>,
         ticket: Ticket,
         queued_at: Duration,
-        drain: D,
-    ) where
-        D: FnOnce(Queue) -> F,
-        F: Future<Output = ()> + Send + 'static,
-    {
+        conflates: bool,
+    ) -> Vec<(Dropped, Left)> {
         // Never closed, so that this cannot fail.
         let Ok(place) = self.places.clone().acquire_owned().await else {
-            return;
+            return vec![];
         };
-        let id = connection.id.clone();
+        let (connection, message) = (connection.clone(), message.clone());
         let delivery = Delivery { connection, message, ticket, queued_at, _place: place };
-        let is_new = match lock(&self.queues).entry(id.clone()) {
-            Entry::Occupied(mut queue) => {
-                queue.get_mut().push_back(delivery);
-                false
-            }
-            Entry::Vacant(queue) => {
-                queue.insert(VecDeque::from([delivery]));
-                true
-            }
+        let mut state = self.lock();
+        let state = &mut *state;
+        self.telemetry.queued(1, i64::from(delivery.message.kib()));
+        let id = &*delivery.connection.id;
+        let Some(queue) = state.queues.get_mut(id) else {
+            let id: Arc<str> = Arc::from(id);
+            state.queues.insert(id.clone(), Queue::of(delivery));
+            state.ready.push_back(id);
+            return vec![];
         };
-        if is_new {
-            self.tasks.spawn(drain(Queue { id, queues: self.queues.clone() }));
+        let gone = queue.push(delivery, self.connection_kib, conflates);
+        for (_, left) in &gone {
+            self.telemetry.queued(-1, -i64::from(left.message.kib()));
         }
+        gone
     }
-}
 
-/// One connection's queue, in the hands of the task that empties it.
-#[derive(Debug)]
-pub struct Queue {
-    id: String,
-    queues: Arc<Queues>,
-}
+    /// Whether one more task should post.
+    pub fn wants_poster(&self) -> bool {
+        let mut state = self.lock();
+        let wants = state.posters < state.flight.limit() && state.has_next();
+        state.posters += usize::from(wants);
+        wants
+    }
 
-impl Queue {
-    /// The next message; with none left the queue is gone, and a later message makes a new one.
-    pub fn next(&self) -> Option<Delivery> {
-        let mut queues = lock(&self.queues);
-        let next = queues.get_mut(&self.id)?.pop_front();
+    /// The next message to post; `None` if whoever asks is to end.
+    pub fn take(&self) -> Option<Head> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let next = if state.posters > state.flight.limit() { None } else { state.next() };
         if next.is_none() {
-            queues.remove(&self.id);
+            state.posters -= 1;
         }
         next
     }
+
+    /// An answer came, good or bad, after so long.
+    pub fn answered(&self, took: Duration, is_good: bool) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        let is_full = state.posters >= state.flight.limit();
+        match is_good {
+            true => state.flight.answered(took, is_full, Instant::now()),
+            false => state.flight.failed(Instant::now()),
+        }
+    }
+
+    /// A message is over; its connection's next one comes once it is that connection's turn.
+    pub fn finish(&self, head: Head) -> Option<Left> {
+        let mut state = self.lock();
+        let state = &mut *state;
+        state.posters_again -= usize::from(head.is_again);
+        let (id, queue) = state.queues.get_key_value(&*head.connection.id)?;
+        let (id, is_last) = (id.clone(), queue.waiting.len() <= 1);
+        let queue = state.queues.get_mut(&id)?;
+        queue.is_under_way = false;
+        let left = queue.take(0)?;
+        if is_last {
+            state.queues.remove(&id);
+        } else {
+            let mut tries = head.tries;
+            tries.begin_next();
+            let ready = if tries.is_first() { &mut state.ready } else { &mut state.again };
+            ready.push_back(id);
+            queue.is_slow = tries.is_throttled();
+            queue.tries = Some(tries);
+        }
+        self.telemetry.queued(-1, -i64::from(left.message.kib()));
+        Some(left)
+    }
+
+    /// Every message of a connection that is no more.
+    pub fn finish_all(&self, head: Head) -> Vec<Left> {
+        let mut state = self.lock();
+        state.posters_again -= usize::from(head.is_again);
+        let queue = state.queues.remove(&*head.connection.id).unwrap_or_default();
+        let left: Vec<_> = queue.waiting.into_iter().map(Left::from).collect();
+        let kib: i64 = left.iter().map(|left| i64::from(left.message.kib())).sum();
+        self.telemetry.queued(-(left.len() as i64), -kib);
+        left
+    }
+
+    /// A message is to be tried again, after a while: until [`Self::wake`] nobody has it.
+    pub fn park(&self, head: Head) -> Option<Arc<str>> {
+        let mut state = self.lock();
+        state.posters_again -= usize::from(head.is_again);
+        let id = state.queues.get_key_value(&*head.connection.id)?.0.clone();
+        let queue = state.queues.get_mut(&id)?;
+        queue.is_under_way = false;
+        queue.is_slow = head.tries.is_throttled();
+        queue.tries = Some(head.tries);
+        Some(id)
+    }
+
+    /// A connection's first message may be tried again.
+    pub fn wake(&self, id: Arc<str>) {
+        self.lock().again.push_back(id);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-fn lock(queues: &Queues) -> std::sync::MutexGuard<'_, HashMap<String, VecDeque<Delivery>>> {
-    queues.lock().unwrap_or_else(PoisonError::into_inner)
+impl State {
+    /// Whether there is one to post.
+    fn has_next(&self) -> bool {
+        !self.ready.is_empty() || !self.again.is_empty() && self.may_again()
+    }
+
+    /// At most a quarter of the posts are tries of what was tried in vain.
+    fn may_again(&self) -> bool {
+        self.posters_again < self.flight.limit().div_ceil(4)
+    }
+
+    fn next(&mut self) -> Option<Head> {
+        let again = if self.may_again() { self.again.pop_front() } else { None };
+        let is_again = again.is_some();
+        let id = again.or_else(|| self.ready.pop_front())?;
+        let queue = self.queues.get_mut(&id)?;
+        let first = queue.waiting.front()?;
+        queue.is_under_way = true;
+        self.posters_again += usize::from(is_again);
+        Some(Head {
+            connection: first.connection.clone(),
+            message: first.message.clone(),
+            queued_at: first.queued_at,
+            tries: queue.tries.take().unwrap_or(Tries::new()),
+            is_again,
+        })
+    }
+}
+
+impl Queue {
+    fn of(delivery: Delivery) -> Self {
+        let kib = delivery.message.kib();
+        Self { waiting: VecDeque::from([delivery]), kib, ..Self::default() }
+    }
+
+    /// Queues a message, and returns what has to go for it.
+    fn push(&mut self, delivery: Delivery, most_kib: u32, conflates: bool) -> Vec<(Dropped, Left)> {
+        let mut gone = Vec::new();
+        self.kib += delivery.message.kib();
+        // One that is being posted stays: it may arrive, and must arrive before what follows it.
+        let first = usize::from(self.is_under_way);
+        if conflates && self.is_slow || self.kib > most_kib {
+            let item = &delivery.message.item;
+            let mut older = (first..self.waiting.len()).filter(|at| {
+                self.waiting.get(*at).is_some_and(|older| older.message.item == *item)
+            });
+            if let Some(left) = older.next().and_then(|at| self.take(at)) {
+                gone.push((Dropped::Superseded, left));
+            }
+        }
+        while self.kib > most_kib && self.waiting.len() > first {
+            gone.extend(self.take(first).map(|left| (Dropped::Overflow, left)));
+        }
+        self.waiting.push_back(delivery);
+        gone
+    }
+
+    /// Takes a message out.
+    fn take(&mut self, at: usize) -> Option<Left> {
+        let left = Left::from(self.waiting.remove(at)?);
+        self.kib -= left.message.kib();
+        if at == 0
+            && let Some(tries) = &mut self.tries
+        {
+            tries.begin_next();
+        }
+        Some(left)
+    }
+}
+
+impl From<Delivery> for Left {
+    fn from(Delivery { connection, message, ticket, .. }: Delivery) -> Self {
+        Self { connection, message, ticket }
+    }
 }

@@ -1,16 +1,22 @@
 //! Settles a record once all of its messages are settled. Only saying so settles: a ticket that is
 //! merely dropped, as in a crash or a stop, leaves its record to be read again.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use super::dead_letters::Letter;
 use crate::record::SequenceNumber;
+use crate::telemetry::Dropped;
 
 /// Told when a record is settled.
 pub trait Settled: Send + Sync + 'static {
     /// The record with this mark is settled.
     fn settled(&self, mark: u64);
 }
+
+/// How many messages of a record were given up, by the reason.
+pub type Losses = BTreeMap<Dropped, u64>;
 
 /// A share in a record that is at work.
 #[derive(Debug)]
@@ -21,6 +27,9 @@ struct Shared {
     mark: u64,
     number: SequenceNumber,
     settled: Arc<dyn Settled>,
+    losses: Mutex<Losses>,
+    /// What is sent to a dead-letter queue if anything of the record is lost.
+    letter: Mutex<Option<Letter>>,
     /// What the record holds on to while it is at work, such as its share of the memory.
     _held: Box<dyn std::any::Any + Send + Sync>,
 }
@@ -32,15 +41,24 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Ticket {
-    /// The ticket of a record; `settled` hears of `mark` once this and all shares are settled.
+    /// The ticket of a record; `settled` hears of `mark` once this and all shares are settled, and
+    /// `letter` has been sent if any was lost.
     pub fn new(
         settled: Arc<dyn Settled>,
         mark: u64,
         number: SequenceNumber,
+        letter: Option<Letter>,
         held: impl Send + Sync + 'static,
     ) -> Self {
-        let open = AtomicUsize::new(1);
-        Self(Arc::new(Shared { open, mark, number, settled, _held: Box::new(held) }))
+        Self(Arc::new(Shared {
+            open: AtomicUsize::new(1),
+            mark,
+            number,
+            settled,
+            losses: Mutex::default(),
+            letter: Mutex::new(letter),
+            _held: Box::new(held),
+        }))
     }
 
     /// Another share in the record.
@@ -52,8 +70,14 @@ impl Ticket {
     /// Settles this share.
     pub fn settle(self) {
         if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.settled.settled(self.0.mark);
+            self.0.end();
         }
+    }
+
+    /// Settles this share, whose message was given up.
+    pub fn lose(self, why: Dropped) {
+        *lock(&self.0.losses).entry(why).or_default() += 1;
+        self.settle();
     }
 
     /// The record's sequence number.
@@ -62,10 +86,25 @@ impl Ticket {
     }
 }
 
+impl Shared {
+    /// The last share is settled.
+    fn end(self: Arc<Self>) {
+        let letter = lock(&self.letter).take();
+        let losses = std::mem::take(&mut *lock(&self.losses));
+        match letter.filter(|_| !losses.is_empty()) {
+            Some(letter) => letter.send(losses, move || self.settled.settled(self.mark)),
+            None => self.settled.settled(self.mark),
+        }
+    }
+}
+
+fn lock<T>(what: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
 
     #[derive(Default)]
     struct Heard(Mutex<Vec<u64>>);
@@ -77,7 +116,7 @@ mod tests {
     }
 
     fn ticket(heard: &Arc<Heard>) -> Ticket {
-        Ticket::new(heard.clone(), 7, SequenceNumber::parse("1").unwrap(), ())
+        Ticket::new(heard.clone(), 7, SequenceNumber::parse("1").unwrap(), None, ())
     }
 
     #[test]
@@ -88,7 +127,7 @@ mod tests {
         ticket.settle();
         for share in shares {
             assert!(heard.0.lock().unwrap().is_empty());
-            share.settle();
+            share.lose(Dropped::Expired);
         }
         assert_eq!(*heard.0.lock().unwrap(), [7]);
     }

@@ -30,7 +30,7 @@ use self::filter::Filter;
 use self::message::Object;
 use self::syntax::Variable;
 use self::view::Needs;
-use crate::api::{Event, StreamNotifierSpec};
+use crate::api::{Event, Oversize, StreamNotifierSpec};
 use crate::record::{AttributeValue, Change, EventName, KeyNames};
 
 /// The most fields a message may have; the schema has the same bound.
@@ -48,6 +48,8 @@ pub struct Notifier {
     /// The variables that any expression uses.
     uses: BTreeSet<Variable>,
     needs: Needs,
+    /// Whether a message that is too large is made shorter.
+    shortens: bool,
 }
 
 /// What is to be done about a change.
@@ -68,6 +70,8 @@ pub struct Notification {
     pub lookup: AttributeValue,
     /// The message, a JSON object.
     pub body: Bytes,
+    /// What is sent instead if that is too large, where the spec wants that.
+    pub keys_only: Option<Bytes>,
 }
 
 impl Notifier {
@@ -95,6 +99,7 @@ impl Notifier {
             message,
             uses,
             needs,
+            shortens: spec.delivery.oversize == Oversize::KeysOnly,
         })
     }
 
@@ -142,7 +147,8 @@ impl Notifier {
             }
             None => self.default_message(keys, change, &mut body)?,
         }
-        Ok(Notification { lookup, body: body.finish() })
+        let keys_only = self.shortens.then(|| keys_only(keys, change)).transpose()?;
+        Ok(Notification { lookup, body: body.finish(), keys_only })
     }
 
     fn default_message(
@@ -151,17 +157,39 @@ impl Notifier {
         change: &Change,
         body: &mut Object,
     ) -> Result<(), InvalidRecord> {
-        let partition = ("pk", change.keys.get(&keys.partition));
-        let sort = keys.sort.as_ref().map(|sort| ("sk", change.keys.get(sort)));
-        let value = self.attribute.as_ref().map(|name| ("value", change.new.get(name)));
-        for (name, value) in [Some(partition), sort, value].into_iter().flatten() {
-            let value = value.ok_or("the record does not have it".to_owned());
-            value
-                .and_then(|value| body.attribute(name, value))
-                .map_err(|problem| InvalidRecord::new(format!("message.{name}"), &problem))?;
+        write_keys(keys, change, body)?;
+        match &self.attribute {
+            Some(name) => write_attribute("value", change.new.get(name), body),
+            None => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// The item's keys, and that the message is not all there is.
+fn keys_only(keys: &KeyNames, change: &Change) -> Result<Bytes, InvalidRecord> {
+    let mut body = Object::new();
+    write_keys(keys, change, &mut body)?;
+    write_attribute("truncated", Some(&AttributeValue::Bool(true)), &mut body)?;
+    Ok(body.finish())
+}
+
+fn write_keys(keys: &KeyNames, change: &Change, body: &mut Object) -> Result<(), InvalidRecord> {
+    write_attribute("pk", change.keys.get(&keys.partition), body)?;
+    match &keys.sort {
+        Some(sort) => write_attribute("sk", change.keys.get(sort), body),
+        None => Ok(()),
+    }
+}
+
+fn write_attribute(
+    name: &str,
+    value: Option<&AttributeValue>,
+    body: &mut Object,
+) -> Result<(), InvalidRecord> {
+    value
+        .ok_or("the record does not have it".to_owned())
+        .and_then(|value| body.attribute(name, value))
+        .map_err(|problem| InvalidRecord::new(format!("message.{name}"), &problem))
 }
 
 /// Whether the change gave the attribute a value that it did not have. Without an old image the

@@ -6,7 +6,7 @@ mod hostile;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::api::{Connections, KeyFilter, OnGap, StartingPosition, WebSocket};
+use crate::api::{Connections, Delivery, KeyFilter, OnGap, StartingPosition, WebSocket};
 use crate::record::{Item, SequenceNumber, UnixSeconds, UserIdentity};
 
 pub(super) fn s(text: &str) -> AttributeValue {
@@ -49,6 +49,7 @@ pub(super) fn spec() -> StreamNotifierSpec {
             connection_id_attribute: "connection_id".to_owned(),
         },
         web_socket: WebSocket { domain: "example.com".to_owned(), stage: None },
+        delivery: Delivery::default(),
         message: Some(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         on_gap: OnGap::Continue,
         poll_interval_milliseconds: 250,

@@ -34,6 +34,20 @@ pub enum AttributeValue {
 }
 
 impl AttributeValue {
+    /// Roughly how many bytes it takes.
+    pub fn size(&self) -> usize {
+        const VALUE: usize = 32;
+        match self {
+            Self::S(text) | Self::N(text) => text.len(),
+            Self::B(bytes) => bytes.len(),
+            Self::Bool(_) | Self::Null => 0,
+            Self::Ss(set) | Self::Ns(set) => set.iter().map(|text| VALUE + text.len()).sum(),
+            Self::Bs(set) => set.iter().map(|bytes| VALUE + bytes.len()).sum(),
+            Self::L(list) => list.iter().map(|value| VALUE + value.size()).sum(),
+            Self::M(map) => map.size(),
+        }
+    }
+
     /// The type as AWS spells it.
     pub fn kind(&self) -> &'static str {
         match self {

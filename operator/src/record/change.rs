@@ -29,6 +29,13 @@ pub struct Change {
     pub user_identity: Option<UserIdentity>,
 }
 
+impl Change {
+    /// Roughly how many bytes it takes.
+    pub fn size(&self) -> usize {
+        [&self.keys, &self.old, &self.new].map(Item::size).iter().sum()
+    }
+}
+
 /// What happened to an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventName {

@@ -46,6 +46,11 @@ impl Item {
         self.0.iter().map(|(name, value)| (name, value))
     }
 
+    /// Roughly how many bytes it takes.
+    pub fn size(&self) -> usize {
+        self.0.iter().map(|(name, value)| 32 + name.len() + value.size()).sum()
+    }
+
     /// How many attributes there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -24,6 +24,8 @@ pub enum Part {
     Gateway,
     /// Rows that are kept although their connections seem gone.
     Rows,
+    /// The dead-letter queue.
+    DeadLetters,
     /// One shard.
     Shard(ShardId),
 }

@@ -7,6 +7,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 /// Which notifier.
@@ -30,7 +31,7 @@ pub struct WordLabels {
 }
 
 /// Every word that `kind` can be, in any metric.
-pub(super) const KINDS: [&str; 19] = [
+pub(super) const KINDS: [&str; 26] = [
     "skipped",
     "old",
     "invalid",
@@ -42,6 +43,13 @@ pub(super) const KINDS: [&str; 19] = [
     "retried",
     "too_large",
     "expired",
+    "attempts",
+    "superseded",
+    "overflow",
+    "disconnected",
+    "sent",
+    "truncated",
+    "lost",
     "unaddressed",
     "kept",
     "deleted",
@@ -59,6 +67,11 @@ pub struct Metrics {
     pub(super) posts: Family<WordLabels, Counter>,
     pub(super) messages: Family<WordLabels, Counter>,
     pub(super) rows: Family<WordLabels, Counter>,
+    pub(super) dead_letters: Family<WordLabels, Counter>,
+    pub(super) waiting_messages: Family<NotifierLabels, Gauge>,
+    pub(super) waiting_bytes: Family<NotifierLabels, Gauge>,
+    pub(super) post_wait_seconds: Family<NotifierLabels, Counter<f64, AtomicU64>>,
+    pub(super) times: Times,
     pub(super) stream_calls: Family<WordLabels, Counter>,
     pub(super) stream_wait_seconds: Family<WordLabels, Counter<f64, AtomicU64>>,
     pub(super) get_records_per_month: Family<NotifierLabels, Gauge<f64, AtomicU64>>,
@@ -66,6 +79,27 @@ pub struct Metrics {
     pub(super) gap_seconds: Family<NotifierLabels, Counter>,
     pub(super) lost_claims: Family<NotifierLabels, Counter>,
     pub(super) checkpoints: Family<NotifierLabels, Counter>,
+}
+
+/// How long things take.
+#[derive(Clone, Debug)]
+pub(super) struct Times {
+    pub(super) post: Family<NotifierLabels, Histogram>,
+    pub(super) delivery: Family<NotifierLabels, Histogram>,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        let post =
+            || Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0]);
+        // A change carries its time in whole seconds.
+        let delivery =
+            || Histogram::new([0.0, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 43_200.0]);
+        Self {
+            post: Family::new_with_constructor(post),
+            delivery: Family::new_with_constructor(delivery),
+        }
+    }
 }
 
 impl Metrics {
@@ -87,12 +121,20 @@ impl Metrics {
             {
                 family.remove(&labels);
             }
+            self.dead_letters.remove(&labels);
             self.stream_wait_seconds.remove(&labels);
         }
         let labels = NotifierLabels { namespace: namespace.to_owned(), name: name.to_owned() };
         for family in [&self.gaps, &self.gap_seconds, &self.lost_claims, &self.checkpoints] {
             family.remove(&labels);
         }
+        for family in [&self.waiting_messages, &self.waiting_bytes] {
+            family.remove(&labels);
+        }
+        for family in [&self.times.post, &self.times.delivery] {
+            family.remove(&labels);
+        }
+        self.post_wait_seconds.remove(&labels);
         self.get_records_per_month.remove(&labels);
     }
 
@@ -104,6 +146,36 @@ impl Metrics {
             "messages",
             "Messages to connections, by how they were settled",
             self.messages.clone(),
+        );
+        registry.register(
+            "post_duration_seconds",
+            "How long posts to connections took, from the request to its answer",
+            self.times.post.clone(),
+        );
+        registry.register(
+            "post_wait_seconds",
+            "How long posts waited for their turn among all of the account and region",
+            self.post_wait_seconds.clone(),
+        );
+        registry.register(
+            "delivery_age_seconds",
+            "How long after the change messages were delivered, in whole seconds",
+            self.times.delivery.clone(),
+        );
+        registry.register(
+            "waiting_messages",
+            "Messages that wait for their connections",
+            self.waiting_messages.clone(),
+        );
+        registry.register(
+            "waiting_bytes",
+            "Bytes of the messages that wait for their connections, rounded up for each",
+            self.waiting_bytes.clone(),
+        );
+        registry.register(
+            "dead_letters",
+            "Records of lost messages, by what became of their dead letter",
+            self.dead_letters.clone(),
         );
         registry.register(
             "rows",

@@ -1,9 +1,13 @@
 //! What one notifier tells: each event is a method that logs and counts, so that the words of the
 //! logs and the metrics are the same.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
@@ -14,12 +18,50 @@ use crate::record::{SequenceNumber, ShardId, StreamLabel};
 const BETWEEN_SAYINGS: Duration = Duration::from_secs(60);
 
 /// Why a message was given up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dropped {
+    /// Nobody can say who or what is told of the change.
+    Invalid,
     /// It is over 128 KB.
     TooLarge,
     /// It was tried for as long as it may be.
     Expired,
+    /// It was tried as often as it may be.
+    Attempts,
+    /// Its client does not read, and a newer message of the same item took its place.
+    Superseded,
+    /// Its client does not read, and too much waits for it.
+    Overflow,
+    /// Its client does not read, and was disconnected.
+    Disconnected,
+}
+
+impl Dropped {
+    /// As dead letters name it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Invalid => "Invalid",
+            Self::TooLarge => "TooLarge",
+            Self::Expired => "Expired",
+            Self::Attempts => "Attempts",
+            Self::Superseded => "Superseded",
+            Self::Overflow => "Overflow",
+            Self::Disconnected => "Disconnected",
+        }
+    }
+
+    /// The metric's word.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::TooLarge => "too_large",
+            Self::Expired => "expired",
+            Self::Attempts => "attempts",
+            Self::Superseded => "superseded",
+            Self::Overflow => "overflow",
+            Self::Disconnected => "disconnected",
+        }
+    }
 }
 
 /// What became of the records of a page.
@@ -38,14 +80,40 @@ pub struct Counts {
 pub struct NotifierTelemetry {
     metrics: Metrics,
     labels: NotifierLabels,
+    posting: Arc<Posting>,
     invalid_said: Arc<Seldom>,
+    dropped_said: Arc<Seldom>,
+}
+
+/// The metrics of a notifier that are touched with each post.
+#[derive(Debug)]
+struct Posting {
+    duration: Histogram,
+    wait_seconds: Counter<f64, AtomicU64>,
+    waiting: Gauge,
+    waiting_bytes: Gauge,
+    age: Histogram,
 }
 
 impl NotifierTelemetry {
     /// The telemetry of `namespace/name`.
     pub fn new(metrics: Metrics, namespace: &str, name: &str) -> Self {
         let labels = NotifierLabels { namespace: namespace.to_owned(), name: name.to_owned() };
-        Self { metrics, labels, invalid_said: Arc::default() }
+        let posting = Posting {
+            duration: metrics.times.post.get_or_create_owned(&labels),
+            wait_seconds: metrics.post_wait_seconds.get_or_create_owned(&labels),
+            waiting: metrics.waiting_messages.get_or_create_owned(&labels),
+            waiting_bytes: metrics.waiting_bytes.get_or_create_owned(&labels),
+            age: metrics.times.delivery.get_or_create_owned(&labels),
+        };
+        let posting = Arc::new(posting);
+        let (invalid_said, dropped_said) = (Arc::default(), Arc::default());
+        Self { metrics, labels, posting, invalid_said, dropped_said }
+    }
+
+    /// Its namespace and name.
+    pub fn notifier(&self) -> (String, String) {
+        (self.labels.namespace.clone(), self.labels.name.clone())
     }
 
     /// Reading begins, or goes on.
@@ -171,14 +239,55 @@ impl NotifierTelemetry {
         self.count(&self.metrics.records, "invalid", 1);
     }
 
-    /// A post came back; `outcome` is one of the metric's words.
-    pub fn posted(&self, outcome: &'static str) {
+    /// A post came back after so long; `outcome` is one of the metric's words.
+    pub fn posted(&self, outcome: &'static str, took: Duration) {
         self.count(&self.metrics.posts, outcome, 1);
+        self.posting.duration.observe(took.as_secs_f64());
     }
 
-    /// A message reached its connection.
-    pub fn delivered(&self) {
+    /// A post waited for its turn among all of the account.
+    pub fn post_waited(&self, wait: Duration) {
+        if !wait.is_zero() {
+            self.posting.wait_seconds.inc_by(wait.as_secs_f64());
+        }
+    }
+
+    /// No message waits.
+    pub fn nothing_queued(&self) {
+        self.posting.waiting.set(0);
+        self.posting.waiting_bytes.set(0);
+    }
+
+    /// So many messages more, or less, wait for their connections.
+    pub fn queued(&self, messages: i64, kib: i64) {
+        self.posting.waiting.inc_by(messages);
+        self.posting.waiting_bytes.inc_by(kib * 1024);
+    }
+
+    /// A message reached its connection, so many seconds after the item changed.
+    pub fn delivered(&self, age: i64) {
         self.count(&self.metrics.messages, "delivered", 1);
+        self.posting.age.observe(age.max(0) as f64);
+    }
+
+    /// A client that does not read was disconnected; `outcome` says what was answered.
+    pub fn disconnected(&self, connection: &str, outcome: &'static str) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        let connection = shortened(connection);
+        warn!(%namespace, %name, connection, outcome, "client does not read: disconnected");
+    }
+
+    /// The record of lost messages was sent to the dead-letter queue, or what fits of it.
+    pub fn dead_letter(&self, is_whole: bool) {
+        let kind = if is_whole { "sent" } else { "truncated" };
+        self.count(&self.metrics.dead_letters, kind, 1);
+    }
+
+    /// The record of lost messages could not be sent to the dead-letter queue.
+    pub fn dead_letter_lost(&self, sequence_number: &SequenceNumber) {
+        let NotifierLabels { namespace, name } = &self.labels;
+        error!(%namespace, %name, %sequence_number, "dead letter lost: its queue does not take it");
+        self.count(&self.metrics.dead_letters, "lost", 1);
     }
 
     /// A message's connection is gone.
@@ -189,12 +298,12 @@ impl NotifierTelemetry {
     /// A message was given up.
     pub fn dropped(&self, why: Dropped, connection: &str, sequence_number: &SequenceNumber) {
         let NotifierLabels { namespace, name } = &self.labels;
-        let why = match why {
-            Dropped::TooLarge => "too_large",
-            Dropped::Expired => "expired",
-        };
+        let why = why.word();
         let connection = shortened(connection);
-        warn!(%namespace, %name, connection, %sequence_number, why, "message dropped");
+        // A client that does not read may lose thousands.
+        if let Some(unsaid) = self.dropped_said.turn() {
+            warn!(%namespace, %name, connection, %sequence_number, why, unsaid, "message dropped");
+        }
         self.count(&self.metrics.messages, why, 1);
     }
 

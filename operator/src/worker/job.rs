@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::retention::OnGap;
 use crate::backoff::Random;
-use crate::delivery::{Bounds, Source};
+use crate::delivery::{Bounds, DeadLetterQueue, Policy, PostLimits, Source};
 use crate::notifier::Notifier;
 use crate::stream::{Follow, Limits};
 use crate::telemetry::{Health, NotifierTelemetry};
@@ -48,6 +48,12 @@ pub struct Job {
     pub poll_interval: Duration,
     /// How often the streams of the table's account and region are asked, by the whole process.
     pub limits: Arc<Limits>,
+    /// How often WebSocket APIs of the endpoint's region are posted to, by the whole process.
+    pub post_limits: Arc<PostLimits>,
+    /// What is done about messages that do not get through.
+    pub policy: Policy,
+    /// The queue for the records of lost messages, if there is one, and its ARN.
+    pub dead_letters: Option<(String, Arc<dyn DeadLetterQueue>)>,
     /// How much may be under way at once.
     pub bounds: Bounds,
     /// Where troubles are told.

@@ -34,7 +34,10 @@ pub use supervisor::{NotifierId, Revision, Supervisor};
 
 use crate::backoff::Backoff;
 use crate::checkpoint::{Checkpoint, CheckpointStore, ClaimError, Keeper};
-use crate::delivery::{Connections, Deliverer, Gateway, Lookup, Outbox, Tasks};
+use crate::clock::ServiceClock;
+use crate::delivery::{
+    Connections, DeadLetters, Deliverer, Gateway, LetterFrom, Lookup, Setup, Tasks,
+};
 use crate::record::UnixSeconds;
 use crate::stream::{Listing, Streams};
 use crate::telemetry::Part;
@@ -43,7 +46,6 @@ use opening::{claimed, renewed};
 use positions::Positions;
 use reading::Reading;
 use remember::{remember, remember_at_last};
-use retention::ServiceClock;
 use shard::Shared;
 use sweep::Sweeper;
 
@@ -190,23 +192,28 @@ fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
     gateway: Arc<G>,
     tasks: &Tasks,
 ) -> Shared<C, G> {
-    let deliverer = Deliverer::new(
-        lookup.clone(),
-        gateway,
-        job.endpoint.clone(),
-        Outbox::new(tasks.clone(), &job.bounds),
-        job.health.clone(),
-        job.telemetry.clone(),
-        job.random.clone(),
-    );
     let Checkpoint { start, read_at, .. } = keeper.checkpoint();
     // Where nothing is left of any stream, nothing tells the time.
     let (now, at) = listing.ended_at.unwrap_or((UnixSeconds(read_at.as_second()), Instant::now()));
+    let clock = Arc::new(ServiceClock::new(now, at));
+    let setup = Setup {
+        lookup: lookup.clone(),
+        gateway,
+        endpoint: job.endpoint.clone(),
+        policy: job.policy,
+        limits: job.post_limits.clone(),
+        bounds: job.bounds,
+        tasks: tasks.clone(),
+        health: job.health.clone(),
+        telemetry: job.telemetry.clone(),
+        random: job.random.clone(),
+    };
     Shared {
         notifier: job.notifier.clone(),
         not_before: start.not_before(),
         lookup,
-        deliverer: Arc::new(deliverer),
+        deliverer: Arc::new(Deliverer::new(setup, clock.clone())),
+        dead_letters: dead_letters(job, tasks),
         bounds: job.bounds,
         pages: Semaphore::new(job.bounds.pages),
         memory: Arc::new(Semaphore::new(job.bounds.memory_kib as usize)),
@@ -215,7 +222,7 @@ fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
         stream: job.stream(),
         follow: job.follow.clone(),
         on_gap: job.on_gap,
-        clock: ServiceClock::new(now, at),
+        clock,
         sweeper: Sweeper::new(listing),
         health: job.health.clone(),
         telemetry: job.telemetry.clone(),
@@ -224,6 +231,20 @@ fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
         stop: stop.child_token(),
         halted: AtomicBool::new(false),
     }
+}
+
+fn dead_letters(job: &Job, tasks: &Tasks) -> Option<Arc<DeadLetters>> {
+    let (arn, queue) = job.dead_letters.clone()?;
+    let from = LetterFrom { notifier: job.telemetry.notifier(), table: job.table.clone() };
+    Some(Arc::new(DeadLetters::new(
+        queue,
+        arn,
+        from,
+        tasks.clone(),
+        job.health.clone(),
+        job.telemetry.clone(),
+        job.random.clone(),
+    )))
 }
 
 async fn lookup<S, C: Connections, G, K>(

@@ -3,23 +3,23 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::shard::{Shared, Task};
-use crate::delivery::{Connection, Connections, Gateway, NotAKey, Ticket};
+use crate::delivery::{Connection, Connections, Gateway, Letter, Message, NotAKey, Ticket};
 use crate::notifier::{Notification, Verdict};
-use crate::record::{Change, SequenceNumber};
-use crate::telemetry::Counts;
+use crate::record::{AttributeValue, Change, SequenceNumber, ShardId};
+use crate::stream::Streams;
+use crate::telemetry::{Counts, Dropped};
 
 /// Lookups of one shard under way at once.
 const LOOKUPS: usize = 16;
 
 /// Puts a page of changes to work. Lookups run side by side, messages are queued in the records'
 /// order. Told to stop, it finishes the changes begun and leaves the rest unread.
-pub async fn take<S, C: Connections, G: Gateway>(
+pub async fn take<S: Streams, C: Connections, G: Gateway>(
     shared: &Shared<C, G>,
     changes: Vec<Change>,
     task: &Task<S>,
@@ -30,19 +30,20 @@ pub async fn take<S, C: Connections, G: Gateway>(
         if shared.stop.is_cancelled() {
             break;
         }
-        let Some((number, notification)) = judge(shared, change, task, &mut counts) else {
+        let Some(matched) = judge(shared, change, task, &mut counts) else {
             continue;
         };
         let held = loop {
             // What was found goes out while this one waits for room: that is what makes room.
             tokio::select! {
                 biased;
-                held = memory(shared, &notification), if lookups.len() < LOOKUPS => break held,
+                held = memory(shared, &matched), if lookups.len() < LOOKUPS => break held,
                 Some(found) = lookups.next() => queue(shared, found).await,
             }
         };
-        let ticket = task.progress.begin(number, held);
-        lookups.push_back(find(shared, notification, ticket));
+        let Matched { number, key, message, letter } = matched;
+        let ticket = task.progress.begin(number, letter, held);
+        lookups.push_back(find(shared, key, message, ticket));
     }
     shared.telemetry.read(&counts);
     while let Some(found) = lookups.next().await {
@@ -50,67 +51,90 @@ pub async fn take<S, C: Connections, G: Gateway>(
     }
 }
 
+/// A change that somebody is told of.
+struct Matched {
+    number: SequenceNumber,
+    /// The partition key by which connections are looked up.
+    key: AttributeValue,
+    message: Message,
+    letter: Option<Letter>,
+}
+
 /// The connections that a change concerns.
 struct Found {
     connections: Result<Vec<Arc<Connection>>, NotAKey>,
-    body: Bytes,
+    message: Message,
     ticket: Ticket,
 }
 
 async fn find<C: Connections, G>(
     shared: &Shared<C, G>,
-    notification: Notification,
+    key: AttributeValue,
+    message: Message,
     ticket: Ticket,
 ) -> Found {
-    let connections = shared.lookup.find(&notification.lookup).await;
-    Found { connections, body: notification.body, ticket }
+    let connections = shared.lookup.find(&key).await;
+    Found { connections, message, ticket }
 }
 
 async fn queue<C: Connections, G: Gateway>(shared: &Shared<C, G>, found: Found) {
-    let Found { connections, body, ticket } = found;
+    let Found { connections, message, ticket } = found;
     match connections {
-        Ok(connections) => shared.deliverer.send(connections, &body, ticket).await,
+        Ok(connections) => shared.deliverer.send(connections, message, ticket).await,
         Err(not_a_key) => {
             shared.telemetry.invalid(ticket.number(), "connections.value", &not_a_key.to_string());
-            ticket.settle();
+            ticket.lose(Dropped::Invalid);
         }
     }
 }
 
 /// What is to be done about a change; one that needs no work is noted as read.
-fn judge<S, C, G>(
+fn judge<S: Streams, C, G>(
     shared: &Shared<C, G>,
     change: Change,
     task: &Task<S>,
     counts: &mut Counts,
-) -> Option<(SequenceNumber, Notification)> {
-    let Task { keys, progress, .. } = task;
+) -> Option<Matched> {
+    let Task { keys, progress, reader } = task;
     if shared.not_before.is_some_and(|start| change.created < start) {
         counts.old += 1;
         progress.skip(change.sequence_number);
         return None;
     }
     match shared.notifier.judge(keys, &change) {
-        Verdict::Notify(notification) => {
+        Verdict::Notify(Notification { lookup, body, keys_only }) => {
             counts.matched += 1;
-            return Some((change.sequence_number, notification));
+            let (item, created) = (change.keys.clone(), change.created);
+            return Some(Matched {
+                number: change.sequence_number.clone(),
+                key: lookup,
+                message: Message { body, keys_only, item, created },
+                letter: letter(shared, reader.shard(), change),
+            });
         }
         Verdict::Skip => counts.skipped += 1,
         Verdict::Invalid(invalid) => {
-            let number = &change.sequence_number;
-            shared.telemetry.invalid(number, &invalid.field, &invalid.problem);
+            let number = change.sequence_number.clone();
+            shared.telemetry.invalid(&number, &invalid.field, &invalid.problem);
+            let letter = letter(shared, reader.shard(), change);
+            progress.begin(number, letter, ()).lose(Dropped::Invalid);
+            return None;
         }
     }
     progress.skip(change.sequence_number);
     None
 }
 
+/// What is sent to the dead-letter queue, if there is one and anything of the change is lost.
+fn letter<C, G>(shared: &Shared<C, G>, shard: &ShardId, change: Change) -> Option<Letter> {
+    let by = shared.dead_letters.clone()?;
+    Some(Letter { change, shard: shard.clone(), by })
+}
+
 /// Waits for a record's share of the memory.
-async fn memory<C, G>(
-    shared: &Shared<C, G>,
-    notification: &Notification,
-) -> Option<OwnedSemaphorePermit> {
-    let most = shared.bounds.memory_kib;
-    let size = u32::try_from(notification.body.len() / 1024 + 1).unwrap_or(most).min(most);
-    shared.memory.clone().acquire_many_owned(size).await.ok()
+async fn memory<C, G>(shared: &Shared<C, G>, matched: &Matched) -> Option<OwnedSemaphorePermit> {
+    let letter = matched.letter.as_ref().map_or(0, |letter| letter.change.size());
+    let kib =
+        matched.message.kib().saturating_add(u32::try_from(letter / 1024).unwrap_or(u32::MAX));
+    shared.memory.clone().acquire_many_owned(kib.min(shared.bounds.memory_kib)).await.ok()
 }

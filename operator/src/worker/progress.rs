@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use crate::checkpoint::Watermark;
-use crate::delivery::{Settled, Ticket};
+use crate::delivery::{Letter, Settled, Ticket};
 use crate::record::{Position, SequenceNumber, UnixSeconds};
 
 /// One shard's progress.
@@ -56,14 +56,16 @@ impl Progress {
         }
     }
 
-    /// A record was read and is at work; it is settled with the ticket. `held` is let go then.
+    /// A record was read and is at work; it is settled with the ticket, and after the letter if
+    /// anything of it is lost. `held` is let go then.
     pub fn begin(
         self: &Arc<Self>,
         number: SequenceNumber,
+        letter: Option<Letter>,
         held: impl Send + Sync + 'static,
     ) -> Ticket {
         let mark = self.lock().begin(number.clone());
-        Ticket::new(self.clone(), mark, number, held)
+        Ticket::new(self.clone(), mark, number, letter, held)
     }
 
     /// How far the shard is settled.

@@ -14,11 +14,12 @@ use super::calls::Calls;
 use super::pace::{Pace, Seen};
 use super::page::take;
 use super::progress::Progress;
-use super::retention::{OnGap, ServiceClock, lost_seconds};
+use super::retention::{OnGap, lost_seconds};
 use super::sweep::{Sweep, Sweeper};
 use super::trouble::{self, LONGEST_WAIT};
 use crate::backoff::{Failing, Random};
-use crate::delivery::{Bounds, Connections, Deliverer, Gateway, Lookup};
+use crate::clock::ServiceClock;
+use crate::delivery::{Bounds, Connections, DeadLetters, Deliverer, Gateway, Lookup};
 use crate::notifier::Notifier;
 use crate::record::{Change, KeyNames, ShardId, StreamLabel, UnixSeconds};
 use crate::stream::{Described, Follow, Read, ShardReader, StreamError, StreamErrorKind, Streams};
@@ -34,6 +35,7 @@ pub struct Shared<C, G> {
     pub not_before: Option<UnixSeconds>,
     pub lookup: Arc<Lookup<C>>,
     pub deliverer: Arc<Deliverer<C, G>>,
+    pub dead_letters: Option<Arc<DeadLetters>>,
     pub bounds: Bounds,
     pub pages: Semaphore,
     pub memory: Arc<Semaphore>,
@@ -43,7 +45,7 @@ pub struct Shared<C, G> {
     pub stream: String,
     pub follow: Follow,
     pub on_gap: OnGap,
-    pub clock: ServiceClock,
+    pub clock: Arc<ServiceClock>,
     pub sweeper: Sweeper,
     pub health: Arc<Health>,
     pub telemetry: NotifierTelemetry,

@@ -18,6 +18,7 @@ struct State {
     scripts: HashMap<String, VecDeque<(Duration, Answer)>>,
     everyone: Option<(Duration, Answer)>,
     posts: Vec<Post>,
+    disconnected: Vec<String>,
     delivered: usize,
     in_flight: HashMap<String, usize>,
     most_in_flight: usize,
@@ -52,6 +53,11 @@ impl ScriptedGateway {
     /// Every post so far, in the order answered.
     pub fn posts(&self) -> Vec<Post> {
         self.0.lock().unwrap().posts.clone()
+    }
+
+    /// The connections that were closed.
+    pub fn disconnected(&self) -> Vec<String> {
+        self.0.lock().unwrap().disconnected.clone()
     }
 
     /// The messages a connection has, in the order it got them.
@@ -103,6 +109,11 @@ impl Gateway for ScriptedGateway {
             at: Instant::now(),
         });
         answer
+    }
+
+    async fn disconnect(&self, connection: &str) -> Answer {
+        self.0.lock().unwrap().disconnected.push(connection.to_owned());
+        status(204)
     }
 }
 

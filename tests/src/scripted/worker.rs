@@ -6,6 +6,7 @@ use std::time::Duration;
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
 use stream_notifier::backoff::Random;
 use stream_notifier::controller::{Endpoints, Prepared, prepare};
+use stream_notifier::delivery::PostLimits;
 use stream_notifier::stream::{Limits, Streams};
 use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
 use stream_notifier::worker::{Begin, Job, Neighbours, work};
@@ -159,7 +160,13 @@ pub fn job(holder: &str, begin: Begin, metrics: &Metrics) -> (Job, watch::Receiv
     let job = Job {
         begin,
         random: Arc::new(Random::seeded(1)),
-        ..to_do.job(Arc::new(Limits::new(1000)), holder.to_owned(), Arc::new(health), telemetry)
+        ..to_do.job(
+            Arc::new(Limits::new(1000)),
+            Arc::new(PostLimits::new(1_000_000)),
+            holder.to_owned(),
+            Arc::new(health),
+            telemetry,
+        )
     };
     (job, pictures)
 }

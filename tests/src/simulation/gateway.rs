@@ -163,4 +163,8 @@ impl Gateway for Outside {
         self.world.with(|_, state| state.answered(post));
         answer
     }
+
+    async fn disconnect(&self, connection: &str) -> Answer {
+        unreachable!("{} disconnects {connection}", self.life)
+    }
 }

@@ -101,8 +101,9 @@ fn some(rng: &mut Rng, most: f64) -> f64 {
 
 /// Mostly so tight that they are reached.
 fn bounds(rng: &mut Rng) -> Bounds {
-    let Bounds { pages, memory_kib, waiting, posts } = Bounds::default();
+    let Bounds { pages, memory_kib, waiting, connection_kib, posts } = Bounds::default();
     Bounds {
+        connection_kib,
         pages: [1, 2, pages][rng.usize(..3)],
         memory_kib: [1, 3, 8, memory_kib][rng.usize(..4)],
         waiting: [1, 2, 8, waiting][rng.usize(..4)],

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
 use stream_notifier::backoff::Random;
-use stream_notifier::delivery::Source;
+use stream_notifier::delivery::{Policy, PostLimits, SlowClient, Source};
 use stream_notifier::notifier::Notifier;
 use stream_notifier::record::StreamLabel;
 use stream_notifier::stream::{Follow, Limits};
@@ -156,6 +156,13 @@ fn job(
         poll_interval: plan.poll_interval,
         bounds: plan.bounds,
         limits: Arc::new(Limits::new(1_000)),
+        post_limits: Arc::new(PostLimits::new(1_000_000)),
+        policy: Policy {
+            longest_try: Duration::from_secs(300),
+            most_attempts: None,
+            slow_client: SlowClient::Wait,
+        },
+        dead_letters: None,
         health: Arc::new(health),
         telemetry,
         random: Arc::new(Random::seeded(seed)),

@@ -1,0 +1,196 @@
+//! Sends the records of lost messages to a dead-letter queue before they are settled. A queue that
+//! fails is told, and holds nothing up for ever: after a minute the loss is only counted.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
+
+use super::letter::{From, letter};
+use super::outbox::Tasks;
+use super::settle::Losses;
+use crate::backoff::{Backoff, Random};
+use crate::record::{Change, ShardId};
+use crate::telemetry::{Health, NotifierTelemetry, Part, Trouble};
+
+/// What the queue takes at the most, in bytes.
+///
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>
+const LONGEST: usize = 1024 * 1024;
+
+/// How long a letter is tried.
+const LONGEST_TRY: Duration = Duration::from_secs(60);
+
+/// Letters under way at once.
+const AT_ONCE: usize = 32;
+
+/// A queue for the records of lost messages.
+pub trait DeadLetterQueue: fmt::Debug + Send + Sync + 'static {
+    /// Sends a letter, once. A queue that keeps order keeps it within `group`, and takes the same
+    /// `id` once.
+    fn send<'a>(
+        &'a self,
+        letter: &'a str,
+        group: &'a str,
+        id: &'a str,
+    ) -> BoxFuture<'a, Result<(), DeadLetterError>>;
+}
+
+/// Why a letter was not sent.
+#[derive(Debug, thiserror::Error)]
+#[error("sqs:SendMessage failed: {kind}")]
+pub struct DeadLetterError {
+    /// What it means.
+    pub kind: DeadLetterErrorKind,
+    /// What the client said.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What a letter that was not sent means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeadLetterErrorKind {
+    /// The queue takes shorter ones only.
+    #[error("the message is longer than the queue takes")]
+    TooLarge,
+    /// There is no such queue.
+    #[error("there is no such queue")]
+    NotFound,
+    /// The identity lacks the right.
+    #[error("access denied")]
+    AccessDenied,
+    /// The process has no identity.
+    #[error("no AWS credentials")]
+    NoCredentials,
+    /// Anything that may pass.
+    #[error("no usable answer")]
+    Unavailable,
+}
+
+/// Sends letters.
+#[derive(Debug)]
+pub struct DeadLetters {
+    queue: Arc<dyn DeadLetterQueue>,
+    /// The queue's ARN, named in conditions.
+    arn: String,
+    from: From,
+    tasks: Tasks,
+    places: Semaphore,
+    /// Since when every try has failed.
+    failing: Mutex<Option<Instant>>,
+    health: Arc<Health>,
+    telemetry: NotifierTelemetry,
+    random: Arc<Random>,
+}
+
+/// What is sent if anything of a record is lost.
+pub struct Letter {
+    /// The record.
+    pub change: Change,
+    /// The shard it is from.
+    pub shard: ShardId,
+    /// Who sends it.
+    pub by: Arc<DeadLetters>,
+}
+
+impl Letter {
+    /// Sends it, and calls `settle` once it is sent or given up.
+    pub fn send(self, losses: Losses, settle: impl FnOnce() + Send + 'static) {
+        let tasks = self.by.tasks.clone();
+        tasks.spawn(async move {
+            self.by.send(&self.shard, &self.change, &losses).await;
+            settle();
+        });
+    }
+}
+
+impl DeadLetters {
+    /// Sends to this queue.
+    pub fn new(
+        queue: Arc<dyn DeadLetterQueue>,
+        arn: String,
+        from: From,
+        tasks: Tasks,
+        health: Arc<Health>,
+        telemetry: NotifierTelemetry,
+        random: Arc<Random>,
+    ) -> Self {
+        let (places, failing) = (Semaphore::new(AT_ONCE), Mutex::default());
+        Self { queue, arn, from, tasks, places, failing, health, telemetry, random }
+    }
+
+    async fn send(&self, shard: &ShardId, change: &Change, losses: &Losses) {
+        let whole = letter(&self.from, shard, change, losses, true);
+        let mut is_whole = whole.len() <= LONGEST;
+        let short = || letter(&self.from, shard, change, losses, false);
+        let mut text = if is_whole { whole } else { short() };
+        let begun = Instant::now();
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        loop {
+            // Never closed, so that this cannot fail.
+            let place = self.places.acquire().await;
+            let sent = self.queue.send(&text, &shard.name, &change.event_id).await;
+            drop(place);
+            match sent {
+                Ok(()) => {
+                    *self.failing() = None;
+                    self.health.well(&Part::DeadLetters);
+                    return self.telemetry.dead_letter(is_whole);
+                }
+                Err(error) if error.kind == DeadLetterErrorKind::TooLarge && is_whole => {
+                    (text, is_whole) = (short(), false);
+                    continue;
+                }
+                Err(error) => {
+                    let since = *self.failing().get_or_insert_with(Instant::now);
+                    self.telemetry.retrying(&error);
+                    self.tell(error.kind, since);
+                    // Behind others that have failed for so long, one try is enough.
+                    if begun.min(since).elapsed() >= LONGEST_TRY {
+                        return self.telemetry.dead_letter_lost(&change.sequence_number);
+                    }
+                }
+            }
+            sleep(backoff.next(&self.random)).await;
+        }
+    }
+
+    /// Tells what is wrong with the queue; nothing while it may still pass by itself.
+    fn tell(&self, kind: DeadLetterErrorKind, since: Instant) {
+        let arn = &self.arn;
+        let (reason, message, stalled) = match kind {
+            DeadLetterErrorKind::NotFound => (
+                "DeadLetterQueueNotFound",
+                format!(
+                    "there is no queue {arn}: create it, or correct delivery.deadLetterQueueArn"
+                ),
+                true,
+            ),
+            DeadLetterErrorKind::AccessDenied => (
+                "DeadLetterQueueAccessDenied",
+                format!("access denied: allow sqs:SendMessage on {arn}"),
+                true,
+            ),
+            DeadLetterErrorKind::NoCredentials => (
+                "NoCredentials",
+                format!("there are no AWS credentials to send to {arn} with"),
+                true,
+            ),
+            DeadLetterErrorKind::TooLarge | DeadLetterErrorKind::Unavailable => {
+                if since.elapsed() < LONGEST_TRY / 2 {
+                    return;
+                }
+                ("DeadLetterQueueUnavailable", format!("{arn} gives no usable answer"), false)
+            }
+        };
+        let message = format!("{message}; dead letters are lost after a minute");
+        self.health.troubled(Part::DeadLetters, Trouble { reason, message, stalled });
+    }
+
+    fn failing(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

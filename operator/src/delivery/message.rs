@@ -1,0 +1,31 @@
+//! What connections are told of one change; shared by all that are told.
+
+use bytes::Bytes;
+
+use crate::record::{Item, UnixSeconds};
+
+/// The longest message that API Gateway takes, in bytes.
+///
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-execution-service-websocket-limits-table.html>
+pub const LONGEST: usize = 128 * 1024;
+
+/// One change, as its connections are told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// The message.
+    pub body: Bytes,
+    /// What is sent instead if that is too large: only with `oversize: KeysOnly`.
+    pub keys_only: Option<Bytes>,
+    /// The key of the item: a newer message of the same item can stand for an older one.
+    pub item: Item,
+    /// When the item changed.
+    pub created: UnixSeconds,
+}
+
+impl Message {
+    /// What it takes of the memory, in KiB, rounded up.
+    pub fn kib(&self) -> u32 {
+        let bytes = self.body.len() + self.keys_only.as_ref().map_or(0, Bytes::len);
+        u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX)
+    }
+}
