@@ -48,6 +48,15 @@ impl State {
             Self::Rest(_, read_at) => *read_at,
         }
     }
+
+    /// Whether its position tells by itself how much was lost since: once the shard has answered.
+    fn is_exact(&self) -> bool {
+        match (self.position(), self) {
+            (Position::Finished, _) => true,
+            (Position::After(_), Self::Read(progress)) => progress.has_answered(),
+            _ => false,
+        }
+    }
 }
 
 impl Positions {
@@ -71,18 +80,16 @@ impl Positions {
         of_stream.map(|(id, state)| (id.clone(), state.position())).collect()
     }
 
-    /// When every shard that has no number yet had last been read, at the latest when it was listed
-    /// last: what has a number can tell by itself whether something was lost since.
+    /// When every shard that has no number yet, or has not answered yet, had last been read; at the
+    /// latest when all was listed last.
     pub fn read_at(&self) -> UnixSeconds {
         let (listed_at, waits_since) = {
             let unread = self.unread();
             (unread.listed_at, unread.waits_since)
         };
         let shards = self.lock();
-        let unnumbered = shards
-            .values()
-            .filter(|state| matches!(state.position(), Position::Start | Position::Latest));
-        unnumbered.map(State::read_at).chain(waits_since).fold(listed_at, UnixSeconds::min)
+        let inexact = shards.values().filter(|state| !state.is_exact());
+        inexact.map(State::read_at).chain(waits_since).fold(listed_at, UnixSeconds::min)
     }
 
     /// Notes since when a shard that has no entry yet waits to be read, if one does.

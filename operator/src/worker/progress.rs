@@ -1,5 +1,6 @@
 //! How far one shard is settled, shared by its reader and the tickets of its records.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
@@ -14,6 +15,7 @@ pub struct Progress {
     opened_at: Position,
     /// When it was last known that nothing waits to be read; counts while there is no number.
     read_at: Mutex<UnixSeconds>,
+    has_answered: AtomicBool,
     watermark: Mutex<Watermark>,
     /// Told whenever the watermark moves: there is something to remember.
     moved: Arc<Notify>,
@@ -23,13 +25,24 @@ pub struct Progress {
 impl Progress {
     /// The progress of a shard that is read from `opened_at`, and before was read at `read_at`.
     pub fn new(opened_at: Position, read_at: UnixSeconds, moved: Arc<Notify>) -> Self {
-        let (read_at, watermark) = (Mutex::new(read_at), Mutex::default());
-        Self { opened_at, read_at, watermark, moved, idle: Notify::new() }
+        let (read_at, has_answered) = (Mutex::new(read_at), AtomicBool::new(false));
+        let (watermark, idle) = (Mutex::default(), Notify::new());
+        Self { opened_at, read_at, has_answered, watermark, moved, idle }
     }
 
     /// When it was last known that nothing waits to be read, unless the position says more exactly.
     pub fn read_at(&self) -> UnixSeconds {
         *self.read_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A page was read.
+    pub fn answered(&self) {
+        self.has_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a page was read.
+    pub fn has_answered(&self) -> bool {
+        self.has_answered.load(Ordering::Relaxed)
     }
 
     /// A page without records was read.

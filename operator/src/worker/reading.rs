@@ -38,7 +38,10 @@ pub struct Reading<S, C, G> {
     start: Start,
     /// What is older than this was not asked for, or is known to be lost.
     counts_since: UnixSeconds,
-    /// When the newest listing began.
+    /// The newest listing that was learned from: what is planned with another takes children for
+    /// shards without parents.
+    listing: Arc<Listing>,
+    /// When it began.
     listed_at: Option<UnixSeconds>,
     lineage: Lineage,
     drained: Drained,
@@ -67,10 +70,10 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         Self {
             family: Family::new(streams.clone(), shared.clone()),
             streams,
-            shared,
             positions,
             counts_since: asked_since(&start),
             start,
+            listing: shared.sweeper.newest(),
             listed_at: None,
             lineage: Lineage::default(),
             drained: Drained::default(),
@@ -80,6 +83,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             keys: KeyNames::default(),
             planned_at: Instant::now(),
             plan_is_due: false,
+            shared,
         }
     }
 
@@ -101,20 +105,20 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         if !self.was_away(&first, read_at) {
             return Ok(());
         }
-        self.listed(&first, Some(read_at));
+        self.listed(first, Some(read_at));
         loop {
             let look_at = self.drained.look_at(Instant::now());
             tokio::select! {
                 biased;
                 () = shared.stop.cancelled() => return Ok(()),
                 Some(finished) = self.readers.join_next() => self.finished(finished)?,
-                Some(news) = self.family.next() => self.heard(news, &shared.sweeper.newest())?,
+                Some(news) = self.family.next() => self.heard(news)?,
                 (number, listing) = shared.sweeper.after(seen) => {
                     seen = number;
-                    self.listed(&listing, None);
+                    self.listed(listing, None);
                 }
                 () = sleep_until(self.planned_at + BETWEEN_PLANS), if self.plan_is_due => {
-                    self.read_streams(&shared.sweeper.newest());
+                    self.read_streams();
                 }
                 () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
                     shared.sweeper.ask();
@@ -168,7 +172,9 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     }
 
     /// What the first listing shows has been there since `read_at`.
-    fn listed(&mut self, listing: &Listing, read_at: Option<UnixSeconds>) {
+    fn listed(&mut self, listing: Arc<Listing>, read_at: Option<UnixSeconds>) {
+        self.listing = listing.clone();
+        let listing = &*listing;
         if let Some((now, at)) = listing.ended_at {
             self.shared.clock.set(now, at);
         }
@@ -190,7 +196,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 self.positions.forget(&id);
             }
         }
-        self.read_streams(listing);
+        self.read_streams();
         let positions = &self.positions;
         let is_open = |id: &ShardId| listing.has(id) && !positions.is_finished(id);
         self.answered(|id| is_open(id) || positions.is_read(id));
@@ -198,7 +204,8 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
 
     /// Begins what may be read of each stream, and of a later one only once those before it are
     /// drained; what it has begun, it goes on with.
-    fn read_streams(&mut self, listing: &Listing) {
+    fn read_streams(&mut self) {
+        let listing = &*self.listing.clone();
         let now = Instant::now();
         self.planned_at = now;
         self.plan_is_due = false;
@@ -341,12 +348,12 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                     return Ok(());
                 }
                 // What was listed already need not be asked for.
-                let newest = self.shared.sweeper.newest();
-                let listed = newest.children(&id).iter();
+                let listing = self.listing.clone();
+                let listed = listing.children(&id).iter();
                 let parent = Some(id.clone());
                 let listed = listed.map(|id| Shard { id: id.clone(), parent: parent.clone() });
                 self.begin(listed.collect());
-                if newest.children(&id).is_empty() {
+                if listing.children(&id).is_empty() {
                     self.family.ask(id);
                 }
             }
@@ -355,14 +362,14 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     }
 
     /// Something was found out about a shard's family.
-    fn heard(&mut self, news: Result<News, JoinError>, newest: &Listing) -> Result<(), Panicked> {
+    fn heard(&mut self, news: Result<News, JoinError>) -> Result<(), Panicked> {
         match news.map_err(|_| Panicked)? {
             News::Children(parent, children) => {
-                if children.is_empty() && newest.children(&parent).is_empty() {
+                if children.is_empty() && self.listing.children(&parent).is_empty() {
                     // It may be the last one, of a stream that has another after it.
                     self.shared.sweeper.ask();
                     if !self.family.asks(&parent.stream) {
-                        self.read_streams(newest);
+                        self.read_streams();
                     }
                 }
                 self.begin(children);
@@ -372,7 +379,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 // Thousands may be asked for at once, and a plan looks at every shard.
                 self.plan_is_due = true;
                 if !self.family.doubts() {
-                    self.read_streams(newest);
+                    self.read_streams();
                 }
             }
             // Only a listing can tell what comes before it.
@@ -380,7 +387,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             News::Unlisted(id) if self.positions.has(&id) => {}
             News::Unlisted(id) => match self.lineage.awaited(&id, &self.positions.all()).cloned() {
                 None => self.open(id, Position::Start),
-                Some(parent) if newest.has(&parent) || self.positions.has(&parent) => {}
+                Some(parent) if self.listing.has(&parent) || self.positions.has(&parent) => {}
                 Some(parent) => self.family.doubt(parent),
             },
         }

@@ -180,6 +180,7 @@ fn note_read<S: Streams, C, G>(shared: &Shared<C, G>, task: &Task<S>, page: &Rea
     {
         return false;
     }
+    progress.answered();
     if page.changes.is_empty() {
         progress.found_nothing(now);
     }
