@@ -23,6 +23,9 @@ const RECOVERY_LIMIT: Duration = Duration::from_secs(300);
 const DELIVERY_LIMIT: Duration = Duration::from_secs(10);
 const DELIVERY_LIMIT_AFTER_FAULTS: Duration = Duration::from_secs(120);
 
+/// What a process has sent before it ended may arrive so much later: a claim, too.
+const LAST_WORD: Duration = Duration::from_secs(10);
+
 /// What a worker says whose stream is no more.
 const STREAM_GONE: [&str; 3] = ["StreamNotFound", "StreamReplaced", "StreamDisabled"];
 
@@ -85,7 +88,7 @@ impl Story {
                 return Ok(false);
             }
             let wrong = self.wrong();
-            if wrong.is_empty() {
+            if wrong.is_empty() && begun.elapsed() > LAST_WORD {
                 return Ok(true);
             }
             if begun.elapsed() > RECOVERY_LIMIT {
