@@ -177,13 +177,13 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
             End::Delivered => {
                 self.delivered.fetch_add(1, Ordering::Relaxed);
                 let created = head.message.created;
-                if let Some(left) = self.outbox.finish(head) {
+                if let Some(left) = self.outbox.finish(head, true) {
                     telemetry.delivered(self.clock.now().0.saturating_sub(created.0));
                     left.ticket.settle();
                 }
             }
             End::Dropped(why) => {
-                if let Some(left) = self.outbox.finish(head) {
+                if let Some(left) = self.outbox.finish(head, false) {
                     self.lose(left, why);
                 }
             }

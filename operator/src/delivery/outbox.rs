@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::Instant;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,6 +19,9 @@ use super::settle::Ticket;
 use super::tries::Tries;
 use crate::record::Item;
 use crate::telemetry::{Dropped, NotifierTelemetry};
+
+/// A connection that has not taken a message for so long is stuck.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How much of a notifier's may be under way at once.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +33,8 @@ pub struct Bounds {
     /// Messages that wait, over all connections. Their bodies are bounded with their records, their
     /// rows are shared by all messages that one lookup leads to.
     pub waiting: usize,
-    /// Messages that wait for one connection, in KiB; beyond that older ones go. Far less than
-    /// `memory_kib`, so that one connection cannot hold up the others.
+    /// Messages that wait for one connection, in KiB; beyond that older ones go if it does not take
+    /// any. Far less than `memory_kib`, so that one connection cannot hold up the others.
     pub connection_kib: u32,
     /// Posts.
     pub posts: usize,
@@ -133,12 +136,14 @@ pub struct Left {
 struct Queue {
     waiting: VecDeque<Delivery>,
     kib: u32,
-    /// Whether the first one is being posted.
-    is_under_way: bool,
+    /// Since when the first one is being posted.
+    under_way: Option<Instant>,
     /// What was tried of the first one, while nobody has it.
     tries: Option<Tries>,
     /// Whether the connection's last post found its buffer full.
     is_slow: bool,
+    /// Whether its last post was in vain.
+    is_again: bool,
 }
 
 #[derive(Debug)]
@@ -159,6 +164,8 @@ struct State {
 pub struct Outbox {
     state: Arc<Mutex<State>>,
     places: Arc<Semaphore>,
+    /// Told when a message leaves while somebody waits for room.
+    room: Arc<Notify>,
     connection_kib: u32,
     telemetry: NotifierTelemetry,
 }
@@ -176,12 +183,13 @@ impl Outbox {
         };
         telemetry.nothing_queued();
         let places = Arc::new(Semaphore::new(bounds.waiting));
-        let connection_kib = bounds.connection_kib;
-        Self { state: Arc::new(Mutex::new(state)), places, connection_kib, telemetry }
+        let (room, connection_kib) = (Arc::default(), bounds.connection_kib);
+        Self { state: Arc::new(Mutex::new(state)), places, room, connection_kib, telemetry }
     }
 
-    /// Queues a message behind all earlier ones of its connection; waits while too many wait in all.
-    /// What has to go for it, as its connection has too many or `conflates` and is slow, comes back.
+    /// Queues a message behind all earlier ones of its connection; waits while too many wait in all,
+    /// or for a connection that takes what it gets. What has to go for it comes back: where its
+    /// connection has too many and takes none, or is slow and `conflates`.
     pub async fn send(
         &self,
         connection: &Arc<Connection>,
@@ -195,22 +203,51 @@ impl Outbox {
             return vec![];
         };
         let (connection, message) = (connection.clone(), message.clone());
-        let delivery = Delivery { connection, message, ticket, queued_at, _place: place };
+        let mut delivery = Delivery { connection, message, ticket, queued_at, _place: place };
+        loop {
+            // Asked for before looking, so that what happens in between is not missed.
+            let room = self.room.notified();
+            match self.push(delivery, conflates) {
+                Ok(gone) => return gone,
+                Err((refused, until)) => {
+                    delivery = refused;
+                    tokio::select! {
+                        biased;
+                        () = room => {}
+                        () = sleep_until(until) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Queues a message, unless its connection has too many and may still take them: it is to be
+    /// asked again then, at this time at the latest.
+    fn push(
+        &self,
+        delivery: Delivery,
+        conflates: bool,
+    ) -> Result<Vec<(Dropped, Left)>, (Delivery, Instant)> {
         let mut state = self.lock();
         let state = &mut *state;
-        self.telemetry.queued(1, i64::from(delivery.message.kib()));
+        let kib = i64::from(delivery.message.kib());
         let id = &*delivery.connection.id;
         let Some(queue) = state.queues.get_mut(id) else {
             let id: Arc<str> = Arc::from(id);
             state.queues.insert(id.clone(), Queue::of(delivery));
             state.ready.push_back(id);
-            return vec![];
+            self.telemetry.queued(1, kib);
+            return Ok(vec![]);
         };
+        if queue.kib + delivery.message.kib() > self.connection_kib && !queue.is_stuck() {
+            return Err((delivery, Instant::now() + PATIENCE));
+        }
         let gone = queue.push(delivery, self.connection_kib, conflates);
+        self.telemetry.queued(1, kib);
         for (_, left) in &gone {
             self.telemetry.queued(-1, -i64::from(left.message.kib()));
         }
-        gone
+        Ok(gone)
     }
 
     /// Whether one more task should post.
@@ -244,14 +281,14 @@ impl Outbox {
     }
 
     /// A message is over; its connection's next one comes once it is that connection's turn.
-    pub fn finish(&self, head: Head) -> Option<Left> {
+    pub fn finish(&self, head: Head, is_delivered: bool) -> Option<Left> {
         let mut state = self.lock();
         let state = &mut *state;
         state.posters_again -= usize::from(head.is_again);
         let (id, queue) = state.queues.get_key_value(&*head.connection.id)?;
         let (id, is_last) = (id.clone(), queue.waiting.len() <= 1);
         let queue = state.queues.get_mut(&id)?;
-        queue.is_under_way = false;
+        queue.under_way = None;
         let left = queue.take(0)?;
         if is_last {
             state.queues.remove(&id);
@@ -261,9 +298,11 @@ impl Outbox {
             let ready = if tries.is_first() { &mut state.ready } else { &mut state.again };
             ready.push_back(id);
             queue.is_slow = tries.is_throttled();
+            queue.is_again = !is_delivered;
             queue.tries = Some(tries);
         }
         self.telemetry.queued(-1, -i64::from(left.message.kib()));
+        self.room.notify_waiters();
         Some(left)
     }
 
@@ -275,6 +314,7 @@ impl Outbox {
         let left: Vec<_> = queue.waiting.into_iter().map(Left::from).collect();
         let kib: i64 = left.iter().map(|left| i64::from(left.message.kib())).sum();
         self.telemetry.queued(-(left.len() as i64), -kib);
+        self.room.notify_waiters();
         left
     }
 
@@ -284,8 +324,9 @@ impl Outbox {
         state.posters_again -= usize::from(head.is_again);
         let id = state.queues.get_key_value(&*head.connection.id)?.0.clone();
         let queue = state.queues.get_mut(&id)?;
-        queue.is_under_way = false;
+        queue.under_way = None;
         queue.is_slow = head.tries.is_throttled();
+        queue.is_again = true;
         queue.tries = Some(head.tries);
         Some(id)
     }
@@ -317,7 +358,7 @@ impl State {
         let id = again.or_else(|| self.ready.pop_front())?;
         let queue = self.queues.get_mut(&id)?;
         let first = queue.waiting.front()?;
-        queue.is_under_way = true;
+        queue.under_way = Some(Instant::now());
         self.posters_again += usize::from(is_again);
         Some(Head {
             connection: first.connection.clone(),
@@ -335,12 +376,20 @@ impl Queue {
         Self { waiting: VecDeque::from([delivery]), kib, ..Self::default() }
     }
 
+    /// Whether the connection takes nothing: its last try was in vain, or takes long.
+    fn is_stuck(&self) -> bool {
+        match self.under_way {
+            Some(since) => self.is_again || since.elapsed() >= PATIENCE,
+            None => self.is_again,
+        }
+    }
+
     /// Queues a message, and returns what has to go for it.
     fn push(&mut self, delivery: Delivery, most_kib: u32, conflates: bool) -> Vec<(Dropped, Left)> {
         let mut gone = Vec::new();
         self.kib += delivery.message.kib();
         // One that is being posted stays: it may arrive, and must arrive before what follows it.
-        let first = usize::from(self.is_under_way);
+        let first = usize::from(self.under_way.is_some());
         if conflates && self.is_slow || self.kib > most_kib {
             let item = &delivery.message.item;
             let mut older = (first..self.waiting.len()).filter(|at| {
