@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cel::common::ast::IdedExpr;
+use cel::common::types::CelBool;
 use cel::common::value::CowVal;
 use cel::parser::{ParseErrors, PrattParser};
 use cel::{Context, ExecutionError, Value};
@@ -66,6 +67,18 @@ impl Expression {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.invalid(&explain(&error, &self.source))),
             Err(_) => Err(self.invalid("cannot be evaluated")),
+        }
+    }
+
+    /// Whether it is true of one record.
+    pub(super) fn holds(&self, context: &Context<'_, '_>) -> Result<bool, InvalidRecord> {
+        let value = self.evaluate(context)?;
+        match value.as_ref().downcast_ref::<CelBool>() {
+            Some(holds) => Ok(*holds.inner()),
+            None => {
+                let kind = value.as_ref().get_type().name();
+                Err(self.invalid(&format!("gives {kind}, but must give true or false")))
+            }
         }
     }
 

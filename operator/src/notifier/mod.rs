@@ -8,7 +8,7 @@
 mod budget;
 mod error;
 mod expression;
-mod filter;
+mod key_filter;
 mod library;
 mod lookup;
 mod message;
@@ -26,7 +26,7 @@ use bytes::Bytes;
 
 pub use self::error::{InvalidRecord, InvalidSpec};
 use self::expression::Expression;
-use self::filter::Filter;
+use self::key_filter::KeyFilter;
 use self::message::Object;
 use self::syntax::Variable;
 use self::view::Needs;
@@ -40,8 +40,9 @@ const MOST_FIELDS: usize = 32;
 #[derive(Debug)]
 pub struct Notifier {
     events: Vec<EventName>,
-    filters: Vec<Filter>,
+    key_filters: Vec<KeyFilter>,
     attribute: Option<String>,
+    filter: Option<Expression>,
     lookup: Expression,
     /// `None` stands for the default: the keys and the attribute's new value.
     message: Option<Vec<(String, Expression)>>,
@@ -77,20 +78,23 @@ impl Notifier {
             InvalidSpec::new("message", &format!("no expression can be evaluated: {error}"))
         })?;
         check_events(spec)?;
-        let filters = filter::compile(&spec.key_filters)?;
+        let key_filters = key_filter::compile(&spec.key_filters)?;
+        let filter = spec.filter.as_ref().map(|source| Expression::compile("filter", source));
+        let filter = filter.transpose()?;
         let lookup = Expression::compile("connections.value", &spec.connections.value)?;
         let message = message_fields(spec)?;
         let expressions = || {
             let fields = message.iter().flatten().map(|(_, expression)| expression);
-            std::iter::once(&lookup).chain(fields)
+            filter.iter().chain([&lookup]).chain(fields)
         };
         let uses = expressions().flat_map(Expression::uses).copied().collect();
         let compares = spec.events.contains(&Event::Modify);
         let needs = Needs::new(spec.attribute.is_some(), compares, expressions());
         Ok(Self {
             events: spec.events.iter().map(|event| event_name(*event)).collect(),
-            filters,
+            key_filters,
             attribute: spec.attribute.clone(),
+            filter,
             lookup,
             message,
             uses,
@@ -106,28 +110,37 @@ impl Notifier {
 
     /// What is to be done about one change.
     pub fn judge(&self, keys: &KeyNames, change: &Change) -> Verdict {
-        if !self.concerns(change) {
-            return Verdict::Skip;
-        }
-        match self.notification(keys, change) {
-            Ok(notification) => Verdict::Notify(notification),
-            Err(invalid) => Verdict::Invalid(invalid),
-        }
+        if self.concerns(change) { self.evaluate(keys, change) } else { Verdict::Skip }
     }
 
-    fn concerns(&self, change: &Change) -> bool {
+    /// Whether a change passes everything but the expressions. It takes no time to speak of.
+    pub fn concerns(&self, change: &Change) -> bool {
         self.events.contains(&change.event)
-            && self.filters.iter().all(|filter| filter.holds(&change.keys))
+            && self.key_filters.iter().all(|filter| filter.holds(&change.keys))
             && self.attribute.as_ref().is_none_or(|attribute| changed(attribute, change))
+    }
+
+    /// What the expressions say of a change that passes everything else. It may take long.
+    pub fn evaluate(&self, keys: &KeyNames, change: &Change) -> Verdict {
+        match self.notification(keys, change) {
+            Ok(Some(notification)) => Verdict::Notify(notification),
+            Ok(None) => Verdict::Skip,
+            Err(invalid) => Verdict::Invalid(invalid),
+        }
     }
 
     fn notification(
         &self,
         keys: &KeyNames,
         change: &Change,
-    ) -> Result<Notification, InvalidRecord> {
+    ) -> Result<Option<Notification>, InvalidRecord> {
         budget::refill();
         let context = expression::context(&self.uses, change)?;
+        if let Some(filter) = &self.filter
+            && !filter.holds(&context)?
+        {
+            return Ok(None);
+        }
         let lookup = self.lookup.evaluate(&context)?;
         let lookup =
             lookup::key(lookup.as_ref()).map_err(|problem| self.lookup.invalid(&problem))?;
@@ -142,7 +155,7 @@ impl Notifier {
             }
             None => self.default_message(keys, change, &mut body)?,
         }
-        Ok(Notification { lookup, body: body.finish() })
+        Ok(Some(Notification { lookup, body: body.finish() }))
     }
 
     fn default_message(

@@ -3,7 +3,7 @@
 use regex::{Regex, RegexBuilder};
 
 use super::error::InvalidSpec;
-use crate::api::KeyFilter;
+use crate::api;
 use crate::record::{AttributeValue, Item};
 
 /// The longest pattern, in bytes; the schema has the same bound.
@@ -13,7 +13,7 @@ const PATTERN_MEMORY: usize = 1 << 20;
 
 /// What one key attribute must look like.
 #[derive(Debug)]
-pub(super) struct Filter {
+pub(super) struct KeyFilter {
     key: String,
     equals: Option<String>,
     prefix: Option<String>,
@@ -23,7 +23,7 @@ pub(super) struct Filter {
 }
 
 /// All filters of a spec, or the first thing wrong with them.
-pub(super) fn compile(filters: &[KeyFilter]) -> Result<Vec<Filter>, InvalidSpec> {
+pub(super) fn compile(filters: &[api::KeyFilter]) -> Result<Vec<KeyFilter>, InvalidSpec> {
     for (at, filter) in filters.iter().enumerate() {
         if filters.iter().take(at).any(|earlier| earlier.key == filter.key) {
             return Err(InvalidSpec::new(
@@ -32,12 +32,12 @@ pub(super) fn compile(filters: &[KeyFilter]) -> Result<Vec<Filter>, InvalidSpec>
             ));
         }
     }
-    filters.iter().map(Filter::new).collect()
+    filters.iter().map(KeyFilter::new).collect()
 }
 
-impl Filter {
-    fn new(filter: &KeyFilter) -> Result<Self, InvalidSpec> {
-        let KeyFilter { key, equals, prefix, suffix, contains, matches } = filter.clone();
+impl KeyFilter {
+    fn new(filter: &api::KeyFilter) -> Result<Self, InvalidSpec> {
+        let api::KeyFilter { key, equals, prefix, suffix, contains, matches } = filter.clone();
         let plain = [&equals, &prefix, &suffix, &contains];
         if matches.is_none() && plain.iter().all(|matcher| matcher.is_none()) {
             return Err(InvalidSpec::new(
@@ -85,14 +85,14 @@ mod tests {
 
     use super::*;
 
-    fn filter(set: impl FnOnce(&mut KeyFilter)) -> KeyFilter {
-        let mut filter = KeyFilter { key: "PK".to_owned(), ..KeyFilter::default() };
+    fn filter(set: impl FnOnce(&mut api::KeyFilter)) -> api::KeyFilter {
+        let mut filter = api::KeyFilter { key: "PK".to_owned(), ..api::KeyFilter::default() };
         set(&mut filter);
         filter
     }
 
-    fn holds(filter: KeyFilter, value: AttributeValue) -> bool {
-        Filter::new(&filter).unwrap().holds(&Item::from([("PK".to_owned(), value)]))
+    fn holds(filter: api::KeyFilter, value: AttributeValue) -> bool {
+        KeyFilter::new(&filter).unwrap().holds(&Item::from([("PK".to_owned(), value)]))
     }
 
     fn text(text: &str) -> AttributeValue {
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn each_matcher_holds_or_does_not() {
-        type Set = fn(&mut KeyFilter, String);
+        type Set = fn(&mut api::KeyFilter, String);
         let table: [(&str, Set, &str, bool); 12] = [
             ("equals", |f, m| f.equals = Some(m), "order#1", true),
             ("equals", |f, m| f.equals = Some(m), "order", false),
@@ -140,7 +140,7 @@ mod tests {
         assert!(holds(seven.clone(), AttributeValue::N("7".to_owned())));
         assert!(!holds(seven, AttributeValue::N("7.0".to_owned())));
         assert!(!holds(any.clone(), AttributeValue::B(Bytes::from_static(b"7"))));
-        assert!(!Filter::new(&any).unwrap().holds(&Item::new()));
+        assert!(!KeyFilter::new(&any).unwrap().holds(&Item::new()));
     }
 
     #[test]
