@@ -14,7 +14,7 @@ use crate::controller::{Endpoints, Prepared, Work, prepare};
 use crate::local::{self, Local};
 use crate::stream::Limits;
 use crate::telemetry::{self, Health, Metrics, NotifierTelemetry, Phase, Picture};
-use crate::worker::work;
+use crate::worker::{Evaluator, work};
 
 const EXAMPLE: &str = include_str!("../../../examples/target-attribute.yaml");
 
@@ -66,7 +66,13 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     let (health, mut pictures) = Health::new();
     let telemetry = NotifierTelemetry::new(Metrics::default(), "local", &name);
     let limits = Arc::new(Limits::new(GET_RECORDS_PER_SECOND));
-    let job = to_do.job(limits, "local".to_owned(), Arc::new(health), telemetry);
+    let job = to_do.job(
+        Evaluator::on_threads(None)?,
+        limits,
+        "local".to_owned(),
+        Arc::new(health),
+        telemetry,
+    );
     let told = async {
         let mut ready = false;
         while pictures.changed().await.is_ok() {

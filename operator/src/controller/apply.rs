@@ -76,14 +76,16 @@ fn start(
     let neighbours = Arc::new(to_do.neighbours(&context.aws, store));
     let telemetry = NotifierTelemetry::new(context.metrics.clone(), &id.namespace, &id.name);
     let limits = context.limits.of(&to_do.table);
-    let holder = context.holder.clone();
+    let (evaluator, holder) = (context.evaluator.clone(), context.holder.clone());
     let (wake, object) = (context.wake.clone(), ObjectRef::new(&id.name).within(&id.namespace));
     context.supervisor.start(
         id.clone(),
         revision.clone(),
         move |health, stop| {
             let neighbours = neighbours.clone();
-            let job = to_do.clone().job(limits.clone(), holder.clone(), health, telemetry.clone());
+            let (evaluator, limits) = (evaluator.clone(), limits.clone());
+            let job =
+                to_do.clone().job(evaluator, limits, holder.clone(), health, telemetry.clone());
             async move { work(&*neighbours, &job, &stop).await }
         },
         // The receiver lives as long as the controller; without one there is nobody to tell.

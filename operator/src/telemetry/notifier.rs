@@ -159,6 +159,12 @@ impl NotifierTelemetry {
         }
     }
 
+    /// Expressions were evaluated for so long.
+    pub fn evaluated(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.metrics.expression_seconds.get_or_create(&self.labels).inc_by(seconds);
+    }
+
     /// A record on which an expression failed. `problem` has no item values in it.
     pub fn invalid(&self, sequence_number: &SequenceNumber, field: &str, problem: &str) {
         let NotifierLabels { namespace, name } = &self.labels;

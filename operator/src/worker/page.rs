@@ -1,6 +1,7 @@
 //! Puts a page of changes to work, in order: judges each, looks its connections up, and queues its
 //! messages.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::judge::{Judged, Page};
 use super::shard::{Shared, Task};
 use crate::delivery::{Connection, Connections, Gateway, NotAKey, Ticket};
 use crate::notifier::{Notification, Verdict};
@@ -25,28 +27,51 @@ pub async fn take<S, C: Connections, G: Gateway>(
     task: &Task<S>,
 ) {
     let mut lookups = FuturesOrdered::new();
-    let mut counts = Counts::default();
-    for change in changes {
-        if shared.stop.is_cancelled() {
-            break;
-        }
-        let Some((number, notification)) = judge(shared, change, task, &mut counts) else {
-            continue;
-        };
-        let held = loop {
-            // What was found goes out while this one waits for room: that is what makes room.
-            tokio::select! {
-                biased;
-                held = memory(shared, &notification), if lookups.len() < LOOKUPS => break held,
-                Some(found) = lookups.next() => queue(shared, found).await,
+    let mut page = Page::new(changes);
+    while let Some(judged) = judged(shared, &mut page, task, &mut lookups).await {
+        let mut counts = Counts::default();
+        for (number, verdict) in judged {
+            if shared.stop.is_cancelled() {
+                break;
             }
-        };
-        let ticket = task.progress.begin(number, held);
-        lookups.push_back(find(shared, notification, ticket));
+            let Some(notification) = note(shared, &number, verdict, &mut counts) else {
+                task.progress.skip(number);
+                continue;
+            };
+            let held = loop {
+                // What was found goes out while this one waits for room: that is what makes room.
+                tokio::select! {
+                    biased;
+                    held = memory(shared, &notification), if lookups.len() < LOOKUPS => break held,
+                    Some(found) = lookups.next() => queue(shared, found).await,
+                }
+            };
+            let ticket = task.progress.begin(number, held);
+            lookups.push_back(find(shared, notification, ticket));
+        }
+        shared.telemetry.read(&counts);
     }
-    shared.telemetry.read(&counts);
     while let Some(found) = lookups.next().await {
         queue(shared, found).await;
+    }
+}
+
+/// The next verdicts of a page, while what was found before goes out; `None` at its end, or told to
+/// stop.
+async fn judged<S, C: Connections, G: Gateway>(
+    shared: &Shared<C, G>,
+    page: &mut Page,
+    task: &Task<S>,
+    lookups: &mut FuturesOrdered<impl Future<Output = Found>>,
+) -> Option<Vec<Judged>> {
+    let mut judged = pin!(page.judge(shared, task));
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return None,
+            judged = &mut judged => return judged,
+            Some(found) = lookups.next() => queue(shared, found).await,
+        }
     }
 }
 
@@ -77,31 +102,23 @@ async fn queue<C: Connections, G: Gateway>(shared: &Shared<C, G>, found: Found) 
     }
 }
 
-/// What is to be done about a change; one that needs no work is noted as read.
-fn judge<S, C, G>(
+/// Whom to tell what, if anybody; what else a verdict says is counted.
+fn note<C, G>(
     shared: &Shared<C, G>,
-    change: Change,
-    task: &Task<S>,
+    number: &SequenceNumber,
+    verdict: Option<Verdict>,
     counts: &mut Counts,
-) -> Option<(SequenceNumber, Notification)> {
-    let Task { keys, progress, .. } = task;
-    if shared.not_before.is_some_and(|start| change.created < start) {
-        counts.old += 1;
-        progress.skip(change.sequence_number);
-        return None;
-    }
-    match shared.notifier.judge(keys, &change) {
+) -> Option<Notification> {
+    match verdict? {
         Verdict::Notify(notification) => {
             counts.matched += 1;
-            return Some((change.sequence_number, notification));
+            return Some(notification);
         }
         Verdict::Skip => counts.skipped += 1,
         Verdict::Invalid(invalid) => {
-            let number = &change.sequence_number;
             shared.telemetry.invalid(number, &invalid.field, &invalid.problem);
         }
     }
-    progress.skip(change.sequence_number);
     None
 }
 

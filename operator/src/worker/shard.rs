@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
+use super::evaluator::Turns;
 use super::pace::{Pace, Seen};
 use super::page::take;
 use super::progress::Progress;
@@ -31,6 +32,8 @@ const HELD_UP: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Shared<C, G> {
     pub notifier: Arc<Notifier>,
+    /// Its turns at evaluating expressions.
+    pub turns: Turns,
     pub not_before: Option<UnixSeconds>,
     pub lookup: Arc<Lookup<C>>,
     pub deliverer: Arc<Deliverer<C, G>>,

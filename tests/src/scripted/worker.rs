@@ -8,7 +8,7 @@ use stream_notifier::backoff::Random;
 use stream_notifier::controller::{Endpoints, Prepared, prepare};
 use stream_notifier::stream::{Limits, Streams};
 use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
-use stream_notifier::worker::{Begin, Job, Neighbours, work};
+use stream_notifier::worker::{Begin, Evaluator, Job, Neighbours, work};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -159,7 +159,13 @@ pub fn job(holder: &str, begin: Begin, metrics: &Metrics) -> (Job, watch::Receiv
     let job = Job {
         begin,
         random: Arc::new(Random::seeded(1)),
-        ..to_do.job(Arc::new(Limits::new(1000)), holder.to_owned(), Arc::new(health), telemetry)
+        ..to_do.job(
+            Evaluator::Inline,
+            Arc::new(Limits::new(1000)),
+            holder.to_owned(),
+            Arc::new(health),
+            telemetry,
+        )
     };
     (job, pictures)
 }
