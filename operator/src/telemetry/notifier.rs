@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::metrics::{Metrics, NotifierLabels, WordLabels};
-use crate::record::{SequenceNumber, ShardId, StreamLabel};
+use crate::record::{KeyNames, SequenceNumber, ShardId, StreamLabel};
 
 /// How often the same is said of many records.
 const BETWEEN_SAYINGS: Duration = Duration::from_secs(60);
@@ -39,13 +39,14 @@ pub struct NotifierTelemetry {
     metrics: Metrics,
     labels: NotifierLabels,
     invalid_said: Arc<Seldom>,
+    unreadable_said: Arc<Seldom>,
 }
 
 impl NotifierTelemetry {
     /// The telemetry of `namespace/name`.
     pub fn new(metrics: Metrics, namespace: &str, name: &str) -> Self {
         let labels = NotifierLabels { namespace: namespace.to_owned(), name: name.to_owned() };
-        Self { metrics, labels, invalid_said: Arc::default() }
+        Self { metrics, labels, invalid_said: Arc::default(), unreadable_said: Arc::default() }
     }
 
     /// Reading begins, or goes on.
@@ -145,7 +146,7 @@ impl NotifierTelemetry {
     /// Records that lack what a record must have.
     pub fn unreadable(&self, shard: &ShardId, records: usize) {
         let NotifierLabels { namespace, name } = &self.labels;
-        if let Some(unsaid) = self.invalid_said.turn() {
+        if let Some(unsaid) = self.unreadable_said.turn() {
             warn!(%namespace, %name, %shard, records, unsaid, "records skipped that cannot be read");
         }
         self.count(&self.metrics.records, "unreadable", records as u64);
@@ -165,16 +166,25 @@ impl NotifierTelemetry {
         self.metrics.expression_seconds.get_or_create(&self.labels).inc_by(seconds);
     }
 
-    /// A record on which an expression failed. `problem` has no item values in it.
-    pub fn invalid(&self, sequence_number: &SequenceNumber, field: &str, problem: &str) {
+    /// A record on which an expression failed, of a table with these key attributes. `problem` has no
+    /// item values in it. Whether it was its turn to be told.
+    pub fn invalid(
+        &self,
+        sequence_number: &SequenceNumber,
+        keys: &KeyNames,
+        field: &str,
+        problem: &str,
+    ) -> bool {
         let NotifierLabels { namespace, name } = &self.labels;
-        if let Some(unsaid) = self.invalid_said.turn() {
-            warn!(
-                %namespace, %name, %sequence_number, field, problem, unsaid,
-                "record skipped as invalid: nobody is told of this change"
-            );
-        }
         self.count(&self.metrics.records, "invalid", 1);
+        let Some(unsaid) = self.invalid_said.turn() else {
+            return false;
+        };
+        warn!(
+            %namespace, %name, %sequence_number, %keys, field, problem, unsaid,
+            "record skipped as invalid: nobody is told of this change"
+        );
+        true
     }
 
     /// A post came back; `outcome` is one of the metric's words.

@@ -13,7 +13,7 @@ use super::judge::{Judged, Page};
 use super::shard::{Shared, Task};
 use crate::delivery::{Connection, Connections, Gateway, NotAKey, Ticket};
 use crate::notifier::{Notification, Verdict};
-use crate::record::{Change, SequenceNumber};
+use crate::record::{Change, KeyNames, SequenceNumber};
 use crate::telemetry::Counts;
 
 /// Lookups of one shard under way at once.
@@ -34,7 +34,7 @@ pub async fn take<S, C: Connections, G: Gateway>(
             if shared.stop.is_cancelled() {
                 break;
             }
-            let Some(notification) = note(shared, &number, verdict, &mut counts) else {
+            let Some(notification) = note(shared, &number, &task.keys, verdict, &mut counts) else {
                 task.progress.skip(number);
                 continue;
             };
@@ -43,7 +43,7 @@ pub async fn take<S, C: Connections, G: Gateway>(
                 tokio::select! {
                     biased;
                     held = memory(shared, &notification), if lookups.len() < LOOKUPS => break held,
-                    Some(found) = lookups.next() => queue(shared, found).await,
+                    Some(found) = lookups.next() => queue(shared, &task.keys, found).await,
                 }
             };
             let ticket = task.progress.begin(number, held);
@@ -52,7 +52,7 @@ pub async fn take<S, C: Connections, G: Gateway>(
         shared.telemetry.read(&counts);
     }
     while let Some(found) = lookups.next().await {
-        queue(shared, found).await;
+        queue(shared, &task.keys, found).await;
     }
 }
 
@@ -70,7 +70,7 @@ async fn judged<S, C: Connections, G: Gateway>(
             biased;
             () = shared.stop.cancelled() => return None,
             judged = &mut judged => return judged,
-            Some(found) = lookups.next() => queue(shared, found).await,
+            Some(found) = lookups.next() => queue(shared, &task.keys, found).await,
         }
     }
 }
@@ -91,12 +91,13 @@ async fn find<C: Connections, G>(
     Found { connections, body: notification.body, ticket }
 }
 
-async fn queue<C: Connections, G: Gateway>(shared: &Shared<C, G>, found: Found) {
+async fn queue<C: Connections, G: Gateway>(shared: &Shared<C, G>, keys: &KeyNames, found: Found) {
     let Found { connections, body, ticket } = found;
     match connections {
         Ok(connections) => shared.deliverer.send(connections, &body, ticket).await,
         Err(not_a_key) => {
-            shared.telemetry.invalid(ticket.number(), "connections.value", &not_a_key.to_string());
+            let problem = not_a_key.to_string();
+            shared.invalid(ticket.number(), keys, "connections.value", &problem);
             ticket.settle();
         }
     }
@@ -106,6 +107,7 @@ async fn queue<C: Connections, G: Gateway>(shared: &Shared<C, G>, found: Found) 
 fn note<C, G>(
     shared: &Shared<C, G>,
     number: &SequenceNumber,
+    keys: &KeyNames,
     verdict: Option<Verdict>,
     counts: &mut Counts,
 ) -> Option<Notification> {
@@ -116,7 +118,7 @@ fn note<C, G>(
         }
         Verdict::Skip => counts.skipped += 1,
         Verdict::Invalid(invalid) => {
-            shared.telemetry.invalid(number, &invalid.field, &invalid.problem);
+            shared.invalid(number, keys, &invalid.field, &invalid.problem);
         }
     }
     None

@@ -21,7 +21,7 @@ use super::trouble::{self, LONGEST_WAIT};
 use crate::backoff::{Failing, Random};
 use crate::delivery::{Bounds, Connections, Deliverer, Gateway, Lookup};
 use crate::notifier::Notifier;
-use crate::record::{Change, KeyNames, ShardId, StreamLabel, UnixSeconds};
+use crate::record::{Change, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
 use crate::stream::{Described, Follow, Read, ShardReader, StreamError, StreamErrorKind, Streams};
 use crate::telemetry::{Health, NotifierTelemetry, Part};
 
@@ -61,6 +61,13 @@ impl<C, G> Shared<C, G> {
     pub async fn sweep<S: Streams>(&self, streams: &Calls<S>) -> Infallible {
         let Self { follow, stream, health, telemetry, random, .. } = self;
         self.sweeper.run(Sweep { streams, follow, stream, health, telemetry, random }).await
+    }
+
+    /// Tells, now and then, of a record on which an expression failed, and counts each.
+    pub fn invalid(&self, number: &SequenceNumber, keys: &KeyNames, field: &str, problem: &str) {
+        if self.telemetry.invalid(number, keys, field, problem) {
+            self.health.invalid(trouble::invalid(keys, field, problem));
+        }
     }
 
     /// Tells that records of a shard, or of any, were lost before they were read, and for how many
