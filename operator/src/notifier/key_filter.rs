@@ -1,15 +1,9 @@
 //! A key filter holds or does not hold: nothing is allocated, nothing can fail.
 
-use regex::{Regex, RegexBuilder};
-
 use super::error::InvalidSpec;
+use super::pattern::Pattern;
 use crate::api;
 use crate::record::{AttributeValue, Item};
-
-/// The longest pattern, in bytes; the schema has the same bound.
-const LONGEST_PATTERN: usize = 512;
-/// The memory a compiled pattern may take, in bytes.
-const PATTERN_MEMORY: usize = 1 << 20;
 
 /// What one key attribute must look like.
 #[derive(Debug)]
@@ -19,7 +13,7 @@ pub(super) struct KeyFilter {
     prefix: Option<String>,
     suffix: Option<String>,
     contains: Option<String>,
-    matches: Option<Regex>,
+    matches: Option<Pattern>,
 }
 
 /// All filters of a spec, or the first thing wrong with them.
@@ -45,38 +39,38 @@ impl KeyFilter {
                 "a key filter needs at least one of equals, prefix, suffix, contains, matches",
             ));
         }
-        let matches = matches.map(|pattern| regex(&key, &pattern)).transpose()?;
+        let matches = matches.map(|pattern| Pattern::compile(&pattern)).transpose();
+        let matches = matches
+            .map_err(|problem| InvalidSpec::new(format!("keyFilters[{key}].matches"), &problem))?;
         Ok(Self { key, equals, prefix, suffix, contains, matches })
     }
 
-    /// Whether all its matchers hold. A key attribute that is not there, or is binary, matches
-    /// nothing; a number is compared by its text.
+    /// Whether all its matchers hold, but for the pattern. A key attribute that is not there, or is
+    /// binary, matches nothing; a number is compared by its text.
     pub(super) fn holds(&self, keys: &Item) -> bool {
-        let (Some(AttributeValue::S(text)) | Some(AttributeValue::N(text))) = keys.get(&self.key)
-        else {
-            return false;
-        };
+        self.text(keys).is_some_and(|text| self.holds_plainly(text))
+    }
+
+    /// Whether the pattern is found, if there is one. That may take some milliseconds: it has been
+    /// made by another team.
+    pub(super) fn matches(&self, keys: &Item) -> bool {
+        let found = |pattern: &Pattern| self.text(keys).is_some_and(|text| pattern.is_in(text));
+        self.matches.as_ref().is_none_or(found)
+    }
+
+    fn text<'k>(&self, keys: &'k Item) -> Option<&'k str> {
+        match keys.get(&self.key)? {
+            AttributeValue::S(text) | AttributeValue::N(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn holds_plainly(&self, text: &str) -> bool {
         self.equals.as_ref().is_none_or(|equals| text == equals)
             && self.prefix.as_ref().is_none_or(|prefix| text.starts_with(prefix))
             && self.suffix.as_ref().is_none_or(|suffix| text.ends_with(suffix))
             && self.contains.as_ref().is_none_or(|part| text.contains(part))
-            && self.matches.as_ref().is_none_or(|pattern| pattern.is_match(text))
     }
-}
-
-fn regex(key: &str, pattern: &str) -> Result<Regex, InvalidSpec> {
-    let field = format!("keyFilters[{key}].matches");
-    if pattern.len() > LONGEST_PATTERN {
-        let problem = format!("is longer than {LONGEST_PATTERN} bytes; write a shorter pattern");
-        return Err(InvalidSpec::new(field, &problem));
-    }
-    RegexBuilder::new(pattern).size_limit(PATTERN_MEMORY).build().map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => InvalidSpec::new(
-            field,
-            "this pattern grows too large when it is compiled; use smaller repetitions",
-        ),
-        error => InvalidSpec::new(field, &format!("is not a pattern in RE2 syntax: {error}")),
-    })
 }
 
 #[cfg(test)]
@@ -92,7 +86,8 @@ mod tests {
     }
 
     fn holds(filter: api::KeyFilter, value: AttributeValue) -> bool {
-        KeyFilter::new(&filter).unwrap().holds(&Item::from([("PK".to_owned(), value)]))
+        let (filter, keys) = (KeyFilter::new(&filter).unwrap(), [("PK".to_owned(), value)].into());
+        filter.holds(&keys) && filter.matches(&keys)
     }
 
     fn text(text: &str) -> AttributeValue {

@@ -13,6 +13,7 @@ mod library;
 mod lookup;
 mod message;
 mod number;
+mod pattern;
 mod strings;
 mod syntax;
 #[cfg(test)]
@@ -113,15 +114,19 @@ impl Notifier {
         if self.concerns(change) { self.evaluate(keys, change) } else { Verdict::Skip }
     }
 
-    /// Whether a change passes everything but the expressions. It takes no time to speak of.
+    /// Whether a change passes everything but the patterns and expressions. It takes no time to speak
+    /// of.
     pub fn concerns(&self, change: &Change) -> bool {
         self.events.contains(&change.event)
             && self.key_filters.iter().all(|filter| filter.holds(&change.keys))
             && self.attribute.as_ref().is_none_or(|attribute| changed(attribute, change))
     }
 
-    /// What the expressions say of a change that passes everything else. It may take long.
+    /// What patterns and expressions say of a change that passes everything else. It may take long.
     pub fn evaluate(&self, keys: &KeyNames, change: &Change) -> Verdict {
+        if !self.key_filters.iter().all(|filter| filter.matches(&change.keys)) {
+            return Verdict::Skip;
+        }
         match self.notification(keys, change) {
             Ok(Some(notification)) => Verdict::Notify(notification),
             Ok(None) => Verdict::Skip,
@@ -149,6 +154,8 @@ impl Notifier {
             Some(fields) => {
                 for (name, expression) in fields {
                     let value = expression.evaluate(&context)?;
+                    let cost = budget::size(value.as_ref()).saturating_mul(budget::COST_OF_MAKING);
+                    budget::charge(cost).map_err(|error| expression.failed(&error))?;
                     body.value(name, value.as_ref())
                         .map_err(|problem| expression.invalid(&problem))?;
                 }
