@@ -119,6 +119,14 @@ pub struct StreamNotifierSpec {
     #[schemars(length(min = 1, max = 255))]
     pub attribute: Option<String>,
 
+    /// Only changes for which this CEL expression is `true`; it sees what `message` sees, and is asked
+    /// after `events`, `keyFilters` and `attribute`. One that gives something else, or fails, makes the
+    /// change invalid: nobody is told, and it is counted. Default: every change.
+    /// Example: `new.Price < old.Price`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub filter: Option<String>,
+
     /// The DynamoDB table that holds a row for each open WebSocket connection.
     pub connections: Connections,
 
@@ -270,9 +278,14 @@ pub struct Connections {
 /// The API Gateway WebSocket API whose clients are told.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new(
-    r"!self.domain.matches('[.]execute-api[.]') || has(self.stage)"
-).message("webSocket.stage is needed with an execute-api domain; `aws apigatewayv2 get-stages` shows it"))]
+#[x_kube(
+    validation = Rule::new(
+        r"!self.domain.matches('[.]execute-api[.]') || has(self.stage)"
+    ).message("webSocket.stage is needed with an execute-api domain; `aws apigatewayv2 get-stages` shows it"),
+    validation = Rule::new(
+        r"!self.domain.matches('[.]execute-api[.]') || !has(self.region) || self.domain.contains('.execute-api.' + self.region + '.')"
+    ).message("webSocket.region is another region than that in the execute-api domain: leave webSocket.region out")
+)]
 pub struct WebSocket {
     /// Domain of the API, without scheme, port or path: `<api-id>.execute-api.<region>.amazonaws.com`,
     /// or a custom domain that the operator's administrator has allowed.
@@ -289,6 +302,13 @@ pub struct WebSocket {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), pattern("^[a-zA-Z0-9_$-][a-zA-Z0-9_$.-]*$"))]
     pub stage: Option<String>,
+
+    /// The region of the API behind a custom domain, which requests are signed for. An execute-api
+    /// domain tells it: leave it out there, or write the same. Default: the stream's region.
+    /// Example: `eu-west-1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 5, max = 32), pattern("^[a-z]{2,}(-[a-z]+)+-[0-9]+$"))]
+    pub region: Option<String>,
 }
 
 /// What happens to messages that do not get through.

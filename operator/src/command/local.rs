@@ -15,7 +15,7 @@ use crate::delivery::PostLimits;
 use crate::local::{self, Local};
 use crate::stream::Limits;
 use crate::telemetry::{self, Health, Metrics, NotifierTelemetry, Phase, Picture};
-use crate::worker::work;
+use crate::worker::{Evaluator, work};
 
 const EXAMPLE: &str = include_str!("../../../examples/target-attribute.yaml");
 
@@ -69,7 +69,14 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     let telemetry = NotifierTelemetry::new(Metrics::default(), "local", &name);
     let limits = Arc::new(Limits::new(GET_RECORDS_PER_SECOND));
     let post_limits = Arc::new(PostLimits::new(POSTS_PER_SECOND));
-    let job = to_do.job(limits, post_limits, "local".to_owned(), Arc::new(health), telemetry);
+    let job = to_do.job(
+        Evaluator::on_threads(None)?,
+        limits,
+        post_limits,
+        "local".to_owned(),
+        Arc::new(health),
+        telemetry,
+    );
     let told = async {
         let mut ready = false;
         while pictures.changed().await.is_ok() {

@@ -16,7 +16,7 @@ use crate::aws::Aws;
 use crate::controller::{self, AccountLimits, Context, Endpoints, Told};
 use crate::kubernetes::Events;
 use crate::telemetry::{self, Metrics};
-use crate::worker::Supervisor;
+use crate::worker::{Evaluator, Supervisor};
 
 /// The operator's flags; each can be given as an environment variable too.
 #[derive(Debug, Args)]
@@ -86,6 +86,7 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
             allowed: options.allowed_websocket_domains,
             template: options.gateway_endpoint,
         },
+        evaluator: Evaluator::on_threads(None)?,
         limits: AccountLimits::new(options.get_records_per_second, options.posts_per_second),
         events: Events::new(client.clone(), &holder),
         holder,

@@ -78,7 +78,7 @@ fn start(
     let limits = context.limits.of(&to_do.table);
     let post_limits = context.limits.posts(to_do.signed_for());
     let dead_letters = to_do.dead_letters(&context.aws);
-    let holder = context.holder.clone();
+    let (evaluator, holder) = (context.evaluator.clone(), context.holder.clone());
     let (wake, object) = (context.wake.clone(), ObjectRef::new(&id.name).within(&id.namespace));
     context.supervisor.start(
         id.clone(),
@@ -88,6 +88,7 @@ fn start(
             let job = Job {
                 dead_letters: dead_letters.clone(),
                 ..to_do.clone().job(
+                    evaluator.clone(),
                     limits.clone(),
                     post_limits.clone(),
                     holder.clone(),

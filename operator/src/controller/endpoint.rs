@@ -18,15 +18,15 @@ pub struct Endpoints {
 pub struct Endpoint {
     /// The URL, without a slash at its end.
     pub url: String,
-    /// The region requests are signed for, where the domain tells it.
+    /// The region requests are signed for, where the domain or the spec tells it.
     pub region: Option<String>,
 }
 
 impl Endpoints {
     /// The endpoint of a spec's domain and stage.
     pub fn of(&self, web_socket: &WebSocket) -> Result<Endpoint, InvalidSpec> {
-        let WebSocket { domain, stage } = web_socket;
-        let region = execute_api_region(domain).map(str::to_owned);
+        let WebSocket { domain, stage, region: asked } = web_socket;
+        let region = execute_api_region(domain);
         let refused =
             |field: &str, problem: String| Err(InvalidSpec { field: field.to_owned(), problem });
         if region.is_none() && !self.allowed.contains(domain) {
@@ -40,11 +40,20 @@ impl Endpoints {
         if region.is_some() && stage.is_none() {
             return refused("webSocket.stage", "is needed with an execute-api domain".to_owned());
         }
+        if let (Some(region), Some(asked)) = (region, asked)
+            && region != asked
+        {
+            return refused(
+                "webSocket.region",
+                format!("is {asked}, but the domain is in {region}: leave webSocket.region out"),
+            );
+        }
         let url = match (&self.template, stage) {
             (Some(template), _) => fill(template, domain, stage.as_deref().unwrap_or_default()),
             (None, Some(stage)) => format!("https://{domain}/{stage}"),
             (None, None) => format!("https://{domain}"),
         };
+        let region = region.or(asked.as_deref()).map(str::to_owned);
         Ok(Endpoint { url: url.trim_end_matches('/').to_owned(), region })
     }
 }
@@ -79,7 +88,7 @@ mod tests {
     ) -> Result<String, String> {
         let stage = stage.map(str::to_owned);
         endpoints
-            .of(&WebSocket { domain: domain.to_owned(), stage })
+            .of(&WebSocket { domain: domain.to_owned(), stage, region: None })
             .map(|endpoint| format!("{} {:?}", endpoint.url, endpoint.region))
             .map_err(|invalid| invalid.to_string())
     }
@@ -117,6 +126,22 @@ mod tests {
             let refused = endpoint(&none(), domain, Some("api")).unwrap_err();
             assert!(refused.starts_with("webSocket.domain"), "{domain}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_custom_domain_is_signed_for_the_region_that_is_asked_for() {
+        let of = |domain: &str, region: &str| {
+            let (stage, region) = (Some("api".to_owned()), Some(region.to_owned()));
+            none().of(&WebSocket { domain: domain.to_owned(), stage, region })
+        };
+        let region = |endpoint: Endpoint| endpoint.region.unwrap();
+        assert_eq!(of("ws.example.com", "eu-west-2").map(region), Ok("eu-west-2".to_owned()));
+        let own = "abc.execute-api.eu-west-1.amazonaws.com";
+        assert_eq!(of(own, "eu-west-1").map(region), Ok("eu-west-1".to_owned()));
+        assert_eq!(
+            of(own, "eu-west-2").unwrap_err().to_string(),
+            "webSocket.region: is eu-west-2, but the domain is in eu-west-1: leave webSocket.region out"
+        );
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::api::StreamNotifier;
 use crate::aws::Aws;
 use crate::kubernetes::Events;
 use crate::telemetry::{Metrics, Phase, Readiness, reconcile_failed, unreadable_notifier};
-use crate::worker::{NotifierId, Revision, Supervisor};
+use crate::worker::{Evaluator, NotifierId, Revision, Supervisor};
 
 /// Reconciles under way at once. One that waits for a worker to stop holds its place.
 const CONCURRENCY: u16 = 16;
@@ -53,6 +53,8 @@ pub struct Context {
     pub aws: Aws,
     /// Which WebSocket domains are allowed, and where they are.
     pub endpoints: Endpoints,
+    /// Where expressions are evaluated.
+    pub evaluator: Evaluator,
     /// How often streams are asked.
     pub limits: AccountLimits,
     /// Where Events are stored.

@@ -1,5 +1,5 @@
 //! Writes what was applied into the notifier's status, only where it says something new, and an Event
-//! for each gap.
+//! for each gap, and for records on which expressions failed.
 
 use std::time::Duration;
 
@@ -11,11 +11,12 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::apply::Applied;
+use super::told::Happened;
 use super::{Context, ReconcileError};
 use crate::api::{
     Readiness, Ready, StreamNotifier, StreamNotifierStatus, conditions, gap_told_for,
 };
-use crate::telemetry::{Gap, Phase, Picture, event_failed};
+use crate::telemetry::{Happening, Phase, Picture, event_failed};
 use crate::worker::{NotifierId, Revision};
 
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -32,9 +33,10 @@ pub async fn update(
         context.told.forget(id);
         return Ok(Action::await_change());
     };
-    let gap = applied.gap();
-    let new_gap =
-        gap.filter(|gap| !context.told.has(id, revision, gap)).map(|gap| bounded(&gap.message));
+    let (told, happened) = (context.told.happened(id, revision), applied.happened());
+    let picture = applied.picture();
+    let new_gap = picture.and_then(|picture| news(&picture.gap, told.gaps));
+    let new_invalid = picture.and_then(|picture| news(&picture.invalid, told.invalid));
     let stored = notifier.status.clone().unwrap_or_default();
     let before = context.told.conditions(id, revision).unwrap_or(stored.conditions.clone());
     let generation = notifier.metadata.generation;
@@ -50,11 +52,13 @@ pub async fn update(
     }
     let told_for = gap_told_for(&conditions, now).filter(|left| !left.is_zero());
     let again = told_for.map_or_else(Action::await_change, Action::requeue);
-    context.told.wrote(id, revision, conditions, gap);
-    if let Some(note) = new_gap
-        && let Err(error) = context.events.data_gap(notifier, &note).await
-    {
-        event_failed(&id.namespace, &id.name, &error);
+    context.told.wrote(id, revision, conditions, happened);
+    for (reason, note) in [("DataGap", new_gap), ("InvalidRecord", new_invalid)] {
+        if let Some(note) = note
+            && let Err(error) = context.events.warn(notifier, reason, &note).await
+        {
+            event_failed(&id.namespace, &id.name, &error);
+        }
     }
     Ok(again)
 }
@@ -98,8 +102,8 @@ impl Applied {
         }
     }
 
-    fn gap(&self) -> Option<&Gap> {
-        self.picture()?.gap.as_ref()
+    fn happened(&self) -> Happened {
+        self.picture().map(Happened::from).unwrap_or_default()
     }
 
     /// The ARN of the stream that is read.
@@ -110,6 +114,12 @@ impl Applied {
         let stream = picture.stream.as_ref()?;
         Some(format!("{table}/stream/{}", stream.as_str()))
     }
+}
+
+/// What has happened since the last time that was told.
+fn news(happening: &Option<Happening>, told: u64) -> Option<String> {
+    let happening = happening.as_ref().filter(|happening| happening.count != told)?;
+    Some(bounded(&happening.message))
 }
 
 /// What the conditions say; nothing where another operator says it.

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::telemetry::Gap;
+use crate::telemetry::{Happening, Picture};
 use crate::worker::{NotifierId, Revision};
 
 /// What was told last, by notifier.
@@ -17,8 +17,23 @@ pub struct Told(Mutex<HashMap<NotifierId, Last>>);
 struct Last {
     revision: Revision,
     conditions: Vec<Condition>,
-    /// How many gaps of this revision's worker.
-    gaps: u64,
+    events: Happened,
+}
+
+/// How often what Events tell has happened to a worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Happened {
+    /// Records were lost before they were read.
+    pub gaps: u64,
+    /// An expression failed on a record, and its turn to be told had come.
+    pub invalid: u64,
+}
+
+impl From<&Picture> for Happened {
+    fn from(picture: &Picture) -> Self {
+        let count = |what: &Option<Happening>| what.as_ref().map_or(0, |what| what.count);
+        Self { gaps: count(&picture.gap), invalid: count(&picture.invalid) }
+    }
 }
 
 impl Told {
@@ -29,21 +44,22 @@ impl Told {
         Some(last.conditions.clone())
     }
 
-    /// Whether a gap was told already.
-    pub fn has(&self, id: &NotifierId, revision: &Revision, gap: &Gap) -> bool {
-        self.lock().get(id).is_some_and(|last| last.revision == *revision && last.gaps == gap.count)
+    /// What Events have told of the worker of this revision.
+    pub fn happened(&self, id: &NotifierId, revision: &Revision) -> Happened {
+        let told = self.lock();
+        let last = told.get(id).filter(|last| last.revision == *revision);
+        last.map(|last| last.events).unwrap_or_default()
     }
 
-    /// These conditions were written, and this gap is among what they tell.
+    /// These conditions were written, and these events are told with them.
     pub fn wrote(
         &self,
         id: &NotifierId,
         revision: &Revision,
         conditions: Vec<Condition>,
-        gap: Option<&Gap>,
+        events: Happened,
     ) {
-        let gaps = gap.map_or(0, |gap| gap.count);
-        self.lock().insert(id.clone(), Last { revision: revision.clone(), conditions, gaps });
+        self.lock().insert(id.clone(), Last { revision: revision.clone(), conditions, events });
     }
 
     /// The notifier is gone, or another process tells of it.
@@ -68,26 +84,23 @@ mod tests {
         Revision { uid: uid.to_owned(), generation }
     }
 
-    fn gap(count: u64) -> Gap {
-        Gap { count, message: String::new() }
-    }
-
     #[test]
-    fn each_gap_of_each_worker_is_told_once() {
+    fn what_was_told_is_known_of_each_worker() {
         let told = Told::default();
-        assert!(!told.has(&id(), &revision("a", 1), &gap(1)));
-        told.wrote(&id(), &revision("a", 1), vec![], Some(&gap(1)));
-        assert!(told.has(&id(), &revision("a", 1), &gap(1)));
-        assert!(!told.has(&id(), &revision("a", 1), &gap(2)), "one more");
-        assert!(!told.has(&id(), &revision("a", 2), &gap(1)), "another worker counts anew");
+        let none = Happened::default();
+        let some = Happened { gaps: 1, invalid: 2 };
+        assert_eq!(told.happened(&id(), &revision("a", 1)), none);
+        told.wrote(&id(), &revision("a", 1), vec![], some);
+        assert_eq!(told.happened(&id(), &revision("a", 1)), some);
+        assert_eq!(told.happened(&id(), &revision("a", 2)), none, "another worker counts anew");
         told.forget(&id());
-        assert!(!told.has(&id(), &revision("a", 1), &gap(1)));
+        assert_eq!(told.happened(&id(), &revision("a", 1)), none);
     }
 
     #[test]
     fn conditions_are_those_of_the_same_resource() {
         let told = Told::default();
-        told.wrote(&id(), &revision("a", 1), vec![], None);
+        told.wrote(&id(), &revision("a", 1), vec![], Happened::default());
         assert_eq!(told.conditions(&id(), &revision("a", 2)), Some(vec![]));
         assert_eq!(told.conditions(&id(), &revision("b", 2)), None);
     }

@@ -84,6 +84,7 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
         events: _,
         key_filters: _,
         attribute: _,
+        filter: _,
         message: _,
     } = spec;
     let (table, follow) = followed(stream_arn.as_deref(), table_arn.as_deref())?;

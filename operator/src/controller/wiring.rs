@@ -9,7 +9,7 @@ use crate::backoff::Random;
 use crate::delivery::{Bounds, DeadLetterQueue, PostLimits};
 use crate::stream::Limits;
 use crate::telemetry::{Health, NotifierTelemetry};
-use crate::worker::{Job, Neighbours};
+use crate::worker::{Evaluator, Job, Neighbours};
 
 /// How often AWS is asked: one set of limits for all notifiers whose tables are in the same account
 /// and region, since it is those that AWS limits.
@@ -78,6 +78,7 @@ impl Work {
     /// The worker's job.
     pub fn job(
         self,
+        evaluator: Evaluator,
         limits: Arc<Limits>,
         post_limits: Arc<PostLimits>,
         holder: String,
@@ -86,6 +87,7 @@ impl Work {
     ) -> Job {
         Job {
             notifier: self.notifier,
+            evaluator,
             table: self.table.arn,
             follow: self.follow,
             begin: self.begin,

@@ -52,11 +52,16 @@ impl Events {
         }
     }
 
-    /// Says that records were lost before they were read.
-    pub async fn data_gap(&self, notifier: &StreamNotifier, note: &str) -> Result<(), EventError> {
+    /// Warns of what has happened to a notifier.
+    pub async fn warn(
+        &self,
+        notifier: &StreamNotifier,
+        reason: &'static str,
+        note: &str,
+    ) -> Result<(), EventError> {
         let event = Event {
             type_: EventType::Warning,
-            reason: "DataGap".to_owned(),
+            reason: reason.to_owned(),
             note: Some(note.to_owned()),
             action: "Read".to_owned(),
             secondary: None,

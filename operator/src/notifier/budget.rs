@@ -13,8 +13,13 @@ use cel::ExecutionError;
 use cel::common::types::{CelBytes, CelList, CelMap, CelOptional, CelString};
 use cel::common::value::{CowVal, Val};
 
-/// Bytes, roughly, that the expressions of one record may touch.
-const BUDGET: usize = 64 << 20;
+/// What the expressions of one record may cost: nanoseconds, roughly, and bytes that they touch.
+const BUDGET: usize = 48 << 20;
+/// What a step of an evaluation costs, such as an operator.
+pub(super) const STEP: usize = 100;
+/// What a byte that is made costs, where one that is looked at costs one: writing doubles as text, or
+/// text as JSON, is the slowest.
+pub(super) const COST_OF_MAKING: usize = 4;
 /// What a value costs besides its bytes.
 pub(super) const VALUE: usize = 32;
 /// The longest list, or largest map, that a macro goes through.

@@ -7,16 +7,20 @@
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use cel::common::ast::IdedExpr;
+use cel::common::types::CelBool;
 use cel::common::value::CowVal;
 use cel::parser::{ParseErrors, PrattParser};
 use cel::{Context, ExecutionError, Value};
 
-use super::budget::OURS;
+use super::budget::{self, OURS};
 use super::error::{InvalidRecord, InvalidSpec};
 use super::library::environment;
-use super::syntax::{TOO_DEEP, Variable, admit};
+use super::pattern::Pattern;
+use super::strings;
+use super::syntax::{Admitted, TOO_DEEP, Variable, admit};
 use super::value::{self, TooDeep};
 use crate::record::Change;
 
@@ -32,6 +36,8 @@ pub(super) struct Expression {
     source: String,
     tree: IdedExpr,
     uses: BTreeSet<Variable>,
+    /// Those that the user wrote, by their place in the tree.
+    patterns: Arc<[Pattern]>,
 }
 
 impl Expression {
@@ -42,7 +48,10 @@ impl Expression {
         let parsed = catch_unwind(|| parse(source))
             .unwrap_or_else(|_| Err("cannot be parsed; write it in another way".to_owned()));
         match parsed {
-            Ok((tree, uses)) => Ok(Self { field, source: source.to_owned(), tree, uses }),
+            Ok((tree, Admitted { uses, patterns })) => {
+                let (source, patterns) = (source.to_owned(), patterns.into());
+                Ok(Self { field, source, tree, uses, patterns })
+            }
             Err(problem) => Err(InvalidSpec::new(field, &problem)),
         }
     }
@@ -62,11 +71,29 @@ impl Expression {
         &'e self,
         context: &'e Context<'_, 'v>,
     ) -> Result<CowVal<'e, 'v>, InvalidRecord> {
+        strings::begin(&self.patterns);
         match catch_unwind(AssertUnwindSafe(|| Value::resolve_val(&self.tree, context))) {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.invalid(&explain(&error, &self.source))),
+            Ok(Err(error)) => Err(self.failed(&error)),
             Err(_) => Err(self.invalid("cannot be evaluated")),
         }
+    }
+
+    /// Whether it is true of one record.
+    pub(super) fn holds(&self, context: &Context<'_, '_>) -> Result<bool, InvalidRecord> {
+        let value = self.evaluate(context)?;
+        match value.as_ref().downcast_ref::<CelBool>() {
+            Some(holds) => Ok(*holds.inner()),
+            None => {
+                let kind = value.as_ref().get_type().name();
+                Err(self.invalid(&format!("gives {kind}, but must give true or false")))
+            }
+        }
+    }
+
+    /// This expression failed on a record.
+    pub(super) fn failed(&self, error: &ExecutionError) -> InvalidRecord {
+        self.invalid(&explain(error, &self.source))
     }
 
     /// This expression has no usable value for a record.
@@ -88,12 +115,14 @@ pub(super) fn context<'v>(
             let problem = format!("nests deeper than {} levels", value::DEEPEST);
             InvalidRecord::new(variable.name(), &problem)
         })?;
+        budget::charge(budget::size(value.as_ref()))
+            .map_err(|error| InvalidRecord::new(variable.name(), &explain(&error, "")))?;
         context.add_variable_as_val(variable.name(), value);
     }
     Ok(context)
 }
 
-fn parse(source: &str) -> Result<(IdedExpr, BTreeSet<Variable>), String> {
+fn parse(source: &str) -> Result<(IdedExpr, Admitted), String> {
     if source.trim().is_empty() {
         return Err("is empty; write a CEL expression, such as keys.PK".to_owned());
     }
@@ -102,8 +131,8 @@ fn parse(source: &str) -> Result<(IdedExpr, BTreeSet<Variable>), String> {
     }
     let parser = PrattParser::new().max_recursion_depth(PARSER_DEPTH).enable_optional_syntax(true);
     let mut tree = parser.parse(source).map_err(|errors| syntax_error(&errors))?;
-    let uses = admit(&mut tree)?;
-    Ok((tree, uses))
+    let admitted = admit(&mut tree)?;
+    Ok((tree, admitted))
 }
 
 fn syntax_error(errors: &ParseErrors) -> String {

@@ -10,18 +10,38 @@ use std::cmp::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use cel::common::functions::Function;
-use cel::common::types::{CelBool, CelDouble, CelList, CelMap, CelString, DYN_TYPE};
+use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelString, DYN_TYPE};
 use cel::common::value::{CowVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
-use super::budget::{LONGEST_LIST, VALUE, charge, kinds, ours, size};
+use super::budget::{COST_OF_MAKING, LONGEST_LIST, charge, kinds, ours, size};
 use super::number::Decimal;
 use super::strings;
 
 /// Pays for a value that an expression uses, and hands it on.
 pub(super) const USE: &str = "@use";
-/// What a macro goes through: a list that is not too long, or a map's keys in order.
+/// What a macro goes through: a list that is not too long, or a map's keys in order. Pays for going
+/// through it, at so much for each element.
 pub(super) const RANGE: &str = "@range";
+/// Whether a macro goes on, as it says itself, unless there is nothing left to pay with.
+pub(super) const ON: &str = "@on";
+
+/// Pays for what a function of the library gives, at so much for each byte, and hands it on.
+pub(super) const RESULT: &str = "@result_of";
+
+/// Those functions, and what a byte costs: what one gives may be handed to the next, and quoting, or
+/// writing as hex, doubles a text.
+#[rustfmt::skip]
+const RESULTS_TO_PAY: [(&str, usize); 9] = [
+    ("bytes", COST_OF_MAKING), ("format", 16 * COST_OF_MAKING), ("lowerAscii", COST_OF_MAKING),
+    ("quote", COST_OF_MAKING), ("reverse", COST_OF_MAKING), ("string", COST_OF_MAKING),
+    ("substring", COST_OF_MAKING), ("trim", COST_OF_MAKING), ("upperAscii", COST_OF_MAKING),
+];
+
+/// What each byte costs of what a function gives, if that is to be paid for.
+pub(super) fn cost_of_result(function: &str) -> Option<usize> {
+    RESULTS_TO_PAY.iter().find(|(name, _)| *name == function).map(|(_, cost)| *cost)
+}
 
 /// Every function by the name a user calls it.
 #[rustfmt::skip]
@@ -60,7 +80,9 @@ pub(super) fn environment() -> Result<Arc<Env>, DeclarationError> {
 fn build() -> Result<Env, DeclarationError> {
     let mut env = Env::default();
     env.add_overload(USE, USE, vec![DYN_TYPE], use_value)?;
-    env.add_overload(RANGE, RANGE, vec![DYN_TYPE], range)?;
+    env.add_overload(RESULT, RESULT, vec![DYN_TYPE, DYN_TYPE], use_result)?;
+    env.add_overload(RANGE, RANGE, vec![DYN_TYPE, DYN_TYPE], range)?;
+    env.add_overload(ON, ON, vec![DYN_TYPE], go_on)?;
     for (name, function) in OPERATORS {
         env.add_overload(name, name, vec![DYN_TYPE, DYN_TYPE], function)?;
     }
@@ -83,7 +105,29 @@ fn use_value<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     Ok(value)
 }
 
+fn use_result<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+    let cost = cost(&mut arguments);
+    let value = arguments.pop().ok_or_else(ExecutionError::missing_argument_or_target)?;
+    charge(size(value.as_ref()).saturating_mul(cost))?;
+    Ok(value)
+}
+
+/// The last argument, where [`super::syntax`] has put a cost.
+fn cost(arguments: &mut Arguments) -> usize {
+    let cost = arguments.pop().and_then(|cost| {
+        let cost = cost.downcast_ref::<CelInt>()?;
+        usize::try_from(*cost.inner()).ok()
+    });
+    cost.unwrap_or(usize::MAX)
+}
+
+fn go_on<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+    charge(1)?;
+    arguments.pop().ok_or_else(ExecutionError::missing_argument_or_target)
+}
+
 fn range<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+    let steps = cost(&mut arguments);
     let value = arguments.pop().ok_or_else(ExecutionError::missing_argument_or_target)?;
     charge(size(value.as_ref()))?;
     let length = if let Some(list) = value.downcast_ref::<CelList>() {
@@ -97,7 +141,7 @@ fn range<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     if length > LONGEST_LIST {
         return Err(ours(&format!("a macro goes through at most {LONGEST_LIST} elements")));
     }
-    charge(length * VALUE)?;
+    charge(length.saturating_mul(steps))?;
     let Some(map) = value.downcast_ref::<CelMap>() else {
         return Ok(value);
     };

@@ -8,11 +8,12 @@
 mod budget;
 mod error;
 mod expression;
-mod filter;
+mod key_filter;
 mod library;
 mod lookup;
 mod message;
 mod number;
+mod pattern;
 mod strings;
 mod syntax;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use bytes::Bytes;
 
 pub use self::error::{InvalidRecord, InvalidSpec};
 use self::expression::Expression;
-use self::filter::Filter;
+use self::key_filter::KeyFilter;
 use self::message::Object;
 use self::syntax::Variable;
 use self::view::Needs;
@@ -40,8 +41,9 @@ const MOST_FIELDS: usize = 32;
 #[derive(Debug)]
 pub struct Notifier {
     events: Vec<EventName>,
-    filters: Vec<Filter>,
+    key_filters: Vec<KeyFilter>,
     attribute: Option<String>,
+    filter: Option<Expression>,
     lookup: Expression,
     /// `None` stands for the default: the keys and the attribute's new value.
     message: Option<Vec<(String, Expression)>>,
@@ -81,20 +83,23 @@ impl Notifier {
             InvalidSpec::new("message", &format!("no expression can be evaluated: {error}"))
         })?;
         check_events(spec)?;
-        let filters = filter::compile(&spec.key_filters)?;
+        let key_filters = key_filter::compile(&spec.key_filters)?;
+        let filter = spec.filter.as_ref().map(|source| Expression::compile("filter", source));
+        let filter = filter.transpose()?;
         let lookup = Expression::compile("connections.value", &spec.connections.value)?;
         let message = message_fields(spec)?;
         let expressions = || {
             let fields = message.iter().flatten().map(|(_, expression)| expression);
-            std::iter::once(&lookup).chain(fields)
+            filter.iter().chain([&lookup]).chain(fields)
         };
         let uses = expressions().flat_map(Expression::uses).copied().collect();
         let compares = spec.events.contains(&Event::Modify);
         let needs = Needs::new(spec.attribute.is_some(), compares, expressions());
         Ok(Self {
             events: spec.events.iter().map(|event| event_name(*event)).collect(),
-            filters,
+            key_filters,
             attribute: spec.attribute.clone(),
+            filter,
             lookup,
             message,
             uses,
@@ -111,28 +116,41 @@ impl Notifier {
 
     /// What is to be done about one change.
     pub fn judge(&self, keys: &KeyNames, change: &Change) -> Verdict {
-        if !self.concerns(change) {
+        if self.concerns(change) { self.evaluate(keys, change) } else { Verdict::Skip }
+    }
+
+    /// Whether a change passes everything but the patterns and expressions. It takes no time to speak
+    /// of.
+    pub fn concerns(&self, change: &Change) -> bool {
+        self.events.contains(&change.event)
+            && self.key_filters.iter().all(|filter| filter.holds(&change.keys))
+            && self.attribute.as_ref().is_none_or(|attribute| changed(attribute, change))
+    }
+
+    /// What patterns and expressions say of a change that passes everything else. It may take long.
+    pub fn evaluate(&self, keys: &KeyNames, change: &Change) -> Verdict {
+        if !self.key_filters.iter().all(|filter| filter.matches(&change.keys)) {
             return Verdict::Skip;
         }
         match self.notification(keys, change) {
-            Ok(notification) => Verdict::Notify(notification),
+            Ok(Some(notification)) => Verdict::Notify(notification),
+            Ok(None) => Verdict::Skip,
             Err(invalid) => Verdict::Invalid(invalid),
         }
-    }
-
-    fn concerns(&self, change: &Change) -> bool {
-        self.events.contains(&change.event)
-            && self.filters.iter().all(|filter| filter.holds(&change.keys))
-            && self.attribute.as_ref().is_none_or(|attribute| changed(attribute, change))
     }
 
     fn notification(
         &self,
         keys: &KeyNames,
         change: &Change,
-    ) -> Result<Notification, InvalidRecord> {
+    ) -> Result<Option<Notification>, InvalidRecord> {
         budget::refill();
         let context = expression::context(&self.uses, change)?;
+        if let Some(filter) = &self.filter
+            && !filter.holds(&context)?
+        {
+            return Ok(None);
+        }
         let lookup = self.lookup.evaluate(&context)?;
         let lookup =
             lookup::key(lookup.as_ref()).map_err(|problem| self.lookup.invalid(&problem))?;
@@ -141,6 +159,8 @@ impl Notifier {
             Some(fields) => {
                 for (name, expression) in fields {
                     let value = expression.evaluate(&context)?;
+                    let cost = budget::size(value.as_ref()).saturating_mul(budget::COST_OF_MAKING);
+                    budget::charge(cost).map_err(|error| expression.failed(&error))?;
                     body.value(name, value.as_ref())
                         .map_err(|problem| expression.invalid(&problem))?;
                 }
@@ -148,7 +168,7 @@ impl Notifier {
             None => self.default_message(keys, change, &mut body)?,
         }
         let keys_only = self.shortens.then(|| keys_only(keys, change)).transpose()?;
-        Ok(Notification { lookup, body: body.finish(), keys_only })
+        Ok(Some(Notification { lookup, body: body.finish(), keys_only }))
     }
 
     fn default_message(

@@ -5,29 +5,48 @@
 //! at every call. What they give is the same.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use cel::common::functions::Function;
 use cel::common::types::{CelBool, CelInt, CelList, CelString, DYN_TYPE};
 use cel::common::value::{CowVal, FromVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
-use regex::{Regex, RegexBuilder};
 
 use super::budget::{VALUE, charge, kinds, ours};
+use super::pattern::Pattern;
 
-/// The memory a compiled pattern may take, in bytes; compiling one costs as much.
-const PATTERN_MEMORY: usize = 256 << 10;
+/// Finds a pattern in a text.
+pub(super) const MATCHES: &str = "matches";
+/// The same, for a pattern that stands in the expression.
+pub(super) const MATCHES_LITERAL: &str = "@matches";
+
+thread_local! {
+    /// The patterns of the expression that is evaluated.
+    static PATTERNS: RefCell<Arc<[Pattern]>> = RefCell::new(Arc::new([]));
+    /// The last pattern that a record gave: in a macro it is mostly the same for each element.
+    static LAST: RefCell<Option<(String, Pattern)>> = const { RefCell::new(None) };
+}
+
+/// Begins an evaluation of an expression with these patterns.
+pub(super) fn begin(patterns: &Arc<[Pattern]>) {
+    PATTERNS.set(patterns.clone());
+    LAST.take();
+}
 
 /// Declares them, for arguments of any type, on an environment that has no others yet.
 pub(super) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
-    env.add_overload("matches", "any_matches", vec![DYN_TYPE, DYN_TYPE], matches)?;
-    let members: [(&str, usize, Function); 11] = [
+    env.add_overload(MATCHES, "any_matches", vec![DYN_TYPE, DYN_TYPE], matches)?;
+    let literal = MATCHES_LITERAL;
+    env.add_overload(literal, literal, vec![DYN_TYPE, DYN_TYPE], matches_literal)?;
+    let members: [(&str, usize, Function); 12] = [
         ("indexOf", 1, index_of),
         ("indexOf", 2, index_of),
         ("join", 0, join),
         ("join", 1, join),
         ("lastIndexOf", 1, last_index_of),
         ("lastIndexOf", 2, last_index_of),
-        ("matches", 1, matches),
+        (MATCHES, 1, matches),
+        (MATCHES_LITERAL, 1, matches_literal),
         ("replace", 2, replace),
         ("replace", 3, replace),
         ("split", 1, split),
@@ -96,7 +115,7 @@ fn replace<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     let (this, from, to) = (call.text(0)?, call.text(1)?, call.text(2)?);
     let most = call.count(3)?.unwrap_or(usize::MAX);
     let times = this.matches(from).take(most).count();
-    charge(this.len().saturating_add(times.saturating_mul(to.len())))?;
+    charge(this.len().saturating_add(times.saturating_mul(VALUE + to.len())))?;
     text(this.replacen(from, to, times))
 }
 
@@ -122,7 +141,7 @@ fn split<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     let most = call.count(2)?.unwrap_or(usize::MAX);
     let mut list: Vec<Box<dyn Val + 'v>> = Vec::new();
     let mut push = |part: &str| -> Result<(), ExecutionError> {
-        charge(2 * VALUE + part.len())?;
+        charge(3 * VALUE + part.len())?;
         list.push(Box::new(CelString::from(part.to_owned())));
         Ok(())
     };
@@ -149,6 +168,7 @@ fn index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     let call = Call::new("indexOf", &arguments);
     let (this, needle) = (call.text(0)?, call.text(1)?);
     let start = call.place(2)?.unwrap_or(0);
+    charge(this.len().saturating_mul(2))?;
     if needle.is_empty() {
         return index(Some(start.min(this.chars().count())));
     }
@@ -165,6 +185,7 @@ fn index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
 fn last_index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     let call = Call::new("lastIndexOf", &arguments);
     let (this, needle) = (call.text(0)?, call.text(1)?);
+    charge(this.len().saturating_mul(2))?;
     let length = this.chars().count();
     let start = call.place(2)?;
     if needle.is_empty() {
@@ -185,23 +206,35 @@ fn index<'b, 'v>(place: Option<usize>) -> Outcome<'b, 'v> {
     Ok(CowVal::owned(CelInt::from(place)))
 }
 
-fn matches<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
-    thread_local! {
-        /// The last pattern: in a macro it is the same for each element.
-        static LAST: RefCell<Option<(String, Regex)>> = const { RefCell::new(None) };
-    }
-    let call = Call::new("matches", &arguments);
-    let (this, pattern) = (call.text(0)?, call.text(1)?);
-    charge(this.len())?;
-    LAST.with_borrow_mut(|last| {
-        if last.as_ref().is_none_or(|(known, _)| known != pattern) {
-            charge(PATTERN_MEMORY)?;
-            let compiled = RegexBuilder::new(pattern).size_limit(PATTERN_MEMORY).build();
-            let compiled =
-                compiled.map_err(|_| ours("the pattern given to matches is not valid"))?;
-            *last = Some((pattern.to_owned(), compiled));
-        }
-        let found = last.as_ref().is_some_and(|(_, compiled)| compiled.is_match(this));
-        Ok(CowVal::owned(CelBool::from(found)))
+/// With the number of a literal pattern, which [`super::syntax`] has compiled.
+fn matches_literal<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+    let call = Call::new(MATCHES, &arguments);
+    let (this, number) = (call.text(0)?, call.count(1)?);
+    PATTERNS.with_borrow(|patterns| {
+        let pattern = number.and_then(|number| patterns.get(number));
+        find(pattern.ok_or_else(|| call.out_of_range())?, this)
     })
+}
+
+fn matches<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+    let call = Call::new(MATCHES, &arguments);
+    let (this, pattern) = (call.text(0)?, call.text(1)?);
+    LAST.with_borrow_mut(|last| {
+        let known = last.take().filter(|(known, _)| known == pattern);
+        let (_, compiled) = match known {
+            Some(known) => last.insert(known),
+            None => {
+                charge(Pattern::cost_of_compiling(pattern))?;
+                let compiled = Pattern::compile_once(pattern)
+                    .map_err(|_| ours("the pattern given to matches is not valid"))?;
+                last.insert((pattern.to_owned(), compiled))
+            }
+        };
+        find(compiled, this)
+    })
+}
+
+fn find<'b, 'v>(pattern: &Pattern, text: &str) -> Outcome<'b, 'v> {
+    charge(pattern.cost(text))?;
+    Ok(CowVal::owned(CelBool::from(pattern.is_in(text))))
 }

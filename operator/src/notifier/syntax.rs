@@ -8,9 +8,12 @@
 use std::collections::BTreeSet;
 
 use cel::common::ast::operators as op;
-use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr};
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue};
 
-use super::library::{FUNCTIONS, RANGE, USE, replacement};
+use super::budget::STEP;
+use super::library::{FUNCTIONS, ON, RANGE, RESULT, USE, cost_of_result, replacement};
+use super::pattern::Pattern;
+use super::strings::{MATCHES, MATCHES_LITERAL};
 
 /// How deep a tree may be. In a debug build an evaluation takes about 40 KiB of stack a level.
 const DEEPEST: usize = 32;
@@ -73,14 +76,22 @@ impl Variable {
     }
 }
 
-/// Checks a parsed expression and rewrites it; gives the variables it uses, or what is wrong.
-pub(super) fn admit(tree: &mut IdedExpr) -> Result<BTreeSet<Variable>, String> {
+/// What is known of a checked expression.
+pub(super) struct Admitted {
+    /// The variables it uses.
+    pub uses: BTreeSet<Variable>,
+    /// The patterns it has as literals, by the number that stands in their place.
+    pub patterns: Vec<Pattern>,
+}
+
+/// Checks a parsed expression and rewrites it, or says what is wrong.
+pub(super) fn admit(tree: &mut IdedExpr) -> Result<Admitted, String> {
     // Before anything goes through the tree by recursion, and again for what was put in.
     check_depth(tree)?;
-    let mut walk = Walk { used: BTreeSet::new(), element: None };
+    let mut walk = Walk { used: BTreeSet::new(), patterns: Vec::new(), element: None };
     walk.visit(tree)?;
     check_depth(tree)?;
-    Ok(walk.used)
+    Ok(Admitted { uses: walk.used, patterns: walk.patterns })
 }
 
 fn check_depth(tree: &IdedExpr) -> Result<(), String> {
@@ -89,31 +100,44 @@ fn check_depth(tree: &IdedExpr) -> Result<(), String> {
         if depth > DEEPEST {
             return Err(TOO_DEEP.to_owned());
         }
-        let mut push = |node| open.push((node, depth + 1));
-        match &node.expr {
-            Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => (),
-            Expr::Select(select) => push(&select.operand),
-            Expr::List(list) => list.elements.iter().for_each(push),
-            Expr::Call(call) => {
-                call.target.iter().for_each(|target| push(target));
-                call.args.iter().for_each(push);
-            }
-            Expr::Comprehension(macro_) => {
-                push(&macro_.iter_range);
-                push(&macro_.accu_init);
-                push(&macro_.loop_cond);
-                push(&macro_.loop_step);
-                push(&macro_.result);
-            }
-            Expr::Map(map) => {
-                map.entries.iter().flat_map(|entry| parts(&entry.expr)).for_each(push)
-            }
-            Expr::Struct(message) => {
-                message.entries.iter().flat_map(|entry| parts(&entry.expr)).for_each(push);
-            }
-        }
+        open.extend(below(node).into_iter().map(|node| (node, depth + 1)));
     }
     Ok(())
+}
+
+/// What an evaluation of this tree costs besides what it uses: a step for each node, and its
+/// literals.
+fn steps(tree: &IdedExpr) -> usize {
+    let mut cost = 0;
+    let mut open = vec![tree];
+    while let Some(node) = open.pop() {
+        cost += STEP;
+        if let Expr::Literal(LiteralValue::String(text)) = &node.expr {
+            cost += text.inner().len();
+        }
+        open.extend(below(node));
+    }
+    cost
+}
+
+fn below(node: &IdedExpr) -> Vec<&IdedExpr> {
+    match &node.expr {
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => vec![],
+        Expr::Select(select) => vec![&*select.operand],
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Call(call) => call.target.iter().map(|target| &**target).chain(&call.args).collect(),
+        Expr::Comprehension(macro_) => vec![
+            &macro_.iter_range,
+            &macro_.accu_init,
+            &macro_.loop_cond,
+            &macro_.loop_step,
+            &macro_.result,
+        ],
+        Expr::Map(map) => map.entries.iter().flat_map(|entry| parts(&entry.expr)).collect(),
+        Expr::Struct(message) => {
+            message.entries.iter().flat_map(|entry| parts(&entry.expr)).collect()
+        }
+    }
 }
 
 fn parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
@@ -125,6 +149,7 @@ fn parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
 
 struct Walk {
     used: BTreeSet<Variable>,
+    patterns: Vec<Pattern>,
     /// Inside a macro, the name of its element.
     element: Option<String>,
 }
@@ -143,7 +168,13 @@ impl Walk {
                 map.entries.iter_mut().try_for_each(|entry| self.entry(&mut entry.expr))
             }
             Expr::Comprehension(macro_) => self.comprehension(macro_),
-            Expr::Call(call) if !is_index(call) => self.call(call),
+            Expr::Call(call) if !is_index(call) => {
+                self.call(call)?;
+                if let Some(cost) = cost_of_result(&call.func_name) {
+                    wrap_at(RESULT, node, cost);
+                }
+                Ok(())
+            }
             Expr::Ident(_) | Expr::Select(_) | Expr::Call(_) => {
                 let is_test = matches!(&node.expr, Expr::Select(select) if select.test);
                 if self.path(node)? && !is_test {
@@ -220,10 +251,29 @@ impl Walk {
                 ));
             }
         }
+        if call.func_name == MATCHES {
+            self.pattern(call)?;
+        }
         if let Some(target) = &mut call.target {
             self.visit(target)?;
         }
         call.args.iter_mut().try_for_each(|node| self.visit(node))
+    }
+
+    /// Compiles a pattern that is there as a literal; its number takes its place.
+    fn pattern(&mut self, call: &mut CallExpr) -> Result<(), String> {
+        let Some(node) = call.args.last_mut() else {
+            return Ok(());
+        };
+        let Expr::Literal(LiteralValue::String(pattern)) = &node.expr else {
+            return Ok(());
+        };
+        let compiled = Pattern::compile(pattern.inner());
+        self.patterns
+            .push(compiled.map_err(|problem| format!("the pattern of matches {problem}"))?);
+        node.expr = int(self.patterns.len() - 1);
+        call.func_name = MATCHES_LITERAL.to_owned();
+        Ok(())
     }
 
     fn comprehension(&mut self, macro_: &mut ComprehensionExpr) -> Result<(), String> {
@@ -233,11 +283,17 @@ impl Walk {
                 .to_owned());
         }
         self.visit(&mut macro_.iter_range)?;
-        wrap(RANGE, &mut macro_.iter_range);
         self.element = Some(macro_.iter_var.clone());
         let step = self.visit(&mut macro_.loop_step);
         self.element = None;
-        step
+        step?;
+        let cost = steps(&macro_.loop_step);
+        wrap_at(RANGE, &mut macro_.iter_range, cost);
+        // all and exists go on after an error. A literal never ends the loop: there it does.
+        if !matches!(macro_.loop_cond.expr, Expr::Literal(_)) {
+            wrap(ON, &mut macro_.loop_cond);
+        }
+        Ok(())
     }
 }
 
@@ -248,6 +304,18 @@ fn is_index(call: &CallExpr) -> bool {
 /// What a macro has gathered so far.
 fn is_result(node: &IdedExpr) -> bool {
     matches!(&node.expr, Expr::Ident(name) if name.starts_with('@'))
+}
+
+/// The same, with a cost as one more argument.
+fn wrap_at(function: &str, node: &mut IdedExpr, cost: usize) {
+    wrap(function, node);
+    if let Expr::Call(call) = &mut node.expr {
+        call.args.push(IdedExpr { id: node.id, expr: int(cost) });
+    }
+}
+
+fn int(number: usize) -> Expr {
+    Expr::Literal(LiteralValue::Int(i64::try_from(number).unwrap_or(i64::MAX).into()))
 }
 
 fn wrap(function: &str, node: &mut IdedExpr) {

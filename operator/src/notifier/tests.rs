@@ -41,6 +41,7 @@ pub(super) fn spec() -> StreamNotifierSpec {
         events: vec![Event::Modify],
         key_filters: vec![contains("PK", "target_pk"), contains("SK", "target_sk")],
         attribute: Some("TargetAttribute".to_owned()),
+        filter: None,
         connections: Connections {
             table_name: "sample-connections-dev".to_owned(),
             index_name: Some("sk-index".to_owned()),
@@ -48,7 +49,7 @@ pub(super) fn spec() -> StreamNotifierSpec {
             value: "keys.SK.split('#')[1]".to_owned(),
             connection_id_attribute: "connection_id".to_owned(),
         },
-        web_socket: WebSocket { domain: "example.com".to_owned(), stage: None },
+        web_socket: WebSocket { domain: "example.com".to_owned(), stage: None, region: None },
         delivery: Delivery::default(),
         message: Some(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         on_gap: OnGap::Continue,
@@ -177,6 +178,35 @@ fn without_a_message_the_keys_and_the_new_value_are_told() {
 }
 
 #[test]
+fn a_filter_decides_after_everything_else() {
+    let filtered = |filter: &str, change: &Change| {
+        let mut spec = spec();
+        spec.filter = Some(filter.to_owned());
+        judge(&spec, change)
+    };
+    let raised = "new.TargetAttribute > old.TargetAttribute";
+    assert!(matches!(filtered(raised, &change()), Verdict::Notify(_)));
+    let mut lowered = change();
+    lowered.new.insert("TargetAttribute".to_owned(), n("70"));
+    assert_eq!(filtered(raised, &lowered), Verdict::Skip);
+    // What it skips is not asked for a message, and what is skipped before is not asked about.
+    lowered.keys.insert("SK".to_owned(), s("target_sk without its sign"));
+    assert_eq!(filtered(raised, &lowered), Verdict::Skip);
+    lowered.event = EventName::Insert;
+    assert_eq!(filtered("old.absent", &lowered), Verdict::Skip);
+
+    for (filter, problem) in [
+        ("new.TargetAttribute", "gives int, but must give true or false"),
+        ("'true'", "gives string, but must give true or false"),
+        ("null", "gives null_type, but must give true or false"),
+        ("new.absent == 1", "no such key: absent"),
+    ] {
+        let Verdict::Invalid(invalid) = filtered(filter, &change()) else { panic!("{filter}") };
+        assert_eq!(invalid.to_string(), format!("filter: {problem}"));
+    }
+}
+
+#[test]
 fn a_record_without_its_key_is_invalid() {
     let mut spec = spec();
     (spec.message, spec.connections.value) = (None, "eventId".to_owned());
@@ -207,7 +237,7 @@ pub(super) fn evaluate(expression: &str, change: &Change) -> Result<String, Stri
 #[test]
 fn what_is_wrong_with_a_spec_is_said() {
     type Edit = fn(&mut StreamNotifierSpec);
-    let table: [(Edit, &str); 10] = [
+    let table: [(Edit, &str); 11] = [
         (|s| s.events.clear(), "events: is empty; name at least one of Insert, Modify, Remove"),
         (|s| s.events = vec![Event::Remove], "attribute: a removed item has no new value"),
         (|s| s.key_filters[0].contains = None, "keyFilters[PK]: a key filter needs at least one"),
@@ -223,6 +253,7 @@ fn what_is_wrong_with_a_spec_is_said() {
             |s| s.connections.value = format!("{}1{}", "[".repeat(500), "]".repeat(500)),
             "connections.value: nests too deep; at most 32 levels",
         ),
+        (|s| s.filter = Some("new.a >".to_owned()), "filter: is not a CEL expression: column"),
         (|s| drop(s.message.as_mut().unwrap().insert("é".into(), " ".into())), "message.é: is emp"),
     ];
     for (edit, expected) in table {
@@ -245,6 +276,10 @@ fn a_stream_must_have_the_images_that_are_needed() {
         s.message = None;
         s.connections.value = "[old].map(o, o.sk)[0]".to_owned();
     };
+    let filtered: Edit = |s| {
+        (s.attribute, s.message) = (None, None);
+        s.filter = Some("old.TargetAttribute > 1".to_owned());
+    };
     let keys_only: Edit = |s| (s.attribute, s.message) = (None, None);
     let shadowed: Edit = |s| {
         (s.attribute, s.message) = (None, None);
@@ -263,6 +298,8 @@ fn a_stream_must_have_the_images_that_are_needed() {
         (whole, KEYS, Some((compares, "NEW_AND_OLD_IMAGES"))),
         (insert_only, NEW, None),
         (insert_only, OLD, Some(("attribute: looks at the new value", WANTS_NEW))),
+        (filtered, BOTH, None),
+        (filtered, KEYS, Some(("filter: uses `old`", WANTS_OLD))),
         (no_attribute, NEW, None),
         (no_attribute, KEYS, Some(("message.value: uses `new`", WANTS_NEW))),
         (old_value, OLD, None),

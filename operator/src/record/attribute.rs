@@ -1,6 +1,7 @@
 //! Attribute values with DynamoDB's own equality: numbers by their text, sets without order.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use bytes::Bytes;
 
@@ -72,4 +73,11 @@ pub struct KeyNames {
     pub partition: String,
     /// The sort key, where there is one.
     pub sort: Option<String>,
+}
+
+impl fmt::Display for KeyNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.partition)?;
+        self.sort.iter().try_for_each(|sort| write!(f, " and {sort}"))
+    }
 }

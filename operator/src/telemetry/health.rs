@@ -51,16 +51,24 @@ pub struct Picture {
     /// Which stream is read: the oldest that has anything unfinished.
     pub stream: Option<StreamLabel>,
     /// What was lost before it was read.
-    pub gap: Option<Gap>,
+    pub gap: Option<Happening>,
+    /// The change of which nobody could be told, because an expression failed on it.
+    pub invalid: Option<Happening>,
 }
 
-/// Records that were lost before they were read.
+/// Something that happened, and is over: an Event tells it, whatever is the case now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
+pub struct Happening {
     /// How often that has happened to this worker.
     pub count: u64,
     /// What happened last and what to do; no counters, times or item values.
     pub message: String,
+}
+
+impl Happening {
+    fn after(before: &Option<Self>, message: String) -> Self {
+        Self { count: before.as_ref().map_or(0, |before| before.count) + 1, message }
+    }
 }
 
 /// What a worker is at.
@@ -97,8 +105,9 @@ impl Health {
     /// The worker begins, or begins anew: what was known no longer counts.
     pub fn starting(&self) {
         self.0.send_if_modified(|picture| {
-            // What was lost stays lost.
-            let begun = Picture { gap: picture.gap.clone(), ..Picture::default() };
+            // What happened has happened.
+            let Picture { gap, invalid, .. } = picture.clone();
+            let begun = Picture { gap, invalid, ..Picture::default() };
             let is_news = *picture != begun;
             *picture = begun;
             is_news
@@ -137,9 +146,13 @@ impl Health {
 
     /// Records were lost before they were read.
     pub fn gap(&self, message: String) {
+        self.0.send_modify(|picture| picture.gap = Some(Happening::after(&picture.gap, message)));
+    }
+
+    /// An expression failed on a record; nothing is wrong with the notifier because of that.
+    pub fn invalid(&self, message: String) {
         self.0.send_modify(|picture| {
-            let count = picture.gap.as_ref().map_or(0, |gap| gap.count) + 1;
-            picture.gap = Some(Gap { count, message });
+            picture.invalid = Some(Happening::after(&picture.invalid, message));
         });
     }
 

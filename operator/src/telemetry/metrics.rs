@@ -64,6 +64,7 @@ pub(super) const KINDS: [&str; 26] = [
 #[derive(Clone, Debug, Default)]
 pub struct Metrics {
     pub(super) records: Family<WordLabels, Counter>,
+    pub(super) expression_seconds: Family<NotifierLabels, Counter<f64, AtomicU64>>,
     pub(super) posts: Family<WordLabels, Counter>,
     pub(super) messages: Family<WordLabels, Counter>,
     pub(super) rows: Family<WordLabels, Counter>,
@@ -136,11 +137,17 @@ impl Metrics {
         }
         self.post_wait_seconds.remove(&labels);
         self.get_records_per_month.remove(&labels);
+        self.expression_seconds.remove(&labels);
     }
 
     fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("stream_notifier");
         registry.register("records", "Records read, by what became of them", self.records.clone());
+        registry.register(
+            "expression_seconds",
+            "How long expressions were evaluated",
+            self.expression_seconds.clone(),
+        );
         registry.register("posts", "Posts to connections, by outcome", self.posts.clone());
         registry.register(
             "messages",

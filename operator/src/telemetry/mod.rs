@@ -11,7 +11,7 @@ mod notifier;
 pub use events::{event_failed, reconcile_failed, started, stopping, unreadable_notifier};
 #[cfg(feature = "local")]
 pub use events::{local_row_left, local_socket_left_open};
-pub use health::{Gap, Health, Part, Phase, Picture, Trouble};
+pub use health::{Happening, Health, Part, Phase, Picture, Trouble};
 pub use http::{Readiness, serve};
 pub use logging::init as init_logging;
 pub use metrics::Metrics;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::metrics::{Metrics, NotifierLabels, WordLabels};
-use crate::record::{SequenceNumber, ShardId, StreamLabel};
+use crate::record::{KeyNames, SequenceNumber, ShardId, StreamLabel};
 
 /// How often the same is said of many records.
 const BETWEEN_SAYINGS: Duration = Duration::from_secs(60);
@@ -82,6 +82,7 @@ pub struct NotifierTelemetry {
     labels: NotifierLabels,
     posting: Arc<Posting>,
     invalid_said: Arc<Seldom>,
+    unreadable_said: Arc<Seldom>,
     dropped_said: Arc<Seldom>,
 }
 
@@ -107,8 +108,14 @@ impl NotifierTelemetry {
             age: metrics.times.delivery.get_or_create_owned(&labels),
         };
         let posting = Arc::new(posting);
-        let (invalid_said, dropped_said) = (Arc::default(), Arc::default());
-        Self { metrics, labels, posting, invalid_said, dropped_said }
+        Self {
+            metrics,
+            labels,
+            posting,
+            invalid_said: Arc::default(),
+            unreadable_said: Arc::default(),
+            dropped_said: Arc::default(),
+        }
     }
 
     /// Its namespace and name.
@@ -213,7 +220,7 @@ impl NotifierTelemetry {
     /// Records that lack what a record must have.
     pub fn unreadable(&self, shard: &ShardId, records: usize) {
         let NotifierLabels { namespace, name } = &self.labels;
-        if let Some(unsaid) = self.invalid_said.turn() {
+        if let Some(unsaid) = self.unreadable_said.turn() {
             warn!(%namespace, %name, %shard, records, unsaid, "records skipped that cannot be read");
         }
         self.count(&self.metrics.records, "unreadable", records as u64);
@@ -227,16 +234,31 @@ impl NotifierTelemetry {
         }
     }
 
-    /// A record on which an expression failed. `problem` has no item values in it.
-    pub fn invalid(&self, sequence_number: &SequenceNumber, field: &str, problem: &str) {
+    /// Expressions were evaluated for so long.
+    pub fn evaluated(&self, took: Duration) {
+        let seconds = took.as_secs_f64();
+        self.metrics.expression_seconds.get_or_create(&self.labels).inc_by(seconds);
+    }
+
+    /// A record on which an expression failed, of a table with these key attributes. `problem` has no
+    /// item values in it. Whether it was its turn to be told.
+    pub fn invalid(
+        &self,
+        sequence_number: &SequenceNumber,
+        keys: &KeyNames,
+        field: &str,
+        problem: &str,
+    ) -> bool {
         let NotifierLabels { namespace, name } = &self.labels;
-        if let Some(unsaid) = self.invalid_said.turn() {
-            warn!(
-                %namespace, %name, %sequence_number, field, problem, unsaid,
-                "record skipped as invalid: nobody is told of this change"
-            );
-        }
         self.count(&self.metrics.records, "invalid", 1);
+        let Some(unsaid) = self.invalid_said.turn() else {
+            return false;
+        };
+        warn!(
+            %namespace, %name, %sequence_number, %keys, field, problem, unsaid,
+            "record skipped as invalid: nobody is told of this change"
+        );
+        true
     }
 
     /// A post came back after so long; `outcome` is one of the metric's words.

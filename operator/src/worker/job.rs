@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::evaluator::Evaluator;
 use super::retention::OnGap;
 use crate::backoff::Random;
 use crate::delivery::{Bounds, DeadLetterQueue, Policy, PostLimits, Source};
@@ -30,6 +31,8 @@ pub struct Neighbours<S, C, G, K> {
 pub struct Job {
     /// Who is told what.
     pub notifier: Arc<Notifier>,
+    /// Where its expressions are evaluated, as those of the whole process.
+    pub evaluator: Evaluator,
     /// The ARN of the table.
     pub table: String,
     /// Which of its streams are read.

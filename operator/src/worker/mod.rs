@@ -4,8 +4,10 @@
 mod calls;
 mod children;
 mod doubt;
+mod evaluator;
 mod family;
 mod job;
+mod judge;
 mod opening;
 mod pace;
 mod page;
@@ -28,6 +30,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use evaluator::Evaluator;
 pub use job::{Begin, Job, Neighbours};
 pub use retention::OnGap;
 pub use supervisor::{NotifierId, Revision, Supervisor};
@@ -210,6 +213,7 @@ fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
     };
     Shared {
         notifier: job.notifier.clone(),
+        turns: job.evaluator.turns(),
         not_before: start.not_before(),
         lookup,
         deliverer: Arc::new(Deliverer::new(setup, clock.clone())),

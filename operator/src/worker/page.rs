@@ -1,16 +1,18 @@
 //! Puts a page of changes to work, in order: judges each, looks its connections up, and queues its
 //! messages.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::judge::{Judged, Page};
 use super::shard::{Shared, Task};
 use crate::delivery::{Connection, Connections, Gateway, Letter, Message, NotAKey, Ticket};
 use crate::notifier::{Notification, Verdict};
-use crate::record::{AttributeValue, Change, SequenceNumber, ShardId};
+use crate::record::{AttributeValue, Change, KeyNames, ShardId};
 use crate::stream::Streams;
 use crate::telemetry::{Counts, Dropped};
 
@@ -25,35 +27,60 @@ pub async fn take<S: Streams, C: Connections, G: Gateway>(
     task: &Task<S>,
 ) {
     let mut lookups = FuturesOrdered::new();
-    let mut counts = Counts::default();
-    for change in changes {
-        if shared.stop.is_cancelled() {
-            break;
-        }
-        let Some(matched) = judge(shared, change, task, &mut counts) else {
-            continue;
-        };
-        let held = loop {
-            // What was found goes out while this one waits for room: that is what makes room.
-            tokio::select! {
-                biased;
-                held = memory(shared, &matched), if lookups.len() < LOOKUPS => break held,
-                Some(found) = lookups.next() => queue(shared, found).await,
+    let mut page = Page::new(changes);
+    while let Some(judged) = judged(shared, &mut page, task, &mut lookups).await {
+        let mut counts = Counts::default();
+        for (number, verdict) in judged {
+            if shared.stop.is_cancelled() {
+                break;
             }
-        };
-        let Matched { number, key, message, letter } = matched;
-        let ticket = task.progress.begin(number, letter, held);
-        lookups.push_back(find(shared, key, message, ticket));
+            let Some((verdict, change)) = verdict else {
+                task.progress.skip(number);
+                continue;
+            };
+            let Some(matched) = matched(shared, task, verdict, change, &mut counts) else {
+                continue;
+            };
+            let held = loop {
+                // What was found goes out while this one waits for room: that is what makes room.
+                tokio::select! {
+                    biased;
+                    held = memory(shared, &matched), if lookups.len() < LOOKUPS => break held,
+                    Some(found) = lookups.next() => queue(shared, &task.keys, found).await,
+                }
+            };
+            let Matched { key, message, letter } = matched;
+            let ticket = task.progress.begin(number, letter, held);
+            lookups.push_back(find(shared, key, message, ticket));
+        }
+        shared.telemetry.read(&counts);
     }
-    shared.telemetry.read(&counts);
     while let Some(found) = lookups.next().await {
-        queue(shared, found).await;
+        queue(shared, &task.keys, found).await;
+    }
+}
+
+/// The next verdicts of a page, while what was found before goes out; `None` at its end, or told to
+/// stop.
+async fn judged<S, C: Connections, G: Gateway>(
+    shared: &Shared<C, G>,
+    page: &mut Page,
+    task: &Task<S>,
+    lookups: &mut FuturesOrdered<impl Future<Output = Found>>,
+) -> Option<Vec<Judged>> {
+    let mut judged = pin!(page.judge(shared, task));
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.stop.cancelled() => return None,
+            judged = &mut judged => return judged,
+            Some(found) = lookups.next() => queue(shared, &task.keys, found).await,
+        }
     }
 }
 
 /// A change that somebody is told of.
 struct Matched {
-    number: SequenceNumber,
     /// The partition key by which connections are looked up.
     key: AttributeValue,
     message: Message,
@@ -77,51 +104,48 @@ async fn find<C: Connections, G>(
     Found { connections, message, ticket }
 }
 
-async fn queue<C: Connections, G: Gateway>(shared: &Shared<C, G>, found: Found) {
+async fn queue<C: Connections, G: Gateway>(shared: &Shared<C, G>, keys: &KeyNames, found: Found) {
     let Found { connections, message, ticket } = found;
     match connections {
         Ok(connections) => shared.deliverer.send(connections, message, ticket).await,
         Err(not_a_key) => {
-            shared.telemetry.invalid(ticket.number(), "connections.value", &not_a_key.to_string());
+            let problem = not_a_key.to_string();
+            shared.invalid(ticket.number(), keys, "connections.value", &problem);
             ticket.lose(Dropped::Invalid);
         }
     }
 }
 
-/// What is to be done about a change; one that needs no work is noted as read.
-fn judge<S: Streams, C, G>(
+/// Whom to tell what, if anybody; a change of which nobody is told is settled.
+fn matched<S: Streams, C, G>(
     shared: &Shared<C, G>,
-    change: Change,
     task: &Task<S>,
+    verdict: Verdict,
+    change: Change,
     counts: &mut Counts,
 ) -> Option<Matched> {
     let Task { keys, progress, reader } = task;
-    if shared.not_before.is_some_and(|start| change.created < start) {
-        counts.old += 1;
-        progress.skip(change.sequence_number);
-        return None;
-    }
-    match shared.notifier.judge(keys, &change) {
+    let number = change.sequence_number.clone();
+    match verdict {
         Verdict::Notify(Notification { lookup, body, keys_only }) => {
             counts.matched += 1;
             let (item, created) = (change.keys.clone(), change.created);
             return Some(Matched {
-                number: change.sequence_number.clone(),
                 key: lookup,
                 message: Message { body, keys_only, item, created },
                 letter: letter(shared, reader.shard(), change),
             });
         }
-        Verdict::Skip => counts.skipped += 1,
+        Verdict::Skip => {
+            counts.skipped += 1;
+            progress.skip(number);
+        }
         Verdict::Invalid(invalid) => {
-            let number = change.sequence_number.clone();
-            shared.telemetry.invalid(&number, &invalid.field, &invalid.problem);
+            shared.invalid(&number, keys, &invalid.field, &invalid.problem);
             let letter = letter(shared, reader.shard(), change);
             progress.begin(number, letter, ()).lose(Dropped::Invalid);
-            return None;
         }
     }
-    progress.skip(change.sequence_number);
     None
 }
 

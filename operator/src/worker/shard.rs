@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
+use super::evaluator::Turns;
 use super::pace::{Pace, Seen};
 use super::page::take;
 use super::progress::Progress;
@@ -21,7 +22,7 @@ use crate::backoff::{Failing, Random};
 use crate::clock::ServiceClock;
 use crate::delivery::{Bounds, Connections, DeadLetters, Deliverer, Gateway, Lookup};
 use crate::notifier::Notifier;
-use crate::record::{Change, KeyNames, ShardId, StreamLabel, UnixSeconds};
+use crate::record::{Change, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
 use crate::stream::{Described, Follow, Read, ShardReader, StreamError, StreamErrorKind, Streams};
 use crate::telemetry::{Health, NotifierTelemetry, Part};
 
@@ -32,6 +33,8 @@ const HELD_UP: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Shared<C, G> {
     pub notifier: Arc<Notifier>,
+    /// Its turns at evaluating expressions.
+    pub turns: Turns,
     pub not_before: Option<UnixSeconds>,
     pub lookup: Arc<Lookup<C>>,
     pub deliverer: Arc<Deliverer<C, G>>,
@@ -60,6 +63,13 @@ impl<C, G> Shared<C, G> {
     pub async fn sweep<S: Streams>(&self, streams: &Calls<S>) -> Infallible {
         let Self { follow, stream, health, telemetry, random, .. } = self;
         self.sweeper.run(Sweep { streams, follow, stream, health, telemetry, random }).await
+    }
+
+    /// Tells, now and then, of a record on which an expression failed, and counts each.
+    pub fn invalid(&self, number: &SequenceNumber, keys: &KeyNames, field: &str, problem: &str) {
+        if self.telemetry.invalid(number, keys, field, problem) {
+            self.health.invalid(trouble::invalid(keys, field, problem));
+        }
     }
 
     /// Tells that records of a shard, or of any, were lost before they were read, and for how many

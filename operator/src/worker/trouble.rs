@@ -7,7 +7,7 @@ use super::retention::OnGap;
 use crate::backoff::Failing;
 use crate::checkpoint::{ClaimError, StoreError};
 use crate::notifier::InvalidSpec;
-use crate::record::ShardId;
+use crate::record::{KeyNames, ShardId};
 use crate::stream::{StreamError, StreamErrorKind};
 use crate::telemetry::Trouble;
 
@@ -116,6 +116,13 @@ pub fn gap(stream: &str, on_gap: OnGap) -> String {
             "{lost}; nothing more is read, since onGap is Stop: set onGap to Continue to go on with the oldest change left, or suspend the notifier, edit or delete its checkpoint, and resume it"
         ),
     }
+}
+
+/// What to tell of a change on which an expression failed.
+pub fn invalid(keys: &KeyNames, field: &str, problem: &str) -> String {
+    format!(
+        "an expression failed on a change, and nobody is told of it: {field}: {problem} (key attributes {keys}); such changes are counted as invalid, see the operator's log for the sequence number"
+    )
 }
 
 /// A shard that is listed and yet not found.

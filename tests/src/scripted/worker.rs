@@ -9,7 +9,7 @@ use stream_notifier::controller::{Endpoints, Prepared, prepare};
 use stream_notifier::delivery::PostLimits;
 use stream_notifier::stream::{Limits, Streams};
 use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
-use stream_notifier::worker::{Begin, Job, Neighbours, work};
+use stream_notifier::worker::{Begin, Evaluator, Job, Neighbours, work};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -161,6 +161,7 @@ pub fn job(holder: &str, begin: Begin, metrics: &Metrics) -> (Job, watch::Receiv
         begin,
         random: Arc::new(Random::seeded(1)),
         ..to_do.job(
+            Evaluator::Inline,
             Arc::new(Limits::new(1000)),
             Arc::new(PostLimits::new(1_000_000)),
             holder.to_owned(),

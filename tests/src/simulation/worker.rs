@@ -10,7 +10,7 @@ use stream_notifier::notifier::Notifier;
 use stream_notifier::record::StreamLabel;
 use stream_notifier::stream::{Follow, Limits};
 use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
-use stream_notifier::worker::{Begin, Job, Neighbours, OnGap, work};
+use stream_notifier::worker::{Begin, Evaluator, Job, Neighbours, OnGap, work};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -141,6 +141,7 @@ fn job(
     };
     Job {
         notifier: notifier(),
+        evaluator: Evaluator::Inline,
         table: TABLE.to_owned(),
         follow,
         begin,

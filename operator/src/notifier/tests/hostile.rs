@@ -199,6 +199,7 @@ fn large() -> Change {
     let mut change = change();
     let list = |count: usize| AttributeValue::L((0..count).map(|i| n(&i.to_string())).collect());
     change.new.insert("s".to_owned(), s(&"a".repeat(400_000)));
+    change.new.insert("q".to_owned(), s(&"\"".repeat(400_000)));
     change.new.insert("l".to_owned(), list(1_000));
     change.new.insert("long".to_owned(), list(1_001));
     change.new.insert("longest".to_owned(), list(100_000));
@@ -210,6 +211,10 @@ fn nothing_can_be_multiplied_without_bound() {
     let change = large();
     let doubling = format!("['ab']{}", ".map(x,x+x)".repeat(10));
     let doubling_large = format!("[new.s]{}", ".map(x,x+x)".repeat(14));
+    let quoted = format!("{}new.q{}", "strings.quote(".repeat(14), ")".repeat(14));
+    let hex = format!("{}new.s{}", "'%x'.format([".repeat(9), "])".repeat(9));
+    let reversed = format!("new.l.all(x, new.s{} != '')", ".reverse()".repeat(13));
+    let steps = format!("new.l.all(x, {}true)", "1<2&&".repeat(190));
     let lists = format!("[new.l]{}", ".map(x,[x,x,x,x,x,x])".repeat(8));
     for source in [
         "new.s.replace('a', new.s)",
@@ -224,6 +229,15 @@ fn nothing_can_be_multiplied_without_bound() {
         "new.l.all(x, new.s.indexOf(new.s + 'b') < 0)",
         "new.l.all(x, !new.s.matches('(a*)*b'))",
         "new.l.map(x, string(x)).all(x, !'a'.matches(x))",
+        "!new.s.matches('(?:[01a]*a[01a]{90})+x')",
+        "!'a'.matches(new.s)",
+        "[new.s, new.s, new.s, new.s, new.s, new.s, new.s, new.s, new.s, new.s, new.s, \
+         new.s, new.s, new.s, new.s, new.s, new.s, new.s, new.s, new.s, new.s, new.s, new.s, \
+         new.s, new.s, new.s, new.s, new.s]",
+        &quoted,
+        &hex,
+        &reversed,
+        &steps,
         &doubling_large,
         &lists,
     ] {
@@ -245,6 +259,18 @@ fn nothing_can_be_multiplied_without_bound() {
         let answer = evaluate(source, &change);
         assert!(answer.is_ok(), "{source}: {answer:?}");
     }
+}
+
+#[test]
+fn a_pattern_in_an_expression_is_not_compiled_for_each_element() {
+    let change = large();
+    let alternating = |one: &str, other: &str| {
+        format!("new.l.all(x, !('b'.matches({one}) || 'b'.matches({other})))")
+    };
+    assert_eq!(evaluate(&alternating("'a1'", "'a2'"), &change).as_deref(), Ok("true"));
+    // Those that are put together can be anything, and each is paid for.
+    let error = evaluate(&alternating("'a' + '1'", "'a' + '2'"), &change).unwrap_err();
+    assert!(error.contains("take too much memory or time"), "{error}");
 }
 
 #[test]

@@ -1,29 +1,23 @@
 //! A key filter holds or does not hold: nothing is allocated, nothing can fail.
 
-use regex::{Regex, RegexBuilder};
-
 use super::error::InvalidSpec;
-use crate::api::KeyFilter;
+use super::pattern::Pattern;
+use crate::api;
 use crate::record::{AttributeValue, Item};
-
-/// The longest pattern, in bytes; the schema has the same bound.
-const LONGEST_PATTERN: usize = 512;
-/// The memory a compiled pattern may take, in bytes.
-const PATTERN_MEMORY: usize = 1 << 20;
 
 /// What one key attribute must look like.
 #[derive(Debug)]
-pub(super) struct Filter {
+pub(super) struct KeyFilter {
     key: String,
     equals: Option<String>,
     prefix: Option<String>,
     suffix: Option<String>,
     contains: Option<String>,
-    matches: Option<Regex>,
+    matches: Option<Pattern>,
 }
 
 /// All filters of a spec, or the first thing wrong with them.
-pub(super) fn compile(filters: &[KeyFilter]) -> Result<Vec<Filter>, InvalidSpec> {
+pub(super) fn compile(filters: &[api::KeyFilter]) -> Result<Vec<KeyFilter>, InvalidSpec> {
     for (at, filter) in filters.iter().enumerate() {
         if filters.iter().take(at).any(|earlier| earlier.key == filter.key) {
             return Err(InvalidSpec::new(
@@ -32,12 +26,12 @@ pub(super) fn compile(filters: &[KeyFilter]) -> Result<Vec<Filter>, InvalidSpec>
             ));
         }
     }
-    filters.iter().map(Filter::new).collect()
+    filters.iter().map(KeyFilter::new).collect()
 }
 
-impl Filter {
-    fn new(filter: &KeyFilter) -> Result<Self, InvalidSpec> {
-        let KeyFilter { key, equals, prefix, suffix, contains, matches } = filter.clone();
+impl KeyFilter {
+    fn new(filter: &api::KeyFilter) -> Result<Self, InvalidSpec> {
+        let api::KeyFilter { key, equals, prefix, suffix, contains, matches } = filter.clone();
         let plain = [&equals, &prefix, &suffix, &contains];
         if matches.is_none() && plain.iter().all(|matcher| matcher.is_none()) {
             return Err(InvalidSpec::new(
@@ -45,38 +39,38 @@ impl Filter {
                 "a key filter needs at least one of equals, prefix, suffix, contains, matches",
             ));
         }
-        let matches = matches.map(|pattern| regex(&key, &pattern)).transpose()?;
+        let matches = matches.map(|pattern| Pattern::compile(&pattern)).transpose();
+        let matches = matches
+            .map_err(|problem| InvalidSpec::new(format!("keyFilters[{key}].matches"), &problem))?;
         Ok(Self { key, equals, prefix, suffix, contains, matches })
     }
 
-    /// Whether all its matchers hold. A key attribute that is not there, or is binary, matches
-    /// nothing; a number is compared by its text.
+    /// Whether all its matchers hold, but for the pattern. A key attribute that is not there, or is
+    /// binary, matches nothing; a number is compared by its text.
     pub(super) fn holds(&self, keys: &Item) -> bool {
-        let (Some(AttributeValue::S(text)) | Some(AttributeValue::N(text))) = keys.get(&self.key)
-        else {
-            return false;
-        };
+        self.text(keys).is_some_and(|text| self.holds_plainly(text))
+    }
+
+    /// Whether the pattern is found, if there is one. That may take some milliseconds: it has been
+    /// made by another team.
+    pub(super) fn matches(&self, keys: &Item) -> bool {
+        let found = |pattern: &Pattern| self.text(keys).is_some_and(|text| pattern.is_in(text));
+        self.matches.as_ref().is_none_or(found)
+    }
+
+    fn text<'k>(&self, keys: &'k Item) -> Option<&'k str> {
+        match keys.get(&self.key)? {
+            AttributeValue::S(text) | AttributeValue::N(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    fn holds_plainly(&self, text: &str) -> bool {
         self.equals.as_ref().is_none_or(|equals| text == equals)
             && self.prefix.as_ref().is_none_or(|prefix| text.starts_with(prefix))
             && self.suffix.as_ref().is_none_or(|suffix| text.ends_with(suffix))
             && self.contains.as_ref().is_none_or(|part| text.contains(part))
-            && self.matches.as_ref().is_none_or(|pattern| pattern.is_match(text))
     }
-}
-
-fn regex(key: &str, pattern: &str) -> Result<Regex, InvalidSpec> {
-    let field = format!("keyFilters[{key}].matches");
-    if pattern.len() > LONGEST_PATTERN {
-        let problem = format!("is longer than {LONGEST_PATTERN} bytes; write a shorter pattern");
-        return Err(InvalidSpec::new(field, &problem));
-    }
-    RegexBuilder::new(pattern).size_limit(PATTERN_MEMORY).build().map_err(|error| match error {
-        regex::Error::CompiledTooBig(_) => InvalidSpec::new(
-            field,
-            "this pattern grows too large when it is compiled; use smaller repetitions",
-        ),
-        error => InvalidSpec::new(field, &format!("is not a pattern in RE2 syntax: {error}")),
-    })
 }
 
 #[cfg(test)]
@@ -85,14 +79,15 @@ mod tests {
 
     use super::*;
 
-    fn filter(set: impl FnOnce(&mut KeyFilter)) -> KeyFilter {
-        let mut filter = KeyFilter { key: "PK".to_owned(), ..KeyFilter::default() };
+    fn filter(set: impl FnOnce(&mut api::KeyFilter)) -> api::KeyFilter {
+        let mut filter = api::KeyFilter { key: "PK".to_owned(), ..api::KeyFilter::default() };
         set(&mut filter);
         filter
     }
 
-    fn holds(filter: KeyFilter, value: AttributeValue) -> bool {
-        Filter::new(&filter).unwrap().holds(&Item::from([("PK".to_owned(), value)]))
+    fn holds(filter: api::KeyFilter, value: AttributeValue) -> bool {
+        let (filter, keys) = (KeyFilter::new(&filter).unwrap(), [("PK".to_owned(), value)].into());
+        filter.holds(&keys) && filter.matches(&keys)
     }
 
     fn text(text: &str) -> AttributeValue {
@@ -101,7 +96,7 @@ mod tests {
 
     #[test]
     fn each_matcher_holds_or_does_not() {
-        type Set = fn(&mut KeyFilter, String);
+        type Set = fn(&mut api::KeyFilter, String);
         let table: [(&str, Set, &str, bool); 12] = [
             ("equals", |f, m| f.equals = Some(m), "order#1", true),
             ("equals", |f, m| f.equals = Some(m), "order", false),
@@ -140,7 +135,7 @@ mod tests {
         assert!(holds(seven.clone(), AttributeValue::N("7".to_owned())));
         assert!(!holds(seven, AttributeValue::N("7.0".to_owned())));
         assert!(!holds(any.clone(), AttributeValue::B(Bytes::from_static(b"7"))));
-        assert!(!Filter::new(&any).unwrap().holds(&Item::new()));
+        assert!(!KeyFilter::new(&any).unwrap().holds(&Item::new()));
     }
 
     #[test]

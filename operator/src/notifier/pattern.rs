@@ -1,0 +1,62 @@
+//! A regular expression in RE2 syntax, compiled once, and what a search costs at the worst.
+//!
+//! A search takes no more than the product of text and compiled pattern, but that can be much: with
+//! `(?:[01]*1[01]{800})+x` each byte of the text takes five microseconds. So small patterns are told
+//! from large ones.
+
+use regex::{Error, Regex, RegexBuilder};
+
+/// The longest pattern, in bytes; the schema has the same bound for that of a key filter.
+const LONGEST: usize = 512;
+/// How much memory a compiled pattern may take, in KiB, and what a byte of text costs then.
+const SIZES: [(usize, usize); 3] = [(2, 100), (16, 1_000), (64, 5_000)];
+/// What it costs to compile, by the pattern's bytes: each `(?i)\pL` is thousands of letters.
+const COMPILING: usize = 100_000;
+
+/// A compiled pattern.
+#[derive(Debug)]
+pub(super) struct Pattern {
+    regex: Regex,
+    cost_of_byte: usize,
+}
+
+impl Pattern {
+    /// Compiles one that stands in a spec, or says what is wrong with it.
+    pub(super) fn compile(pattern: &str) -> Result<Self, String> {
+        Self::of_size(pattern, &SIZES)
+    }
+
+    /// Compiles one that a record gives. It is not tried in several sizes, since it is not kept.
+    pub(super) fn compile_once(pattern: &str) -> Result<Self, String> {
+        Self::of_size(pattern, &SIZES[SIZES.len() - 1..])
+    }
+
+    fn of_size(pattern: &str, sizes: &[(usize, usize)]) -> Result<Self, String> {
+        if pattern.len() > LONGEST {
+            return Err(format!("is longer than {LONGEST} bytes; write a shorter pattern"));
+        }
+        for &(kib, cost_of_byte) in sizes {
+            match RegexBuilder::new(pattern).size_limit(kib << 10).build() {
+                Ok(regex) => return Ok(Self { regex, cost_of_byte }),
+                Err(Error::CompiledTooBig(_)) => {}
+                Err(error) => return Err(format!("is not a pattern in RE2 syntax: {error}")),
+            }
+        }
+        Err("this pattern grows too large when it is compiled; use smaller repetitions".to_owned())
+    }
+
+    /// What [`Pattern::compile_once`] costs.
+    pub(super) fn cost_of_compiling(pattern: &str) -> usize {
+        pattern.len().saturating_add(1).saturating_mul(COMPILING)
+    }
+
+    /// What [`Pattern::is_in`] costs.
+    pub(super) fn cost(&self, text: &str) -> usize {
+        text.len().saturating_mul(self.cost_of_byte)
+    }
+
+    /// Whether it is found somewhere in the text.
+    pub(super) fn is_in(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+}
