@@ -9,11 +9,12 @@ use tokio::time::{Instant, sleep};
 
 use super::gate::{Gate, Pass};
 use super::guard::Guard;
-use super::outbox::{Connection, Delivery, Outbox, Queue};
+use super::outbox::{Delivery, Outbox, Queue};
 use super::outcome::{Hold, Outcome, outcome};
 use super::settle::Ticket;
-use super::{Connections, Gateway, Lookup};
+use super::{Connection, Connections, Gateway, Lookup};
 use crate::backoff::{Backoff, Failing, Random};
+use crate::record::Item;
 use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part, Trouble};
 
 /// How long a message is tried, not counting the time at a shut gate.
@@ -101,6 +102,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     async fn deliver(&self, delivery: &Delivery) -> bool {
         let connection = &delivery.connection;
         let mut gone_again = GONE_AGAIN_AFTER.iter();
+        let mut row = None;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
         loop {
             let wait = match self.post(delivery).await {
@@ -111,7 +113,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
                 Outcome::Gone => match gone_again.next() {
                     Some(wait) => *wait,
                     None => {
-                        self.gone(connection).await;
+                        self.gone(connection, row.as_ref()).await;
                         return true;
                     }
                 },
@@ -128,6 +130,9 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
                 }
             };
             sleep(wait).await;
+            if row.is_none() && gone_again.as_slice().is_empty() && self.may_delete() {
+                row = self.lookup.row(connection).await;
+            }
         }
     }
 
@@ -187,14 +192,18 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     }
 
     /// The connection is gone for good: its row goes, unless all of them seem to be.
-    async fn gone(&self, connection: &Connection) {
+    async fn gone(&self, connection: &Connection, row: Option<&Item>) {
         self.telemetry.gone();
-        if self.guard().may_delete(Instant::now()) {
+        if self.may_delete() {
             self.health.well(&Part::Rows);
-            self.lookup.delete(connection).await;
+            self.lookup.delete(connection, row).await;
         } else {
             self.health.troubled(Part::Rows, self.all_gone());
         }
+    }
+
+    fn may_delete(&self) -> bool {
+        self.guard().may_delete(Instant::now())
     }
 
     fn dropped(&self, why: Dropped, delivery: &Delivery) {

@@ -13,8 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::lookup::Connection;
 use super::settle::Ticket;
-use crate::record::Item;
 
 /// How much of a notifier's may be under way at once.
 #[derive(Clone, Copy, Debug)]
@@ -23,8 +23,8 @@ pub struct Bounds {
     pub pages: usize,
     /// Messages of records at work, in KiB.
     pub memory_kib: u32,
-    /// Messages that wait, over all connections. Their bodies are bounded with their records, their
-    /// rows are shared by all messages that one lookup leads to.
+    /// Messages that wait, over all connections. Their bodies are bounded with their records, what
+    /// is kept of their rows is shared by all messages that one lookup leads to.
     pub waiting: usize,
     /// Posts.
     pub posts: usize,
@@ -49,15 +49,6 @@ pub struct Delivery {
     pub queued_at: Duration,
     /// Its place among those that wait.
     _place: OwnedSemaphorePermit,
-}
-
-/// A stored connection.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Connection {
-    /// Its id.
-    pub id: String,
-    /// The row it was read from.
-    pub row: Item,
 }
 
 /// The tasks that post.

@@ -42,7 +42,8 @@ pub struct Notifier {
     events: Vec<EventName>,
     filters: Vec<Filter>,
     attribute: Option<String>,
-    lookup: Expression,
+    /// `None` looks every connection up.
+    lookup: Option<Expression>,
     /// `None` stands for the default: the keys and the attribute's new value.
     message: Option<Vec<(String, Expression)>>,
     /// The variables that any expression uses.
@@ -64,8 +65,8 @@ pub enum Verdict {
 /// Who is told, and what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notification {
-    /// The partition key by which connections are looked up.
-    pub lookup: AttributeValue,
+    /// The partition key by which connections are looked up; `None` for every connection.
+    pub lookup: Option<AttributeValue>,
     /// The message, a JSON object.
     pub body: Bytes,
 }
@@ -78,11 +79,13 @@ impl Notifier {
         })?;
         check_events(spec)?;
         let filters = filter::compile(&spec.key_filters)?;
-        let lookup = Expression::compile("connections.value", &spec.connections.value)?;
+        let lookup = spec.connections.value.as_deref();
+        let lookup =
+            lookup.map(|value| Expression::compile("connections.value", value)).transpose()?;
         let message = message_fields(spec)?;
         let expressions = || {
             let fields = message.iter().flatten().map(|(_, expression)| expression);
-            std::iter::once(&lookup).chain(fields)
+            lookup.iter().chain(fields)
         };
         let uses = expressions().flat_map(Expression::uses).copied().collect();
         let compares = spec.events.contains(&Event::Modify);
@@ -128,9 +131,11 @@ impl Notifier {
     ) -> Result<Notification, InvalidRecord> {
         budget::refill();
         let context = expression::context(&self.uses, change)?;
-        let lookup = self.lookup.evaluate(&context)?;
-        let lookup =
-            lookup::key(lookup.as_ref()).map_err(|problem| self.lookup.invalid(&problem))?;
+        let lookup = self.lookup.as_ref().map(|lookup| {
+            let value = lookup.evaluate(&context)?;
+            lookup::key(value.as_ref()).map_err(|problem| lookup.invalid(&problem))
+        });
+        let lookup = lookup.transpose()?;
         let mut body = Object::new();
         match &self.message {
             Some(fields) => {

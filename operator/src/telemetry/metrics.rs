@@ -30,7 +30,7 @@ pub struct WordLabels {
 }
 
 /// Every word that `kind` can be, in any metric.
-pub(super) const KINDS: [&str; 19] = [
+pub(super) const KINDS: [&str; 23] = [
     "skipped",
     "old",
     "invalid",
@@ -50,6 +50,10 @@ pub(super) const KINDS: [&str; 19] = [
     "describe_stream",
     "get_shard_iterator",
     "get_records",
+    "query",
+    "scan",
+    "shared",
+    "cached",
 ];
 
 /// Every metric; cheap to clone, all clones count into one.
@@ -59,6 +63,7 @@ pub struct Metrics {
     pub(super) posts: Family<WordLabels, Counter>,
     pub(super) messages: Family<WordLabels, Counter>,
     pub(super) rows: Family<WordLabels, Counter>,
+    pub(super) lookups: Family<WordLabels, Counter>,
     pub(super) stream_calls: Family<WordLabels, Counter>,
     pub(super) stream_wait_seconds: Family<WordLabels, Counter<f64, AtomicU64>>,
     pub(super) get_records_per_month: Family<NotifierLabels, Gauge<f64, AtomicU64>>,
@@ -82,9 +87,14 @@ impl Metrics {
         for kind in KINDS {
             let labels =
                 WordLabels { namespace: namespace.to_owned(), name: name.to_owned(), kind };
-            for family in
-                [&self.records, &self.posts, &self.messages, &self.rows, &self.stream_calls]
-            {
+            for family in [
+                &self.records,
+                &self.posts,
+                &self.messages,
+                &self.rows,
+                &self.lookups,
+                &self.stream_calls,
+            ] {
                 family.remove(&labels);
             }
             self.stream_wait_seconds.remove(&labels);
@@ -107,8 +117,13 @@ impl Metrics {
         );
         registry.register(
             "rows",
-            "Rows of connections that are gone, by what became of them",
+            "Rows of connections that are gone or out of date, by what became of them",
             self.rows.clone(),
+        );
+        registry.register(
+            "lookups",
+            "Lookups of connections: queries and scans, and records that shared one",
+            self.lookups.clone(),
         );
         registry.register(
             "stream_calls",

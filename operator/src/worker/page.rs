@@ -9,7 +9,7 @@ use futures::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::shard::{Shared, Task};
-use crate::delivery::{Connection, Connections, Gateway, NotAKey, Ticket};
+use crate::delivery::{Connection, Connections, Gateway, NotAKey, Page, Ticket};
 use crate::notifier::{Notification, Verdict};
 use crate::record::{Change, SequenceNumber};
 use crate::telemetry::Counts;
@@ -24,6 +24,7 @@ pub async fn take<S, C: Connections, G: Gateway>(
     changes: Vec<Change>,
     task: &Task<S>,
 ) {
+    let page = shared.lookup.page(shared.clock.now());
     let mut lookups = FuturesOrdered::new();
     let mut counts = Counts::default();
     for change in changes {
@@ -42,7 +43,7 @@ pub async fn take<S, C: Connections, G: Gateway>(
             }
         };
         let ticket = task.progress.begin(number, held);
-        lookups.push_back(find(shared, notification, ticket));
+        lookups.push_back(find(&page, notification, ticket));
     }
     shared.telemetry.read(&counts);
     while let Some(found) = lookups.next().await {
@@ -57,12 +58,12 @@ struct Found {
     ticket: Ticket,
 }
 
-async fn find<C: Connections, G>(
-    shared: &Shared<C, G>,
+async fn find<C: Connections>(
+    page: &Page<C>,
     notification: Notification,
     ticket: Ticket,
 ) -> Found {
-    let connections = shared.lookup.find(&notification.lookup).await;
+    let connections = page.find(notification.lookup.as_ref()).await;
     Found { connections, body: notification.body, ticket }
 }
 
