@@ -75,7 +75,10 @@ impl Connections for DynamoDbConnections {
             .key_condition_expression("#key = :value")
             .projection_expression(projection)
             .set_expression_attribute_names(Some(names))
-            .expression_attribute_names("#key", self.source.partition_key.clone().unwrap_or_default())
+            .expression_attribute_names(
+                "#key",
+                self.source.partition_key.clone().unwrap_or_default(),
+            )
             .expression_attribute_values(":value", value_to_table(value))
             .set_exclusive_start_key(start.map(item_to_table))
             .send()

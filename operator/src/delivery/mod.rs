@@ -72,7 +72,10 @@ pub trait Connections: Send + Sync + 'static {
     ) -> impl Future<Output = Result<RowPage, ConnectionsError>> + Send;
 
     /// The row of this key of the table, whole and as it is now.
-    fn get(&self, key: &Item) -> impl Future<Output = Result<Option<Item>, ConnectionsError>> + Send;
+    fn get(
+        &self,
+        key: &Item,
+    ) -> impl Future<Output = Result<Option<Item>, ConnectionsError>> + Send;
 
     /// Deletes the row of this key if every attribute of `row` is still as it was; `false` if the
     /// row is gone or was written again.

@@ -220,7 +220,10 @@ fn what_is_wrong_with_a_spec_is_said() {
             |s| s.message = Some((0..33).map(|i| (i.to_string(), "1".to_owned())).collect()),
             "message: has more than 32 fields",
         ),
-        (|s| s.connections.value = Some("keys.".into()), "connections.value: is not a CEL expression"),
+        (
+            |s| s.connections.value = Some("keys.".into()),
+            "connections.value: is not a CEL expression",
+        ),
         (
             |s| s.connections.value = Some(format!("{}1{}", "[".repeat(500), "]".repeat(500))),
             "connections.value: nests too deep; at most 32 levels",

@@ -58,11 +58,7 @@ struct Found {
     ticket: Ticket,
 }
 
-async fn find<C: Connections>(
-    page: &Page<C>,
-    notification: Notification,
-    ticket: Ticket,
-) -> Found {
+async fn find<C: Connections>(page: &Page<C>, notification: Notification, ticket: Ticket) -> Found {
     let connections = page.find(notification.lookup.as_ref()).await;
     Found { connections, body: notification.body, ticket }
 }

@@ -19,6 +19,8 @@ pub struct ScriptedConnections {
     queries: AtomicUsize,
     /// How often each segment was asked.
     scans: Mutex<BTreeMap<u32, usize>>,
+    /// How often a row was read by its key.
+    reads: AtomicUsize,
     latency: Mutex<Duration>,
     fault: Mutex<Option<ConnectionsErrorKind>>,
     keeps_rows: AtomicBool,
@@ -34,6 +36,7 @@ impl ScriptedConnections {
             rows_on_a_page,
             queries: AtomicUsize::new(0),
             scans: Mutex::default(),
+            reads: AtomicUsize::new(0),
             latency: Mutex::default(),
             fault: Mutex::default(),
             keeps_rows: AtomicBool::new(false),
@@ -84,6 +87,11 @@ impl ScriptedConnections {
     /// How many pages were scanned, by segment.
     pub fn scans(&self) -> BTreeMap<u32, usize> {
         self.scans.lock().unwrap().clone()
+    }
+
+    /// How many rows were read by their key.
+    pub fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
     }
 
     /// How long a page takes: what it has is what was stored when it was asked for.
@@ -220,6 +228,7 @@ impl Connections for ScriptedConnections {
     }
 
     async fn get(&self, key: &Item) -> Result<Option<Item>, ConnectionsError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         self.check()?;
         let id = key.get("connection_id");
         let rows = self.rows.lock().unwrap();

@@ -2,8 +2,7 @@
 //! whether each connection is up, which the gateway knows and the table does not.
 
 use stream_notifier::delivery::{
-    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment,
-    TableDescription,
+    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, TableDescription,
 };
 use stream_notifier::record::{AttributeValue, Item, KeyNames};
 

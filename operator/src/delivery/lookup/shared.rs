@@ -132,7 +132,8 @@ impl Lookups {
     /// What a record of this page is to do; `begin` makes a lookup that has not begun.
     pub fn turn(&self, key: &Key, page: u64, begin: impl FnOnce() -> Flight) -> Turn {
         let mut state = self.state();
-        if let Some(found) = state.found.get(key).filter(|it| self.serves(it.begun, page).is_some()) {
+        if let Some(found) = state.found.get(key).filter(|it| self.serves(it.begun, page).is_some())
+        {
             return Turn::Found(found.clone());
         }
         if let Some(flight) = state.flights.get(key) {
@@ -190,9 +191,7 @@ impl State {
         }
         self.by_age.insert(found.begun.number, key.clone());
         self.rows += found.connections.len();
-        while self.by_age.len() > 1
-            && (self.by_age.len() > MOST_LOOKUPS || self.rows > MOST_ROWS)
-        {
+        while self.by_age.len() > 1 && (self.by_age.len() > MOST_LOOKUPS || self.rows > MOST_ROWS) {
             self.drop_oldest();
         }
     }

@@ -118,8 +118,9 @@ impl Source {
             ),
             None => "correct connections.connectionIdAttribute".to_owned(),
         };
-        let message =
-            format!("rows of {asked} have no connection id in {id:?}, and nobody is told: {advice}");
+        let message = format!(
+            "rows of {asked} have no connection id in {id:?}, and nobody is told: {advice}"
+        );
         Trouble { reason: "RowsWithoutConnectionId", message, stalled: false }
     }
 
