@@ -61,7 +61,7 @@ pub struct Queue {
 pub struct Table {
     /// `arn:aws:dynamodb:<region>:<account>:table/<table>`.
     pub arn: String,
-    /// Where it and the connections are.
+    /// Where it is.
     pub region: String,
     /// Whose it is.
     pub account: String,
@@ -97,6 +97,7 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
             return Err(invalid("startingTimestamp", problem));
         }
     };
+    let source = source(connections, &table)?;
     let work = Work {
         notifier: Arc::new(Notifier::new(spec)?),
         table,
@@ -107,7 +108,7 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
             api::OnGap::Stop => OnGap::Stop,
         },
         poll_interval: poll_interval(*poll_interval_milliseconds)?,
-        source: source(connections),
+        source,
         endpoint: endpoints.of(web_socket)?,
         policy: policy(delivery)?,
         dead_letters: delivery.dead_letter_queue_arn.as_deref().map(Queue::parse).transpose()?,
@@ -202,15 +203,34 @@ fn invalid(field: &str, problem: &str) -> InvalidSpec {
     InvalidSpec { field: field.to_owned(), problem: problem.to_owned() }
 }
 
-fn source(connections: &Connections) -> Source {
-    let Connections { table_name, index_name, partition_key, connection_id_attribute, value: _ } =
-        connections;
-    Source {
+fn source(connections: &Connections, home: &Table) -> Result<Source, InvalidSpec> {
+    let Connections {
+        table_name,
+        region,
+        index_name,
+        partition_key,
+        value,
+        connection_id_attribute,
+        ttl_attribute,
+        cache_seconds,
+    } = connections;
+    if partition_key.is_some() != value.is_some() {
+        let problem = "and connections.value go together: give both, or neither to tell every connection of the table";
+        return Err(invalid("connections.partitionKey", problem));
+    }
+    let cache = match u64::try_from(*cache_seconds) {
+        Ok(seconds @ 0..=300) => Duration::from_secs(seconds),
+        _ => return Err(invalid("connections.cacheSeconds", "must be 0 to 300")),
+    };
+    Ok(Source {
+        region: region.clone().unwrap_or_else(|| home.region.clone()),
         table: table_name.clone(),
         index: index_name.clone(),
         partition_key: partition_key.clone(),
         connection_id_attribute: connection_id_attribute.clone(),
-    }
+        ttl_attribute: ttl_attribute.clone(),
+        cache,
+    })
 }
 
 #[cfg(test)]

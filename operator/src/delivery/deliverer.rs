@@ -14,11 +14,11 @@ use super::gate::{Gate, Pass};
 use super::guard::Guard;
 use super::limits::PostLimits;
 use super::message::{LONGEST, Message};
-use super::outbox::{Bounds, Connection, Head, Left, Outbox, Tasks};
+use super::outbox::{Bounds, Head, Left, Outbox, Tasks};
 use super::outcome::{Hold, Outcome, outcome};
 use super::settle::Ticket;
 use super::tries::{End, Known, Next, Policy, SlowClient};
-use super::{Connections, Gateway, Lookup};
+use super::{Connection, Connections, Gateway, Lookup};
 use crate::backoff::{Failing, Random};
 use crate::clock::ServiceClock;
 use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part, Trouble};
@@ -141,6 +141,9 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     async fn attempt(&self, head: &mut Head) -> Next {
         let short = head.message.keys_only.as_ref().filter(|_| head.tries.is_short());
         let body = short.unwrap_or(&head.message.body).clone();
+        if head.tries.is_last_of_gone() && head.row.is_none() && self.may_delete() {
+            head.row = self.setup.lookup.row(&head.connection).await;
+        }
         let outcome = match body.len() {
             0..=LONGEST => self.post(&head.connection, &body).await,
             _ => Outcome::TooLarge,
@@ -189,7 +192,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
             }
             // What was queued behind a connection's end is for nobody.
             End::Gone => {
-                self.gone(&head.connection).await;
+                self.gone(&head).await;
                 for left in self.outbox.finish_all(head) {
                     telemetry.gone();
                     left.ticket.settle();
@@ -212,19 +215,26 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
 
     /// The client does not read: it is disconnected, and its row goes.
     async fn disconnect(&self, connection: &Connection) {
-        let answer = self.setup.gateway.disconnect(&connection.id).await;
-        self.setup.telemetry.disconnected(&connection.id, outcome(&answer).word());
-        self.setup.lookup.delete(connection).await;
+        let Setup { lookup, gateway, telemetry, .. } = &self.setup;
+        let row = lookup.row(connection).await;
+        let outcome = outcome(&gateway.disconnect(&connection.id).await);
+        telemetry.disconnected(&connection.id, outcome.word());
+        lookup.delete(connection, row.as_ref()).await;
     }
 
     /// The connection is gone for good: its row goes, unless all of them seem to be.
-    async fn gone(&self, connection: &Connection) {
-        if self.guard().may_delete(Instant::now()) {
-            self.setup.health.well(&Part::Rows);
-            self.setup.lookup.delete(connection).await;
+    async fn gone(&self, head: &Head) {
+        let Setup { lookup, health, .. } = &self.setup;
+        if self.may_delete() {
+            health.well(&Part::Rows);
+            lookup.delete(&head.connection, head.row.as_ref()).await;
         } else {
-            self.setup.health.troubled(Part::Rows, self.all_gone());
+            health.troubled(Part::Rows, self.all_gone());
         }
+    }
+
+    fn may_delete(&self) -> bool {
+        self.guard().may_delete(Instant::now())
     }
 
     /// Learns from an outcome what it says about the endpoint.

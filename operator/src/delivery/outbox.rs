@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::flight::Flight;
+use super::lookup::Connection;
 use super::message::Message;
 use super::settle::Ticket;
 use super::tries::Tries;
@@ -30,8 +31,8 @@ pub struct Bounds {
     pub pages: usize,
     /// Messages of records at work, in KiB.
     pub memory_kib: u32,
-    /// Messages that wait, over all connections. Their bodies are bounded with their records, their
-    /// rows are shared by all messages that one lookup leads to.
+    /// Messages that wait, over all connections. Their bodies are bounded with their records, what
+    /// is kept of their rows is shared by all messages that one lookup leads to.
     pub waiting: usize,
     /// Messages that wait for one connection, in KiB; beyond that older ones go if it does not take
     /// any. Far less than `memory_kib`, so that one connection cannot hold up the others.
@@ -50,15 +51,6 @@ impl Default for Bounds {
             posts: 1_024,
         }
     }
-}
-
-/// A stored connection.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Connection {
-    /// Its id.
-    pub id: String,
-    /// The row it was read from.
-    pub row: Item,
 }
 
 /// The tasks that post.
@@ -116,6 +108,8 @@ pub struct Head {
     pub queued_at: Duration,
     /// What was tried so far.
     pub tries: Tries,
+    /// The connection's row as it was read before the last try.
+    pub row: Option<Item>,
     /// Whether its connection was tried before, in vain.
     is_again: bool,
 }
@@ -365,6 +359,7 @@ impl State {
             message: first.message.clone(),
             queued_at: first.queued_at,
             tries: queue.tries.take().unwrap_or(Tries::new()),
+            row: None,
             is_again,
         })
     }

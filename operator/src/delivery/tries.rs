@@ -107,6 +107,11 @@ impl Tries {
         self.attempts == 0 && self.gone == 0 && self.throttled == 0
     }
 
+    /// Whether the connection counts as gone if it says so once more.
+    pub fn is_last_of_gone(&self) -> bool {
+        self.gone == GONE_AGAIN_AFTER.len()
+    }
+
     /// Begins the connection's next message.
     pub fn begin_next(&mut self) {
         let Self { throttled, delivered, .. } = *self;

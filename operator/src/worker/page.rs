@@ -8,9 +8,9 @@ use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::judge::{Judged, Page};
+use super::judge::{Judged, Judging};
 use super::shard::{Shared, Task};
-use crate::delivery::{Connection, Connections, Gateway, Letter, Message, NotAKey, Ticket};
+use crate::delivery::{Connection, Connections, Gateway, Letter, Message, NotAKey, Page, Ticket};
 use crate::notifier::{Notification, Verdict};
 use crate::record::{AttributeValue, Change, KeyNames, ShardId};
 use crate::stream::Streams;
@@ -26,9 +26,10 @@ pub async fn take<S: Streams, C: Connections, G: Gateway>(
     changes: Vec<Change>,
     task: &Task<S>,
 ) {
+    let page = shared.lookup.page(shared.clock.now());
     let mut lookups = FuturesOrdered::new();
-    let mut page = Page::new(changes);
-    while let Some(judged) = judged(shared, &mut page, task, &mut lookups).await {
+    let mut judging = Judging::new(changes);
+    while let Some(judged) = judged(shared, &mut judging, task, &mut lookups).await {
         let mut counts = Counts::default();
         for (number, verdict) in judged {
             if shared.stop.is_cancelled() {
@@ -51,7 +52,7 @@ pub async fn take<S: Streams, C: Connections, G: Gateway>(
             };
             let Matched { key, message, letter } = matched;
             let ticket = task.progress.begin(number, letter, held);
-            lookups.push_back(find(shared, key, message, ticket));
+            lookups.push_back(find(&page, key, message, ticket));
         }
         shared.telemetry.read(&counts);
     }
@@ -64,11 +65,11 @@ pub async fn take<S: Streams, C: Connections, G: Gateway>(
 /// stop.
 async fn judged<S, C: Connections, G: Gateway>(
     shared: &Shared<C, G>,
-    page: &mut Page,
+    judging: &mut Judging,
     task: &Task<S>,
     lookups: &mut FuturesOrdered<impl Future<Output = Found>>,
 ) -> Option<Vec<Judged>> {
-    let mut judged = pin!(page.judge(shared, task));
+    let mut judged = pin!(judging.next(shared, task));
     loop {
         tokio::select! {
             biased;
@@ -81,8 +82,8 @@ async fn judged<S, C: Connections, G: Gateway>(
 
 /// A change that somebody is told of.
 struct Matched {
-    /// The partition key by which connections are looked up.
-    key: AttributeValue,
+    /// The partition key by which connections are looked up; `None` for every connection.
+    key: Option<AttributeValue>,
     message: Message,
     letter: Option<Letter>,
 }
@@ -94,13 +95,13 @@ struct Found {
     ticket: Ticket,
 }
 
-async fn find<C: Connections, G>(
-    shared: &Shared<C, G>,
-    key: AttributeValue,
+async fn find<C: Connections>(
+    page: &Page<C>,
+    key: Option<AttributeValue>,
     message: Message,
     ticket: Ticket,
 ) -> Found {
-    let connections = shared.lookup.find(&key).await;
+    let connections = page.find(key.as_ref()).await;
     Found { connections, message, ticket }
 }
 

@@ -39,8 +39,10 @@ impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // What is told of a lost record names it, or its shard, and why.
         let names = |name| metadata.fields().field(name).is_some();
-        *metadata.level() <= Level::WARN
+        // What stands for many that are not said has been heard by itself.
+        *metadata.level() <= Level::DEBUG
             && names("why")
+            && !names("unsaid")
             && (names("sequence_number") || names("shard"))
     }
 

@@ -1,0 +1,116 @@
+//! What a row says: who is connected, by which key the row is deleted, and whether it is out of date.
+
+use std::collections::BTreeSet;
+
+use super::Source;
+use crate::record::{AttributeValue, Item, KeyNames, UnixSeconds};
+
+/// DynamoDB takes a TTL that is further back for none, and so a zero.
+///
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/howitworks-ttl.html>
+const OLDEST_TTL_SECONDS: f64 = (5 * 365 * 24 * 3600) as f64;
+
+/// Above this a TTL is in milliseconds: as seconds it would be in the year 5138.
+const MOST_SECONDS: f64 = 1e11;
+
+/// A stored connection. Messages hold on to it while they wait, so that it is small.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Its id.
+    pub id: String,
+    /// The values of the table's key, in its order, without the one that is the id.
+    rest_of_key: Box<[AttributeValue]>,
+}
+
+/// How rows are read.
+#[derive(Debug)]
+pub(super) struct Columns {
+    keys: KeyNames,
+    id: String,
+    ttl: Option<String>,
+}
+
+/// What a row turned out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Row {
+    /// A connection.
+    Connected(Connection),
+    /// One whose TTL has passed: DynamoDB deletes it within some days.
+    Expired,
+    /// One without a usable connection id, or without the table's key.
+    Unaddressed,
+}
+
+impl Columns {
+    pub fn new(keys: KeyNames, source: &Source) -> Self {
+        let (id, ttl) = (source.connection_id_attribute.clone(), source.ttl_attribute.clone());
+        Self { keys, id, ttl }
+    }
+
+    /// The attributes that a lookup asks for, each once.
+    pub fn names(&self) -> Vec<String> {
+        let names: BTreeSet<_> = self.key_names().chain([&self.id]).chain(&self.ttl).collect();
+        names.into_iter().cloned().collect()
+    }
+
+    /// What this row is at this time.
+    pub fn row(&self, row: &Item, now: UnixSeconds) -> Row {
+        let is_past = |ttl: f64| {
+            let age = now.0 as f64 - ttl;
+            age > 0.0 && age < OLDEST_TTL_SECONDS
+        };
+        if self.ttl(row).is_some_and(is_past) {
+            return Row::Expired;
+        }
+        self.connection(row).map_or(Row::Unaddressed, Row::Connected)
+    }
+
+    /// Whether the TTL of this row cannot be in seconds.
+    pub fn is_in_milliseconds(&self, row: &Item) -> bool {
+        self.ttl(row).is_some_and(|ttl| ttl > MOST_SECONDS)
+    }
+
+    /// The table's key of a connection's row.
+    pub fn key(&self, connection: &Connection) -> Item {
+        let mut rest = connection.rest_of_key.iter();
+        let value = |name: &String| match *name == self.id {
+            true => Some(AttributeValue::S(connection.id.clone())),
+            false => rest.next().cloned(),
+        };
+        let mut value = value;
+        self.key_names().filter_map(|name| Some((name.clone(), value(name)?))).collect()
+    }
+
+    /// Whether a row is (still) this connection's.
+    pub fn is_of(&self, row: &Item, connection: &Connection) -> bool {
+        matches!(row.get(&self.id), Some(AttributeValue::S(id)) if *id == connection.id)
+    }
+
+    fn connection(&self, row: &Item) -> Option<Connection> {
+        let Some(AttributeValue::S(id)) = row.get(&self.id) else {
+            return None;
+        };
+        let rest = self.key_names().filter(|name| **name != self.id);
+        let rest_of_key = rest.map(|name| row.get(name).cloned()).collect::<Option<_>>()?;
+        is_connection_id(id).then(|| Connection { id: id.clone(), rest_of_key })
+    }
+
+    /// DynamoDB, too, takes a TTL that is no number for none.
+    fn ttl(&self, row: &Item) -> Option<f64> {
+        match row.get(self.ttl.as_ref()?) {
+            Some(AttributeValue::N(number)) => number.parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn key_names(&self) -> impl Iterator<Item = &String> {
+        [Some(&self.keys.partition), self.keys.sort.as_ref()].into_iter().flatten()
+    }
+}
+
+/// Base64, as API Gateway makes them. Anything else would be a path of its own in the post's URL,
+/// and what the endpoint answers to that would be taken for the endpoint's state.
+fn is_connection_id(id: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=+/".contains(&byte);
+    (1..=128).contains(&id.len()) && id.bytes().all(is_plain)
+}
