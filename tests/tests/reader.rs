@@ -284,16 +284,18 @@ async fn a_checkpoint_that_was_broken_by_hand_is_mended_or_made_again_without_a_
 #[tokio::test(start_paused = true)]
 async fn a_shard_held_up_by_its_messages_is_not_ready() {
     let mut worker = worker();
-    worker.connections.put("deaf", "hoge", "2026-01-01");
-    worker.gateway.script("deaf", &[(0, 429)]);
+    // One alone could not hold up the others: it loses what it does not take.
+    for n in 0..40 {
+        worker.connections.put(&format!("deaf{n}"), &format!("hoge{n}"), "2026-01-01");
+        worker.gateway.script(&format!("deaf{n}"), &[(0, 429)]);
+    }
     worker.streams.open("only", None);
     worker.start("a", Begin::Latest);
     worker.started().await;
     for n in 1..=20_000 {
-        worker.streams.append("only", change(n, "fuga", "hoge"));
+        worker.streams.append("only", change(n, "fuga", &format!("hoge{}", n % 40)));
     }
     worker.until("it is told", || worker.reasons() == ["HeldUp"]).await;
-    worker.until("all are told", || worker.gateway.delivered() == 20_000).await;
     worker.until("it is over", || worker.reasons().is_empty()).await;
 }
 
