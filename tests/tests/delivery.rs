@@ -122,12 +122,26 @@ async fn a_connection_that_vanished_loses_its_row_and_holds_up_nobody() {
 async fn a_row_that_was_written_again_stays() {
     let worker = started(Worker::new()).await;
     connect(&worker, 1);
+    worker.gateway.script("connection-000", &[(0, 410), (0, 410), (0, 410), (9_000, 410)]);
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.until("the last try is under way", || worker.connections.reads() == 1).await;
+    worker.connections.put("connection-000", "hoge", "2026-12-31");
+    worker.until("it is settled", || settled_up_to(&worker, 1)).await;
+    assert_eq!(worker.connections.stored(), ["connection-000"]);
+}
+
+/// It was there when the gateway said for the last time that its connection is not.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_was_written_again_before_the_last_try_goes() {
+    let worker = started(Worker::new()).await;
+    connect(&worker, 1);
     worker.gateway.script("connection-000", &[(0, 410)]);
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.until("it was tried", || !worker.gateway.posts().is_empty()).await;
     worker.connections.put("connection-000", "hoge", "2026-12-31");
     worker.until("it is settled", || settled_up_to(&worker, 1)).await;
-    assert_eq!(worker.connections.stored(), ["connection-000"]);
+    assert_eq!(worker.connections.stored(), [""; 0]);
+    assert_eq!(worker.gateway.posts().len(), 4);
 }
 
 #[tokio::test(start_paused = true)]

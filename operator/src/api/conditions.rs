@@ -1,6 +1,8 @@
 //! Conditions as kstatus defines them: `Ready` always there, `Reconciling` and `Stalled` only while
 //! they are true. A condition's time moves only when its status does, so that an unchanged state
-//! compares equal and is not written again. `DataGap` is the one that remembers: it stays for a day.
+//! compares equal and is not written again. `Degraded` is there while something should be mended
+//! although every change goes out; `Ready` does not hang on it. `DataGap` is the one that remembers: it
+//! stays for a day.
 
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ pub struct Readiness {
     pub reason: &'static str,
     /// What is the case and what to do, without counters or times.
     pub message: String,
+    /// What should be mended although every change goes out: a reason and a message.
+    pub degraded: Option<(&'static str, String)>,
 }
 
 /// How a notifier stands.
@@ -46,7 +50,7 @@ pub fn conditions(
     new_gap: Option<String>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let condition = |type_: &str, status: &str| {
+    let condition_for = |type_: &str, status: &str, reason: &str, message: &str| {
         let since = before
             .iter()
             .find(|known| known.type_ == type_ && known.status == status)
@@ -54,11 +58,14 @@ pub fn conditions(
         Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
-            reason: readiness.reason.to_owned(),
-            message: readiness.message.clone(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
             observed_generation: generation,
             last_transition_time: since,
         }
+    };
+    let condition = |type_: &str, status: &str| {
+        condition_for(type_, status, readiness.reason, &readiness.message)
     };
     let mut conditions = match readiness.ready {
         Ready::Yes => vec![condition("Ready", "True")],
@@ -66,6 +73,10 @@ pub fn conditions(
         Ready::Held => vec![condition("Ready", "False"), condition("Reconciling", "True")],
         Ready::Stalled => vec![condition("Ready", "False"), condition("Stalled", "True")],
     };
+    let degraded = readiness.degraded.as_ref();
+    conditions.extend(
+        degraded.map(|(reason, message)| condition_for("Degraded", "True", reason, message)),
+    );
     let is_stopped = readiness.reason == DATA_GAP;
     conditions.extend(data_gap(before, generation, new_gap, is_stopped, now));
     conditions
@@ -114,7 +125,7 @@ mod tests {
     use super::*;
 
     fn readiness(ready: Ready, reason: &'static str) -> Readiness {
-        Readiness { ready, reason, message: "because".to_owned() }
+        Readiness { ready, reason, message: "because".to_owned(), degraded: None }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -157,6 +168,18 @@ mod tests {
         assert_eq!(other[0].reason, "StreamNotFound");
         let ready = conditions(&other, Some(1), &readiness(Ready::Yes, "Reading"), at(4));
         assert_eq!(ready[0].last_transition_time, Time(at(4)));
+    }
+
+    #[test]
+    fn what_should_be_mended_is_told_beside_ready() {
+        let reading = readiness(Ready::Yes, "Reading");
+        let degraded = Some(("RowsNotDeletable", "allow it".to_owned()));
+        let told = Readiness { degraded, ..reading.clone() };
+        let first = conditions(&[], Some(1), &told, at(1));
+        assert_eq!(types(&first), [("Ready", "True"), ("Degraded", "True")]);
+        assert_eq!((&*first[0].reason, &*first[1].reason), ("Reading", "RowsNotDeletable"));
+        assert_eq!(conditions(&first, Some(1), &told, at(2)), first);
+        assert_eq!(types(&conditions(&first, Some(1), &reading, at(3))), [("Ready", "True")]);
     }
 
     const DAY: i64 = 24 * 60 * 60;

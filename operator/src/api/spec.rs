@@ -248,31 +248,63 @@ pub struct KeyFilter {
 /// Where connections are stored, and which of them a change concerns.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.partitionKey) == has(self.value)").message(
+    "give both connections.partitionKey and connections.value, or neither to tell every connection of the table"
+))]
 pub struct Connections {
-    /// Name of the table, in the stream's account and region. Example: `sample-connections-dev`.
+    /// Name of the table, in the stream's account. Example: `sample-connections-dev`.
     #[schemars(length(min = 3, max = 255), pattern("^[a-zA-Z0-9_.-]+$"))]
     pub table_name: String,
 
-    /// Name of the index that is asked. Default: the table itself.
-    /// Indexes are eventually consistent: a row stored a moment ago may not show yet.
+    /// AWS region of the table. Default: the stream's. Example: `eu-west-1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 5, max = 32))]
+    #[x_kube(validation = Rule::new(
+        "self.matches('^[a-z]+(-[a-z]+)+-[0-9]+$')"
+    ).message("connections.region must be an AWS region such as eu-west-1"))]
+    pub region: Option<String>,
+
+    /// Name of the index that is asked. Its projection must include `connectionIdAttribute`, and
+    /// `ttlAttribute` where that is given. Default: the table itself.
+    /// A table is read consistently; an index is eventually consistent: a row stored a moment ago may
+    /// not show yet, and its client is not told of a change at that moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 255), pattern("^[a-zA-Z0-9_.-]+$"))]
     pub index_name: Option<String>,
 
-    /// The partition key of the table, or of the index, that is asked. Example: `sk`.
+    /// The partition key of the table, or of the index, that is asked; goes with `value`.
+    /// Default: none; without it every connection of the table, or of the index, is told of every
+    /// change, by reading all of it (a Scan). Example: `sk`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
-    pub partition_key: String,
+    pub partition_key: Option<String>,
 
     /// CEL expression of the value that is looked up there; it must give the key attribute's type
-    /// (string, number or binary). It sees what `message` sees.
+    /// (string, number or binary). It sees what `message` sees. Goes with `partitionKey`.
     /// Example: `keys.SK.split('#')[1]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
-    pub value: String,
+    pub value: Option<String>,
 
     /// The row's attribute that holds the connection id. Default: `connectionId`.
     #[serde(default = "default_connection_id_attribute")]
     #[schemars(length(min = 1, max = 255))]
     pub connection_id_attribute: String,
+
+    /// The row's attribute that says when the row is out of date, in seconds since 1970: usually the
+    /// table's TTL attribute. DynamoDB deletes such a row days later; it is skipped at once.
+    /// Default: none. Example: `expiresAt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub ttl_attribute: Option<String>,
+
+    /// For how long a lookup also serves changes that are read after it began, in seconds, 0 to 300.
+    /// Fewer queries and scans, but a client that connects may not be told of changes for as long.
+    /// At 0 a change is looked up after it was read, so that whoever was stored before the change is
+    /// told of it; changes read together still share a lookup. Default: 0. Example: `5`.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 300))]
+    pub cache_seconds: i32,
 }
 
 /// The API Gateway WebSocket API whose clients are told.

@@ -9,12 +9,14 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use super::attribute::{item_from_table, item_to_table, value_to_table};
 use super::{Aws, error};
 use crate::delivery::{
-    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Source, TableDescription,
+    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, Source, TableDescription,
 };
 use crate::record::{AttributeValue, Item, KeyNames};
 
 const DESCRIBE: &str = "dynamodb:DescribeTable";
 const QUERY: &str = "dynamodb:Query";
+const SCAN: &str = "dynamodb:Scan";
+const GET: &str = "dynamodb:GetItem";
 const DELETE: &str = "dynamodb:DeleteItem";
 
 /// One table.
@@ -25,9 +27,9 @@ pub struct DynamoDbConnections {
 }
 
 impl DynamoDbConnections {
-    /// The table of this source, in this region.
-    pub fn new(aws: &Aws, region: &str, source: Source) -> Self {
-        Self { client: Client::new(&aws.region(region)), source }
+    /// The table of this source.
+    pub fn new(aws: &Aws, source: Source) -> Self {
+        Self { client: Client::new(&aws.region(&source.region)), source }
     }
 }
 
@@ -60,26 +62,67 @@ impl Connections for DynamoDbConnections {
     async fn query(
         &self,
         value: &AttributeValue,
+        attributes: &[String],
         start: Option<&Item>,
     ) -> Result<RowPage, ConnectionsError> {
+        let (projection, names) = projection(attributes);
         let answer = self
             .client
             .query()
             .table_name(&self.source.table)
             .set_index_name(self.source.index.clone())
-            // An index cannot be read consistently; a table can, so that a row just stored shows.
-            .consistent_read(self.source.index.is_none())
+            .consistent_read(self.is_consistent())
             .key_condition_expression("#key = :value")
-            .expression_attribute_names("#key", &self.source.partition_key)
+            .projection_expression(projection)
+            .set_expression_attribute_names(Some(names))
+            .expression_attribute_names(
+                "#key",
+                self.source.partition_key.clone().unwrap_or_default(),
+            )
             .expression_attribute_values(":value", value_to_table(value))
             .set_exclusive_start_key(start.map(item_to_table))
             .send()
             .await
             .map_err(|failure| error::connections(QUERY, failure))?;
-        Ok(RowPage {
-            rows: answer.items.unwrap_or_default().into_iter().map(item_from_table).collect(),
-            next: answer.last_evaluated_key.filter(|key| !key.is_empty()).map(item_from_table),
-        })
+        Ok(page(answer.items, answer.last_evaluated_key))
+    }
+
+    async fn scan(
+        &self,
+        segment: Segment,
+        attributes: &[String],
+        start: Option<&Item>,
+    ) -> Result<RowPage, ConnectionsError> {
+        let (projection, names) = projection(attributes);
+        let in_sdk = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+        let answer = self
+            .client
+            .scan()
+            .table_name(&self.source.table)
+            .set_index_name(self.source.index.clone())
+            .consistent_read(self.is_consistent())
+            .segment(in_sdk(segment.number))
+            .total_segments(in_sdk(segment.of))
+            .projection_expression(projection)
+            .set_expression_attribute_names(Some(names))
+            .set_exclusive_start_key(start.map(item_to_table))
+            .send()
+            .await
+            .map_err(|failure| error::connections(SCAN, failure))?;
+        Ok(page(answer.items, answer.last_evaluated_key))
+    }
+
+    async fn get(&self, key: &Item) -> Result<Option<Item>, ConnectionsError> {
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&self.source.table)
+            .consistent_read(true)
+            .set_key(Some(item_to_table(key)))
+            .send()
+            .await
+            .map_err(|failure| error::connections(GET, failure))?;
+        Ok(answer.item.map(item_from_table))
     }
 
     async fn delete_unchanged(
@@ -111,6 +154,29 @@ impl Connections for DynamoDbConnections {
             Err(failure) => Err(error::connections(DELETE, failure)),
         }
     }
+}
+
+impl DynamoDbConnections {
+    /// An index cannot be read consistently; a table can, so that a row just stored shows.
+    fn is_consistent(&self) -> bool {
+        self.source.index.is_none()
+    }
+}
+
+type SdkItem = HashMap<String, Sdk>;
+
+fn page(rows: Option<Vec<SdkItem>>, next: Option<SdkItem>) -> RowPage {
+    RowPage {
+        rows: rows.unwrap_or_default().into_iter().map(item_from_table).collect(),
+        next: next.filter(|key| !key.is_empty()).map(item_from_table),
+    }
+}
+
+/// An expression of these attributes, with their names: some are words that DynamoDB reserves.
+fn projection(attributes: &[String]) -> (String, HashMap<String, String>) {
+    let placeholders = (0..attributes.len()).map(|n| format!("#a{n}"));
+    let names = placeholders.clone().zip(attributes.iter().cloned()).collect();
+    (placeholders.collect::<Vec<_>>().join(", "), names)
 }
 
 /// An index that is being made, or taken away, answers no query.

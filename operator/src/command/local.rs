@@ -153,7 +153,7 @@ fn to_do(local: &Local, domain: String) -> Result<Box<Work>, CommandError> {
 
 /// Prints what to paste once everything reads, and every trouble; `true` once printed.
 fn tell(picture: &Picture, local: &Local, printed: bool) -> bool {
-    for trouble in picture.troubles.values() {
+    for trouble in picture.troubles.values().chain(picture.warnings.values()) {
         eprintln!("{}: {}", trouble.reason, trouble.message);
     }
     let ready = picture.phase == Phase::Reading && picture.troubles.is_empty();

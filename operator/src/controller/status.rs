@@ -1,6 +1,7 @@
 //! Writes what was applied into the notifier's status, only where it says something new, and an Event
 //! for each gap, and for records on which expressions failed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -16,7 +17,7 @@ use super::{Context, ReconcileError};
 use crate::api::{
     Readiness, Ready, StreamNotifier, StreamNotifierStatus, conditions, gap_told_for,
 };
-use crate::telemetry::{Happening, Phase, Picture, event_failed};
+use crate::telemetry::{Happening, Part, Phase, Picture, Trouble, event_failed};
 use crate::worker::{NotifierId, Revision};
 
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
@@ -134,10 +135,12 @@ fn readiness(applied: &Applied) -> Option<Readiness> {
         Applied::Working { picture, .. } => return Some(of_worker(picture)),
         Applied::Elsewhere => return None,
     };
-    Some(Readiness { ready, reason, message })
+    Some(Readiness { ready, reason, message, degraded: None })
 }
 
 fn of_worker(picture: &Picture) -> Readiness {
+    let degraded = picture.warnings.values().next();
+    let degraded = degraded.map(|first| (first.reason, joined(&picture.warnings)));
     let Some(first) = picture.troubles.values().next() else {
         let (ready, reason, message) = match picture.phase {
             Phase::Reading => (Ready::Yes, "Reading", "every open shard is read"),
@@ -149,15 +152,19 @@ fn of_worker(picture: &Picture) -> Readiness {
                 (Ready::Starting, "Starting", "the stream's open shards are being opened")
             }
         };
-        return Readiness { ready, reason, message: bounded(message) };
+        return Readiness { ready, reason, message: bounded(message), degraded };
     };
-    let mut messages: Vec<_> = picture.troubles.values().map(|trouble| &*trouble.message).collect();
-    messages.dedup();
     let stalled = picture.troubles.values().any(|trouble| trouble.stalled);
     let ready = if stalled { Ready::Stalled } else { Ready::Held };
     // What a person must mend comes before what passes by itself.
     let first = picture.troubles.values().find(|trouble| trouble.stalled).unwrap_or(first);
-    Readiness { ready, reason: first.reason, message: bounded(&messages.join("; ")) }
+    Readiness { ready, reason: first.reason, message: joined(&picture.troubles), degraded }
+}
+
+fn joined(troubles: &BTreeMap<Part, Trouble>) -> String {
+    let mut messages: Vec<_> = troubles.values().map(|trouble| &*trouble.message).collect();
+    messages.dedup();
+    bounded(&messages.join("; "))
 }
 
 /// Conditions take 32,768 bytes; a stream may have thousands of shards in trouble.

@@ -61,7 +61,7 @@ pub struct Queue {
 pub struct Table {
     /// `arn:aws:dynamodb:<region>:<account>:table/<table>`.
     pub arn: String,
-    /// Where it and the connections are.
+    /// Where it is.
     pub region: String,
     /// Whose it is.
     pub account: String,
@@ -97,6 +97,7 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
             return Err(invalid("startingTimestamp", problem));
         }
     };
+    let source = source(connections, &table)?;
     let work = Work {
         notifier: Arc::new(Notifier::new(spec)?),
         table,
@@ -107,7 +108,7 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
             api::OnGap::Stop => OnGap::Stop,
         },
         poll_interval: poll_interval(*poll_interval_milliseconds)?,
-        source: source(connections),
+        source,
         endpoint: endpoints.of(web_socket)?,
         policy: policy(delivery)?,
         dead_letters: delivery.dead_letter_queue_arn.as_deref().map(Queue::parse).transpose()?,
@@ -202,15 +203,39 @@ fn invalid(field: &str, problem: &str) -> InvalidSpec {
     InvalidSpec { field: field.to_owned(), problem: problem.to_owned() }
 }
 
-fn source(connections: &Connections) -> Source {
-    let Connections { table_name, index_name, partition_key, connection_id_attribute, value: _ } =
-        connections;
-    Source {
+fn source(connections: &Connections, home: &Table) -> Result<Source, InvalidSpec> {
+    let Connections {
+        table_name,
+        region,
+        index_name,
+        partition_key,
+        value,
+        connection_id_attribute,
+        ttl_attribute,
+        cache_seconds,
+    } = connections;
+    if partition_key.is_some() != value.is_some() {
+        let problem = "and connections.value go together: give both, or neither to tell every connection of the table";
+        return Err(invalid("connections.partitionKey", problem));
+    }
+    let cache = match u64::try_from(*cache_seconds) {
+        Ok(seconds @ 0..=300) => Duration::from_secs(seconds),
+        _ => return Err(invalid("connections.cacheSeconds", "must be 0 to 300")),
+    };
+    // It becomes part of a host's name.
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if region.as_ref().is_some_and(|region| region.is_empty() || !region.bytes().all(is_plain)) {
+        return Err(invalid("connections.region", "must be an AWS region such as eu-west-1"));
+    }
+    Ok(Source {
+        region: region.clone().unwrap_or_else(|| home.region.clone()),
         table: table_name.clone(),
         index: index_name.clone(),
         partition_key: partition_key.clone(),
         connection_id_attribute: connection_id_attribute.clone(),
-    }
+        ttl_attribute: ttl_attribute.clone(),
+        cache,
+    })
 }
 
 #[cfg(test)]
@@ -251,6 +276,49 @@ mod tests {
             let refused = followed(stream, table).unwrap_err();
             assert_eq!(refused.field, field, "{stream:?} {table:?}: {refused}");
         }
+    }
+
+    fn connections(change: impl FnOnce(&mut Connections)) -> Connections {
+        let mut connections = Connections {
+            table_name: "connections".to_owned(),
+            region: None,
+            index_name: None,
+            partition_key: None,
+            value: None,
+            connection_id_attribute: "connectionId".to_owned(),
+            ttl_attribute: None,
+            cache_seconds: 0,
+        };
+        change(&mut connections);
+        connections
+    }
+
+    #[test]
+    fn connections_are_in_the_streams_region_unless_another_is_named() {
+        let home = Table::parse(TABLE).unwrap();
+        let there = |region: Option<&str>| {
+            source(&connections(|it| it.region = region.map(str::to_owned)), &home)
+        };
+        assert_eq!(there(None).unwrap().region, "eu-west-1");
+        assert_eq!(there(Some("us-gov-west-1")).unwrap().region, "us-gov-west-1");
+        for wrong in ["", "eu-west-1.evil.example/", "EU", "eu west"] {
+            assert_eq!(there(Some(wrong)).unwrap_err().field, "connections.region");
+        }
+    }
+
+    #[test]
+    fn a_key_and_its_value_go_together_and_a_cache_has_bounds() {
+        let home = Table::parse(TABLE).unwrap();
+        let refused =
+            |change: fn(&mut Connections)| source(&connections(change), &home).unwrap_err().field;
+        let sk = || Some("sk".to_owned());
+        assert_eq!(source(&connections(|_| ()), &home).unwrap().partition_key, None);
+        let both = connections(|it| (it.partition_key, it.value) = (Some("sk".into()), sk()));
+        assert_eq!(source(&both, &home).unwrap().partition_key, sk());
+        assert_eq!(refused(|it| it.value = Some("keys.SK".into())), "connections.partitionKey");
+        assert_eq!(refused(|it| it.partition_key = Some("sk".into())), "connections.partitionKey");
+        assert_eq!(refused(|it| it.cache_seconds = -1), "connections.cacheSeconds");
+        assert_eq!(refused(|it| it.cache_seconds = 301), "connections.cacheSeconds");
     }
 
     #[test]

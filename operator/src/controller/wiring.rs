@@ -58,7 +58,7 @@ impl Work {
         let signed_for = self.signed_for();
         Neighbours {
             streams: Arc::new(DynamoDbStreams::new(aws, region, arn)),
-            connections: Arc::new(DynamoDbConnections::new(aws, region, self.source.clone())),
+            connections: Arc::new(DynamoDbConnections::new(aws, self.source.clone())),
             gateway: Arc::new(ApiGateway::new(aws, signed_for, &self.endpoint.url)),
             store: Arc::new(store),
         }

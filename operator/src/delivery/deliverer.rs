@@ -14,13 +14,14 @@ use super::gate::{Gate, Pass};
 use super::guard::Guard;
 use super::limits::PostLimits;
 use super::message::{LONGEST, Message};
-use super::outbox::{Bounds, Connection, Head, Left, Outbox, Tasks};
+use super::outbox::{Bounds, Head, Left, Outbox, Tasks};
 use super::outcome::{Hold, Outcome, outcome};
 use super::settle::Ticket;
 use super::tries::{End, Known, Next, Policy, SlowClient};
-use super::{Connections, Gateway, Lookup};
+use super::{Connection, Connections, Gateway, Lookup};
 use crate::backoff::{Failing, Random};
 use crate::clock::ServiceClock;
+use crate::record::Item;
 use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part, Trouble};
 
 /// Who posts for a notifier, and by which rules.
@@ -110,11 +111,13 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     fn post_all(self: Arc<Self>) -> BoxFuture<'static, ()> {
         async move {
             while let Some(mut head) = self.outbox.take() {
+                // Before the gateway has the last word, see the lookup.
+                let row = self.doubted_row(&head).await;
                 let next = self.attempt(&mut head).await;
                 // Its place is taken until here, so that what it leaves to do is done by others too.
                 self.clone().post_more();
                 match next {
-                    Next::Over(end) => self.end(head, end).await,
+                    Next::Over(end) => self.end(head, end, row).await,
                     Next::Again(wait) => self.again(head, wait),
                 }
             }
@@ -171,7 +174,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     }
 
     /// A message is over.
-    async fn end(&self, head: Head, end: End) {
+    async fn end(&self, head: Head, end: End, row: Option<Item>) {
         let telemetry = &self.setup.telemetry;
         match end {
             End::Delivered => {
@@ -189,7 +192,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
             }
             // What was queued behind a connection's end is for nobody.
             End::Gone => {
-                self.gone(&head.connection).await;
+                self.gone(&head.connection, row).await;
                 for left in self.outbox.finish_all(head) {
                     telemetry.gone();
                     left.ticket.settle();
@@ -212,19 +215,32 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
 
     /// The client does not read: it is disconnected, and its row goes.
     async fn disconnect(&self, connection: &Connection) {
+        let row = self.setup.lookup.row(connection).await;
         let answer = self.setup.gateway.disconnect(&connection.id).await;
         self.setup.telemetry.disconnected(&connection.id, outcome(&answer).word());
-        self.setup.lookup.delete(connection).await;
+        self.setup.lookup.delete(connection, row).await;
     }
 
     /// The connection is gone for good: its row goes, unless all of them seem to be.
-    async fn gone(&self, connection: &Connection) {
-        if self.guard().may_delete(Instant::now()) {
+    async fn gone(&self, connection: &Connection, row: Option<Item>) {
+        if self.may_delete() {
             self.setup.health.well(&Part::Rows);
-            self.setup.lookup.delete(connection).await;
+            self.setup.lookup.delete(connection, row).await;
         } else {
             self.setup.health.troubled(Part::Rows, self.all_gone());
         }
+    }
+
+    /// The row of a connection that is gone if it answers so once more.
+    async fn doubted_row(&self, head: &Head) -> Option<Item> {
+        if !head.tries.is_nearly_gone() || !self.may_delete() {
+            return None;
+        }
+        self.setup.lookup.row(&head.connection).await
+    }
+
+    fn may_delete(&self) -> bool {
+        self.guard().may_delete(Instant::now())
     }
 
     /// Learns from an outcome what it says about the endpoint.

@@ -26,9 +26,9 @@ pub use dead_letters::{
 pub use deliverer::{Deliverer, Setup};
 pub use letter::From as LetterFrom;
 pub use limits::PostLimits;
-pub use lookup::{Lookup, NotAKey, Source};
+pub use lookup::{Connection, Lookup, NotAKey, PageLookup, Source};
 pub use message::Message;
-pub use outbox::{Bounds, Connection, Tasks};
+pub use outbox::{Bounds, Tasks};
 pub use settle::{Settled, Ticket};
 pub use tries::{Policy, SlowClient};
 
@@ -45,10 +45,19 @@ pub struct TableDescription {
     pub types: BTreeMap<String, String>,
 }
 
+/// One of the parts in which all rows are read side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Which, from 0 on.
+    pub number: u32,
+    /// How many there are.
+    pub of: u32,
+}
+
 /// One page of a lookup.
 #[derive(Clone, Debug, Default)]
 pub struct RowPage {
-    /// The rows, as stored.
+    /// The rows, with the attributes asked for.
     pub rows: Vec<Item>,
     /// Where the next page begins, if there is one.
     pub next: Option<Item>,
@@ -63,8 +72,23 @@ pub trait Connections: Send + Sync + 'static {
     fn query(
         &self,
         value: &AttributeValue,
+        attributes: &[String],
         start: Option<&Item>,
     ) -> impl Future<Output = Result<RowPage, ConnectionsError>> + Send;
+
+    /// One page of all rows of a segment, from `start` on.
+    fn scan(
+        &self,
+        segment: Segment,
+        attributes: &[String],
+        start: Option<&Item>,
+    ) -> impl Future<Output = Result<RowPage, ConnectionsError>> + Send;
+
+    /// The row of this key of the table, whole and as it is now.
+    fn get(
+        &self,
+        key: &Item,
+    ) -> impl Future<Output = Result<Option<Item>, ConnectionsError>> + Send;
 
     /// Deletes the row of this key if every attribute of `row` is still as it was; `false` if the
     /// row is gone or was written again.

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::flight::Flight;
+use super::lookup::Connection;
 use super::message::Message;
 use super::settle::Ticket;
 use super::tries::Tries;
-use crate::record::Item;
 use crate::telemetry::{Dropped, NotifierTelemetry};
 
 /// A connection that has not taken a message for so long is stuck.
@@ -30,8 +30,8 @@ pub struct Bounds {
     pub pages: usize,
     /// Messages of records at work, in KiB.
     pub memory_kib: u32,
-    /// Messages that wait, over all connections. Their bodies are bounded with their records, their
-    /// rows are shared by all messages that one lookup leads to.
+    /// Messages that wait, over all connections. Their bodies are bounded with their records, what
+    /// is kept of their rows is shared by all messages that one lookup leads to.
     pub waiting: usize,
     /// Messages that wait for one connection, in KiB; beyond that older ones go if it does not take
     /// any. Far less than `memory_kib`, so that one connection cannot hold up the others.
@@ -50,15 +50,6 @@ impl Default for Bounds {
             posts: 1_024,
         }
     }
-}
-
-/// A stored connection.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Connection {
-    /// Its id.
-    pub id: String,
-    /// The row it was read from.
-    pub row: Item,
 }
 
 /// The tasks that post.

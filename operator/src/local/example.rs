@@ -24,8 +24,9 @@ pub struct Example {
     pub attribute: String,
     /// An attribute that the lookup reads from the item, with its value.
     pub also: Option<(String, String)>,
-    /// The query parameter that a client connects with. Example: `SK`.
-    pub parameter: String,
+    /// The query parameter that a client connects with; `None` where every client is told.
+    /// Example: `SK`.
+    pub parameter: Option<String>,
     /// Its value. Example: `hoge`.
     pub lookup: String,
     /// Whether the example is known to match, as far as keys and lookup go.
@@ -53,7 +54,7 @@ impl Example {
         Self {
             attribute: changed_attribute(spec),
             parameter: parameter(spec),
-            certain: certain && lookup.is_some(),
+            certain: certain && (lookup.is_some() || spec.connections.value.is_none()),
             lookup: lookup.unwrap_or_else(|| WORDS[1].to_owned()),
             key,
             also,
@@ -68,7 +69,7 @@ impl Example {
 
 fn all_cuts(spec: &StreamNotifierSpec) -> Vec<Cut> {
     let message = spec.message.iter().flat_map(|message| message.values());
-    message.chain([&spec.connections.value]).flat_map(|expression| cuts(expression)).collect()
+    message.chain(&spec.connections.value).flat_map(|expression| cuts(expression)).collect()
 }
 
 /// `target_pk#fuga` of `contains: target_pk` and `split('#')[1]`.
@@ -124,7 +125,9 @@ fn lookup_value(
     spec: &StreamNotifierSpec,
     key: &[(String, String)],
 ) -> (Option<String>, Option<(String, String)>) {
-    let expression = spec.connections.value.trim();
+    let Some(expression) = spec.connections.value.as_deref().map(str::trim) else {
+        return (None, None);
+    };
     let value_of = |name: &str| key.iter().find(|(known, _)| known == name).map(|(_, v)| v);
     if let Some(attribute) = sole_member(expression, "new") {
         let word = WORDS[1].to_owned();
@@ -143,7 +146,7 @@ fn lookup_value(
 }
 
 fn changed_attribute(spec: &StreamNotifierSpec) -> String {
-    let lookup = sole_member(&spec.connections.value, "new");
+    let lookup = spec.connections.value.as_ref().and_then(|value| sole_member(value, "new"));
     let named = spec
         .message
         .iter()
@@ -155,12 +158,14 @@ fn changed_attribute(spec: &StreamNotifierSpec) -> String {
 }
 
 /// `partitionKey` as the lookup's key attribute spells it: `SK` for `sk` in the origin's manifest.
-fn parameter(spec: &StreamNotifierSpec) -> String {
-    let name = &spec.connections.partition_key;
-    let spelled = key_names(&spec.connections.value)
+fn parameter(spec: &StreamNotifierSpec) -> Option<String> {
+    let name = spec.connections.partition_key.as_ref()?;
+    let named = spec.connections.value.as_deref().map(key_names);
+    let spelled = named
         .into_iter()
+        .flatten()
         .find(|key| key.eq_ignore_ascii_case(name) && key.chars().all(|c| c != ' '));
-    spelled.unwrap_or_else(|| name.clone())
+    spelled.or_else(|| Some(name.clone()))
 }
 
 #[cfg(test)]
@@ -184,7 +189,7 @@ mod tests {
                 key: vec![pair("PK", "target_pk#fuga"), pair("SK", "target_sk#hoge")],
                 attribute: "TargetAttribute".to_owned(),
                 also: None,
-                parameter: "SK".to_owned(),
+                parameter: Some("SK".to_owned()),
                 lookup: "hoge".to_owned(),
                 certain: true,
             }
@@ -202,7 +207,7 @@ mod tests {
         let example = example(&spec);
         assert_eq!(example.key, [pair("orderId", "order-fuga")]);
         assert_eq!(example.also, Some(pair("room", "hoge")));
-        assert_eq!((example.parameter.as_str(), example.certain), ("room", true));
+        assert_eq!((example.parameter.as_deref(), example.certain), (Some("room"), true));
     }
 
     #[test]
@@ -216,6 +221,17 @@ mod tests {
         let example = example(&spec);
         assert_eq!(example.key, [pair("PK", "PK|PK|fuga!"), pair("SK", "x")]);
         assert_eq!(example.lookup, "PK|PK|fuga!");
+    }
+
+    #[test]
+    fn where_everybody_is_told_a_client_says_nothing() {
+        let spec = spec_with(|spec| {
+            let connections = spec["connections"].as_object_mut().unwrap();
+            connections.remove("partitionKey");
+            connections.remove("value");
+        });
+        let example = example(&spec);
+        assert_eq!((example.parameter, example.certain), (None, true));
     }
 
     #[test]

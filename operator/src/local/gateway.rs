@@ -32,8 +32,9 @@ const STOP: Duration = Duration::from_secs(3);
 pub struct Gateway {
     sockets: Sockets,
     rows: Rows,
-    /// The name of the lookup key, and of the query parameter that has its value.
-    parameter: String,
+    /// The name of the lookup key, and of the query parameter that has its value, unless everybody is
+    /// told.
+    parameter: Option<String>,
     tasks: TaskTracker,
     /// Where the tasks run, also those that a dropped future leaves behind.
     runtime: Handle,
@@ -41,7 +42,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway without connections. Must be called within a runtime.
-    pub fn new(rows: Rows, parameter: String) -> Self {
+    pub fn new(rows: Rows, parameter: Option<String>) -> Self {
         Self {
             sockets: Sockets::default(),
             rows,
@@ -122,14 +123,17 @@ pub async fn connect(
         Ok(upgrade) => upgrade,
         Err(_) => return plain(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket API"),
     };
-    let Some(lookup) = find(&query, &gateway.parameter) else {
-        let sentence = format!(
-            "say what to watch in the query: ?{}=<value>, the value that connections.value gives",
-            gateway.parameter
-        );
-        return plain(StatusCode::BAD_REQUEST, &sentence);
-    };
-    let row = Row { id: new_id(), lookup: lookup.to_owned() };
+    let mut lookup = None;
+    if let Some(parameter) = &gateway.parameter {
+        lookup = find(&query, parameter).map(str::to_owned);
+        if lookup.is_none() {
+            let sentence = format!(
+                "say what to watch in the query: ?{parameter}=<value>, the value that connections.value gives"
+            );
+            return plain(StatusCode::BAD_REQUEST, &sentence);
+        }
+    }
+    let row = Row { id: new_id(), lookup };
     let admitted = match gateway.admit(row).await {
         Ok(admitted) => admitted,
         Err(error) => {

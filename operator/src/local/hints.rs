@@ -49,13 +49,12 @@ pub fn lines(
 }
 
 fn socket_url(spec: &StreamNotifierSpec, example: &Example, origin: &str) -> String {
-    format!(
-        "{}/{}?{}={}",
-        origin.replacen("http", "ws", 1),
-        spec.web_socket.stage.as_deref().unwrap_or_default(),
-        percent_encode(&example.parameter),
-        percent_encode(&example.lookup)
-    )
+    let stage = spec.web_socket.stage.as_deref().unwrap_or_default();
+    let url = format!("{}/{stage}", origin.replacen("http", "ws", 1));
+    let Some(parameter) = &example.parameter else {
+        return url;
+    };
+    format!("{url}?{}={}", percent_encode(parameter), percent_encode(&example.lookup))
 }
 
 fn update_item<'a>(

@@ -117,7 +117,8 @@ fn item_key(
             for expression in spec.message.iter().flat_map(|message| message.values()) {
                 key_names(expression).iter().for_each(|name| add(name));
             }
-            key_names(&spec.connections.value).iter().for_each(|name| add(name));
+            let lookup = spec.connections.value.as_deref().map(key_names);
+            lookup.iter().flatten().for_each(|name| add(name));
         }
     } else {
         keys.iter().for_each(|name| add(name));
@@ -134,7 +135,8 @@ fn item_key(
 
 fn connections_table(spec: &StreamNotifierSpec) -> TablePlan {
     let connections = &spec.connections;
-    let (id, lookup) = (&connections.connection_id_attribute, &connections.partition_key);
+    let id = &connections.connection_id_attribute;
+    let lookup = connections.partition_key.as_ref().unwrap_or(id);
     let key = match connections.index_name {
         Some(_) => KeyNames { partition: id.clone(), sort: None },
         None => KeyNames { partition: lookup.clone(), sort: (id != lookup).then(|| id.clone()) },
@@ -307,6 +309,13 @@ mod tests {
         let plan = Plan::of(&spec, &[]).unwrap();
         assert_eq!(plan.connections.key, key("room", Some("connectionId")));
         assert_eq!(plan.connections.index, None);
+    }
+
+    #[test]
+    fn where_everybody_is_told_the_table_is_keyed_by_the_connection() {
+        let spec = spec_with(|spec| spec["connections"] = json!({"tableName": "rooms"}));
+        let plan = Plan::of(&spec, &[]).unwrap();
+        assert_eq!(plan.connections.key, key("connectionId", None));
     }
 
     #[test]

@@ -15,8 +15,8 @@ use super::wire::Answer;
 pub struct Row {
     /// The connection.
     pub id: String,
-    /// What it is looked up by.
-    pub lookup: String,
+    /// What it is looked up by, unless everybody is told.
+    pub lookup: Option<String>,
 }
 
 /// The connections table.
@@ -25,7 +25,7 @@ pub struct Rows {
     dynamo: Dynamo,
     table: TablePlan,
     id_attribute: String,
-    lookup_attribute: String,
+    lookup_attribute: Option<String>,
 }
 
 impl Rows {
@@ -69,7 +69,9 @@ impl Rows {
     }
 
     fn fill(&self, item: &mut Map<String, Value>, row: &Row) {
-        item.insert(self.lookup_attribute.clone(), json!({ "S": row.lookup }));
+        if let (Some(name), Some(lookup)) = (&self.lookup_attribute, &row.lookup) {
+            item.insert(name.clone(), json!({ "S": lookup }));
+        }
         item.insert(self.id_attribute.clone(), json!({ "S": row.id }));
     }
 
@@ -111,7 +113,7 @@ mod tests {
         });
         for spec in [origin().spec, keyed] {
             let (dynamo, rows) = rows(&spec).await;
-            let row = Row { id: "abc=".to_owned(), lookup: "hoge".to_owned() };
+            let row = Row { id: "abc=".to_owned(), lookup: Some("hoge".to_owned()) };
             let time = Timestamp::from_second(1_733_213_175).unwrap();
             rows.put(&row, time).await.unwrap();
             assert_eq!(
@@ -132,7 +134,7 @@ mod tests {
     async fn rows_of_an_earlier_run_are_cleared() {
         let (dynamo, rows) = rows(&origin().spec).await;
         for id in ["a", "b", "c"] {
-            let row = Row { id: id.to_owned(), lookup: "hoge".to_owned() };
+            let row = Row { id: id.to_owned(), lookup: Some("hoge".to_owned()) };
             rows.put(&row, Timestamp::now()).await.unwrap();
         }
         rows.clear().await.unwrap();

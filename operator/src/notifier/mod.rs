@@ -44,7 +44,8 @@ pub struct Notifier {
     key_filters: Vec<KeyFilter>,
     attribute: Option<String>,
     filter: Option<Expression>,
-    lookup: Expression,
+    /// `None` looks every connection up.
+    lookup: Option<Expression>,
     /// `None` stands for the default: the keys and the attribute's new value.
     message: Option<Vec<(String, Expression)>>,
     /// The variables that any expression uses.
@@ -68,8 +69,8 @@ pub enum Verdict {
 /// Who is told, and what.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notification {
-    /// The partition key by which connections are looked up.
-    pub lookup: AttributeValue,
+    /// The partition key by which connections are looked up; `None` for every connection.
+    pub lookup: Option<AttributeValue>,
     /// The message, a JSON object.
     pub body: Bytes,
     /// What is sent instead if that is too large, where the spec wants that.
@@ -84,13 +85,15 @@ impl Notifier {
         })?;
         check_events(spec)?;
         let key_filters = key_filter::compile(&spec.key_filters)?;
-        let filter = spec.filter.as_ref().map(|source| Expression::compile("filter", source));
-        let filter = filter.transpose()?;
-        let lookup = Expression::compile("connections.value", &spec.connections.value)?;
+        let compile = |field, source: &Option<String>| -> Result<Option<Expression>, InvalidSpec> {
+            source.as_ref().map(|source| Expression::compile(field, source)).transpose()
+        };
+        let filter = compile("filter", &spec.filter)?;
+        let lookup = compile("connections.value", &spec.connections.value)?;
         let message = message_fields(spec)?;
         let expressions = || {
             let fields = message.iter().flatten().map(|(_, expression)| expression);
-            filter.iter().chain([&lookup]).chain(fields)
+            filter.iter().chain(&lookup).chain(fields)
         };
         let uses = expressions().flat_map(Expression::uses).copied().collect();
         let compares = spec.events.contains(&Event::Modify);
@@ -151,9 +154,11 @@ impl Notifier {
         {
             return Ok(None);
         }
-        let lookup = self.lookup.evaluate(&context)?;
-        let lookup =
-            lookup::key(lookup.as_ref()).map_err(|problem| self.lookup.invalid(&problem))?;
+        let lookup = self.lookup.as_ref().map(|lookup| {
+            let value = lookup.evaluate(&context)?;
+            lookup::key(value.as_ref()).map_err(|problem| lookup.invalid(&problem))
+        });
+        let lookup = lookup.transpose()?;
         let mut body = Object::new();
         match &self.message {
             Some(fields) => {

@@ -45,9 +45,12 @@ pub(super) fn spec() -> StreamNotifierSpec {
         connections: Connections {
             table_name: "sample-connections-dev".to_owned(),
             index_name: Some("sk-index".to_owned()),
-            partition_key: "sk".to_owned(),
-            value: "keys.SK.split('#')[1]".to_owned(),
+            partition_key: Some("sk".to_owned()),
+            value: Some("keys.SK.split('#')[1]".to_owned()),
             connection_id_attribute: "connection_id".to_owned(),
+            region: None,
+            ttl_attribute: None,
+            cache_seconds: 0,
         },
         web_socket: WebSocket { domain: "example.com".to_owned(), stage: None, region: None },
         delivery: Delivery::default(),
@@ -94,7 +97,7 @@ fn body(verdict: Verdict) -> String {
 #[test]
 fn the_origins_change_gives_the_origins_message() {
     let Verdict::Notify(notification) = judge(&spec(), &change()) else { panic!() };
-    assert_eq!(notification.lookup, s("hoge"));
+    assert_eq!(notification.lookup, Some(s("hoge")));
     assert_eq!(notification.body, r#"{"pk":"fuga","sk":"hoge","value":"90"}"#);
 }
 
@@ -209,7 +212,7 @@ fn a_filter_decides_after_everything_else() {
 #[test]
 fn a_record_without_its_key_is_invalid() {
     let mut spec = spec();
-    (spec.message, spec.connections.value) = (None, "eventId".to_owned());
+    (spec.message, spec.connections.value) = (None, Some("eventId".to_owned()));
     let names = KeyNames { partition: "ID".to_owned(), sort: None };
     let verdict = Notifier::new(&spec).unwrap().judge(&names, &change());
     let Verdict::Invalid(invalid) = verdict else { panic!("{verdict:?}") };
@@ -222,7 +225,7 @@ pub(super) fn evaluate(expression: &str, change: &Change) -> Result<String, Stri
     (spec.attribute, spec.key_filters) = (None, Vec::new());
     spec.events = vec![Event::Insert, Event::Modify, Event::Remove];
     spec.message = Some([("x".to_owned(), expression.to_owned())].into());
-    spec.connections.value = "eventId".to_owned();
+    spec.connections.value = Some("eventId".to_owned());
     match Notifier::new(&spec).map_err(|error| error.to_string())?.judge(&names(), change) {
         Verdict::Notify(notification) => {
             let body = String::from_utf8(notification.body.to_vec()).unwrap();
@@ -248,9 +251,12 @@ fn what_is_wrong_with_a_spec_is_said() {
             |s| s.message = Some((0..33).map(|i| (i.to_string(), "1".to_owned())).collect()),
             "message: has more than 32 fields",
         ),
-        (|s| s.connections.value = "keys.".into(), "connections.value: is not a CEL expression"),
         (
-            |s| s.connections.value = format!("{}1{}", "[".repeat(500), "]".repeat(500)),
+            |s| s.connections.value = Some("keys.".into()),
+            "connections.value: is not a CEL expression",
+        ),
+        (
+            |s| s.connections.value = Some(format!("{}1{}", "[".repeat(500), "]".repeat(500))),
             "connections.value: nests too deep; at most 32 levels",
         ),
         (|s| s.filter = Some("new.a >".to_owned()), "filter: is not a CEL expression: column"),
@@ -274,7 +280,7 @@ fn a_stream_must_have_the_images_that_are_needed() {
     let old_value: Edit = |s| {
         s.attribute = None;
         s.message = None;
-        s.connections.value = "[old].map(o, o.sk)[0]".to_owned();
+        s.connections.value = Some("[old].map(o, o.sk)[0]".to_owned());
     };
     let filtered: Edit = |s| {
         (s.attribute, s.message) = (None, None);
@@ -283,7 +289,7 @@ fn a_stream_must_have_the_images_that_are_needed() {
     let keys_only: Edit = |s| (s.attribute, s.message) = (None, None);
     let shadowed: Edit = |s| {
         (s.attribute, s.message) = (None, None);
-        s.connections.value = "[keys].map(new, new.SK)[0]".to_owned();
+        s.connections.value = Some("[keys].map(new, new.SK)[0]".to_owned());
     };
     const BOTH: (bool, bool, &str) = (true, true, "NEW_AND_OLD_IMAGES");
     const NEW: (bool, bool, &str) = (false, true, "NEW_IMAGE");

@@ -26,6 +26,12 @@ pub enum Part {
     Rows,
     /// The dead-letter queue.
     DeadLetters,
+    /// The deletion of rows whose connections are gone.
+    RowDeletion,
+    /// Rows that say whom they stand for.
+    RowIds,
+    /// Rows that say when they are out of date.
+    RowTtl,
     /// One shard.
     Shard(ShardId),
 }
@@ -48,6 +54,8 @@ pub struct Picture {
     pub phase: Phase,
     /// What is wrong.
     pub troubles: BTreeMap<Part, Trouble>,
+    /// What should be mended although every change goes out.
+    pub warnings: BTreeMap<Part, Trouble>,
     /// Which stream is read: the oldest that has anything unfinished.
     pub stream: Option<StreamLabel>,
     /// What was lost before it was read.
@@ -132,6 +140,7 @@ impl Health {
             picture.phase = Phase::ClaimLost;
             picture.stream = None;
             picture.troubles = troubles;
+            picture.warnings.clear();
         });
     }
 
@@ -141,6 +150,7 @@ impl Health {
             picture.phase = Phase::Stopped;
             picture.stream = None;
             picture.troubles.clear();
+            picture.warnings.clear();
         });
     }
 
@@ -178,10 +188,23 @@ impl Health {
         });
     }
 
+    /// A part does its work, but should be mended.
+    pub fn warned(&self, part: Part, warning: Trouble) {
+        self.0.send_if_modified(|picture| {
+            let is_news = !picture.phase.is_over() && picture.warnings.get(&part) != Some(&warning);
+            if is_news {
+                picture.warnings.insert(part, warning);
+            }
+            is_news
+        });
+    }
+
     /// A part is well (again).
     pub fn well(&self, part: &Part) {
         self.0.send_if_modified(|picture| {
-            !picture.phase.is_over() && picture.troubles.remove(part).is_some()
+            let (trouble, warning) = (&mut picture.troubles, &mut picture.warnings);
+            !picture.phase.is_over()
+                && (trouble.remove(part).is_some() | warning.remove(part).is_some())
         });
     }
 }

@@ -31,7 +31,7 @@ pub struct WordLabels {
 }
 
 /// Every word that `kind` can be, in any metric.
-pub(super) const KINDS: [&str; 26] = [
+pub(super) const KINDS: [&str; 30] = [
     "skipped",
     "old",
     "invalid",
@@ -58,6 +58,10 @@ pub(super) const KINDS: [&str; 26] = [
     "describe_stream",
     "get_shard_iterator",
     "get_records",
+    "query",
+    "scan",
+    "shared",
+    "cached",
 ];
 
 /// Every metric; cheap to clone, all clones count into one.
@@ -73,6 +77,7 @@ pub struct Metrics {
     pub(super) waiting_bytes: Family<NotifierLabels, Gauge>,
     pub(super) post_wait_seconds: Family<NotifierLabels, Counter<f64, AtomicU64>>,
     pub(super) times: Times,
+    pub(super) lookups: Family<WordLabels, Counter>,
     pub(super) stream_calls: Family<WordLabels, Counter>,
     pub(super) stream_wait_seconds: Family<WordLabels, Counter<f64, AtomicU64>>,
     pub(super) get_records_per_month: Family<NotifierLabels, Gauge<f64, AtomicU64>>,
@@ -117,9 +122,14 @@ impl Metrics {
         for kind in KINDS {
             let labels =
                 WordLabels { namespace: namespace.to_owned(), name: name.to_owned(), kind };
-            for family in
-                [&self.records, &self.posts, &self.messages, &self.rows, &self.stream_calls]
-            {
+            for family in [
+                &self.records,
+                &self.posts,
+                &self.messages,
+                &self.rows,
+                &self.lookups,
+                &self.stream_calls,
+            ] {
                 family.remove(&labels);
             }
             self.dead_letters.remove(&labels);
@@ -186,8 +196,13 @@ impl Metrics {
         );
         registry.register(
             "rows",
-            "Rows of connections that are gone, by what became of them",
+            "Rows of connections that are gone or out of date, by what became of them",
             self.rows.clone(),
+        );
+        registry.register(
+            "lookups",
+            "Lookups of connections: queries and scans, and records that shared one",
+            self.lookups.clone(),
         );
         registry.register(
             "stream_calls",

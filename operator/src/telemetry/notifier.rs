@@ -64,6 +64,19 @@ impl Dropped {
     }
 }
 
+/// How a record came to its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupKind {
+    /// By a query.
+    Query,
+    /// By a scan of every row.
+    Scan,
+    /// By a lookup that another record began.
+    Shared,
+    /// By one that began before the record was read, as `connections.cacheSeconds` allows.
+    Cached,
+}
+
 /// What became of the records of a page.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
@@ -329,9 +342,26 @@ impl NotifierTelemetry {
         self.count(&self.metrics.messages, why, 1);
     }
 
-    /// A stored row has no usable connection id, or lacks the table's key.
-    pub fn unaddressed(&self, rows: u64) {
-        self.count(&self.metrics.messages, "unaddressed", rows);
+    /// Connections were looked up.
+    pub fn looked_up(&self, kind: LookupKind) {
+        let kind = match kind {
+            LookupKind::Query => "query",
+            LookupKind::Scan => "scan",
+            LookupKind::Shared => "shared",
+            LookupKind::Cached => "cached",
+        };
+        self.count(&self.metrics.lookups, kind, 1);
+    }
+
+    /// Stored rows that have no usable connection id or lack the table's key, and such whose TTL has
+    /// passed.
+    pub fn rows_skipped(&self, unaddressed: u64, expired: u64) {
+        if unaddressed > 0 {
+            self.count(&self.metrics.messages, "unaddressed", unaddressed);
+        }
+        if expired > 0 {
+            self.count(&self.metrics.rows, "expired", expired);
+        }
     }
 
     /// The row of a connection that is gone was deleted, or kept because it was written again.

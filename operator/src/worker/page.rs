@@ -10,7 +10,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::judge::{Judged, Page};
 use super::shard::{Shared, Task};
-use crate::delivery::{Connection, Connections, Gateway, Letter, Message, NotAKey, Ticket};
+use crate::delivery::{
+    Connection, Connections, Gateway, Letter, Message, NotAKey, PageLookup, Ticket,
+};
 use crate::notifier::{Notification, Verdict};
 use crate::record::{AttributeValue, Change, KeyNames, ShardId};
 use crate::stream::Streams;
@@ -26,6 +28,7 @@ pub async fn take<S: Streams, C: Connections, G: Gateway>(
     changes: Vec<Change>,
     task: &Task<S>,
 ) {
+    let lookup = shared.lookup.of_page(shared.clock.now());
     let mut lookups = FuturesOrdered::new();
     let mut page = Page::new(changes);
     while let Some(judged) = judged(shared, &mut page, task, &mut lookups).await {
@@ -51,7 +54,7 @@ pub async fn take<S: Streams, C: Connections, G: Gateway>(
             };
             let Matched { key, message, letter } = matched;
             let ticket = task.progress.begin(number, letter, held);
-            lookups.push_back(find(shared, key, message, ticket));
+            lookups.push_back(find(&lookup, key, message, ticket));
         }
         shared.telemetry.read(&counts);
     }
@@ -81,8 +84,8 @@ async fn judged<S, C: Connections, G: Gateway>(
 
 /// A change that somebody is told of.
 struct Matched {
-    /// The partition key by which connections are looked up.
-    key: AttributeValue,
+    /// The partition key by which connections are looked up; `None` for every connection.
+    key: Option<AttributeValue>,
     message: Message,
     letter: Option<Letter>,
 }
@@ -94,13 +97,13 @@ struct Found {
     ticket: Ticket,
 }
 
-async fn find<C: Connections, G>(
-    shared: &Shared<C, G>,
-    key: AttributeValue,
+async fn find<C: Connections>(
+    lookup: &PageLookup<C>,
+    key: Option<AttributeValue>,
     message: Message,
     ticket: Ticket,
 ) -> Found {
-    let connections = shared.lookup.find(&key).await;
+    let connections = lookup.find(key.as_ref()).await;
     Found { connections, message, ticket }
 }
 

@@ -1,12 +1,15 @@
 //! A connections table whose rows a test writes down.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use stream_notifier::delivery::{
-    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, TableDescription,
+    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, TableDescription,
 };
 use stream_notifier::record::{AttributeValue, Item, KeyNames};
+use tokio::time::sleep;
 
 /// A table with the key `connection_id` and an index on `sk`.
 #[derive(Debug)]
@@ -14,7 +17,13 @@ pub struct ScriptedConnections {
     rows: Mutex<Vec<Item>>,
     rows_on_a_page: usize,
     queries: AtomicUsize,
+    /// How often each segment was asked.
+    scans: Mutex<BTreeMap<u32, usize>>,
+    /// How often a row was read by its key.
+    reads: AtomicUsize,
+    latency: Mutex<Duration>,
     fault: Mutex<Option<ConnectionsErrorKind>>,
+    keeps_rows: AtomicBool,
     has_index: AtomicBool,
     key_type: Mutex<&'static str>,
 }
@@ -26,7 +35,11 @@ impl ScriptedConnections {
             rows: Mutex::default(),
             rows_on_a_page,
             queries: AtomicUsize::new(0),
+            scans: Mutex::default(),
+            reads: AtomicUsize::new(0),
+            latency: Mutex::default(),
             fault: Mutex::default(),
+            keeps_rows: AtomicBool::new(false),
             has_index: AtomicBool::new(true),
             key_type: Mutex::new("S"),
         }
@@ -45,6 +58,13 @@ impl ScriptedConnections {
         rows.push(row);
     }
 
+    /// Stores the row of a connection that has none yet, with a TTL.
+    pub fn put_until(&self, connection: &str, sk: &str, ttl: i64) {
+        let mut row = row(connection, sk, "2026-01-01");
+        row.insert("ttl".to_owned(), AttributeValue::N(ttl.to_string()));
+        self.put_row(row);
+    }
+
     /// Stores a row as it is.
     pub fn put_row(&self, row: Item) {
         self.rows.lock().unwrap().push(row);
@@ -59,14 +79,34 @@ impl ScriptedConnections {
         self.rows.lock().unwrap().iter().filter_map(id).collect()
     }
 
-    /// How many pages were asked.
+    /// How many pages were queried.
     pub fn queries(&self) -> usize {
         self.queries.load(Ordering::Relaxed)
+    }
+
+    /// How many pages were scanned, by segment.
+    pub fn scans(&self) -> BTreeMap<u32, usize> {
+        self.scans.lock().unwrap().clone()
+    }
+
+    /// How many rows were read by their key.
+    pub fn reads(&self) -> usize {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// How long a page takes: what it has is what was stored when it was asked for.
+    pub fn take(&self, latency: Duration) {
+        *self.latency.lock().unwrap() = latency;
     }
 
     /// Every call fails like this, until told otherwise.
     pub fn fail(&self, kind: Option<ConnectionsErrorKind>) {
         *self.fault.lock().unwrap() = kind;
+    }
+
+    /// Denies the right to delete rows, or gives it back.
+    pub fn keep_rows(&self, keeps: bool) {
+        self.keeps_rows.store(keeps, Ordering::Relaxed);
     }
 
     /// The type of the key that is asked: `S`, `N` or `B`.
@@ -79,7 +119,7 @@ impl ScriptedConnections {
         self.has_index.store(there, Ordering::Relaxed);
     }
 
-    /// What every query without an index is answered with, as by DynamoDB.
+    /// What every lookup without an index is answered with, as by DynamoDB.
     fn check_index(&self) -> Result<(), ConnectionsError> {
         let there = self.has_index.load(Ordering::Relaxed);
         there.then_some(()).ok_or(ConnectionsError {
@@ -95,6 +135,37 @@ impl ScriptedConnections {
             None => Ok(()),
         }
     }
+
+    /// The rows that `is_found` takes, from `start` on.
+    fn page(
+        &self,
+        attributes: &[String],
+        start: Option<&Item>,
+        is_found: impl Fn(usize, &Item) -> bool,
+    ) -> RowPage {
+        let rows = self.rows.lock().unwrap();
+        let mut found = rows.iter().enumerate().filter(|(n, row)| is_found(*n, row));
+        if let Some(start) = start {
+            let id = start.get("connection_id");
+            found.by_ref().find(|(_, row)| row.get("connection_id") == id).unwrap();
+        }
+        let page: Vec<_> = found.by_ref().take(self.rows_on_a_page).map(|(_, row)| row).collect();
+        let next = page.last().filter(|_| found.next().is_some()).map(|row| (*row).clone());
+        RowPage { rows: page.into_iter().map(|row| projected(row, attributes)).collect(), next }
+    }
+
+    async fn answer(&self, page: RowPage) -> RowPage {
+        let latency = *self.latency.lock().unwrap();
+        if !latency.is_zero() {
+            sleep(latency).await;
+        }
+        page
+    }
+}
+
+fn projected(row: &Item, attributes: &[String]) -> Item {
+    let is_asked = |(name, _): &(&String, &AttributeValue)| attributes.contains(name);
+    row.iter().filter(is_asked).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn row(connection: &str, sk: &str, created_at: &str) -> Item {
@@ -126,6 +197,7 @@ impl Connections for ScriptedConnections {
     async fn query(
         &self,
         value: &AttributeValue,
+        attributes: &[String],
         start: Option<&Item>,
     ) -> Result<RowPage, ConnectionsError> {
         self.queries.fetch_add(1, Ordering::Relaxed);
@@ -138,23 +210,37 @@ impl Connections for ScriptedConnections {
             });
         }
         self.check()?;
+        let page = self.page(attributes, start, |_, row| row.get("sk") == Some(value));
+        Ok(self.answer(page).await)
+    }
+
+    async fn scan(
+        &self,
+        segment: Segment,
+        attributes: &[String],
+        start: Option<&Item>,
+    ) -> Result<RowPage, ConnectionsError> {
+        *self.scans.lock().unwrap().entry(segment.number).or_default() += 1;
+        self.check()?;
+        let in_segment = |n: usize| n as u32 % segment.of == segment.number;
+        let page = self.page(attributes, start, |n, _| in_segment(n));
+        Ok(self.answer(page).await)
+    }
+
+    async fn get(&self, key: &Item) -> Result<Option<Item>, ConnectionsError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.check()?;
+        let id = key.get("connection_id");
         let rows = self.rows.lock().unwrap();
-        let found: Vec<_> = rows.iter().filter(|row| row.get("sk") == Some(value)).collect();
-        let begin = start.map_or(0, |start| {
-            found
-                .iter()
-                .position(|row| row.get("connection_id") == start.get("connection_id"))
-                .unwrap()
-                + 1
-        });
-        let page: Vec<Item> =
-            found[begin..].iter().take(self.rows_on_a_page).map(|row| (*row).clone()).collect();
-        let more = begin + page.len() < found.len();
-        Ok(RowPage { next: page.last().filter(|_| more).cloned(), rows: page })
+        Ok(rows.iter().find(|row| row.get("connection_id") == id).cloned())
     }
 
     async fn delete_unchanged(&self, _: &KeyNames, row: &Item) -> Result<bool, ConnectionsError> {
         self.check()?;
+        if self.keeps_rows.load(Ordering::Relaxed) {
+            let kind = ConnectionsErrorKind::AccessDenied;
+            return Err(ConnectionsError { action: "dynamodb:DeleteItem", kind, source: None });
+        }
         let mut rows = self.rows.lock().unwrap();
         let before = rows.len();
         rows.retain(|other| other != row);

@@ -2,7 +2,7 @@
 //! whether each connection is up, which the gateway knows and the table does not.
 
 use stream_notifier::delivery::{
-    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, TableDescription,
+    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, TableDescription,
 };
 use stream_notifier::record::{AttributeValue, Item, KeyNames};
 
@@ -81,6 +81,7 @@ impl State {
         &mut self,
         model: &Model,
         value: &AttributeValue,
+        attributes: &[String],
         start: Option<&Item>,
     ) -> Result<RowPage, ConnectionsError> {
         self.table_fault(model, "dynamodb:Query")?;
@@ -98,7 +99,19 @@ impl State {
         if has_more {
             self.counts.add("lookup of several pages");
         }
-        Ok(RowPage { next: rows.last().filter(|_| has_more).cloned(), rows })
+        let next = rows.last().filter(|_| has_more).cloned();
+        let is_asked = |(name, _): &(String, AttributeValue)| attributes.contains(name);
+        let projected = |row: Item| row.into_iter().filter(is_asked).collect();
+        Ok(RowPage { rows: rows.into_iter().map(projected).collect(), next })
+    }
+
+    fn get(&mut self, model: &Model, key: &Item) -> Result<Option<Item>, ConnectionsError> {
+        self.table_fault(model, "dynamodb:GetItem")?;
+        let is_it = |connection: &&Connection| {
+            connection.is_stored
+                && key.get("connection_id") == Some(&AttributeValue::S(connection.id.clone()))
+        };
+        Ok(self.connections.iter().find(is_it).map(Connection::row))
     }
 
     fn delete(&mut self, model: &Model, row: &Item) -> Result<bool, ConnectionsError> {
@@ -126,9 +139,25 @@ impl Connections for Outside {
     async fn query(
         &self,
         value: &AttributeValue,
+        attributes: &[String],
         start: Option<&Item>,
     ) -> Result<RowPage, ConnectionsError> {
-        self.ask(Call::Query, |model, state| state.query(model, value, start)).await
+        let answer =
+            |model: &Model, state: &mut State| state.query(model, value, attributes, start);
+        self.ask(Call::Query, answer).await
+    }
+
+    async fn scan(
+        &self,
+        _: Segment,
+        _: &[String],
+        _: Option<&Item>,
+    ) -> Result<RowPage, ConnectionsError> {
+        unimplemented!("the simulated notifier looks connections up by their group")
+    }
+
+    async fn get(&self, key: &Item) -> Result<Option<Item>, ConnectionsError> {
+        self.ask(Call::GetRow, |model, state| state.get(model, key)).await
     }
 
     async fn delete_unchanged(&self, _: &KeyNames, row: &Item) -> Result<bool, ConnectionsError> {

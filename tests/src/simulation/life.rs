@@ -23,6 +23,8 @@ pub enum Call {
     DescribeTable,
     /// A lookup.
     Query,
+    /// A row, read before its deletion.
+    GetRow,
     /// A row's deletion.
     DeleteRow,
     /// A post.
@@ -35,13 +37,14 @@ pub enum Call {
 
 impl Call {
     /// Every call.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ListStreams,
         Self::DescribeStream,
         Self::GetShardIterator,
         Self::GetRecords,
         Self::DescribeTable,
         Self::Query,
+        Self::GetRow,
         Self::DeleteRow,
         Self::Post,
         Self::Load,
@@ -63,6 +66,8 @@ impl Call {
             (Self::DescribeTable, When::After) => "crash after DescribeTable",
             (Self::Query, When::Before) => "crash before a lookup",
             (Self::Query, When::After) => "crash after a lookup",
+            (Self::GetRow, When::Before) => "crash before a row is read again",
+            (Self::GetRow, When::After) => "crash after a row is read again",
             (Self::DeleteRow, When::Before) => "crash before a row's deletion",
             (Self::DeleteRow, When::After) => "crash after a row's deletion",
             (Self::Post, When::Before) => "crash before a post",

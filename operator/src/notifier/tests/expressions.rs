@@ -245,9 +245,9 @@ fn a_lookup_value_is_a_key_that_dynamodb_takes() {
         ("keys.?PK", Err(format!("gives optional_type, {not_key}"))),
     ] {
         let mut spec = spec();
-        spec.connections.value = expression.to_owned();
+        spec.connections.value = Some(expression.to_owned());
         let answer = match Notifier::new(&spec).unwrap().judge(&names(), &change) {
-            Verdict::Notify(notification) => Ok(notification.lookup),
+            Verdict::Notify(notification) => Ok(notification.lookup.unwrap()),
             Verdict::Invalid(invalid) => {
                 assert_eq!(invalid.field, "connections.value");
                 Err(invalid.problem)
@@ -257,7 +257,7 @@ fn a_lookup_value_is_a_key_that_dynamodb_takes() {
         assert_eq!(answer, expected, "{expression}");
     }
     let mut long = spec();
-    long.connections.value = "new.long".to_owned();
+    long.connections.value = Some("new.long".to_owned());
     let mut change = change.clone();
     for (length, fits) in [(2_048, true), (2_049, false)] {
         change.new.insert("long".to_owned(), s(&"x".repeat(length)));
@@ -265,7 +265,7 @@ fn a_lookup_value_is_a_key_that_dynamodb_takes() {
         assert_eq!(matches!(verdict, Verdict::Notify(_)), fits, "{verdict:?}");
     }
     let mut decimal = spec();
-    decimal.connections.value = "new.d".to_owned();
+    decimal.connections.value = Some("new.d".to_owned());
     for (text, fits) in [("0.10", true), ("9223372036854775808", true), ("not a number", false)] {
         change.new.insert("d".to_owned(), n(text));
         let verdict = Notifier::new(&decimal).unwrap().judge(&names(), &change);

@@ -114,7 +114,7 @@ fn a_thousand_levels_are_refused_in_a_sentence() {
         "[".repeat(1_000),
     ] {
         let mut spec = spec();
-        spec.connections.value = source;
+        spec.connections.value = Some(source);
         let InvalidSpec { field, problem } = Notifier::new(&spec).unwrap_err();
         assert_eq!(field, "connections.value");
         assert!(problem.starts_with("nests too deep; at most 32 levels"), "{problem}");
