@@ -141,6 +141,23 @@ async fn a_client_stored_after_a_lookup_has_ended_is_told_of_a_change_after_it()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lookup_that_is_kept_for_another_shard_serves_no_later_record() {
+    let worker = started(Worker::new(), as_it_is).await;
+    worker.connections.put_new("first", "hoge");
+    worker.connections.take(ms(60_000));
+    worker.streams.append("third", change(1, "fuga", "slow"));
+    worker.until("a page is at work", || worker.connections.queries() == 1).await;
+    worker.connections.take(ms(1));
+    worker.streams.append("one", change(2, "fuga", "hoge"));
+    worker.until("it is told", || worker.gateway.delivered() == 1).await;
+    sleep(ms(100)).await;
+    worker.connections.put_new("late", "hoge");
+    worker.streams.append("other", change(3, "fuga", "hoge"));
+    worker.until("both are told", || worker.gateway.delivered() == 3).await;
+    assert_eq!(worker.gateway.received("late").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cache_gives_up_new_clients_for_fewer_queries_and_only_for_so_long() {
     let worker = started(Worker::new(), cached(5)).await;
     worker.connections.put_new("first", "hoge");

@@ -222,6 +222,11 @@ fn source(connections: &Connections, home: &Table) -> Result<Source, InvalidSpec
         Ok(seconds @ 0..=300) => Duration::from_secs(seconds),
         _ => return Err(invalid("connections.cacheSeconds", "must be 0 to 300")),
     };
+    // It becomes part of a host's name.
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if region.as_ref().is_some_and(|region| region.is_empty() || !region.bytes().all(is_plain)) {
+        return Err(invalid("connections.region", "must be an AWS region such as eu-west-1"));
+    }
     Ok(Source {
         region: region.clone().unwrap_or_else(|| home.region.clone()),
         table: table_name.clone(),
@@ -271,6 +276,49 @@ mod tests {
             let refused = followed(stream, table).unwrap_err();
             assert_eq!(refused.field, field, "{stream:?} {table:?}: {refused}");
         }
+    }
+
+    fn connections(change: impl FnOnce(&mut Connections)) -> Connections {
+        let mut connections = Connections {
+            table_name: "connections".to_owned(),
+            region: None,
+            index_name: None,
+            partition_key: None,
+            value: None,
+            connection_id_attribute: "connectionId".to_owned(),
+            ttl_attribute: None,
+            cache_seconds: 0,
+        };
+        change(&mut connections);
+        connections
+    }
+
+    #[test]
+    fn connections_are_in_the_streams_region_unless_another_is_named() {
+        let home = Table::parse(TABLE).unwrap();
+        let there = |region: Option<&str>| {
+            source(&connections(|it| it.region = region.map(str::to_owned)), &home)
+        };
+        assert_eq!(there(None).unwrap().region, "eu-west-1");
+        assert_eq!(there(Some("us-gov-west-1")).unwrap().region, "us-gov-west-1");
+        for wrong in ["", "eu-west-1.evil.example/", "EU", "eu west"] {
+            assert_eq!(there(Some(wrong)).unwrap_err().field, "connections.region");
+        }
+    }
+
+    #[test]
+    fn a_key_and_its_value_go_together_and_a_cache_has_bounds() {
+        let home = Table::parse(TABLE).unwrap();
+        let refused =
+            |change: fn(&mut Connections)| source(&connections(change), &home).unwrap_err().field;
+        let sk = || Some("sk".to_owned());
+        assert_eq!(source(&connections(|_| ()), &home).unwrap().partition_key, None);
+        let both = connections(|it| (it.partition_key, it.value) = (Some("sk".into()), sk()));
+        assert_eq!(source(&both, &home).unwrap().partition_key, sk());
+        assert_eq!(refused(|it| it.value = Some("keys.SK".into())), "connections.partitionKey");
+        assert_eq!(refused(|it| it.partition_key = Some("sk".into())), "connections.partitionKey");
+        assert_eq!(refused(|it| it.cache_seconds = -1), "connections.cacheSeconds");
+        assert_eq!(refused(|it| it.cache_seconds = 301), "connections.cacheSeconds");
     }
 
     #[test]

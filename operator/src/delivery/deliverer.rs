@@ -21,6 +21,7 @@ use super::tries::{End, Known, Next, Policy, SlowClient};
 use super::{Connection, Connections, Gateway, Lookup};
 use crate::backoff::{Failing, Random};
 use crate::clock::ServiceClock;
+use crate::record::Item;
 use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part, Trouble};
 
 /// Who posts for a notifier, and by which rules.
@@ -110,11 +111,13 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     fn post_all(self: Arc<Self>) -> BoxFuture<'static, ()> {
         async move {
             while let Some(mut head) = self.outbox.take() {
+                // Before the gateway has the last word, see the lookup.
+                let row = self.doubted_row(&head).await;
                 let next = self.attempt(&mut head).await;
                 // Its place is taken until here, so that what it leaves to do is done by others too.
                 self.clone().post_more();
                 match next {
-                    Next::Over(end) => self.end(head, end).await,
+                    Next::Over(end) => self.end(head, end, row).await,
                     Next::Again(wait) => self.again(head, wait),
                 }
             }
@@ -141,9 +144,6 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     async fn attempt(&self, head: &mut Head) -> Next {
         let short = head.message.keys_only.as_ref().filter(|_| head.tries.is_short());
         let body = short.unwrap_or(&head.message.body).clone();
-        if head.tries.is_last_of_gone() && head.row.is_none() && self.may_delete() {
-            head.row = self.setup.lookup.row(&head.connection).await;
-        }
         let outcome = match body.len() {
             0..=LONGEST => self.post(&head.connection, &body).await,
             _ => Outcome::TooLarge,
@@ -174,7 +174,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     }
 
     /// A message is over.
-    async fn end(&self, head: Head, end: End) {
+    async fn end(&self, head: Head, end: End, row: Option<Item>) {
         let telemetry = &self.setup.telemetry;
         match end {
             End::Delivered => {
@@ -192,7 +192,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
             }
             // What was queued behind a connection's end is for nobody.
             End::Gone => {
-                self.gone(&head).await;
+                self.gone(&head.connection, row).await;
                 for left in self.outbox.finish_all(head) {
                     telemetry.gone();
                     left.ticket.settle();
@@ -215,22 +215,28 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
 
     /// The client does not read: it is disconnected, and its row goes.
     async fn disconnect(&self, connection: &Connection) {
-        let Setup { lookup, gateway, telemetry, .. } = &self.setup;
-        let row = lookup.row(connection).await;
-        let outcome = outcome(&gateway.disconnect(&connection.id).await);
-        telemetry.disconnected(&connection.id, outcome.word());
-        lookup.delete(connection, row.as_ref()).await;
+        let row = self.setup.lookup.row(connection).await;
+        let answer = self.setup.gateway.disconnect(&connection.id).await;
+        self.setup.telemetry.disconnected(&connection.id, outcome(&answer).word());
+        self.setup.lookup.delete(connection, row).await;
     }
 
     /// The connection is gone for good: its row goes, unless all of them seem to be.
-    async fn gone(&self, head: &Head) {
-        let Setup { lookup, health, .. } = &self.setup;
+    async fn gone(&self, connection: &Connection, row: Option<Item>) {
         if self.may_delete() {
-            health.well(&Part::Rows);
-            lookup.delete(&head.connection, head.row.as_ref()).await;
+            self.setup.health.well(&Part::Rows);
+            self.setup.lookup.delete(connection, row).await;
         } else {
-            health.troubled(Part::Rows, self.all_gone());
+            self.setup.health.troubled(Part::Rows, self.all_gone());
         }
+    }
+
+    /// The row of a connection that is gone if it answers so once more.
+    async fn doubted_row(&self, head: &Head) -> Option<Item> {
+        if !head.tries.is_nearly_gone() || !self.may_delete() {
+            return None;
+        }
+        self.setup.lookup.row(&head.connection).await
     }
 
     fn may_delete(&self) -> bool {

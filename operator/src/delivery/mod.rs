@@ -26,7 +26,7 @@ pub use dead_letters::{
 pub use deliverer::{Deliverer, Setup};
 pub use letter::From as LetterFrom;
 pub use limits::PostLimits;
-pub use lookup::{Connection, Lookup, NotAKey, Page, Source};
+pub use lookup::{Connection, Lookup, NotAKey, PageLookup, Source};
 pub use message::Message;
 pub use outbox::{Bounds, Tasks};
 pub use settle::{Settled, Ticket};

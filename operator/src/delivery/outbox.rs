@@ -18,7 +18,6 @@ use super::lookup::Connection;
 use super::message::Message;
 use super::settle::Ticket;
 use super::tries::Tries;
-use crate::record::Item;
 use crate::telemetry::{Dropped, NotifierTelemetry};
 
 /// A connection that has not taken a message for so long is stuck.
@@ -108,8 +107,6 @@ pub struct Head {
     pub queued_at: Duration,
     /// What was tried so far.
     pub tries: Tries,
-    /// The connection's row as it was read before the last try.
-    pub row: Option<Item>,
     /// Whether its connection was tried before, in vain.
     is_again: bool,
 }
@@ -359,7 +356,6 @@ impl State {
             message: first.message.clone(),
             queued_at: first.queued_at,
             tries: queue.tries.take().unwrap_or(Tries::new()),
-            row: None,
             is_again,
         })
     }

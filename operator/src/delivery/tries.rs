@@ -102,14 +102,14 @@ impl Tries {
         self.throttled > 0
     }
 
+    /// Whether the connection is gone if it answers so once more.
+    pub fn is_nearly_gone(&self) -> bool {
+        self.gone == GONE_AGAIN_AFTER.len()
+    }
+
     /// Whether the message, or the one before it, was tried before.
     pub fn is_first(&self) -> bool {
         self.attempts == 0 && self.gone == 0 && self.throttled == 0
-    }
-
-    /// Whether the connection counts as gone if it says so once more.
-    pub fn is_last_of_gone(&self) -> bool {
-        self.gone == GONE_AGAIN_AFTER.len()
     }
 
     /// Begins the connection's next message.
@@ -192,8 +192,10 @@ mod tests {
     fn a_connection_is_gone_with_its_fourth_answer() {
         let mut tries = Tries::new();
         for wait in GONE_AGAIN_AFTER {
+            assert!(!tries.is_nearly_gone());
             assert_eq!(next(&mut tries, Outcome::Gone, &WAIT, &known(0)), Next::Again(wait));
         }
+        assert!(tries.is_nearly_gone());
         assert_eq!(next(&mut tries, Outcome::Gone, &WAIT, &known(0)), Next::Over(End::Gone));
     }
 

@@ -312,6 +312,13 @@ mod tests {
     }
 
     #[test]
+    fn where_everybody_is_told_the_table_is_keyed_by_the_connection() {
+        let spec = spec_with(|spec| spec["connections"] = json!({"tableName": "rooms"}));
+        let plan = Plan::of(&spec, &[]).unwrap();
+        assert_eq!(plan.connections.key, key("connectionId", None));
+    }
+
+    #[test]
     fn what_cannot_be_derived_is_asked_for() {
         let none = spec_with(|spec| {
             spec["keyFilters"] = json!([]);

@@ -85,7 +85,7 @@ impl Notifier {
         })?;
         check_events(spec)?;
         let key_filters = key_filter::compile(&spec.key_filters)?;
-        let compile = |field, source: &Option<String>| {
+        let compile = |field, source: &Option<String>| -> Result<Option<Expression>, InvalidSpec> {
             source.as_ref().map(|source| Expression::compile(field, source)).transpose()
         };
         let filter = compile("filter", &spec.filter)?;

@@ -21,7 +21,7 @@ const MOST_BYTES: usize = 1 << 20;
 
 /// A page of changes that are to be judged.
 #[derive(Debug)]
-pub struct Judging {
+pub struct Page {
     unread: vec::IntoIter<Change>,
     /// What was looked at and is not judged yet.
     waiting: VecDeque<Step>,
@@ -40,14 +40,14 @@ enum Step {
 /// is counted.
 pub type Judged = (SequenceNumber, Option<(Verdict, Change)>);
 
-impl Judging {
+impl Page {
     pub fn new(changes: Vec<Change>) -> Self {
         Self { unread: changes.into_iter(), waiting: VecDeque::new() }
     }
 
     /// The verdicts on the next changes, at least one; `None` at the end. What comes before the first
     /// of which somebody may be told is noted as read.
-    pub async fn next<S, C, G>(
+    pub async fn judge<S, C, G>(
         &mut self,
         shared: &Shared<C, G>,
         task: &Task<S>,

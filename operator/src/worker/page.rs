@@ -8,9 +8,11 @@ use futures::StreamExt as _;
 use futures::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::judge::{Judged, Judging};
+use super::judge::{Judged, Page};
 use super::shard::{Shared, Task};
-use crate::delivery::{Connection, Connections, Gateway, Letter, Message, NotAKey, Page, Ticket};
+use crate::delivery::{
+    Connection, Connections, Gateway, Letter, Message, NotAKey, PageLookup, Ticket,
+};
 use crate::notifier::{Notification, Verdict};
 use crate::record::{AttributeValue, Change, KeyNames, ShardId};
 use crate::stream::Streams;
@@ -26,10 +28,10 @@ pub async fn take<S: Streams, C: Connections, G: Gateway>(
     changes: Vec<Change>,
     task: &Task<S>,
 ) {
-    let page = shared.lookup.page(shared.clock.now());
+    let lookup = shared.lookup.of_page(shared.clock.now());
     let mut lookups = FuturesOrdered::new();
-    let mut judging = Judging::new(changes);
-    while let Some(judged) = judged(shared, &mut judging, task, &mut lookups).await {
+    let mut page = Page::new(changes);
+    while let Some(judged) = judged(shared, &mut page, task, &mut lookups).await {
         let mut counts = Counts::default();
         for (number, verdict) in judged {
             if shared.stop.is_cancelled() {
@@ -39,20 +41,23 @@ pub async fn take<S: Streams, C: Connections, G: Gateway>(
                 task.progress.skip(number);
                 continue;
             };
-            let Some(matched) = matched(shared, task, verdict, change, &mut counts) else {
+            let Some(work) = work(shared, task, verdict, change, &mut counts) else {
+                task.progress.skip(number);
                 continue;
             };
             let held = loop {
                 // What was found goes out while this one waits for room: that is what makes room.
                 tokio::select! {
                     biased;
-                    held = memory(shared, &matched), if lookups.len() < LOOKUPS => break held,
+                    held = memory(shared, &work), if lookups.len() < LOOKUPS => break held,
                     Some(found) = lookups.next() => queue(shared, &task.keys, found).await,
                 }
             };
-            let Matched { key, message, letter } = matched;
-            let ticket = task.progress.begin(number, letter, held);
-            lookups.push_back(find(&page, key, message, ticket));
+            let ticket = task.progress.begin(number, work.letter, held);
+            match work.told {
+                Some((key, message)) => lookups.push_back(find(&lookup, key, message, ticket)),
+                None => ticket.lose(Dropped::Invalid),
+            }
         }
         shared.telemetry.read(&counts);
     }
@@ -65,11 +70,11 @@ pub async fn take<S: Streams, C: Connections, G: Gateway>(
 /// stop.
 async fn judged<S, C: Connections, G: Gateway>(
     shared: &Shared<C, G>,
-    judging: &mut Judging,
+    page: &mut Page,
     task: &Task<S>,
     lookups: &mut FuturesOrdered<impl Future<Output = Found>>,
 ) -> Option<Vec<Judged>> {
-    let mut judged = pin!(judging.next(shared, task));
+    let mut judged = pin!(page.judge(shared, task));
     loop {
         tokio::select! {
             biased;
@@ -80,11 +85,11 @@ async fn judged<S, C: Connections, G: Gateway>(
     }
 }
 
-/// A change that somebody is told of.
-struct Matched {
-    /// The partition key by which connections are looked up; `None` for every connection.
-    key: Option<AttributeValue>,
-    message: Message,
+/// What is to be done about a change.
+struct Work {
+    /// The partition key by which connections are looked up, or `None` for every connection, and what
+    /// they are told; nothing if that cannot be said.
+    told: Option<(Option<AttributeValue>, Message)>,
     letter: Option<Letter>,
 }
 
@@ -96,12 +101,12 @@ struct Found {
 }
 
 async fn find<C: Connections>(
-    page: &Page<C>,
+    lookup: &PageLookup<C>,
     key: Option<AttributeValue>,
     message: Message,
     ticket: Ticket,
 ) -> Found {
-    let connections = page.find(key.as_ref()).await;
+    let connections = lookup.find(key.as_ref()).await;
     Found { connections, message, ticket }
 }
 
@@ -117,37 +122,33 @@ async fn queue<C: Connections, G: Gateway>(shared: &Shared<C, G>, keys: &KeyName
     }
 }
 
-/// Whom to tell what, if anybody; a change of which nobody is told is settled.
-fn matched<S: Streams, C, G>(
+/// What is to be done about a change, if anything.
+fn work<S: Streams, C, G>(
     shared: &Shared<C, G>,
     task: &Task<S>,
     verdict: Verdict,
     change: Change,
     counts: &mut Counts,
-) -> Option<Matched> {
-    let Task { keys, progress, reader } = task;
-    let number = change.sequence_number.clone();
+) -> Option<Work> {
+    let shard = task.reader.shard();
     match verdict {
         Verdict::Notify(Notification { lookup, body, keys_only }) => {
             counts.matched += 1;
             let (item, created) = (change.keys.clone(), change.created);
-            return Some(Matched {
-                key: lookup,
-                message: Message { body, keys_only, item, created },
-                letter: letter(shared, reader.shard(), change),
-            });
+            let told = Some((lookup, Message { body, keys_only, item, created }));
+            Some(Work { told, letter: letter(shared, shard, change) })
         }
         Verdict::Skip => {
             counts.skipped += 1;
-            progress.skip(number);
+            None
         }
         Verdict::Invalid(invalid) => {
-            shared.invalid(&number, keys, &invalid.field, &invalid.problem);
-            let letter = letter(shared, reader.shard(), change);
-            progress.begin(number, letter, ()).lose(Dropped::Invalid);
+            let number = &change.sequence_number;
+            shared.invalid(number, &task.keys, &invalid.field, &invalid.problem);
+            let letter = letter(shared, shard, change)?;
+            Some(Work { told: None, letter: Some(letter) })
         }
     }
-    None
 }
 
 /// What is sent to the dead-letter queue, if there is one and anything of the change is lost.
@@ -157,9 +158,9 @@ fn letter<C, G>(shared: &Shared<C, G>, shard: &ShardId, change: Change) -> Optio
 }
 
 /// Waits for a record's share of the memory.
-async fn memory<C, G>(shared: &Shared<C, G>, matched: &Matched) -> Option<OwnedSemaphorePermit> {
-    let letter = matched.letter.as_ref().map_or(0, |letter| letter.change.size());
-    let kib =
-        matched.message.kib().saturating_add(u32::try_from(letter / 1024).unwrap_or(u32::MAX));
+async fn memory<C, G>(shared: &Shared<C, G>, work: &Work) -> Option<OwnedSemaphorePermit> {
+    let told = work.told.as_ref().map_or(0, |(_, message)| message.kib());
+    let letter = work.letter.as_ref().map_or(0, |letter| letter.change.size() / 1024);
+    let kib = told.saturating_add(u32::try_from(letter).unwrap_or(u32::MAX)).max(1);
     shared.memory.clone().acquire_many_owned(kib.min(shared.bounds.memory_kib)).await.ok()
 }

@@ -47,9 +47,9 @@ pub struct Lookup<C> {
     health: Arc<Health>,
 }
 
-/// A page of records that was read; its records are looked up by it.
+/// Looks up the connections for the records of a page that was read.
 #[derive(Debug)]
-pub struct Page<C> {
+pub struct PageLookup<C> {
     lookup: Arc<Lookup<C>>,
     /// The newest lookup that had begun.
     newest: u64,
@@ -101,10 +101,10 @@ impl<C: Connections> Lookup<C> {
     }
 
     /// A page of records was read, and it is `now`.
-    pub fn page(self: &Arc<Self>, now: UnixSeconds) -> Page<C> {
+    pub fn of_page(self: &Arc<Self>, now: UnixSeconds) -> PageLookup<C> {
         let newest = self.table.beginnings.newest();
         self.lookups.page_begins(newest);
-        Page { lookup: self.clone(), newest, now }
+        PageLookup { lookup: self.clone(), newest, now }
     }
 
     /// The row of a connection that seems gone, if it is still there: read before the gateway has the
@@ -122,13 +122,13 @@ impl<C: Connections> Lookup<C> {
 
     /// Leaves a connection that is gone out of what was found before, and deletes its row, unless that
     /// was written again since it was read.
-    pub async fn delete(&self, connection: &Connection, row: Option<&Item>) {
+    pub async fn delete(&self, connection: &Connection, row: Option<Item>) {
         let table = &self.table;
         self.lookups.gone(&connection.id, table.beginnings.newest());
         let Some(row) = row else {
             return;
         };
-        match table.connections.delete_unchanged(&self.keys, row).await {
+        match table.connections.delete_unchanged(&self.keys, &row).await {
             Ok(deleted) => {
                 self.health.well(&Part::RowDeletion);
                 table.telemetry.row_deleted(&connection.id, deleted);
@@ -146,7 +146,7 @@ impl<C: Connections> Lookup<C> {
     }
 }
 
-impl<C: Connections> Page<C> {
+impl<C: Connections> PageLookup<C> {
     /// The connections stored under this value, or every one: those of a lookup that may serve this
     /// page's records.
     pub async fn find(
@@ -164,8 +164,8 @@ impl<C: Connections> Page<C> {
         loop {
             let (found, is_ours) = match lookups.turn(&key, self.newest, begin) {
                 Turn::Found(found) => (found, false),
-                Turn::Begins(flight) => (lookups.landed(&key, flight).await, true),
-                Turn::Waits(flight) => (lookups.landed(&key, flight).await, false),
+                Turn::Begins(lookup) => (lookups.found(&key, lookup).await, true),
+                Turn::Waits(lookup) => (lookups.found(&key, lookup).await, false),
             };
             if let Some(kind) = lookups.serves(found.begun, self.newest) {
                 if !is_ours {
@@ -177,7 +177,7 @@ impl<C: Connections> Page<C> {
     }
 }
 
-impl<C> Drop for Page<C> {
+impl<C> Drop for PageLookup<C> {
     fn drop(&mut self) {
         self.lookup.lookups.page_ends(self.newest);
     }

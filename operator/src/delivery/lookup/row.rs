@@ -22,6 +22,14 @@ pub struct Connection {
     rest_of_key: Box<[AttributeValue]>,
 }
 
+#[cfg(test)]
+impl Connection {
+    /// One whose row's key is its id.
+    pub(super) fn of(id: &str) -> Self {
+        Self { id: id.to_owned(), rest_of_key: Box::default() }
+    }
+}
+
 /// How rows are read.
 #[derive(Debug)]
 pub(super) struct Columns {
@@ -113,4 +121,100 @@ impl Columns {
 fn is_connection_id(id: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=+/".contains(&byte);
     (1..=128).contains(&id.len()) && id.bytes().all(is_plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const NOW: i64 = 1_790_000_000;
+
+    fn columns(partition: &str, sort: Option<&str>) -> Columns {
+        let source = Source {
+            region: "eu-west-1".to_owned(),
+            table: "connections".to_owned(),
+            index: None,
+            partition_key: None,
+            connection_id_attribute: "id".to_owned(),
+            ttl_attribute: Some("ttl".to_owned()),
+            cache: Duration::ZERO,
+        };
+        let keys = KeyNames { partition: partition.to_owned(), sort: sort.map(str::to_owned) };
+        Columns::new(keys, &source)
+    }
+
+    fn text(text: &str) -> AttributeValue {
+        AttributeValue::S(text.to_owned())
+    }
+
+    fn item<const COUNT: usize>(attributes: [(&str, AttributeValue); COUNT]) -> Item {
+        attributes.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+
+    #[test]
+    fn each_attribute_that_is_needed_is_asked_for_once() {
+        assert_eq!(columns("id", None).names(), ["id", "ttl"]);
+        assert_eq!(columns("room", Some("id")).names(), ["id", "room", "ttl"]);
+        assert_eq!(columns("room", Some("user")).names(), ["id", "room", "ttl", "user"]);
+    }
+
+    #[test]
+    fn a_rows_key_is_kept_wherever_the_id_stands_in_it() {
+        let row = item([("id", text("a=")), ("room", text("1")), ("user", text("2"))]);
+        for (partition, sort, kept) in [
+            ("id", None, 0),
+            ("room", Some("id"), 1),
+            ("id", Some("room"), 1),
+            ("room", Some("user"), 2),
+            ("user", Some("room"), 2),
+        ] {
+            let columns = columns(partition, sort);
+            let Row::Connected(connection) = columns.row(&row, UnixSeconds(NOW)) else {
+                panic!("{partition} {sort:?}");
+            };
+            assert_eq!(connection.rest_of_key.len(), kept);
+            let names = [Some(partition), sort].into_iter().flatten();
+            let key = names.map(|name| (name.to_owned(), row.get(name).unwrap().clone()));
+            assert_eq!(columns.key(&connection), key.collect());
+            assert!(columns.is_of(&row, &connection));
+            let other = item([("id", text("b=")), ("room", text("1")), ("user", text("2"))]);
+            assert!(!columns.is_of(&other, &connection), "the user has come back");
+        }
+    }
+
+    #[test]
+    fn a_row_without_id_or_key_is_nobodys() {
+        let columns = columns("room", Some("user"));
+        for row in [
+            item([("room", text("1")), ("user", text("2"))]),
+            item([("id", text("a=")), ("user", text("2"))]),
+            item([("id", text("../a")), ("room", text("1")), ("user", text("2"))]),
+            item([("id", AttributeValue::Null), ("room", text("1")), ("user", text("2"))]),
+        ] {
+            assert_eq!(columns.row(&row, UnixSeconds(NOW)), Row::Unaddressed, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_ttl_counts_as_dynamodb_counts_it() {
+        let columns = columns("id", None);
+        let with = |ttl| item([("id", text("a=")), ("ttl", ttl)]);
+        let number = |ttl: i64| with(AttributeValue::N(ttl.to_string()));
+        for (row, is_expired, is_in_milliseconds) in [
+            (number(NOW), false, false),
+            (number(NOW - 1), true, false),
+            (with(AttributeValue::N("1.7899E9".to_owned())), true, false),
+            (number(NOW - 6 * 365 * 24 * 3600), false, false),
+            (number(0), false, false),
+            (number(-1), false, false),
+            (with(text("1")), false, false),
+            (number((NOW - 1) * 1_000), false, true),
+        ] {
+            let is_past = columns.row(&row, UnixSeconds(NOW)) == Row::Expired;
+            assert_eq!(is_past, is_expired, "{row:?}");
+            assert_eq!(columns.is_in_milliseconds(&row), is_in_milliseconds, "{row:?}");
+        }
+    }
 }

@@ -62,7 +62,7 @@ pub(super) struct Found {
 }
 
 /// A lookup under way. Whoever waits for it moves it on, so that it stands still for nobody.
-pub(super) type Flight = Shared<BoxFuture<'static, Arc<Found>>>;
+pub(super) type UnderWay = Shared<BoxFuture<'static, Arc<Found>>>;
 
 /// How a record comes to its connections.
 #[derive(Debug)]
@@ -70,9 +70,9 @@ pub(super) enum Turn {
     /// They were found.
     Found(Arc<Found>),
     /// It waits for this lookup, which is of use to it or keeps the next one from beginning.
-    Waits(Flight),
+    Waits(UnderWay),
     /// It has begun this one.
-    Begins(Flight),
+    Begins(UnderWay),
 }
 
 /// The lookups of one notifier.
@@ -86,7 +86,7 @@ pub(super) struct Lookups {
 struct State {
     /// Pages at work: the newest lookup that had begun when they were read, and how many of them.
     pages: BTreeMap<u64, usize>,
-    flights: HashMap<Key, Flight>,
+    under_way: HashMap<Key, UnderWay>,
     found: HashMap<Key, Arc<Found>>,
     /// What is in `found`, by when it began.
     by_age: BTreeMap<u64, Key>,
@@ -130,27 +130,27 @@ impl Lookups {
     }
 
     /// What a record of this page is to do; `begin` makes a lookup that has not begun.
-    pub fn turn(&self, key: &Key, page: u64, begin: impl FnOnce() -> Flight) -> Turn {
+    pub fn turn(&self, key: &Key, page: u64, begin: impl FnOnce() -> UnderWay) -> Turn {
         let mut state = self.state();
         if let Some(found) = state.found.get(key).filter(|it| self.serves(it.begun, page).is_some())
         {
             return Turn::Found(found.clone());
         }
-        if let Some(flight) = state.flights.get(key) {
-            return Turn::Waits(flight.clone());
+        if let Some(lookup) = state.under_way.get(key) {
+            return Turn::Waits(lookup.clone());
         }
-        let flight = begin();
-        state.flights.insert(key.clone(), flight.clone());
-        Turn::Begins(flight)
+        let lookup = begin();
+        state.under_way.insert(key.clone(), lookup.clone());
+        Turn::Begins(lookup)
     }
 
     /// Waits for what a lookup finds.
-    pub async fn landed(&self, key: &Key, flight: Flight) -> Arc<Found> {
-        let found = flight.clone().await;
+    pub async fn found(&self, key: &Key, lookup: UnderWay) -> Arc<Found> {
+        let found = lookup.clone().await;
         let mut state = self.state();
         // The first of those who waited for it keeps it.
-        if state.flights.get(key).is_some_and(|known| known.ptr_eq(&flight)) {
-            state.flights.remove(key);
+        if state.under_way.get(key).is_some_and(|known| known.ptr_eq(&lookup)) {
+            state.under_way.remove(key);
             state.keep(key, &found);
         }
         found
@@ -207,7 +207,7 @@ impl State {
             }
             self.drop_oldest();
         }
-        if self.flights.is_empty() {
+        if self.under_way.is_empty() {
             let oldest = self.by_age.keys().next().copied();
             self.gone.retain(|_, newest| oldest.is_some_and(|oldest| oldest <= *newest));
         }
@@ -227,5 +227,114 @@ impl State {
         self.by_age.clear();
         self.gone.clear();
         self.rows = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+
+    fn key(n: usize) -> Key {
+        Some(AttributeValue::N(n.to_string()))
+    }
+
+    fn connection(id: &str) -> Arc<Connection> {
+        Arc::new(Connection::of(id))
+    }
+
+    /// A lookup that finds these connections at once.
+    async fn look_up(lookups: &Lookups, beginnings: &Beginnings, key: &Key, ids: &[&str]) {
+        let found = Found {
+            begun: beginnings.begin(),
+            connections: ids.iter().map(|id| connection(id)).collect(),
+        };
+        let begin = || async { Arc::new(found) }.boxed().shared();
+        let Turn::Begins(lookup) = lookups.turn(key, u64::MAX, begin) else {
+            panic!("there is one");
+        };
+        lookups.found(key, lookup).await;
+    }
+
+    /// How many lookups and how many rows are kept.
+    fn kept(lookups: &Lookups) -> (usize, usize) {
+        let state = lookups.state();
+        (state.found.len(), state.rows)
+    }
+
+    fn begin_none() -> UnderWay {
+        async { panic!("nothing is looked up") }.boxed().shared()
+    }
+
+    fn ids(lookups: &Lookups, key: &Key, page: u64) -> Option<Vec<String>> {
+        let turn = lookups.turn(key, page, begin_none);
+        let Turn::Found(found) = turn else {
+            lookups.state().under_way.remove(key);
+            return None;
+        };
+        let present = lookups.present(&found);
+        Some(present.iter().map(|connection| connection.id.clone()).collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_found_is_forgotten_with_the_last_page_that_it_serves() {
+        let (lookups, beginnings) = (Lookups::new(Duration::ZERO), Beginnings::default());
+        let (first, second) = (beginnings.newest(), beginnings.newest());
+        lookups.page_begins(first);
+        lookups.page_begins(second);
+        look_up(&lookups, &beginnings, &key(1), &["a"]).await;
+        let third = beginnings.newest();
+        lookups.page_begins(third);
+        assert_eq!(ids(&lookups, &key(1), second), Some(vec!["a".to_owned()]));
+        assert_eq!(ids(&lookups, &key(1), third), None, "it began before that page was read");
+        lookups.page_ends(first);
+        assert_eq!(kept(&lookups), (1, 1));
+        lookups.page_ends(second);
+        assert_eq!(kept(&lookups), (0, 0));
+        assert_eq!(lookups.state().pages.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cache_forgets_by_age() {
+        let (lookups, beginnings) = (Lookups::new(Duration::from_secs(5)), Beginnings::default());
+        look_up(&lookups, &beginnings, &key(1), &["a"]).await;
+        tokio::time::advance(Duration::from_secs(3)).await;
+        look_up(&lookups, &beginnings, &key(2), &["b"]).await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(ids(&lookups, &key(1), u64::MAX), None);
+        assert_eq!(ids(&lookups, &key(2), u64::MAX), Some(vec!["b".to_owned()]));
+        lookups.page_begins(2);
+        lookups.page_ends(2);
+        assert_eq!(kept(&lookups), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_is_bounded_and_the_newest_stays() {
+        let (lookups, beginnings) = (Lookups::new(Duration::from_secs(300)), Beginnings::default());
+        for n in 0..MOST_LOOKUPS + 10 {
+            look_up(&lookups, &beginnings, &key(n), &["a"]).await;
+        }
+        assert_eq!(kept(&lookups).0, MOST_LOOKUPS);
+        assert_eq!(ids(&lookups, &key(9), u64::MAX), None, "the oldest went");
+        let many = vec!["b"; MOST_ROWS + 1];
+        look_up(&lookups, &beginnings, &key(0), &many).await;
+        assert_eq!(kept(&lookups), (1, MOST_ROWS + 1));
+        look_up(&lookups, &beginnings, &key(1), &["a"]).await;
+        assert_eq!(kept(&lookups), (1, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_gone_is_left_out_of_what_was_found_before() {
+        let (lookups, beginnings) = (Lookups::new(Duration::from_secs(5)), Beginnings::default());
+        look_up(&lookups, &beginnings, &key(1), &["a", "b"]).await;
+        lookups.gone("a", beginnings.newest());
+        assert_eq!(ids(&lookups, &key(1), u64::MAX), Some(vec!["b".to_owned()]));
+        look_up(&lookups, &beginnings, &key(2), &["a"]).await;
+        let again = Some(vec!["a".to_owned()]);
+        assert_eq!(ids(&lookups, &key(2), u64::MAX), again, "its row was written again");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        lookups.page_begins(2);
+        lookups.page_ends(2);
+        assert!(lookups.state().gone.is_empty());
     }
 }

@@ -101,6 +101,26 @@ const CASES: &[Case] = &[
         "spec.keyFilters[1]: Duplicate value: {\"key\":\"PK\"}",
     ),
     (
+        "a key to look up without its value",
+        |it| drop(it["spec"]["connections"].take_field("value")),
+        "give both connections.partitionKey and connections.value, or neither to tell every connection of the table",
+    ),
+    (
+        "a value to look up without its key",
+        |it| drop(it["spec"]["connections"].take_field("partitionKey")),
+        "give both connections.partitionKey and connections.value",
+    ),
+    (
+        "a region that is a host",
+        |it| it["spec"]["connections"]["region"] = json!("eu-west-1.example.com"),
+        "connections.region must be an AWS region such as eu-west-1",
+    ),
+    (
+        "a cache that lasts",
+        |it| it["spec"]["connections"]["cacheSeconds"] = json!(301),
+        "spec.connections.cacheSeconds in body should be less than or equal to 300",
+    ),
+    (
         "an empty message",
         |it| it["spec"]["message"] = json!({}),
         "message has no field: give it one at least, or leave it out for the default (pk, sk, value)",
