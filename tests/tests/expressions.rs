@@ -2,9 +2,11 @@
 //! fails, and a team's dear expressions beside another's.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use stream_notifier::api::StreamNotifierSpec;
+use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
+use stream_notifier::controller::{Endpoints, prepare};
 use stream_notifier::notifier::Notifier;
 use stream_notifier::record::{AttributeValue, Change, Position};
 use stream_notifier::telemetry::Phase;
@@ -83,6 +85,22 @@ async fn an_expression_that_fails_is_told_once_a_minute_and_the_rest_goes_on() {
     assert!(told.message.contains("filter: no such key: hush"), "{}", told.message);
     // Nothing is wrong with the notifier.
     assert_eq!((worker.picture().phase, worker.reasons()), (Phase::Reading, vec![]));
+}
+
+#[test]
+fn every_example_can_be_worked_on() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let endpoints = Endpoints { allowed: vec![], template: None };
+    let mut examples = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let notifier: StreamNotifier = serde_saphyr::from_str(&text).unwrap();
+        let prepared = prepare(&notifier.spec, &endpoints);
+        assert!(prepared.is_ok(), "{}: {prepared:?}", path.display());
+        examples += 1;
+    }
+    assert!(examples >= 5);
 }
 
 /// A change of an item as large as there can be.
