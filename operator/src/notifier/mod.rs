@@ -83,11 +83,14 @@ impl Notifier {
             InvalidSpec::new("message", &format!("no expression can be evaluated: {error}"))
         })?;
         check_events(spec)?;
-        let key_filters = key_filter::compile(&spec.key_filters)?;
-        let filter = spec.filter.as_ref().map(|source| Expression::compile("filter", source));
+        let mut left = pattern::Left::new();
+        let key_filters = key_filter::compile(&spec.key_filters, &mut left)?;
+        let filter = spec.filter.as_ref();
+        let filter = filter.map(|source| Expression::compile("filter", source, &mut left));
         let filter = filter.transpose()?;
-        let lookup = Expression::compile("connections.value", &spec.connections.value)?;
-        let message = message_fields(spec)?;
+        let value = &spec.connections.value;
+        let lookup = Expression::compile("connections.value", value, &mut left)?;
+        let message = message_fields(spec, &mut left)?;
         let expressions = || {
             let fields = message.iter().flatten().map(|(_, expression)| expression);
             filter.iter().chain([&lookup]).chain(fields)
@@ -245,6 +248,7 @@ fn check_events(spec: &StreamNotifierSpec) -> Result<(), InvalidSpec> {
 
 fn message_fields(
     spec: &StreamNotifierSpec,
+    left: &mut pattern::Left,
 ) -> Result<Option<Vec<(String, Expression)>>, InvalidSpec> {
     let Some(fields) = &spec.message else {
         return Ok(None);
@@ -259,7 +263,7 @@ fn message_fields(
         return Err(InvalidSpec::new("message", &problem));
     }
     let compile = |(name, source): (&String, &String)| {
-        Ok((name.clone(), Expression::compile(format!("message.{name}"), source)?))
+        Ok((name.clone(), Expression::compile(format!("message.{name}"), source, left)?))
     };
     fields.iter().map(compile).collect::<Result<_, _>>().map(Some)
 }

@@ -237,7 +237,7 @@ pub(super) fn evaluate(expression: &str, change: &Change) -> Result<String, Stri
 #[test]
 fn what_is_wrong_with_a_spec_is_said() {
     type Edit = fn(&mut StreamNotifierSpec);
-    let table: [(Edit, &str); 11] = [
+    let table: [(Edit, &str); 12] = [
         (|s| s.events.clear(), "events: is empty; name at least one of Insert, Modify, Remove"),
         (|s| s.events = vec![Event::Remove], "attribute: a removed item has no new value"),
         (|s| s.key_filters[0].contains = None, "keyFilters[PK]: a key filter needs at least one"),
@@ -252,6 +252,14 @@ fn what_is_wrong_with_a_spec_is_said() {
         (
             |s| s.connections.value = format!("{}1{}", "[".repeat(500), "]".repeat(500)),
             "connections.value: nests too deep; at most 32 levels",
+        ),
+        (
+            |s| {
+                let fields =
+                    (0..4).map(|n| (n.to_string(), format!("'a'.matches('{}')", "b".repeat(490))));
+                s.message = Some(fields.collect());
+            },
+            "message.3: the pattern of matches is too much: all patterns together may have 2048",
         ),
         (|s| s.filter = Some("new.a >".to_owned()), "filter: is not a CEL expression: column"),
         (|s| drop(s.message.as_mut().unwrap().insert("é".into(), " ".into())), "message.é: is emp"),
