@@ -207,6 +207,20 @@ fn a_filter_decides_after_everything_else() {
 }
 
 #[test]
+fn a_pattern_of_a_key_filter_is_searched_with_the_expressions() {
+    let mut spec = spec();
+    spec.key_filters[0].matches = Some("^target_pk#[0-9]+$".to_owned());
+    let notifier = Notifier::new(&spec).unwrap();
+    assert!(notifier.concerns(&change()), "it can take too long to be cheap");
+    assert_eq!(notifier.evaluate(&names(), &change()), Verdict::Skip);
+    let mut numbered = change();
+    numbered.keys.insert("PK".to_owned(), s("target_pk#7"));
+    assert!(matches!(notifier.evaluate(&names(), &numbered), Verdict::Notify(_)));
+    numbered.keys.insert("PK".to_owned(), s("pk#7"));
+    assert!(!notifier.concerns(&numbered));
+}
+
+#[test]
 fn a_record_without_its_key_is_invalid() {
     let mut spec = spec();
     (spec.message, spec.connections.value) = (None, "eventId".to_owned());
