@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
+use stream_notifier::api::{StreamNotifierSpec, WebSocket};
 use stream_notifier::aws::{ApiGateway, Aws};
+use stream_notifier::controller::{Endpoints, Prepared, prepare};
 use stream_notifier::delivery::{Answer, Gateway};
+use stream_notifier_tests::scripted::{MemoryStore, spec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -39,13 +42,43 @@ async fn post(endpoint: &str) -> Answer {
     ApiGateway::new(&aws, "ap-northeast-1", endpoint).post(ID, &message).await
 }
 
-#[tokio::test]
-async fn a_post_goes_to_the_stage_signed_for_the_region() -> Result<()> {
+/// The request that a worker with this `webSocket` sends, whose table is in eu-west-1.
+async fn request(web_socket: WebSocket) -> Result<String> {
     let (endpoint, served) = once("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
-    assert_eq!(post(&endpoint).await, status(200));
-    let request = served.await?;
-    assert!(request.starts_with("POST /api/@connections/L0SM9cOFvHcCIhw%3D HTTP/1.1"), "{request}");
-    assert!(request.contains("/ap-northeast-1/execute-api/aws4_request"), "{request}");
+    let allowed = vec!["ws.example.com".to_owned()];
+    let own = format!("https://{}", web_socket.domain);
+    let spec = StreamNotifierSpec { web_socket, ..spec() };
+    let prepared = prepare(&spec, &Endpoints { allowed, template: None })?;
+    let Prepared::Active(mut work) = prepared else { panic!("it is not suspended") };
+    // The same path, where it can be seen.
+    let here = endpoint.trim_end_matches("/api");
+    work.endpoint.url = work.endpoint.url.replace(&own, here);
+    let aws = Aws::local("http://127.0.0.1:9").await;
+    let gateway = work.neighbours(&aws, MemoryStore::default()).gateway;
+    let message = Bytes::from_static(br#"{"value":"90"}"#);
+    assert_eq!(gateway.post(ID, &message).await, status(200));
+    Ok(served.await?)
+}
+
+#[tokio::test]
+async fn a_post_goes_to_the_path_and_is_signed_for_the_region_that_the_spec_means() -> Result<()> {
+    let execute_api = "abcdefghij.execute-api.ap-northeast-1.amazonaws.com";
+    for (domain, stage, region, path, signed_for) in [
+        (execute_api, Some("api"), None, "/api/@connections/", "ap-northeast-1"),
+        (execute_api, Some("api"), Some("ap-northeast-1"), "/api/@connections/", "ap-northeast-1"),
+        ("ws.example.com", Some("chat"), None, "/chat/@connections/", "eu-west-1"),
+        ("ws.example.com", Some("chat"), Some("eu-west-2"), "/chat/@connections/", "eu-west-2"),
+        ("ws.example.com", None, Some("us-east-1"), "/@connections/", "us-east-1"),
+    ] {
+        let [stage, region] = [stage, region].map(|text| text.map(str::to_owned));
+        let request = request(WebSocket { domain: domain.to_owned(), stage, region }).await?;
+        // The id ends in `=`, which is encoded once.
+        let line = format!("POST {path}L0SM9cOFvHcCIhw%3D HTTP/1.1\r\n");
+        assert!(request.starts_with(&line), "{request}");
+        let scope = format!("/{signed_for}/execute-api/aws4_request,");
+        let signed = request.lines().find(|line| line.starts_with("authorization: "));
+        assert!(signed.is_some_and(|line| line.contains(&scope)), "{request}");
+    }
     Ok(())
 }
 

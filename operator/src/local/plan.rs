@@ -114,7 +114,8 @@ fn item_key(
         // Two filters name the whole key; a third name in an expression is then the expression's
         // mistake, which the worker tells.
         if spec.key_filters.len() < 2 {
-            for expression in spec.message.iter().flat_map(|message| message.values()) {
+            let fields = spec.message.iter().flat_map(|message| message.values());
+            for expression in spec.filter.iter().chain(fields) {
                 key_names(expression).iter().for_each(|name| add(name));
             }
             let lookup = spec.connections.value.as_deref().map(key_names);

@@ -18,7 +18,7 @@ use cel::{Context, ExecutionError, Value};
 use super::budget::{self, OURS};
 use super::error::{InvalidRecord, InvalidSpec};
 use super::library::environment;
-use super::pattern::Pattern;
+use super::pattern::{Left, Pattern};
 use super::strings;
 use super::syntax::{Admitted, TOO_DEEP, Variable, admit};
 use super::value::{self, TooDeep};
@@ -42,10 +42,14 @@ pub(super) struct Expression {
 
 impl Expression {
     /// Checks the expression of a field.
-    pub(super) fn compile(field: impl Into<String>, source: &str) -> Result<Self, InvalidSpec> {
+    pub(super) fn compile(
+        field: impl Into<String>,
+        source: &str,
+        left: &mut Left,
+    ) -> Result<Self, InvalidSpec> {
         let field = field.into();
         // The parser is a large third party: should it panic, the manifest is at fault, not we.
-        let parsed = catch_unwind(|| parse(source))
+        let parsed = catch_unwind(AssertUnwindSafe(|| parse(source, left)))
             .unwrap_or_else(|_| Err("cannot be parsed; write it in another way".to_owned()));
         match parsed {
             Ok((tree, Admitted { uses, patterns })) => {
@@ -122,7 +126,7 @@ pub(super) fn context<'v>(
     Ok(context)
 }
 
-fn parse(source: &str) -> Result<(IdedExpr, Admitted), String> {
+fn parse(source: &str, left: &mut Left) -> Result<(IdedExpr, Admitted), String> {
     if source.trim().is_empty() {
         return Err("is empty; write a CEL expression, such as keys.PK".to_owned());
     }
@@ -131,7 +135,7 @@ fn parse(source: &str) -> Result<(IdedExpr, Admitted), String> {
     }
     let parser = PrattParser::new().max_recursion_depth(PARSER_DEPTH).enable_optional_syntax(true);
     let mut tree = parser.parse(source).map_err(|errors| syntax_error(&errors))?;
-    let admitted = admit(&mut tree)?;
+    let admitted = admit(&mut tree, left)?;
     Ok((tree, admitted))
 }
 

@@ -1,7 +1,7 @@
 //! A key filter holds or does not hold: nothing is allocated, nothing can fail.
 
 use super::error::InvalidSpec;
-use super::pattern::Pattern;
+use super::pattern::{Left, Pattern};
 use crate::api;
 use crate::record::{AttributeValue, Item};
 
@@ -17,7 +17,10 @@ pub(super) struct KeyFilter {
 }
 
 /// All filters of a spec, or the first thing wrong with them.
-pub(super) fn compile(filters: &[api::KeyFilter]) -> Result<Vec<KeyFilter>, InvalidSpec> {
+pub(super) fn compile(
+    filters: &[api::KeyFilter],
+    left: &mut Left,
+) -> Result<Vec<KeyFilter>, InvalidSpec> {
     for (at, filter) in filters.iter().enumerate() {
         if filters.iter().take(at).any(|earlier| earlier.key == filter.key) {
             return Err(InvalidSpec::new(
@@ -26,11 +29,11 @@ pub(super) fn compile(filters: &[api::KeyFilter]) -> Result<Vec<KeyFilter>, Inva
             ));
         }
     }
-    filters.iter().map(KeyFilter::new).collect()
+    filters.iter().map(|filter| KeyFilter::new(filter, left)).collect()
 }
 
 impl KeyFilter {
-    fn new(filter: &api::KeyFilter) -> Result<Self, InvalidSpec> {
+    fn new(filter: &api::KeyFilter, left: &mut Left) -> Result<Self, InvalidSpec> {
         let api::KeyFilter { key, equals, prefix, suffix, contains, matches } = filter.clone();
         let plain = [&equals, &prefix, &suffix, &contains];
         if matches.is_none() && plain.iter().all(|matcher| matcher.is_none()) {
@@ -39,7 +42,7 @@ impl KeyFilter {
                 "a key filter needs at least one of equals, prefix, suffix, contains, matches",
             ));
         }
-        let matches = matches.map(|pattern| Pattern::compile(&pattern)).transpose();
+        let matches = matches.map(|pattern| Pattern::compile(&pattern, left)).transpose();
         let matches = matches
             .map_err(|problem| InvalidSpec::new(format!("keyFilters[{key}].matches"), &problem))?;
         Ok(Self { key, equals, prefix, suffix, contains, matches })
@@ -86,7 +89,8 @@ mod tests {
     }
 
     fn holds(filter: api::KeyFilter, value: AttributeValue) -> bool {
-        let (filter, keys) = (KeyFilter::new(&filter).unwrap(), [("PK".to_owned(), value)].into());
+        let (filter, keys) =
+            (KeyFilter::new(&filter, &mut Left::new()).unwrap(), [("PK".to_owned(), value)].into());
         filter.holds(&keys) && filter.matches(&keys)
     }
 
@@ -135,7 +139,7 @@ mod tests {
         assert!(holds(seven.clone(), AttributeValue::N("7".to_owned())));
         assert!(!holds(seven, AttributeValue::N("7.0".to_owned())));
         assert!(!holds(any.clone(), AttributeValue::B(Bytes::from_static(b"7"))));
-        assert!(!KeyFilter::new(&any).unwrap().holds(&Item::new()));
+        assert!(!KeyFilter::new(&any, &mut Left::new()).unwrap().holds(&Item::new()));
     }
 
     #[test]
@@ -151,7 +155,7 @@ mod tests {
             (pattern("(".repeat(500)), "keyFilters[PK].matches", "is not a pattern"),
             (pattern("x".repeat(513)), "keyFilters[PK].matches", "longer than 512 bytes"),
         ] {
-            let error = compile(&filters).unwrap_err();
+            let error = compile(&filters, &mut Left::new()).unwrap_err();
             assert_eq!(error.field, field);
             assert!(error.problem.contains(problem), "{error}");
         }

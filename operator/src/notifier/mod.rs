@@ -84,13 +84,14 @@ impl Notifier {
             InvalidSpec::new("message", &format!("no expression can be evaluated: {error}"))
         })?;
         check_events(spec)?;
-        let key_filters = key_filter::compile(&spec.key_filters)?;
-        let compile = |field, source: &Option<String>| -> Result<Option<Expression>, InvalidSpec> {
-            source.as_ref().map(|source| Expression::compile(field, source)).transpose()
+        let mut left = pattern::Left::new();
+        let key_filters = key_filter::compile(&spec.key_filters, &mut left)?;
+        let mut compile = |field, source: &Option<String>| {
+            source.as_ref().map(|it| Expression::compile(field, it, &mut left)).transpose()
         };
         let filter = compile("filter", &spec.filter)?;
         let lookup = compile("connections.value", &spec.connections.value)?;
-        let message = message_fields(spec)?;
+        let message = message_fields(spec, &mut left)?;
         let expressions = || {
             let fields = message.iter().flatten().map(|(_, expression)| expression);
             filter.iter().chain(&lookup).chain(fields)
@@ -250,6 +251,7 @@ fn check_events(spec: &StreamNotifierSpec) -> Result<(), InvalidSpec> {
 
 fn message_fields(
     spec: &StreamNotifierSpec,
+    left: &mut pattern::Left,
 ) -> Result<Option<Vec<(String, Expression)>>, InvalidSpec> {
     let Some(fields) = &spec.message else {
         return Ok(None);
@@ -264,7 +266,7 @@ fn message_fields(
         return Err(InvalidSpec::new("message", &problem));
     }
     let compile = |(name, source): (&String, &String)| {
-        Ok((name.clone(), Expression::compile(format!("message.{name}"), source)?))
+        Ok((name.clone(), Expression::compile(format!("message.{name}"), source, left)?))
     };
     fields.iter().map(compile).collect::<Result<_, _>>().map(Some)
 }

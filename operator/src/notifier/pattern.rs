@@ -13,6 +13,37 @@ const SIZES: [(usize, usize); 3] = [(2, 100), (16, 1_000), (64, 5_000)];
 /// What it costs to compile, by the pattern's bytes: each `(?i)\pL` is thousands of letters.
 const COMPILING: usize = 100_000;
 
+/// What a search may remember of a pattern, in bytes, for each thread and direction.
+const MEMORY: usize = 256 << 10;
+
+/// What is left for the patterns of a spec: to compile one can take as long as its length, and it
+/// keeps its memory.
+#[derive(Debug)]
+pub(super) struct Left(usize);
+
+impl Left {
+    /// So many bytes of patterns may a spec have, and each counts as so many more.
+    const BYTES: usize = 2_048;
+    const EACH: usize = 32;
+
+    /// For a whole spec.
+    pub(super) fn new() -> Self {
+        Self(Self::BYTES)
+    }
+
+    fn take(&mut self, pattern: &str) -> Result<(), String> {
+        self.0 = self.0.checked_sub(pattern.len() + Self::EACH).ok_or_else(|| {
+            format!(
+                "is too much: all patterns together may have {} bytes, where each counts {} more; \
+                 use fewer, or shorter ones",
+                Self::BYTES,
+                Self::EACH
+            )
+        })?;
+        Ok(())
+    }
+}
+
 /// A compiled pattern.
 #[derive(Debug)]
 pub(super) struct Pattern {
@@ -22,7 +53,8 @@ pub(super) struct Pattern {
 
 impl Pattern {
     /// Compiles one that stands in a spec, or says what is wrong with it.
-    pub(super) fn compile(pattern: &str) -> Result<Self, String> {
+    pub(super) fn compile(pattern: &str, left: &mut Left) -> Result<Self, String> {
+        left.take(pattern)?;
         Self::of_size(pattern, &SIZES)
     }
 
@@ -36,7 +68,7 @@ impl Pattern {
             return Err(format!("is longer than {LONGEST} bytes; write a shorter pattern"));
         }
         for &(kib, cost_of_byte) in sizes {
-            match RegexBuilder::new(pattern).size_limit(kib << 10).build() {
+            match RegexBuilder::new(pattern).size_limit(kib << 10).dfa_size_limit(MEMORY).build() {
                 Ok(regex) => return Ok(Self { regex, cost_of_byte }),
                 Err(Error::CompiledTooBig(_)) => {}
                 Err(error) => return Err(format!("is not a pattern in RE2 syntax: {error}")),

@@ -12,7 +12,7 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, L
 
 use super::budget::STEP;
 use super::library::{FUNCTIONS, ON, RANGE, RESULT, USE, cost_of_result, replacement};
-use super::pattern::Pattern;
+use super::pattern::{Left, Pattern};
 use super::strings::{MATCHES, MATCHES_LITERAL};
 
 /// How deep a tree may be. In a debug build an evaluation takes about 40 KiB of stack a level.
@@ -85,10 +85,10 @@ pub(super) struct Admitted {
 }
 
 /// Checks a parsed expression and rewrites it, or says what is wrong.
-pub(super) fn admit(tree: &mut IdedExpr) -> Result<Admitted, String> {
+pub(super) fn admit(tree: &mut IdedExpr, left: &mut Left) -> Result<Admitted, String> {
     // Before anything goes through the tree by recursion, and again for what was put in.
     check_depth(tree)?;
-    let mut walk = Walk { used: BTreeSet::new(), patterns: Vec::new(), element: None };
+    let mut walk = Walk { used: BTreeSet::new(), patterns: Vec::new(), left, element: None };
     walk.visit(tree)?;
     check_depth(tree)?;
     Ok(Admitted { uses: walk.used, patterns: walk.patterns })
@@ -147,14 +147,15 @@ fn parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
     }
 }
 
-struct Walk {
+struct Walk<'l> {
     used: BTreeSet<Variable>,
     patterns: Vec<Pattern>,
+    left: &'l mut Left,
     /// Inside a macro, the name of its element.
     element: Option<String>,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn visit(&mut self, node: &mut IdedExpr) -> Result<(), String> {
         match &mut node.expr {
             Expr::Literal(_) => Ok(()),
@@ -268,7 +269,7 @@ impl Walk {
         let Expr::Literal(LiteralValue::String(pattern)) = &node.expr else {
             return Ok(());
         };
-        let compiled = Pattern::compile(pattern.inner());
+        let compiled = Pattern::compile(pattern.inner(), self.left);
         self.patterns
             .push(compiled.map_err(|problem| format!("the pattern of matches {problem}"))?);
         node.expr = int(self.patterns.len() - 1);

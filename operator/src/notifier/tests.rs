@@ -210,6 +210,20 @@ fn a_filter_decides_after_everything_else() {
 }
 
 #[test]
+fn a_pattern_of_a_key_filter_is_searched_with_the_expressions() {
+    let mut spec = spec();
+    spec.key_filters[0].matches = Some("^target_pk#[0-9]+$".to_owned());
+    let notifier = Notifier::new(&spec).unwrap();
+    assert!(notifier.concerns(&change()), "it can take too long to be cheap");
+    assert_eq!(notifier.evaluate(&names(), &change()), Verdict::Skip);
+    let mut numbered = change();
+    numbered.keys.insert("PK".to_owned(), s("target_pk#7"));
+    assert!(matches!(notifier.evaluate(&names(), &numbered), Verdict::Notify(_)));
+    numbered.keys.insert("PK".to_owned(), s("pk#7"));
+    assert!(!notifier.concerns(&numbered));
+}
+
+#[test]
 fn a_record_without_its_key_is_invalid() {
     let mut spec = spec();
     (spec.message, spec.connections.value) = (None, Some("eventId".to_owned()));
@@ -240,7 +254,7 @@ pub(super) fn evaluate(expression: &str, change: &Change) -> Result<String, Stri
 #[test]
 fn what_is_wrong_with_a_spec_is_said() {
     type Edit = fn(&mut StreamNotifierSpec);
-    let table: [(Edit, &str); 11] = [
+    let table: [(Edit, &str); 12] = [
         (|s| s.events.clear(), "events: is empty; name at least one of Insert, Modify, Remove"),
         (|s| s.events = vec![Event::Remove], "attribute: a removed item has no new value"),
         (|s| s.key_filters[0].contains = None, "keyFilters[PK]: a key filter needs at least one"),
@@ -258,6 +272,14 @@ fn what_is_wrong_with_a_spec_is_said() {
         (
             |s| s.connections.value = Some(format!("{}1{}", "[".repeat(500), "]".repeat(500))),
             "connections.value: nests too deep; at most 32 levels",
+        ),
+        (
+            |s| {
+                let fields =
+                    (0..4).map(|n| (n.to_string(), format!("'a'.matches('{}')", "b".repeat(490))));
+                s.message = Some(fields.collect());
+            },
+            "message.3: the pattern of matches is too much: all patterns together may have 2048",
         ),
         (|s| s.filter = Some("new.a >".to_owned()), "filter: is not a CEL expression: column"),
         (|s| drop(s.message.as_mut().unwrap().insert("é".into(), " ".into())), "message.é: is emp"),

@@ -203,11 +203,7 @@ mod tests {
         let (here, there) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
         let (both, again) = (here.clone(), there.clone());
         // Each waits for the other, twice: one thread would never get over the first.
-        let work = |barrier: Arc<Barrier>| {
-            move || {
-                barrier.wait();
-            }
-        };
+        let work = |barrier: Arc<Barrier>| move || barrier.wait().is_leader();
         join!(one.take(work(here)), other.take(work(both)));
         join!(one.take(work(there)), other.take(work(again)));
     }

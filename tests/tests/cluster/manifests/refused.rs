@@ -159,6 +159,21 @@ const CASES: &[Case] = &[
         "spec.webSocket.stage in body should match",
     ),
     (
+        "another region than that in an execute-api domain",
+        |it| it["spec"]["webSocket"]["region"] = json!("sa-east-1"),
+        "webSocket.region is another region than that in the execute-api domain: leave webSocket.region out",
+    ),
+    (
+        "a region that is none",
+        |it| it["spec"]["webSocket"]["region"] = json!("Ireland"),
+        "spec.webSocket.region in body should match",
+    ),
+    (
+        "an empty filter",
+        |it| it["spec"]["filter"] = json!(""),
+        "spec.filter in body should be at least 1 chars long",
+    ),
+    (
         "a field that there is not",
         |it| it["spec"]["atribute"] = json!("TargetAttribute"),
         "unknown field \"spec.atribute\"",
