@@ -251,6 +251,9 @@ impl Story {
             let claim = history.claims.last().filter(|claim| claim.life == life);
             let told = claim.into_iter().flat_map(|claim| &claim.settled).map(|(record, _)| record);
             let is_remembered = |record: &Record| history.saved(record.shard).covers(record.number);
+            // What is trimmed cannot be told again: its shard may be gone.
+            let is_kept = |record: &usize| !model.is_trimmed(*record, model.now());
+            let told = told.filter(|record| is_kept(record));
             let forgotten: Vec<_> =
                 told.filter(|record| !is_remembered(&model.records()[**record])).collect();
             if !forgotten.is_empty() {
