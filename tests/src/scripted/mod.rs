@@ -3,12 +3,14 @@
 
 mod connections;
 mod gateway;
+mod queue;
 mod store;
 mod streams;
 mod worker;
 
 pub use connections::ScriptedConnections;
 pub use gateway::{Post, ScriptedGateway};
+pub use queue::ScriptedQueue;
 pub use store::MemoryStore;
 pub use streams::{Call, NOW, ScriptedStreams, change, number, shard_id};
 pub use worker::{STREAM, Worker, job, spec};

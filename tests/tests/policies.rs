@@ -1,0 +1,302 @@
+//! What becomes of messages that do not get through: by the spec's policies, counted, and with a dead
+//! letter where there is a queue. On a paused clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use stream_notifier::api::{Oversize, StreamNotifierSpec};
+use stream_notifier::delivery::{DeadLetterErrorKind, Policy, PostLimits, SlowClient};
+use stream_notifier::notifier::Notifier;
+use stream_notifier::record::{AttributeValue, Change, Position};
+use stream_notifier::worker::Job;
+use stream_notifier_tests::scripted::{ScriptedQueue, Worker, change, number, shard_id, spec};
+use tokio::time::Instant;
+
+const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:lost";
+
+/// A worker that reads one open shard, under a policy, with a queue for dead letters.
+async fn started(policy: impl FnOnce(Policy) -> Policy) -> (Worker, Arc<ScriptedQueue>) {
+    started_with(spec(), policy).await
+}
+
+async fn started_with(
+    spec: StreamNotifierSpec,
+    policy: impl FnOnce(Policy) -> Policy,
+) -> (Worker, Arc<ScriptedQueue>) {
+    let (mut worker, queue) = (Worker::new(), Arc::new(ScriptedQueue::default()));
+    worker.streams.open("only", None);
+    let dead_letters = queue.clone();
+    worker.start_with(|job| Job {
+        policy: policy(job.policy),
+        notifier: Arc::new(Notifier::new(&spec).unwrap()),
+        dead_letters: Some((QUEUE.to_owned(), dead_letters)),
+        ..job
+    });
+    worker.started().await;
+    (worker, queue)
+}
+
+fn tell(worker: &Worker, change: Change) {
+    worker.streams.append("only", change);
+}
+
+fn position(worker: &Worker) -> Option<Position> {
+    worker.store.checkpoint()?.shards.get(&shard_id("only")).cloned()
+}
+
+async fn settled(worker: &Worker, n: u32) {
+    let all = Some(Position::After(number(n)));
+    worker.until("all are settled", || position(worker) == all).await;
+}
+
+fn message(item: &str, value: &str) -> String {
+    format!(r#"{{"pk":"{item}","sk":"hoge","value":"{value}"}}"#)
+}
+
+fn counted(worker: &Worker, metric: &str, kind: &str) -> u64 {
+    let metrics = worker.metrics.encode();
+    let is_it = |line: &&str| {
+        line.starts_with(&format!("stream_notifier_{metric}_total{{"))
+            && line.contains(&format!(r#"kind="{kind}""#))
+    };
+    let line = metrics.lines().find(is_it);
+    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_drop_the_newest_value_of_an_item_replaces_the_one_that_waits() {
+    let (worker, queue) =
+        started(|policy| Policy { slow_client: SlowClient::Drop, ..policy }).await;
+    worker.connections.put("slow", "hoge", "2026-01-01");
+    worker.connections.put("quick", "hoge", "2026-01-01");
+    worker.gateway.script("slow", &[(0, 429), (0, 429), (0, 429), (0, 429), (0, 200)]);
+    tell(&worker, change(1, "fuga", "hoge"));
+    worker.until("it is slow", || worker.gateway.posts().len() >= 2).await;
+    for (n, item) in [(2, "other"), (3, "fuga"), (4, "fuga")] {
+        tell(&worker, change(n, item, "hoge"));
+    }
+    settled(&worker, 4).await;
+    assert_eq!(worker.gateway.received("slow"), [message("other", "2"), message("fuga", "4")]);
+    assert_eq!(worker.gateway.received("quick").len(), 4);
+    assert_eq!(counted(&worker, "messages", "superseded"), 2);
+    let reasons: Vec<_> = queue.letters().iter().map(|it| it["reasons"].clone()).collect();
+    assert_eq!(reasons, [json!({"Superseded": 1}), json!({"Superseded": 1})]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_wait_a_slow_client_gets_everything() {
+    let (worker, _) = started(|policy| policy).await;
+    worker.connections.put("slow", "hoge", "2026-01-01");
+    worker.gateway.script("slow", &[(0, 429), (0, 429), (0, 429), (0, 429), (0, 200)]);
+    for n in 1..=3 {
+        tell(&worker, change(n, "fuga", "hoge"));
+    }
+    settled(&worker, 3).await;
+    let all: Vec<_> = (1..=3).map(|n| message("fuga", &n.to_string())).collect();
+    assert_eq!(worker.gateway.received("slow"), all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_disconnect_a_client_that_does_not_read_is_closed_and_its_row_goes() {
+    let (worker, queue) =
+        started(|policy| Policy { slow_client: SlowClient::Disconnect, ..policy }).await;
+    worker.connections.put("slow", "hoge", "2026-01-01");
+    worker.connections.put("quick", "hoge", "2026-01-01");
+    worker.gateway.script("slow", &[(0, 429)]);
+    for n in 1..=3 {
+        tell(&worker, change(n, "fuga", "hoge"));
+    }
+    settled(&worker, 3).await;
+    assert_eq!(worker.gateway.disconnected(), ["slow"]);
+    assert_eq!(worker.connections.stored(), ["quick"]);
+    assert_eq!(worker.gateway.received("quick").len(), 3);
+    assert_eq!(counted(&worker, "messages", "disconnected"), 3);
+    assert_eq!(queue.letters().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_gets_anything_nobody_is_disconnected() {
+    let (worker, _) =
+        started(|policy| Policy { slow_client: SlowClient::Disconnect, ..policy }).await;
+    worker.connections.put("one", "hoge", "2026-01-01");
+    worker.gateway.everyone(0, 429);
+    tell(&worker, change(1, "fuga", "hoge"));
+    settled(&worker, 1).await;
+    assert_eq!(worker.gateway.disconnected(), [""; 0]);
+    assert_eq!(counted(&worker, "messages", "expired"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_tried_no_longer_than_it_may_be() {
+    let longest_try = Duration::from_secs(20);
+    let (worker, queue) = started(|policy| Policy { longest_try, ..policy }).await;
+    worker.connections.put("one", "hoge", "2026-01-01");
+    worker.gateway.everyone(0, 503);
+    let begun = Instant::now();
+    tell(&worker, change(1, "fuga", "hoge"));
+    settled(&worker, 1).await;
+    let took = begun.elapsed();
+    assert!((longest_try..longest_try * 2).contains(&took), "{took:?}");
+    assert_eq!(queue.letters()[0]["reasons"], json!({"Expired": 1}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_tried_no_oftener_than_it_may_be() {
+    let (worker, queue) = started(|policy| Policy { most_attempts: Some(3), ..policy }).await;
+    worker.connections.put("one", "hoge", "2026-01-01");
+    worker.gateway.everyone(0, 500);
+    tell(&worker, change(1, "fuga", "hoge"));
+    settled(&worker, 1).await;
+    assert_eq!(worker.gateway.posts().len(), 3);
+    assert_eq!(counted(&worker, "messages", "attempts"), 1);
+    assert_eq!(queue.letters()[0]["reasons"], json!({"Attempts": 1}));
+}
+
+/// A change whose message is longer than API Gateway takes.
+fn long(n: u32) -> Change {
+    let mut long = change(n, "fuga", "hoge");
+    let value = AttributeValue::S(format!("{n}{}", "x".repeat(128 * 1024)));
+    long.new.insert("TargetAttribute".to_owned(), value);
+    long
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_is_not_even_posted() {
+    let (worker, queue) = started(|policy| policy).await;
+    worker.connections.put("one", "hoge", "2026-01-01");
+    tell(&worker, long(1));
+    settled(&worker, 1).await;
+    assert_eq!(worker.gateway.posts(), []);
+    assert_eq!(counted(&worker, "messages", "too_large"), 1);
+    let letter = &queue.letters()[0];
+    assert_eq!(letter["reasons"], json!({"TooLarge": 1}));
+    let value = letter["record"]["dynamodb"]["NewImage"]["TargetAttribute"]["S"].as_str().unwrap();
+    assert_eq!(value.len(), 128 * 1024 + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_only_tells_which_item_changed() {
+    let mut spec = spec();
+    spec.delivery.oversize = Oversize::KeysOnly;
+    let (worker, queue) = started_with(spec, |policy| policy).await;
+    worker.connections.put("one", "hoge", "2026-01-01");
+    tell(&worker, long(1));
+    // And one that only the gateway finds too long.
+    tell(&worker, change(2, "fuga", "hoge"));
+    worker.gateway.script("one", &[(0, 200), (0, 413), (0, 200)]);
+    settled(&worker, 2).await;
+    let short = r#"{"pk":"target_pk#fuga","sk":"target_sk#hoge","truncated":true}"#;
+    assert_eq!(worker.gateway.received("one"), [short, short]);
+    assert_eq!(queue.letters(), [json!(null); 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_takes_nothing_keeps_the_newest_that_fit() {
+    let (worker, _) = started(|policy| policy).await;
+    worker.connections.put("deaf", "hoge", "2026-01-01");
+    worker.gateway.script("deaf", &[(0, 429); 12]);
+    tell(&worker, change(1, "first", "hoge"));
+    worker.until("it is slow", || worker.gateway.posts().len() >= 2).await;
+    for n in 2..=1_000 {
+        tell(&worker, change(n, &format!("item-{n}"), "hoge"));
+    }
+    worker.until("the oldest are dropped", || counted(&worker, "messages", "overflow") > 400).await;
+    worker.gateway.script("deaf", &[(0, 200)]);
+    settled(&worker, 1_000).await;
+    let received = worker.gateway.received("deaf");
+    let dropped = counted(&worker, "messages", "overflow") as usize;
+    assert_eq!(received.len() + dropped, 1_000);
+    let newest: Vec<_> = (dropped + 1..=1_000).collect();
+    let newest = newest.iter().map(|n| message(&format!("item-{n}"), &n.to_string()));
+    assert_eq!(received, newest.collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_is_throttled_slows_everybody_and_drops_nothing() {
+    let (mut worker, queue) = (Worker::new(), Arc::new(ScriptedQueue::default()));
+    worker.streams.open("only", None);
+    let limits = Arc::new(PostLimits::new(1_000));
+    let of_all = limits.clone();
+    worker.start_with(|job| Job {
+        policy: Policy { most_attempts: Some(2), ..job.policy },
+        post_limits: of_all,
+        dead_letters: Some((QUEUE.to_owned(), queue)),
+        ..job
+    });
+    worker.started().await;
+    for n in 0..200 {
+        worker.connections.put(&format!("connection-{n:03}"), "hoge", "2026-01-01");
+    }
+    worker.gateway.everyone(10, 429);
+    tell(&worker, change(1, "fuga", "hoge"));
+    worker.until("all were tried", || worker.gateway.posts().len() > 300).await;
+    assert_eq!(counted(&worker, "messages", "attempts"), 0, "it is nobody's own trouble");
+    worker.gateway.everyone(10, 200);
+    settled(&worker, 1).await;
+    assert_eq!(worker.gateway.delivered(), 200);
+    let begun = Instant::now();
+    for _ in 0..500 {
+        limits.take().await;
+    }
+    assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_says_nothing_is_a_dead_letter_too() {
+    let (worker, queue) = started(|policy| policy).await;
+    let mut invalid = change(1, "fuga", "hoge");
+    invalid.keys.insert("SK".to_owned(), AttributeValue::S("target_sk".to_owned()));
+    tell(&worker, invalid);
+    settled(&worker, 1).await;
+    let letter = &queue.letters()[0];
+    assert_eq!(letter["reasons"], json!({"Invalid": 1}));
+    assert_eq!(letter["record"]["dynamodb"]["Keys"]["SK"]["S"], "target_sk");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_sent_before_its_record_is_settled() {
+    let (worker, queue) = started(|policy| Policy { most_attempts: Some(1), ..policy }).await;
+    worker.connections.put("one", "hoge", "2026-01-01");
+    worker.gateway.everyone(0, 500);
+    queue.fail(Some(DeadLetterErrorKind::AccessDenied));
+    tell(&worker, change(1, "fuga", "hoge"));
+    worker.until("it is told", || worker.reasons() == ["DeadLetterQueueAccessDenied"]).await;
+    worker.after(30).await;
+    assert_ne!(position(&worker), Some(Position::After(number(1))));
+    queue.fail(None);
+    settled(&worker, 1).await;
+    assert_eq!(queue.letters().len(), 1);
+    assert_eq!(worker.reasons(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_fails_holds_nothing_up_for_ever() {
+    let (worker, queue) = started(|policy| Policy { most_attempts: Some(1), ..policy }).await;
+    worker.connections.put("one", "hoge", "2026-01-01");
+    worker.gateway.everyone(0, 500);
+    queue.fail(Some(DeadLetterErrorKind::Unavailable));
+    let begun = Instant::now();
+    for n in 1..=500 {
+        tell(&worker, change(n, &format!("item-{n}"), "hoge"));
+    }
+    settled(&worker, 500).await;
+    assert!(begun.elapsed() >= Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(180), "{:?}", begun.elapsed());
+    assert_eq!(counted(&worker, "dead_letters", "lost"), 500);
+    assert_eq!(worker.reasons(), ["DeadLetterQueueUnavailable"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_long_for_the_queue_is_sent_without_its_images() {
+    let (worker, queue) = started(|policy| policy).await;
+    worker.connections.put("one", "hoge", "2026-01-01");
+    queue.take_at_most(10_000);
+    tell(&worker, long(1));
+    settled(&worker, 1).await;
+    let letter = &queue.letters()[0];
+    assert_eq!(letter["truncated"], true);
+    assert_eq!(letter["record"]["dynamodb"].get("NewImage"), None);
+    assert_eq!(counted(&worker, "dead_letters", "truncated"), 1);
+    assert_eq!(queue.tries(), 2);
+}
