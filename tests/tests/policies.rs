@@ -116,6 +116,39 @@ async fn under_disconnect_a_client_that_does_not_read_is_closed_and_its_row_goes
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_cannot_be_closed_keeps_its_row_and_its_messages() {
+    let (worker, _) =
+        started(|policy| Policy { slow_client: SlowClient::Disconnect, ..policy }).await;
+    worker.connections.put("slow", "hoge", "2026-01-01");
+    worker.connections.put("quick", "hoge", "2026-01-01");
+    worker.gateway.script("slow", &[(0, 429), (0, 429), (0, 429), (0, 429), (0, 200)]);
+    worker.gateway.refuse_to_close(&[500, 429]);
+    tell(&worker, change(1, "fuga", "hoge"));
+    tell(&worker, change(2, "fuga", "hoge"));
+    settled(&worker, 2).await;
+    assert_eq!(worker.gateway.received("slow").len(), 2);
+    assert_eq!(worker.gateway.disconnected(), [""; 0]);
+    assert_eq!(worker.connections.stored(), ["slow", "quick"]);
+}
+
+/// One that hangs takes 15 s for each answer.
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_a_connection_that_hangs_is_given_up_in_time() {
+    let longest_try = Duration::from_secs(60);
+    let (worker, _) = started(|policy| Policy { longest_try, ..policy }).await;
+    worker.connections.put("hangs", "hoge", "2026-01-01");
+    worker.gateway.script("hangs", &[(15_000, 504)]);
+    for n in 1..=300 {
+        tell(&worker, change(n, "fuga", "hoge"));
+        worker.after(1).await;
+    }
+    let begun = Instant::now();
+    settled(&worker, 300).await;
+    assert!(begun.elapsed() < longest_try * 2, "{:?}", begun.elapsed());
+    assert_eq!(counted(&worker, "messages", "expired"), 300);
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_nobody_gets_anything_nobody_is_disconnected() {
     let (worker, _) =
         started(|policy| Policy { slow_client: SlowClient::Disconnect, ..policy }).await;

@@ -21,7 +21,6 @@ use super::tries::{End, Known, Next, Policy, SlowClient};
 use super::{Connection, Connections, Gateway, Lookup};
 use crate::backoff::{Failing, Random};
 use crate::clock::ServiceClock;
-use crate::record::Item;
 use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part, Trouble};
 
 /// Who posts for a notifier, and by which rules.
@@ -111,13 +110,11 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     fn post_all(self: Arc<Self>) -> BoxFuture<'static, ()> {
         async move {
             while let Some(mut head) = self.outbox.take() {
-                // Before the gateway has the last word, see the lookup.
-                let row = self.doubted_row(&head).await;
                 let next = self.attempt(&mut head).await;
                 // Its place is taken until here, so that what it leaves to do is done by others too.
                 self.clone().post_more();
                 match next {
-                    Next::Over(end) => self.end(head, end, row).await,
+                    Next::Over(end) => self.end(head, end).await,
                     Next::Again(wait) => self.again(head, wait),
                 }
             }
@@ -142,6 +139,15 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
 
     /// One try, and what follows from it.
     async fn attempt(&self, head: &mut Head) -> Next {
+        let policy = &self.setup.policy;
+        let age = self.gate.clock().saturating_sub(head.queued_at);
+        if head.is_again && head.tries.is_over(age, policy) {
+            return Next::Over(End::Dropped(Dropped::Expired));
+        }
+        if head.tries.is_nearly_gone() && self.may_delete() {
+            // Before the gateway has the last word, see the lookup.
+            head.row = self.setup.lookup.row(&head.connection).await;
+        }
         let short = head.message.keys_only.as_ref().filter(|_| head.tries.is_short());
         let body = short.unwrap_or(&head.message.body).clone();
         let outcome = match body.len() {
@@ -155,7 +161,24 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
             is_account_throttled: self.setup.limits.answered(is_news),
             delivered: self.delivered.load(Ordering::Relaxed),
         };
-        head.tries.next(outcome, &self.setup.policy, &known, &self.setup.random)
+        match head.tries.next(outcome, policy, &known, &self.setup.random) {
+            Next::Over(End::Disconnect) => self.disconnect(head).await,
+            next => next,
+        }
+    }
+
+    /// Disconnects a client that does not read; if that fails, its message is tried again.
+    async fn disconnect(&self, head: &mut Head) -> Next {
+        let Setup { lookup, gateway, limits, telemetry, random, .. } = &self.setup;
+        head.row = lookup.row(&head.connection).await;
+        telemetry.post_waited(limits.take().await);
+        let _pass = self.gate.pass().await;
+        let outcome = outcome(&gateway.disconnect(&head.connection.id).await);
+        telemetry.disconnected(&head.connection.id, outcome.word());
+        match outcome {
+            Outcome::Delivered | Outcome::Gone => Next::Over(End::Disconnect),
+            _ => Next::Again(head.tries.wait(random)),
+        }
     }
 
     /// One post, once it may leave.
@@ -174,7 +197,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     }
 
     /// A message is over.
-    async fn end(&self, head: Head, end: End, row: Option<Item>) {
+    async fn end(&self, head: Head, end: End) {
         let telemetry = &self.setup.telemetry;
         match end {
             End::Delivered => {
@@ -186,20 +209,21 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
                 }
             }
             End::Dropped(why) => {
-                if let Some(left) = self.outbox.finish(head, false) {
+                let is_in_vain = why != Dropped::TooLarge;
+                if let Some(left) = self.outbox.finish(head, !is_in_vain) {
                     self.lose(left, why);
                 }
             }
             // What was queued behind a connection's end is for nobody.
             End::Gone => {
-                self.gone(&head.connection, row).await;
+                self.gone(&head).await;
                 for left in self.outbox.finish_all(head) {
                     telemetry.gone();
                     left.ticket.settle();
                 }
             }
             End::Disconnect => {
-                self.disconnect(&head.connection).await;
+                self.setup.lookup.delete(&head.connection, head.row.clone()).await;
                 for left in self.outbox.finish_all(head) {
                     self.lose(left, Dropped::Disconnected);
                 }
@@ -213,30 +237,15 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
         left.ticket.lose(why);
     }
 
-    /// The client does not read: it is disconnected, and its row goes.
-    async fn disconnect(&self, connection: &Connection) {
-        let row = self.setup.lookup.row(connection).await;
-        let answer = self.setup.gateway.disconnect(&connection.id).await;
-        self.setup.telemetry.disconnected(&connection.id, outcome(&answer).word());
-        self.setup.lookup.delete(connection, row).await;
-    }
-
     /// The connection is gone for good: its row goes, unless all of them seem to be.
-    async fn gone(&self, connection: &Connection, row: Option<Item>) {
+    async fn gone(&self, head: &Head) {
+        let Setup { lookup, health, .. } = &self.setup;
         if self.may_delete() {
-            self.setup.health.well(&Part::Rows);
-            self.setup.lookup.delete(connection, row).await;
+            health.well(&Part::Rows);
+            lookup.delete(&head.connection, head.row.clone()).await;
         } else {
-            self.setup.health.troubled(Part::Rows, self.all_gone());
+            health.troubled(Part::Rows, self.all_gone());
         }
-    }
-
-    /// The row of a connection that is gone if it answers so once more.
-    async fn doubted_row(&self, head: &Head) -> Option<Item> {
-        if !head.tries.is_nearly_gone() || !self.may_delete() {
-            return None;
-        }
-        self.setup.lookup.row(&head.connection).await
     }
 
     fn may_delete(&self) -> bool {

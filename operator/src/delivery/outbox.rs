@@ -18,6 +18,7 @@ use super::lookup::Connection;
 use super::message::Message;
 use super::settle::Ticket;
 use super::tries::Tries;
+use crate::record::Item;
 use crate::telemetry::{Dropped, NotifierTelemetry};
 
 /// A connection that has not taken a message for so long is stuck.
@@ -107,8 +108,10 @@ pub struct Head {
     pub queued_at: Duration,
     /// What was tried so far.
     pub tries: Tries,
-    /// Whether its connection was tried before, in vain.
-    is_again: bool,
+    /// Whether its connection's last try was in vain.
+    pub is_again: bool,
+    /// The connection's row, as it was read before the gateway had the last word.
+    pub row: Option<Item>,
 }
 
 /// A message that left its queue.
@@ -271,8 +274,9 @@ impl Outbox {
         }
     }
 
-    /// A message is over; its connection's next one comes once it is that connection's turn.
-    pub fn finish(&self, head: Head, is_delivered: bool) -> Option<Left> {
+    /// A message is over, in vain unless the connection `is_well`; its next one comes once it is that
+    /// connection's turn.
+    pub fn finish(&self, head: Head, is_well: bool) -> Option<Left> {
         let mut state = self.lock();
         let state = &mut *state;
         state.posters_again -= usize::from(head.is_again);
@@ -286,10 +290,10 @@ impl Outbox {
         } else {
             let mut tries = head.tries;
             tries.begin_next();
-            let ready = if tries.is_first() { &mut state.ready } else { &mut state.again };
+            let ready = if is_well { &mut state.ready } else { &mut state.again };
             ready.push_back(id);
             queue.is_slow = tries.is_throttled();
-            queue.is_again = !is_delivered;
+            queue.is_again = !is_well;
             queue.tries = Some(tries);
         }
         self.telemetry.queued(-1, -i64::from(left.message.kib()));
@@ -357,6 +361,7 @@ impl State {
             queued_at: first.queued_at,
             tries: queue.tries.take().unwrap_or(Tries::new()),
             is_again,
+            row: None,
         })
     }
 }

@@ -107,9 +107,16 @@ impl Tries {
         self.gone == GONE_AGAIN_AFTER.len()
     }
 
-    /// Whether the message, or the one before it, was tried before.
-    pub fn is_first(&self) -> bool {
-        self.attempts == 0 && self.gone == 0 && self.throttled == 0
+    /// Whether a message of this age need not be tried any more, since its connection's last try was
+    /// in vain: else one that hangs would have each of its messages tried once, however old.
+    pub fn is_over(&self, age: Duration, policy: &Policy) -> bool {
+        let is_new = self.gone > 0 || self.is_short && self.attempts == 0;
+        !is_new && age >= policy.longest_try
+    }
+
+    /// The wait before another try.
+    pub fn wait(&mut self, random: &Random) -> Duration {
+        self.backoff.next(random)
     }
 
     /// Begins the connection's next message.

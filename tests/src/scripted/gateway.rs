@@ -19,6 +19,7 @@ struct State {
     everyone: Option<(Duration, Answer)>,
     posts: Vec<Post>,
     disconnected: Vec<String>,
+    refusals: VecDeque<u16>,
     delivered: usize,
     in_flight: HashMap<String, usize>,
     most_in_flight: usize,
@@ -53,6 +54,11 @@ impl ScriptedGateway {
     /// Every post so far, in the order answered.
     pub fn posts(&self) -> Vec<Post> {
         self.0.lock().unwrap().posts.clone()
+    }
+
+    /// The next tries to close a connection are answered so.
+    pub fn refuse_to_close(&self, statuses: &[u16]) {
+        self.0.lock().unwrap().refusals.extend(statuses);
     }
 
     /// The connections that were closed.
@@ -112,7 +118,11 @@ impl Gateway for ScriptedGateway {
     }
 
     async fn disconnect(&self, connection: &str) -> Answer {
-        self.0.lock().unwrap().disconnected.push(connection.to_owned());
+        let mut state = self.0.lock().unwrap();
+        if let Some(refusal) = state.refusals.pop_front() {
+            return status(refusal);
+        }
+        state.disconnected.push(connection.to_owned());
         status(204)
     }
 }
