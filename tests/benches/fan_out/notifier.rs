@@ -93,4 +93,8 @@ impl Gateway for Counted {
         }
         answer
     }
+
+    async fn disconnect(&self, connection: &str) -> Answer {
+        self.gateway.disconnect(connection).await
+    }
 }
