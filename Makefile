@@ -22,8 +22,10 @@ simulate: need-cargo ## Run SEEDS (100000) seeds of the simulation; SEED=7 runs 
 mutations: need-cargo ## Plant faults in a copy of the sources, and see how many seeds catch each.
 	$(CARGO) run --quiet --bin mutations
 
-bench: need-cargo ## Measure what docs/performance.md tells.
-	$(CARGO) bench --workspace --bench fan_out
+# One after the other. Criterion would leave its figures beside the sources if the folder were relative.
+bench: export CRITERION_HOME = $(abspath $(or $(CARGO_TARGET_DIR),target))/criterion
+bench: need-cargo ## Measure what docs/performance.md tells: 20 minutes, on a machine that does nothing else.
+	$(CARGO) bench --workspace --bench filter --bench catch_up --bench pace --bench fan_out
 
 generate: need-cargo ## Write what is generated: the CustomResourceDefinition, and the chart's copy.
 	mkdir -p crds

@@ -2,7 +2,7 @@
 # Makes the tools the tests run against, and prints where each is: one "name path" a line on
 # stdout; what it is doing goes to stderr.
 #
-#   build.sh [name...]      all of them when no name is given
+#   build.sh [name...]      all that the tests need when no name is given
 #
 # What it makes is kept outside the checkout, in a folder named by a hash of everything it was made
 # from. So a fresh clone, a second checkout and `git clean` find it again, a new version gets a
@@ -76,29 +76,39 @@ helm() {
         "-s -w -X helm.sh/helm/v4/internal/version.version=$(version helm helm.sh/helm/v4)" 4
 }
 
-# The path it prints is that of the environment's Python: run it with `-m ministack`. (The
-# environment is moved to its place when it is complete, and a script in its bin/ would still name
-# the Python of the place before.)
-ministack() {
-    need python3 "Python 3.10 or newer runs MiniStack, the AWS emulator of the tests"
-    requirements=$here/ministack/requirements.txt
-    key=$( (cat "$requirements"; python3 -c 'import sys; print(sys.version, sys.executable)') | hash)
-    environment=$cache/ministack-$key
+# python_environment <name> <requirements> <what it is>
+#
+# The path it prints is that of the environment's Python: run modules with `-m`. (The environment is
+# moved to its place when it is complete, and a script in its bin/ would still name the Python of the
+# place before.)
+python_environment() {
+    need python3 "Python 3.10 or newer runs $3"
+    key=$( (cat "$2"; python3 -c 'import sys; print(sys.version, sys.executable)') | hash)
+    environment=$cache/$1-$key
     if [ ! -x "$environment/bin/python" ]; then
-        say "making a Python environment with MiniStack, about 1 min, once; it is kept in $environment"
+        say "making a Python environment with $3, about 1 min, once; it is kept in $environment"
         mkdir -p "$cache"
         python3 -c 'import ensurepip, venv' 2>/dev/null ||
             fail "the venv module of python3 is missing on this machine (on Debian: apt install python3-venv)."
         (python3 -m venv "$environment.$$" &&
             "$environment.$$/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
-                --requirement "$requirements") >&2 || {
+                --requirement "$2") >&2 || {
             rm -rf "$environment.$$"
-            fail "could not install MiniStack (the error of python3 is above)."
+            fail "could not install $3 (the error of python3 is above)."
         }
         rm -rf "$environment"
         mv "$environment.$$" "$environment"
     fi
-    echo "ministack $environment/bin/python"
+    echo "$1 $environment/bin/python"
+}
+
+ministack() {
+    python_environment ministack "$here/ministack/requirements.txt" "MiniStack, the AWS emulator of the tests"
+}
+
+# Only the benchmarks need it.
+origin() {
+    python_environment origin "$here/../benches/origin/requirements.txt" "chalice and boto3, for the origin's loop"
 }
 
 need cc "a C compiler builds the cryptography of the operator (on Debian: apt install gcc)"
@@ -117,7 +127,7 @@ for name in "$@"; do
         kube-apiserver) kubernetes kube-apiserver 4 ;;
         kube-controller-manager) kubernetes kube-controller-manager 2 ;;
         kubectl) kubernetes kubectl 1 ;;
-        etcd | helm | ministack) "$name" ;;
+        etcd | helm | ministack | origin) "$name" ;;
         *) fail "there is no tool named $name." ;;
     esac
 done

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_apigatewaymanagement::config::StalledStreamProtectionConfig;
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 use aws_sdk_apigatewaymanagement::{Client, config};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
@@ -22,25 +23,29 @@ pub struct ApiGateway {
 impl ApiGateway {
     /// The API at this endpoint, `https://<domain>/<stage>`; requests are signed for this region.
     pub fn new(aws: &Aws, region: &str, endpoint: &str) -> Self {
-        let config = config::Builder::from(&aws.region(region)).endpoint_url(endpoint).build();
+        let config = config::Builder::from(&aws.region(region))
+            .endpoint_url(endpoint)
+            // Watches how fast a body passes; a post is small, and has its own limit of time.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .build();
         Self { client: Client::from_conf(config) }
     }
 }
 
 impl Gateway for ApiGateway {
     async fn post(&self, connection_id: &str, message: &Bytes) -> Answer {
-        let answer = self
+        let post = self
             .client
             .post_to_connection()
             .connection_id(connection_id)
-            .data(Blob::new(message.to_vec()))
-            .send()
-            .await;
-        of_result(answer)
+            .data(Blob::new(message.to_vec()));
+        // Of many kilobytes: only a post under way is to have it, not every message that waits.
+        of_result(Box::pin(post.send()).await)
     }
 
     async fn disconnect(&self, connection_id: &str) -> Answer {
-        of_result(self.client.delete_connection().connection_id(connection_id).send().await)
+        let disconnect = self.client.delete_connection().connection_id(connection_id);
+        of_result(Box::pin(disconnect.send()).await)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the benchmarks of whole processes have in common: the service in a process of its own, which
 //! is the same executable again, and what this process takes of the machine.
 
+#![allow(dead_code, reason = "no benchmark needs all of it")]
+
 use std::env;
 use std::io::Read as _;
 use std::process::Stdio;
@@ -46,12 +48,18 @@ impl Service {
 /// Is the service until whoever started it ends.
 pub async fn serve(routes: Router) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
+    announce(&listener)?;
+    Ok(axum::serve(listener, routes).await?)
+}
+
+/// Tells whoever started this process where it listens, and ends with them.
+pub fn announce(listener: &TcpListener) -> Result<()> {
     println!("{}", listener.local_addr()?);
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });
-    Ok(axum::serve(listener, routes).await?)
+    Ok(())
 }
 
 /// The SDK's client as everybody has it.
@@ -70,6 +78,11 @@ pub fn bare_client(endpoint: &str) -> aws_sdk_dynamodbstreams::Client {
 pub fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// From now on the highest memory is what is held now.
+pub fn forget_peak() -> Result<()> {
+    Ok(std::fs::write("/proc/self/clear_refs", "5")?)
 }
 
 /// The memory that this process holds, in bytes: now, and at its highest.
