@@ -245,6 +245,42 @@ async fn a_connection_that_takes_nothing_keeps_the_newest_that_fit() {
     assert_eq!(received, newest.collect::<Vec<_>>());
 }
 
+/// What keeps posts from leaving is not their connection's fault.
+#[tokio::test(start_paused = true)]
+async fn while_rights_are_wrong_nothing_is_dropped_however_much_waits() {
+    let (worker, _) = started(|policy| Policy { slow_client: SlowClient::Drop, ..policy }).await;
+    worker.connections.put("one", "hoge", "2026-01-01");
+    worker.gateway.everyone(0, 403);
+    for n in 1..=1_000 {
+        tell(&worker, change(n, "fuga", "hoge"));
+    }
+    worker.until("it is told", || worker.reasons().contains(&"GatewayForbidden")).await;
+    worker.after(600).await;
+    worker.gateway.everyone(0, 200);
+    settled(&worker, 1_000).await;
+    let all: Vec<_> = (1..=1_000).map(|n| message("fuga", &n.to_string())).collect();
+    assert_eq!(worker.gateway.received("one"), all);
+}
+
+/// What a record holds for its dead letter counts for its connection too.
+#[tokio::test(start_paused = true)]
+async fn one_deaf_client_of_large_items_holds_up_nobody() {
+    let (worker, _) = started(|policy| policy).await;
+    worker.connections.put("deaf", "hoge", "2026-01-01");
+    worker.connections.put("quick", "hoge", "2026-01-01");
+    worker.gateway.script("deaf", &[(0, 429)]);
+    let begun = Instant::now();
+    for n in 1..=600 {
+        let mut large = change(n, &format!("item-{n}"), "hoge");
+        for image in [&mut large.old, &mut large.new] {
+            image.insert("Filler".to_owned(), AttributeValue::S("x".repeat(50 * 1024)));
+        }
+        tell(&worker, large);
+    }
+    worker.until("the other is told", || worker.gateway.delivered() == 600).await;
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_account_that_is_throttled_slows_everybody_and_drops_nothing() {
     let (mut worker, queue) = (Worker::new(), Arc::new(ScriptedQueue::default()));

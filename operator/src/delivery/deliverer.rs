@@ -115,7 +115,8 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
                 self.clone().post_more();
                 match next {
                     Next::Over(end) => self.end(head, end).await,
-                    Next::Again(wait) => self.again(head, wait),
+                    Next::Again(wait) => self.again(head, wait, false),
+                    Next::Held(wait) => self.again(head, wait, true),
                 }
             }
         }
@@ -123,8 +124,8 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     }
 
     /// Tries a message again after a while.
-    fn again(self: &Arc<Self>, head: Head, wait: Duration) {
-        let Some(id) = self.outbox.park(head) else {
+    fn again(self: &Arc<Self>, head: Head, wait: Duration, was_held: bool) {
+        let Some(id) = self.outbox.park(head, was_held) else {
             return;
         };
         let this = self.clone();
@@ -141,7 +142,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     async fn attempt(&self, head: &mut Head) -> Next {
         let policy = &self.setup.policy;
         let age = self.gate.clock().saturating_sub(head.queued_at);
-        if head.is_again && head.tries.is_over(age, policy) {
+        if head.is_in_vain && head.tries.is_over(age, policy) {
             return Next::Over(End::Dropped(Dropped::Expired));
         }
         if head.tries.is_nearly_gone() && self.may_delete() {
@@ -151,7 +152,7 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
         let short = head.message.keys_only.as_ref().filter(|_| head.tries.is_short());
         let body = short.unwrap_or(&head.message.body).clone();
         let outcome = match body.len() {
-            0..=LONGEST => self.post(&head.connection, &body).await,
+            0..=LONGEST => self.post(head, &body).await,
             _ => Outcome::TooLarge,
         };
         let is_news = outcome == Outcome::Throttled && !head.tries.is_throttled();
@@ -182,10 +183,12 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
     }
 
     /// One post, once it may leave.
-    async fn post(&self, connection: &Connection, body: &Bytes) -> Outcome {
+    async fn post(&self, head: &Head, body: &Bytes) -> Outcome {
+        let connection = &head.connection;
         let Setup { limits, gateway, telemetry, .. } = &self.setup;
         telemetry.post_waited(limits.take().await);
         let mut pass = self.gate.pass().await;
+        self.outbox.leaves(head);
         let begun = Instant::now();
         let answer = gateway.post(&connection.id, body).await;
         let outcome = outcome(&answer);

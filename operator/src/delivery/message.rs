@@ -20,12 +20,14 @@ pub struct Message {
     pub item: Item,
     /// When the item changed.
     pub created: UnixSeconds,
+    /// What else its record holds until it is settled, in bytes.
+    pub beside: usize,
 }
 
 impl Message {
-    /// What it takes of the memory, in KiB, rounded up.
+    /// What it and its record take of the memory, in KiB, rounded up.
     pub fn kib(&self) -> u32 {
-        let bytes = self.body.len() + self.keys_only.as_ref().map_or(0, Bytes::len);
+        let bytes = self.body.len() + self.keys_only.as_ref().map_or(0, Bytes::len) + self.beside;
         u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX)
     }
 }

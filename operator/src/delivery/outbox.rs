@@ -109,7 +109,9 @@ pub struct Head {
     /// What was tried so far.
     pub tries: Tries,
     /// Whether its connection's last try was in vain.
-    pub is_again: bool,
+    pub is_in_vain: bool,
+    /// Whether it counts among those that were tried before.
+    is_again: bool,
     /// The connection's row, as it was read before the gateway had the last word.
     pub row: Option<Item>,
 }
@@ -130,8 +132,10 @@ pub struct Left {
 struct Queue {
     waiting: VecDeque<Delivery>,
     kib: u32,
-    /// Since when the first one is being posted.
-    under_way: Option<Instant>,
+    /// Whether somebody has the first one, to post it.
+    is_taken: bool,
+    /// When that post left; it may have to wait before, for what is not its connection's fault.
+    left_at: Option<Instant>,
     /// What was tried of the first one, while nobody has it.
     tries: Option<Tries>,
     /// Whether the connection's last post found its buffer full.
@@ -283,7 +287,8 @@ impl Outbox {
         let (id, queue) = state.queues.get_key_value(&*head.connection.id)?;
         let (id, is_last) = (id.clone(), queue.waiting.len() <= 1);
         let queue = state.queues.get_mut(&id)?;
-        queue.under_way = None;
+        queue.is_taken = false;
+        queue.left_at = None;
         let left = queue.take(0)?;
         if is_last {
             state.queues.remove(&id);
@@ -313,15 +318,24 @@ impl Outbox {
         left
     }
 
-    /// A message is to be tried again, after a while: until [`Self::wake`] nobody has it.
-    pub fn park(&self, head: Head) -> Option<Arc<str>> {
+    /// The post of a message leaves.
+    pub fn leaves(&self, head: &Head) {
+        if let Some(queue) = self.lock().queues.get_mut(&*head.connection.id) {
+            queue.left_at = Some(Instant::now());
+        }
+    }
+
+    /// A message is to be tried again, after a while: until [`Self::wake`] nobody has it. Its
+    /// connection took nothing, unless the post was held.
+    pub fn park(&self, head: Head, was_held: bool) -> Option<Arc<str>> {
         let mut state = self.lock();
         state.posters_again -= usize::from(head.is_again);
         let id = state.queues.get_key_value(&*head.connection.id)?.0.clone();
         let queue = state.queues.get_mut(&id)?;
-        queue.under_way = None;
+        queue.is_taken = false;
+        queue.left_at = None;
         queue.is_slow = head.tries.is_throttled();
-        queue.is_again = true;
+        queue.is_again |= !was_held;
         queue.tries = Some(head.tries);
         Some(id)
     }
@@ -353,13 +367,14 @@ impl State {
         let id = again.or_else(|| self.ready.pop_front())?;
         let queue = self.queues.get_mut(&id)?;
         let first = queue.waiting.front()?;
-        queue.under_way = Some(Instant::now());
+        queue.is_taken = true;
         self.posters_again += usize::from(is_again);
         Some(Head {
             connection: first.connection.clone(),
             message: first.message.clone(),
             queued_at: first.queued_at,
             tries: queue.tries.take().unwrap_or(Tries::new()),
+            is_in_vain: queue.is_again,
             is_again,
             row: None,
         })
@@ -374,10 +389,7 @@ impl Queue {
 
     /// Whether the connection takes nothing: its last try was in vain, or takes long.
     fn is_stuck(&self) -> bool {
-        match self.under_way {
-            Some(since) => self.is_again || since.elapsed() >= PATIENCE,
-            None => self.is_again,
-        }
+        self.is_again || self.left_at.is_some_and(|left_at| left_at.elapsed() >= PATIENCE)
     }
 
     /// Queues a message, and returns what has to go for it.
@@ -385,7 +397,7 @@ impl Queue {
         let mut gone = Vec::new();
         self.kib += delivery.message.kib();
         // One that is being posted stays: it may arrive, and must arrive before what follows it.
-        let first = usize::from(self.under_way.is_some());
+        let first = usize::from(self.is_taken);
         if conflates && self.is_slow || self.kib > most_kib {
             let item = &delivery.message.item;
             let mut older = (first..self.waiting.len()).filter(|at| {

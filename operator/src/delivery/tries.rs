@@ -70,6 +70,8 @@ pub enum Next {
     Over(End),
     /// It is tried again after this.
     Again(Duration),
+    /// The same, and nothing is wrong with its connection.
+    Held(Duration),
 }
 
 /// How a message ends.
@@ -153,8 +155,7 @@ impl Tries {
                 return Next::Again(Duration::ZERO);
             }
             Outcome::TooLarge => return Next::Over(End::Dropped(Dropped::TooLarge)),
-            // Nothing is wrong with the message.
-            Outcome::Hold(_) => return Next::Again(self.backoff.next(random)),
+            Outcome::Hold(_) => return Next::Held(self.backoff.next(random)),
             Outcome::Throttled if known.is_account_throttled => {}
             Outcome::Throttled | Outcome::Retry => self.attempts += 1,
         }
@@ -232,7 +233,7 @@ mod tests {
         let throttled = Known { is_account_throttled: true, ..known(0) };
         for _ in 0..9 {
             let held = Outcome::Hold(Hold::Forbidden);
-            assert!(matches!(next(&mut tries, held, &thrice, &known(999_999)), Next::Again(_)));
+            assert!(matches!(next(&mut tries, held, &thrice, &known(999_999)), Next::Held(_)));
             let of_all = next(&mut tries, Outcome::Throttled, &thrice, &throttled);
             assert!(matches!(of_all, Next::Again(_)));
         }

@@ -46,6 +46,7 @@ use crate::stream::{Listing, Streams};
 use crate::telemetry::Part;
 use calls::Calls;
 use opening::{claimed, renewed};
+use pace::Beat;
 use positions::Positions;
 use reading::Reading;
 use remember::{remember, remember_at_last};
@@ -222,6 +223,7 @@ fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
         pages: Semaphore::new(job.bounds.pages),
         memory: Arc::new(Semaphore::new(job.bounds.memory_kib as usize)),
         poll_interval: job.poll_interval,
+        beat: Beat::default(),
         table: job.table.clone(),
         stream: job.stream(),
         follow: job.follow.clone(),

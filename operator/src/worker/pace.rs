@@ -1,6 +1,7 @@
 //! How soon a shard is asked again: at once while it is behind, soon while it is busy, and as often
 //! as the notifier says once it is quiet.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -62,9 +63,52 @@ impl Pace {
     }
 }
 
+/// So many shards are asked at the same time, and no more.
+const TOGETHER: u32 = 8;
+
+/// When quiet shards of a notifier are asked next. They are asked together: most of what it takes to
+/// ask one is to wake up for it.
+#[derive(Debug, Default)]
+pub struct Beat(Mutex<Option<(Instant, u32)>>);
+
+impl Beat {
+    /// How long a quiet shard waits that is to be asked after `pause`, or up to a half of that earlier
+    /// if others are.
+    pub fn join(&self, pause: Duration, now: Instant) -> Duration {
+        let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, shards)) = &mut *next
+            && *shards < TOGETHER
+            && (now + pause / 2..=now + pause).contains(at)
+        {
+            *shards += 1;
+            return at.duration_since(now);
+        }
+        *next = Some((now + pause, 1));
+        pause
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn quiet_shards_come_together_and_stay_so() {
+        let (beat, pause) = (Beat::default(), Duration::from_millis(250));
+        let mut next = [0, 60, 100, 170, 240].map(|ms| Instant::now() + Duration::from_millis(ms));
+        for round in 0..20 {
+            let until = next.iter().max().copied().unwrap();
+            while let Some(first) = next.iter_mut().min().filter(|first| **first < until) {
+                *first += beat.join(pause, *first);
+            }
+            assert!(round < 2 || next == [until; 5], "{next:?}");
+            next = next.map(|now| now + beat.join(pause, now));
+        }
+        for _ in 5..TOGETHER {
+            assert!(beat.join(pause, next[0] - pause / 2) <= pause);
+        }
+        assert_eq!(beat.join(pause, next[0] - pause / 2), pause, "there are enough");
+    }
 
     fn seen(records: usize, age: Option<i64>) -> Seen {
         Seen { records, age, is_closed: false }

@@ -135,8 +135,10 @@ fn work<S: Streams, C, G>(
         Verdict::Notify(Notification { lookup, body, keys_only }) => {
             counts.matched += 1;
             let (item, created) = (change.keys.clone(), change.created);
-            let told = Some((lookup, Message { body, keys_only, item, created }));
-            Some(Work { told, letter: letter(shared, shard, change) })
+            let letter = letter(shared, shard, change);
+            let beside = letter.as_ref().map_or(0, |letter| letter.change.size());
+            let message = Message { body, keys_only, item, created, beside };
+            Some(Work { told: Some((lookup, message)), letter })
         }
         Verdict::Skip => {
             counts.skipped += 1;
@@ -159,8 +161,12 @@ fn letter<C, G>(shared: &Shared<C, G>, shard: &ShardId, change: Change) -> Optio
 
 /// Waits for a record's share of the memory.
 async fn memory<C, G>(shared: &Shared<C, G>, work: &Work) -> Option<OwnedSemaphorePermit> {
-    let told = work.told.as_ref().map_or(0, |(_, message)| message.kib());
-    let letter = work.letter.as_ref().map_or(0, |letter| letter.change.size() / 1024);
-    let kib = told.saturating_add(u32::try_from(letter).unwrap_or(u32::MAX)).max(1);
+    let kib = match (&work.told, &work.letter) {
+        (Some((_, message)), _) => message.kib(),
+        (None, letter) => {
+            let bytes = letter.as_ref().map_or(0, |letter| letter.change.size());
+            u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX)
+        }
+    };
     shared.memory.clone().acquire_many_owned(kib.min(shared.bounds.memory_kib)).await.ok()
 }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
 use super::evaluator::Turns;
-use super::pace::{Pace, Seen};
+use super::pace::{Beat, Pace, Seen};
 use super::page::take;
 use super::progress::Progress;
 use super::retention::{OnGap, lost_seconds};
@@ -43,6 +43,7 @@ pub struct Shared<C, G> {
     pub pages: Semaphore,
     pub memory: Arc<Semaphore>,
     pub poll_interval: Duration,
+    pub beat: Beat,
     pub table: String,
     /// What is read, as conditions name it.
     pub stream: String,
@@ -157,8 +158,14 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
                 if read.end {
                     return finish(shared, &task.progress).await;
                 }
-                let pause = pace.after(seen, Instant::now());
-                pause.mul_f64(1.0 + shared.random.fraction() / 10.0)
+                let now = Instant::now();
+                let pause = pace.after(seen, now);
+                let jittered = pause.mul_f64(1.0 + shared.random.fraction() / 10.0);
+                if pause < shared.poll_interval {
+                    jittered
+                } else {
+                    shared.beat.join(jittered, now)
+                }
             }
             Err(error) => {
                 drop(place);
