@@ -24,6 +24,9 @@ const ROWS: [(usize, u64, usize); 4] =
     [(1_000, 10, 3), (1_000, 0, RUNS), (10_000, 10, 1), (10_000, 0, 2)];
 /// Posts of a bare client under way at once: its best is looked for.
 const AT_ONCE: [usize; 5] = [64, 128, 256, 512, 1024];
+/// Posts a second: so many that they are no limit, and what the operator's flag is by default.
+const UNLIMITED: u32 = 1_000_000;
+const BY_DEFAULT: u32 = 5_000;
 /// So many connections are stored for the row about memory.
 const MANY: usize = 100_000;
 
@@ -70,16 +73,20 @@ impl Taken {
 async fn row(service: &str, connections: usize, answer: u64, origin_runs: usize) -> Result<()> {
     let endpoint = format!("{service}/{answer}");
     let (sdk, hyper) = (Sdk::new(&endpoint), Hyper::new(&endpoint));
-    let mut notifier = Notifier::start(&endpoint, connections).await;
-    let mut of_notifier = Vec::new();
+    let mut notifier = Notifier::start(&endpoint, connections, UNLIMITED).await;
+    let mut limited = Notifier::start(&endpoint, connections, BY_DEFAULT).await;
+    let (mut of_notifier, mut of_limited) = (Vec::new(), Vec::new());
     let (mut of_sdk, mut of_hyper) =
         ([(); AT_ONCE.len()].map(|()| vec![]), [(); AT_ONCE.len()].map(|()| vec![]));
     for run in 0..=RUNS {
-        let cpu = support::cpu();
-        let time = notifier.change().await?;
-        let taken = Taken { time, cpu: support::cpu() - cpu };
-        if run > 0 {
-            of_notifier.push(taken);
+        for (notifier, taken) in
+            [(&mut notifier, &mut of_notifier), (&mut limited, &mut of_limited)]
+        {
+            let cpu = support::cpu();
+            let time = notifier.change().await?;
+            if run > 0 {
+                taken.push(Taken { time, cpu: support::cpu() - cpu });
+            }
         }
         for (n, at_once) in AT_ONCE.into_iter().enumerate() {
             let (sdk, hyper) = (
@@ -93,6 +100,7 @@ async fn row(service: &str, connections: usize, answer: u64, origin_runs: usize)
         }
     }
     notifier.stop().await?;
+    limited.stop().await?;
     let of_origin = origin::changes(service, answer, connections, origin_runs).await?;
 
     println!("{connections} connections, answered after {answer} ms");
@@ -106,6 +114,7 @@ async fn row(service: &str, connections: usize, answer: u64, origin_runs: usize)
         );
     };
     print("notifier".to_owned(), notifier);
+    print(format!("at {BY_DEFAULT} a second"), Taken::median(&of_limited)?);
     print("origin's loop".to_owned(), Taken::median(&of_origin)?);
     for (name, all) in [("SDK", of_sdk), ("hyper", of_hyper)] {
         for (at_once, taken) in AT_ONCE.into_iter().zip(all) {
@@ -124,7 +133,7 @@ async fn bare(client: &impl Post, connections: usize, at_once: usize) -> Result<
 /// What a change to very many connections takes of the memory. The table is in this process too, and
 /// is there before.
 async fn memory(service: &str) -> Result<()> {
-    let mut notifier = Notifier::start(&format!("{service}/0"), MANY).await;
+    let mut notifier = Notifier::start(&format!("{service}/0"), MANY, UNLIMITED).await;
     support::forget_peak()?;
     let [before, _] = support::memory()?;
     notifier.change().await?;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use stream_notifier::aws::{ApiGateway, Aws};
-use stream_notifier::delivery::{Answer, Gateway};
+use stream_notifier::delivery::{Answer, Gateway, PostLimits};
 use stream_notifier::telemetry::Metrics;
-use stream_notifier::worker::{Begin, Neighbours, work};
+use stream_notifier::worker::{Begin, Job, Neighbours, work};
 use stream_notifier_tests::scripted::{
     MemoryStore, ScriptedConnections, ScriptedStreams, change, job,
 };
@@ -33,8 +33,8 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// One with so many connections stored.
-    pub async fn start(endpoint: &str, connections: usize) -> Self {
+    /// One with so many connections stored, that may post so often a second.
+    pub async fn start(endpoint: &str, connections: usize, posts_per_second: u32) -> Self {
         let streams = Arc::new(ScriptedStreams::new(1_000));
         streams.open("only", None);
         let table = ScriptedConnections::new(1_000);
@@ -56,6 +56,7 @@ impl Notifier {
         let stop = CancellationToken::new();
         let told = stop.clone();
         let (job, _) = job("bench", Begin::Latest, &Metrics::default());
+        let job = Job { post_limits: Arc::new(PostLimits::new(posts_per_second)), ..job };
         let worker = tokio::spawn(async move { work(&neighbours, &job, &told).await });
         Self { streams, counted, connections, changes: 0, stop, worker }
     }
