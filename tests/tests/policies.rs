@@ -308,7 +308,8 @@ async fn an_account_that_is_throttled_slows_everybody_and_drops_nothing() {
     for _ in 0..500 {
         limits.take().await;
     }
-    assert!(begun.elapsed() > Duration::from_secs(1), "{:?}", begun.elapsed());
+    // At the full pace it were 0.4 s.
+    assert!(begun.elapsed() > Duration::from_millis(500), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -60,6 +60,7 @@ where
         | "ProvisionedThroughputExceededException" => Meaning::Throttled,
         "ValidationException"
         | "SerializationException"
+        | "InvalidMessageContents"
         | "InvalidParameterValue"
         | "InvalidParameterValueException" => Meaning::Invalid,
         _ => Meaning::Unavailable,

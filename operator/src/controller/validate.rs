@@ -155,6 +155,12 @@ impl Table {
     }
 }
 
+/// Whether it looks like a region: it becomes part of a host's name.
+fn is_region(region: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !region.is_empty() && region.bytes().all(is_plain)
+}
+
 fn poll_interval(milliseconds: i32) -> Result<Duration, InvalidSpec> {
     match u64::try_from(milliseconds) {
         Ok(milliseconds @ 50..=30_000) => Ok(Duration::from_millis(milliseconds)),
@@ -190,6 +196,13 @@ impl Queue {
             let problem = "must be the ARN of an SQS queue, arn:aws:sqs:<region>:<account>:<queue>";
             return Err(invalid("delivery.deadLetterQueueArn", problem));
         };
+        // They become parts of a URL.
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_account = account.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_region(region) || !is_account || name.is_empty() || !name.bytes().all(is_name) {
+            let problem = "must be the ARN of an SQS queue, arn:aws:sqs:<region>:<account>:<queue>";
+            return Err(invalid("delivery.deadLetterQueueArn", problem));
+        }
         let domain = if partition == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" };
         Ok(Self {
             arn: arn.to_owned(),
@@ -222,9 +235,7 @@ fn source(connections: &Connections, home: &Table) -> Result<Source, InvalidSpec
         Ok(seconds @ 0..=300) => Duration::from_secs(seconds),
         _ => return Err(invalid("connections.cacheSeconds", "must be 0 to 300")),
     };
-    // It becomes part of a host's name.
-    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if region.as_ref().is_some_and(|region| region.is_empty() || !region.bytes().all(is_plain)) {
+    if region.as_ref().is_some_and(|region| !is_region(region)) {
         return Err(invalid("connections.region", "must be an AWS region such as eu-west-1"));
     }
     Ok(Source {
@@ -328,7 +339,12 @@ mod tests {
         assert_eq!(queue.region, "eu-west-1");
         let queue = Queue::parse("arn:aws-cn:sqs:cn-north-1:123456789012:lost").unwrap();
         assert_eq!(queue.url, "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/lost");
-        for other in ["lost", "arn:aws:sns:eu-west-1:123456789012:lost", "arn:aws:sqs:eu-west-1"] {
+        for other in [
+            "lost",
+            "arn:aws:sns:eu-west-1:123456789012:lost",
+            "arn:aws:sqs:eu-west-1",
+            "arn:aws:sqs:evil.com/x:123456789012:lost",
+        ] {
             let refused = Queue::parse(other).unwrap_err();
             assert_eq!(refused.field, "delivery.deadLetterQueueArn", "{other}");
         }

@@ -79,8 +79,10 @@ pub struct DeadLetters {
     from: From,
     tasks: Tasks,
     places: Semaphore,
-    /// Since when every try has failed.
-    failing: Mutex<Option<Instant>>,
+    /// Whoever has it tries a queue that has failed for long.
+    probe: Semaphore,
+    /// Since when every try has failed, and when the last one did.
+    failing: Mutex<Option<(Instant, Instant)>>,
     health: Arc<Health>,
     telemetry: NotifierTelemetry,
     random: Arc<Random>,
@@ -118,8 +120,9 @@ impl DeadLetters {
         telemetry: NotifierTelemetry,
         random: Arc<Random>,
     ) -> Self {
-        let (places, failing) = (Semaphore::new(AT_ONCE), Mutex::default());
-        Self { queue, arn, from, tasks, places, failing, health, telemetry, random }
+        let (places, probe) = (Semaphore::new(AT_ONCE), Semaphore::new(1));
+        let failing = Mutex::default();
+        Self { queue, arn, from, tasks, places, probe, failing, health, telemetry, random }
     }
 
     async fn send(&self, shard: &ShardId, change: &Change, losses: &Losses) {
@@ -132,8 +135,13 @@ impl DeadLetters {
         loop {
             // Never closed, so that this cannot fail.
             let place = self.places.acquire().await;
+            // One at a time finds out whether it is up again: a try may take long.
+            let probe = self.is_down().then(|| self.probe.try_acquire());
+            if matches!(probe, Some(Err(_))) {
+                return self.telemetry.dead_letter_lost(&change.sequence_number);
+            }
             let sent = self.queue.send(&text, &shard.name, &change.event_id).await;
-            drop(place);
+            drop((place, probe));
             match sent {
                 Ok(()) => {
                     *self.failing() = None;
@@ -145,7 +153,7 @@ impl DeadLetters {
                     continue;
                 }
                 Err(error) => {
-                    let since = *self.failing().get_or_insert_with(Instant::now);
+                    let since = self.failed();
                     self.telemetry.retrying(&error);
                     self.tell(error.kind, since);
                     // Behind others that have failed for so long, one try is enough.
@@ -190,7 +198,24 @@ impl DeadLetters {
         self.health.troubled(Part::DeadLetters, Trouble { reason, message, stalled });
     }
 
-    fn failing(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+    /// Notes a failure, and says since when there was nothing else. What was long ago is forgotten.
+    fn failed(&self) -> Instant {
+        let now = Instant::now();
+        let mut failing = self.failing();
+        let is_recent = |last: Instant| now.duration_since(last) < LONGEST_TRY;
+        let since = failing.filter(|(_, last)| is_recent(*last)).map_or(now, |(since, _)| since);
+        *failing = Some((since, now));
+        since
+    }
+
+    /// Whether it has failed for so long that nobody waits for it.
+    fn is_down(&self) -> bool {
+        self.failing().is_some_and(|(since, last)| {
+            since.elapsed() >= LONGEST_TRY && last.elapsed() < LONGEST_TRY
+        })
+    }
+
+    fn failing(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Instant)>> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -155,11 +155,11 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
             0..=LONGEST => self.post(head, &body).await,
             _ => Outcome::TooLarge,
         };
-        let is_news = outcome == Outcome::Throttled && !head.tries.is_throttled();
+        let throttled = (outcome == Outcome::Throttled).then_some(&*head.connection.id);
         let known = Known {
             age: self.gate.clock().saturating_sub(head.queued_at),
             can_shorten: head.message.keys_only.is_some(),
-            is_account_throttled: self.setup.limits.answered(is_news),
+            is_account_throttled: self.setup.limits.answered(throttled),
             delivered: self.delivered.load(Ordering::Relaxed),
         };
         match head.tries.next(outcome, policy, &known, &self.setup.random) {
@@ -170,16 +170,23 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
 
     /// Disconnects a client that does not read; if that fails, its message is tried again.
     async fn disconnect(&self, head: &mut Head) -> Next {
-        let Setup { lookup, gateway, limits, telemetry, random, .. } = &self.setup;
+        let Setup { lookup, gateway, limits, health, telemetry, random, .. } = &self.setup;
         head.row = lookup.row(&head.connection).await;
         telemetry.post_waited(limits.take().await);
         let _pass = self.gate.pass().await;
         let outcome = outcome(&gateway.disconnect(&head.connection.id).await);
         telemetry.disconnected(&head.connection.id, outcome.word());
         match outcome {
-            Outcome::Delivered | Outcome::Gone => Next::Over(End::Disconnect),
-            _ => Next::Again(head.tries.wait(random)),
+            Outcome::Delivered | Outcome::Gone => {
+                health.well(&Part::Disconnection);
+                return Next::Over(End::Disconnect);
+            }
+            Outcome::Hold(Hold::Forbidden) => {
+                health.warned(Part::Disconnection, self.cannot_disconnect());
+            }
+            _ => {}
         }
+        Next::Again(head.tries.wait(random))
     }
 
     /// One post, once it may leave.
@@ -330,6 +337,17 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
             self.setup.endpoint
         );
         Trouble { reason: "GatewayUnavailable", message, stalled: false }
+    }
+
+    fn cannot_disconnect(&self) -> Trouble {
+        Trouble {
+            reason: "DisconnectForbidden",
+            message: format!(
+                "clients that do not read are not disconnected from {}: allow execute-api:ManageConnections on DELETE/@connections/* too, or take another delivery.slowClient",
+                self.setup.endpoint
+            ),
+            stalled: false,
+        }
     }
 
     fn all_gone(&self) -> Trouble {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::limits::Window;
+use super::limits::{WINDOW, Window};
 
 const FIRST: usize = 256;
 const LEAST: usize = 16;
@@ -25,6 +25,7 @@ pub struct Flight {
     fastest: Duration,
     fastest_at: Instant,
     window: Window,
+    shrunk_at: Option<Instant>,
 }
 
 impl Flight {
@@ -32,7 +33,8 @@ impl Flight {
     pub fn new(most: usize, now: Instant) -> Self {
         let limit = FIRST.min(most);
         let window = Window::new(now);
-        Self { limit, most, full: 0, fastest: Duration::MAX, fastest_at: now, window }
+        let (fastest, fastest_at) = (Duration::MAX, now);
+        Self { limit, most, full: 0, fastest, fastest_at, window, shrunk_at: None }
     }
 
     /// How many may be under way now.
@@ -59,7 +61,10 @@ impl Flight {
 
     /// No usable answer came, or one that says that there are too many.
     pub fn failed(&mut self, now: Instant) {
-        if self.window.note(true, now) {
+        // Those that were under way together fail together: that is one sign, not many.
+        let is_new = self.shrunk_at.is_none_or(|at| now.duration_since(at) >= WINDOW);
+        if self.window.note(true, now) && is_new {
+            self.shrunk_at = Some(now);
             self.limit = (self.limit / 2).max(LEAST.min(self.most));
             self.window = Window::new(now);
             self.full = 0;
@@ -101,6 +106,10 @@ mod tests {
         assert_eq!(flight.limit(), FIRST);
         for _ in 0..1000 {
             flight.failed(now);
+        }
+        assert_eq!(flight.limit(), FIRST / 2, "together they are one sign");
+        for second in 1..10 {
+            (0..10).for_each(|_| flight.failed(now + WINDOW * second));
         }
         assert_eq!(flight.limit(), LEAST);
     }

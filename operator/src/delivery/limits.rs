@@ -1,6 +1,7 @@
 //! How fast WebSocket APIs are posted to: by all notifiers of the process together where they share
 //! an account and a region, since it is those that AWS limits, and its REST APIs share the limit.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,10 +11,14 @@ use tokio::time::{Instant, sleep_until};
 const SAVED: Duration = Duration::from_millis(100);
 
 /// What was answered within so long says whether the account is throttled.
-const WINDOW: Duration = Duration::from_secs(1);
+pub(super) const WINDOW: Duration = Duration::from_secs(1);
 
 /// The account is throttled if at least so many connections are, and a tenth of the posts.
 const MANY: u32 = 5;
+
+/// A connection that was throttled is known to be slow for so long, if there are not too many.
+const SLOW_FOR: Duration = Duration::from_secs(60);
+const MANY_SLOW: usize = 10_000;
 
 /// The pace is never less than the limit by this.
 const SLOWEST: f64 = 1.0 / 64.0;
@@ -40,6 +45,8 @@ struct Pace {
     /// When it was last halved.
     slowed_at: Option<Instant>,
     window: Window,
+    /// Connections that were throttled, and when last.
+    slow: HashMap<String, Instant>,
 }
 
 /// What was answered lately.
@@ -70,7 +77,8 @@ impl PostLimits {
     /// This many posts a second.
     pub fn new(per_second: u32) -> Self {
         let now = Instant::now();
-        let pace = Pace { share: 1.0, at: now, slowed_at: None, window: Window::new(now) };
+        let (window, slow) = (Window::new(now), HashMap::new());
+        let pace = Pace { share: 1.0, at: now, slowed_at: None, window, slow };
         let (most, next) = (f64::from(per_second.max(1)), tokio::sync::Mutex::default());
         Self { most, pace: Mutex::new(pace), next }
     }
@@ -93,13 +101,17 @@ impl PostLimits {
         asked.elapsed()
     }
 
-    /// Notes an answer. `is_throttled` is for a connection that was not throttled the time before: a
-    /// slow client counts once, however often it is asked. `true` while the account is throttled.
-    pub fn answered(&self, is_throttled: bool) -> bool {
+    /// Notes an answer, and the connection that was throttled, if it was. One that reads slowly is now
+    /// and then, which says nothing of the account: it counts once. `true` while the account is
+    /// throttled.
+    pub fn answered(&self, throttled: Option<&str>) -> bool {
         let now = Instant::now();
         let mut pace = self.lock();
+        let is_throttled = throttled.is_some_and(|connection| pace.is_news(connection, now));
         let is_slowed = |at: &Instant| now.duration_since(*at) < 2 * WINDOW;
-        if pace.window.note(is_throttled, now) {
+        // Those that were under way together are throttled together: that is one sign, not many.
+        let is_new = pace.slowed_at.is_none_or(|at| now.duration_since(at) >= WINDOW);
+        if pace.window.note(is_throttled, now) && is_new {
             pace.share = (pace.recovered(now) / 2.0).max(SLOWEST);
             (pace.at, pace.slowed_at, pace.window) = (now, Some(now), Window::new(now));
         }
@@ -116,6 +128,21 @@ impl PostLimits {
 }
 
 impl Pace {
+    /// Whether a connection that is throttled was not known to be slow.
+    fn is_news(&mut self, connection: &str, now: Instant) -> bool {
+        let is_recent = |at: &Instant| now.duration_since(*at) < SLOW_FOR;
+        if self.slow.len() >= MANY_SLOW {
+            self.slow.retain(|_, at| is_recent(at));
+        }
+        if let Some(at) = self.slow.get_mut(connection) {
+            return !is_recent(&std::mem::replace(at, now));
+        }
+        if self.slow.len() < MANY_SLOW {
+            self.slow.insert(connection.to_owned(), now);
+        }
+        true
+    }
+
     fn recovered(&self, now: Instant) -> f64 {
         let since = now.duration_since(self.at).as_secs_f64();
         (self.share + since / RECOVERY.as_secs_f64()).min(1.0)
@@ -146,29 +173,32 @@ mod tests {
     async fn one_slow_client_slows_nobody() {
         let limits = PostLimits::new(1000);
         for _ in 0..100 {
-            assert!(!limits.answered(true));
-            tokio::time::sleep(WINDOW).await;
+            assert!(!limits.answered(Some("slow")));
+            assert!(!limits.answered(None));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_throttled_account_slows_everyone_and_recovers() {
         let limits = PostLimits::new(1000);
-        let throttled = (0..MANY).filter(|_| limits.answered(true)).count();
+        let throttled = (0..MANY).filter(|n| limits.answered(Some(&n.to_string()))).count();
         assert_eq!(throttled, 1, "the last of them says so");
-        assert!(limits.answered(false), "and it stays so for a while");
+        assert!(limits.answered(None), "and it stays so for a while");
         time_of(&limits, 101).await;
         let time = time_of(&limits, 500).await;
         assert!((0.9..1.1).contains(&time), "{time}");
         tokio::time::sleep(RECOVERY).await;
-        assert!(!limits.answered(false));
+        assert!(!limits.answered(None));
         assert_eq!(limits.share(Instant::now()), 1.0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_few_among_many_are_slow_clients() {
         let limits = PostLimits::new(1000);
-        let slowed = (0..1000).filter(|n| limits.answered(n % 11 == 10)).count();
+        let is_slow = |n: &u32| n % 11 == 10;
+        let slowed = (0..1000_u32)
+            .filter(|n| limits.answered(is_slow(n).then_some(&*n.to_string())))
+            .count();
         assert_eq!(slowed, 0);
     }
 }

@@ -21,8 +21,15 @@ use super::tries::Tries;
 use crate::record::Item;
 use crate::telemetry::{Dropped, NotifierTelemetry};
 
-/// A connection that has not taken a message for so long is stuck.
+/// A post that takes so long hangs.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A connection that did not take a message is not waited for, for so long.
+const TROUBLED: Duration = Duration::from_secs(10);
+
+/// Nor one that takes longer than others by this factor, and a little.
+const SLOWER: u32 = 4;
+const A_LITTLE: Duration = Duration::from_millis(50);
 
 /// How much of a notifier's may be under way at once.
 #[derive(Clone, Copy, Debug)]
@@ -110,8 +117,8 @@ pub struct Head {
     pub tries: Tries,
     /// Whether its connection's last try was in vain.
     pub is_in_vain: bool,
-    /// Whether it counts among those that were tried before.
-    is_again: bool,
+    /// Whether its connection counts among those that hang.
+    hangs: bool,
     /// The connection's row, as it was read before the gateway had the last word.
     pub row: Option<Item>,
 }
@@ -140,21 +147,27 @@ struct Queue {
     tries: Option<Tries>,
     /// Whether the connection's last post found its buffer full.
     is_slow: bool,
-    /// Whether its last post was in vain.
-    is_again: bool,
+    /// Whether the last post was in vain.
+    is_in_vain: bool,
+    /// When one was in vain last, whatever came since.
+    troubled_at: Option<Instant>,
+    /// How long the last post took.
+    took: Duration,
 }
 
 #[derive(Debug)]
 struct State {
     queues: HashMap<Arc<str>, Queue>,
-    /// Connections whose first message may leave, in turn; those that were tried in vain apart, so
-    /// that they take a part of the posts only.
+    /// Connections whose first message may leave, in turn; those that hang apart, so that they take a
+    /// part of the posts only.
     ready: VecDeque<Arc<str>>,
-    again: VecDeque<Arc<str>>,
+    hanging: VecDeque<Arc<str>>,
     /// How many tasks post, and how many of them post again.
     posters: usize,
-    posters_again: usize,
+    posters_hanging: usize,
     flight: Flight,
+    /// How long a post takes, mostly.
+    typical: Duration,
 }
 
 /// The queues of a notifier.
@@ -174,10 +187,11 @@ impl Outbox {
         let state = State {
             queues: HashMap::new(),
             ready: VecDeque::new(),
-            again: VecDeque::new(),
+            hanging: VecDeque::new(),
             posters: 0,
-            posters_again: 0,
+            posters_hanging: 0,
             flight: Flight::new(bounds.posts, Instant::now()),
+            typical: Duration::ZERO,
         };
         telemetry.nothing_queued();
         let places = Arc::new(Semaphore::new(bounds.waiting));
@@ -237,7 +251,9 @@ impl Outbox {
             self.telemetry.queued(1, kib);
             return Ok(vec![]);
         };
-        if queue.kib + delivery.message.kib() > self.connection_kib && !queue.is_stuck() {
+        if queue.kib + delivery.message.kib() > self.connection_kib
+            && !queue.is_stuck(state.typical)
+        {
             return Err((delivery, Instant::now() + PATIENCE));
         }
         let gone = queue.push(delivery, self.connection_kib, conflates);
@@ -273,7 +289,10 @@ impl Outbox {
         let state = &mut *state;
         let is_full = state.posters >= state.flight.limit();
         match is_good {
-            true => state.flight.answered(took, is_full, Instant::now()),
+            true => {
+                state.flight.answered(took, is_full, Instant::now());
+                state.typical = (state.typical * 31 + took) / 32;
+            }
             false => state.flight.failed(Instant::now()),
         }
     }
@@ -283,23 +302,20 @@ impl Outbox {
     pub fn finish(&self, head: Head, is_well: bool) -> Option<Left> {
         let mut state = self.lock();
         let state = &mut *state;
-        state.posters_again -= usize::from(head.is_again);
+        state.posters_hanging -= usize::from(head.hangs);
         let (id, queue) = state.queues.get_key_value(&*head.connection.id)?;
         let (id, is_last) = (id.clone(), queue.waiting.len() <= 1);
         let queue = state.queues.get_mut(&id)?;
-        queue.is_taken = false;
-        queue.left_at = None;
+        queue.came_back(!is_well);
         let left = queue.take(0)?;
         if is_last {
             state.queues.remove(&id);
         } else {
             let mut tries = head.tries;
             tries.begin_next();
-            let ready = if is_well { &mut state.ready } else { &mut state.again };
-            ready.push_back(id);
             queue.is_slow = tries.is_throttled();
-            queue.is_again = !is_well;
             queue.tries = Some(tries);
+            state.is_next(id);
         }
         self.telemetry.queued(-1, -i64::from(left.message.kib()));
         self.room.notify_waiters();
@@ -309,7 +325,7 @@ impl Outbox {
     /// Every message of a connection that is no more.
     pub fn finish_all(&self, head: Head) -> Vec<Left> {
         let mut state = self.lock();
-        state.posters_again -= usize::from(head.is_again);
+        state.posters_hanging -= usize::from(head.hangs);
         let queue = state.queues.remove(&*head.connection.id).unwrap_or_default();
         let left: Vec<_> = queue.waiting.into_iter().map(Left::from).collect();
         let kib: i64 = left.iter().map(|left| i64::from(left.message.kib())).sum();
@@ -329,20 +345,19 @@ impl Outbox {
     /// connection took nothing, unless the post was held.
     pub fn park(&self, head: Head, was_held: bool) -> Option<Arc<str>> {
         let mut state = self.lock();
-        state.posters_again -= usize::from(head.is_again);
+        state.posters_hanging -= usize::from(head.hangs);
         let id = state.queues.get_key_value(&*head.connection.id)?.0.clone();
         let queue = state.queues.get_mut(&id)?;
-        queue.is_taken = false;
-        queue.left_at = None;
+        queue.came_back(!was_held);
         queue.is_slow = head.tries.is_throttled();
-        queue.is_again |= !was_held;
         queue.tries = Some(head.tries);
+        self.room.notify_waiters();
         Some(id)
     }
 
     /// A connection's first message may be tried again.
     pub fn wake(&self, id: Arc<str>) {
-        self.lock().again.push_back(id);
+        self.lock().is_next(id);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -353,29 +368,35 @@ impl Outbox {
 impl State {
     /// Whether there is one to post.
     fn has_next(&self) -> bool {
-        !self.ready.is_empty() || !self.again.is_empty() && self.may_again()
+        !self.ready.is_empty() || !self.hanging.is_empty() && self.may_hang()
     }
 
-    /// At most a quarter of the posts are tries of what was tried in vain.
-    fn may_again(&self) -> bool {
-        self.posters_again < self.flight.limit().div_ceil(4)
+    /// A connection's first message may leave.
+    fn is_next(&mut self, id: Arc<str>) {
+        let hangs = self.queues.get(&id).is_some_and(|queue| queue.took >= PATIENCE);
+        if hangs { self.hanging.push_back(id) } else { self.ready.push_back(id) }
+    }
+
+    /// At most a quarter of the posts are to connections that hang.
+    fn may_hang(&self) -> bool {
+        self.posters_hanging < self.flight.limit().div_ceil(4)
     }
 
     fn next(&mut self) -> Option<Head> {
-        let again = if self.may_again() { self.again.pop_front() } else { None };
-        let is_again = again.is_some();
-        let id = again.or_else(|| self.ready.pop_front())?;
+        let hanging = if self.may_hang() { self.hanging.pop_front() } else { None };
+        let hangs = hanging.is_some();
+        let id = hanging.or_else(|| self.ready.pop_front())?;
         let queue = self.queues.get_mut(&id)?;
         let first = queue.waiting.front()?;
         queue.is_taken = true;
-        self.posters_again += usize::from(is_again);
+        self.posters_hanging += usize::from(hangs);
         Some(Head {
             connection: first.connection.clone(),
             message: first.message.clone(),
             queued_at: first.queued_at,
             tries: queue.tries.take().unwrap_or(Tries::new()),
-            is_in_vain: queue.is_again,
-            is_again,
+            is_in_vain: queue.is_in_vain,
+            hangs,
             row: None,
         })
     }
@@ -387,9 +408,23 @@ impl Queue {
         Self { waiting: VecDeque::from([delivery]), kib, ..Self::default() }
     }
 
-    /// Whether the connection takes nothing: its last try was in vain, or takes long.
-    fn is_stuck(&self) -> bool {
-        self.is_again || self.left_at.is_some_and(|left_at| left_at.elapsed() >= PATIENCE)
+    /// Whether the connection is not to be waited for: it takes nothing, or not as others do.
+    fn is_stuck(&self, typical: Duration) -> bool {
+        self.left_at.is_some_and(|left_at| left_at.elapsed() >= PATIENCE)
+            || self.troubled_at.is_some_and(|at| at.elapsed() < TROUBLED)
+            || self.took > typical * SLOWER + A_LITTLE
+    }
+
+    /// Whoever had the first message is done with it.
+    fn came_back(&mut self, was_in_vain: bool) {
+        self.is_taken = false;
+        if let Some(left_at) = self.left_at.take() {
+            self.took = left_at.elapsed();
+        }
+        self.is_in_vain = was_in_vain;
+        if was_in_vain {
+            self.troubled_at = Some(Instant::now());
+        }
     }
 
     /// Queues a message, and returns what has to go for it.

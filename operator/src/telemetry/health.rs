@@ -26,6 +26,8 @@ pub enum Part {
     Rows,
     /// The dead-letter queue.
     DeadLetters,
+    /// The disconnection of clients that do not read.
+    Disconnection,
     /// The deletion of rows whose connections are gone.
     RowDeletion,
     /// Rows that say whom they stand for.

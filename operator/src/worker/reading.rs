@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::calls::Calls;
 use super::family::{Family, News};
 use super::positions::Positions;
-use super::retention::{asked_since, lost_seconds};
+use super::retention::{GRACE_SECONDS, asked_since, horizon, lost_seconds};
 use super::shard::{self, End, Shared, Task};
 use super::succession::{self, Drained};
 use crate::checkpoint::{Start, StartedAt};
@@ -147,7 +147,9 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         else {
             return true;
         };
-        self.counts_since = now;
+        // What is older than this is told to be lost; all else is still to be read.
+        self.counts_since = horizon(now);
+        let lost = lost + GRACE_SECONDS;
         let goes_on = shared.gap(newest, None, "nothing was read for more than 24 hours", lost);
         if !goes_on {
             // The checkpoint stays before the gap.

@@ -26,15 +26,23 @@ pub fn lost_seconds(since: UnixSeconds, now: UnixSeconds) -> Option<u64> {
     u64::try_from(lost).ok().filter(|lost| *lost > 0)
 }
 
+/// What is about to be trimmed counts as lost: it goes while reading begins.
+pub const GRACE_SECONDS: u64 = 60;
+
+/// What is older than this is lost, or will be before it is read.
+pub fn horizon(now: UnixSeconds) -> UnixSeconds {
+    UnixSeconds(now.0.saturating_sub(RETENTION_SECONDS).saturating_add(GRACE_SECONDS as i64))
+}
+
 /// At `TrimHorizon` the oldest hour is not asked for: it is trimmed while reading begins.
-const GRACE_SECONDS: i64 = 3600;
+const NOT_ASKED_SECONDS: i64 = 3600;
 
 /// From when on records count: what is older was not asked for.
 pub fn asked_since(start: &Start) -> UnixSeconds {
     let at = start.at.as_second();
     UnixSeconds(match start.position {
         StartedAt::Latest | StartedAt::AtTimestamp => at,
-        StartedAt::TrimHorizon => at.saturating_sub(RETENTION_SECONDS - GRACE_SECONDS),
+        StartedAt::TrimHorizon => at.saturating_sub(RETENTION_SECONDS - NOT_ASKED_SECONDS),
     })
 }
 
