@@ -234,3 +234,45 @@ impl Metrics {
         registry
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const DOCS: &str = include_str!("../../../docs/operations.md");
+
+    /// The documented metrics: name, what it tells, kinds.
+    fn documented() -> Vec<(String, String, Vec<&'static str>)> {
+        let rows = DOCS.lines().filter(|line| line.starts_with("| `stream_notifier_"));
+        rows.map(|row| {
+            let [_, name, tells, kinds, _] = row.split('|').collect::<Vec<_>>()[..] else {
+                panic!("not a row of metrics: {row}");
+            };
+            let name = name.trim().trim_matches('`').to_owned();
+            let kinds = kinds.split('`').skip(1).step_by(2).collect();
+            (name, tells.trim().to_owned(), kinds)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_docs_list_every_metric_and_every_kind() {
+        // Each has two lines here, also while it has counted nothing.
+        let text = Metrics::default().encode();
+        let mut lines = text.lines();
+        let mut served = Vec::new();
+        while let (Some(help), Some(kind)) = (lines.next(), lines.next()) {
+            let (name, tells) = help["# HELP ".len()..].split_once(' ').unwrap();
+            let total = if kind.ends_with(" counter") { "_total" } else { "" };
+            served.push((format!("{name}{total}"), tells.trim_end_matches('.').to_owned()));
+        }
+        let documented = documented();
+        let told: Vec<_> =
+            documented.iter().map(|(name, tells, _)| (name.clone(), tells.clone())).collect();
+        assert_eq!(told, served, "docs/operations.md lists what is registered, in its order");
+        let kinds: BTreeSet<_> = documented.into_iter().flat_map(|(.., kinds)| kinds).collect();
+        assert_eq!(kinds, BTreeSet::from(KINDS));
+    }
+}

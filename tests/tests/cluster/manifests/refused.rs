@@ -331,7 +331,7 @@ async fn every_example_is_accepted() -> Result<()> {
         applied.with_context(|| path.display().to_string())?;
         examples += 1;
     }
-    ensure!(examples >= 4, "{examples} examples");
+    ensure!(examples >= 6, "{examples} examples");
     namespace.passed();
     Ok(())
 }
