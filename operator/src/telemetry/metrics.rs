@@ -237,7 +237,7 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
@@ -257,22 +257,78 @@ mod tests {
         .collect()
     }
 
+    /// One of every metric: what has counted nothing is not served.
+    fn all() -> Metrics {
+        let metrics = Metrics::default();
+        let word = WordLabels { namespace: "dev".into(), name: "orders".into(), kind: "sent" };
+        let notifier = NotifierLabels { namespace: "dev".into(), name: "orders".into() };
+        // Whoever adds one is sent here by the compiler.
+        let Metrics {
+            records,
+            expression_seconds,
+            posts,
+            messages,
+            rows,
+            dead_letters,
+            waiting_messages,
+            waiting_bytes,
+            post_wait_seconds,
+            times: Times { post, delivery },
+            lookups,
+            stream_calls,
+            stream_wait_seconds,
+            get_records_per_month,
+            gaps,
+            gap_seconds,
+            lost_claims,
+            checkpoints,
+        } = &metrics;
+        for family in [records, posts, messages, rows, dead_letters, lookups, stream_calls] {
+            family.get_or_create(&word);
+        }
+        for family in [gaps, gap_seconds, lost_claims, checkpoints] {
+            family.get_or_create(&notifier);
+        }
+        for family in [waiting_messages, waiting_bytes] {
+            family.get_or_create(&notifier);
+        }
+        for family in [post, delivery] {
+            family.get_or_create(&notifier);
+        }
+        for family in [expression_seconds, post_wait_seconds] {
+            family.get_or_create(&notifier);
+        }
+        stream_wait_seconds.get_or_create(&word);
+        get_records_per_month.get_or_create(&notifier);
+        metrics
+    }
+
     #[test]
     fn the_docs_list_every_metric_and_every_kind() {
-        // Each has two lines here, also while it has counted nothing.
-        let text = Metrics::default().encode();
-        let mut lines = text.lines();
-        let mut served = Vec::new();
-        while let (Some(help), Some(kind)) = (lines.next(), lines.next()) {
-            let (name, tells) = help["# HELP ".len()..].split_once(' ').unwrap();
-            let total = if kind.ends_with(" counter") { "_total" } else { "" };
-            served.push((format!("{name}{total}"), tells.trim_end_matches('.').to_owned()));
-        }
-        let documented = documented();
-        let told: Vec<_> =
-            documented.iter().map(|(name, tells, _)| (name.clone(), tells.clone())).collect();
-        assert_eq!(told, served, "docs/operations.md lists what is registered, in its order");
-        let kinds: BTreeSet<_> = documented.into_iter().flat_map(|(.., kinds)| kinds).collect();
+        let text = all().encode();
+        let line = |what: &str| {
+            let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(what)).collect();
+            lines.into_iter().map(|line| line.split_once(' ').unwrap())
+        };
+        let types: BTreeMap<_, _> = line("# TYPE ").collect();
+        let served: Vec<_> = line("# HELP ")
+            .map(|(name, tells)| {
+                let total = if types[name] == "counter" { "_total" } else { "" };
+                (format!("{name}{total}"), tells.trim_end_matches('.').to_owned())
+            })
+            .collect();
+        let (told, kinds): (Vec<_>, Vec<_>) =
+            documented().into_iter().map(|(name, tells, kinds)| ((name, tells), kinds)).unzip();
+        assert_eq!(told, served, "docs/operations.md lists what is served, in its order");
+        let kinds: BTreeSet<_> = kinds.into_iter().flatten().collect();
         assert_eq!(kinds, BTreeSet::from(KINDS));
+    }
+
+    #[test]
+    fn a_notifier_that_is_gone_leaves_nothing_behind() {
+        let metrics = all();
+        assert!(metrics.encode().contains("orders"));
+        metrics.forget("dev", "orders");
+        assert_eq!(metrics.encode(), "# EOF\n");
     }
 }
