@@ -284,22 +284,22 @@ mod tests {
             checkpoints,
         } = &metrics;
         for family in [records, posts, messages, rows, dead_letters, lookups, stream_calls] {
-            family.get_or_create(&word);
+            drop(family.get_or_create(&word));
         }
         for family in [gaps, gap_seconds, lost_claims, checkpoints] {
-            family.get_or_create(&notifier);
+            drop(family.get_or_create(&notifier));
         }
         for family in [waiting_messages, waiting_bytes] {
-            family.get_or_create(&notifier);
+            drop(family.get_or_create(&notifier));
         }
         for family in [post, delivery] {
-            family.get_or_create(&notifier);
+            drop(family.get_or_create(&notifier));
         }
         for family in [expression_seconds, post_wait_seconds] {
-            family.get_or_create(&notifier);
+            drop(family.get_or_create(&notifier));
         }
-        stream_wait_seconds.get_or_create(&word);
-        get_records_per_month.get_or_create(&notifier);
+        drop(stream_wait_seconds.get_or_create(&word));
+        drop(get_records_per_month.get_or_create(&notifier));
         metrics
     }
 
