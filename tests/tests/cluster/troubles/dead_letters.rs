@@ -78,6 +78,10 @@ async fn each_lost_change_is_a_letter() -> Result<()> {
     let delivery = |arn: &str| json!({"maxRecordAgeSeconds": 2, "deadLetterQueueArn": arn});
     world.apply(&manifest(&world, NAME, delivery(&arn))).await?;
     world.apply(&manifest(&world, "short", delivery(&short))).await?;
+    // One that keeps order asks for more than the letter.
+    let ordered =
+        world.ministack.create_queue("ordered.fifo", &json!({"FifoQueue": "true"})).await?;
+    world.apply(&manifest(&world, "ordered", delivery(&ordered))).await?;
     let reply = Reply::gateway_error(503, "ServiceUnavailableException", "not now")?;
     let is_down = |request: &Recorded| {
         request.is_post_to_connection() && request.json().is_ok_and(|body| body["sk"] == "down")
@@ -91,13 +95,14 @@ async fn each_lost_change_is_a_letter() -> Result<()> {
     world.update(PK, "target_sk", 21).await?;
     world.ministack.put_item(TABLE, &item(SK, 3)).await?;
     for client in [&first, &second] {
-        let has = |received: &[Received]| received.len() >= 4;
+        let has = |received: &[Received]| received.len() >= 6;
         let received = client.wait_until(LIMIT, "what is not lost", has).await?;
         let values: Vec<_> = received.iter().filter_map(|it| it.json().ok()).collect();
         ensure!(values.iter().all(|it| it["value"] != "2"), "{values:?}");
     }
     passed(&world, NAME, 3).await?;
     passed(&world, "short", 3).await?;
+    passed(&world, "ordered", 3).await?;
 
     // Nothing is waited for any more: a letter is there before its change is passed.
     let lost = letters(&world, QUEUE).await?;
@@ -125,6 +130,8 @@ async fn each_lost_change_is_a_letter() -> Result<()> {
         let read = records.iter().find(is_it).context("no such record")?;
         ensure!(record["eventID"] == read["eventID"], "{value}: {}", record["eventID"]);
     }
+    let ordered = letters(&world, "ordered.fifo").await?;
+    ensure!(ordered.iter().map(number).eq(lost.iter().map(number)), "{ordered:#?}");
     let shorter = letters(&world, "short").await?;
     ensure!(shorter.iter().map(number).eq(lost.iter().map(number)), "{shorter:#?}");
     let dynamodb = &lost[0]["record"]["dynamodb"];
@@ -132,7 +139,7 @@ async fn each_lost_change_is_a_letter() -> Result<()> {
     ensure!(shorter[0]["record"]["dynamodb"] == rest, "{:#}", shorter[0]);
     ensure!(shorter[0]["truncated"] == true && shorter[1]["truncated"].is_null(), "{shorter:#?}");
 
-    for (name, sent, truncated) in [(NAME, 3, 0), ("short", 2, 1)] {
+    for (name, sent, truncated) in [(NAME, 3, 0), ("short", 2, 1), ("ordered", 3, 0)] {
         ensure!(counted(&operator, name, "sent").await? == sent);
         ensure!(counted(&operator, name, "truncated").await? == truncated);
     }
