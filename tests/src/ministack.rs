@@ -1,4 +1,4 @@
-//! MiniStack, an emulator of AWS: DynamoDB with streams, and API Gateway with real WebSockets. It
+//! MiniStack, an emulator of AWS: DynamoDB with streams, SQS, and API Gateway with real WebSockets. It
 //! starts in a second, so every test may have its own.
 
 use std::time::Duration;
@@ -171,12 +171,53 @@ impl MiniStack {
     }
 
     async fn streams(&self, operation: &str, body: &Value) -> Result<Value> {
+        self.call("dynamodb", &format!("DynamoDBStreams_20120810.{operation}"), body).await
+    }
+
+    /// Puts an item, given as DynamoDB JSON.
+    pub async fn put_item(&self, table: &str, item: &Value) -> Result<()> {
+        let body = json!({"TableName": table, "Item": item});
+        self.call("dynamodb", "DynamoDB_20120810.PutItem", &body).await.map(drop)
+    }
+
+    /// Makes an SQS queue with these attributes: its ARN.
+    pub async fn create_queue(&self, name: &str, attributes: &Value) -> Result<String> {
+        self.sqs("CreateQueue", &json!({"QueueName": name, "Attributes": attributes})).await?;
+        Ok(queue_arn(name))
+    }
+
+    /// Takes every message that a queue has: their bodies. They do not come again.
+    pub async fn take_messages(&self, queue: &str) -> Result<Vec<String>> {
+        let url = self.sqs("GetQueueUrl", &json!({"QueueName": queue})).await?["QueueUrl"].take();
+        let mut bodies = Vec::new();
+        loop {
+            let receive = json!({"QueueUrl": url, "MaxNumberOfMessages": 10});
+            let received = self.sqs("ReceiveMessage", &receive).await?;
+            let messages = received["Messages"].as_array().cloned().unwrap_or_default();
+            if messages.is_empty() {
+                return Ok(bodies);
+            }
+            for message in messages {
+                let handle = &message["ReceiptHandle"];
+                let delete = json!({"QueueUrl": url, "ReceiptHandle": handle});
+                self.sqs("DeleteMessage", &delete).await?;
+                bodies.push(message["Body"].as_str().context("no body")?.to_owned());
+            }
+        }
+    }
+
+    async fn sqs(&self, operation: &str, body: &Value) -> Result<Value> {
+        self.call("sqs", &format!("AmazonSQS.{operation}"), body).await
+    }
+
+    async fn call(&self, service: &str, target: &str, body: &Value) -> Result<Value> {
         let request = Request::post(&self.endpoint)
-            .header("x-amz-target", format!("DynamoDBStreams_20120810.{operation}"))
-            .header(header::AUTHORIZATION, authorization("dynamodb"))
+            .header("x-amz-target", target)
+            .header(header::AUTHORIZATION, authorization(service))
             .header(header::CONTENT_TYPE, "application/x-amz-json-1.0")
             .body(Bytes::from(body.to_string()))?;
-        http::send(request, START).await?.success()?.json()
+        let answer = http::send(request, START).await?.success()?;
+        if answer.body.is_empty() { Ok(Value::Null) } else { answer.json() }
     }
 
     /// A table of connections: the key `connection_id`, and the index `sk-index` on `sk`.
@@ -198,6 +239,11 @@ impl MiniStack {
             .await?;
         Ok(())
     }
+}
+
+/// The ARN that a queue of this name has, made or not.
+pub fn queue_arn(name: &str) -> String {
+    format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{name}")
 }
 
 /// The same GetRecords, with an iterator that was given out 16 minutes ago: it has expired.

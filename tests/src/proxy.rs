@@ -70,6 +70,17 @@ impl Reply {
         Ok(Self { status: StatusCode::BAD_REQUEST, headers, body })
     }
 
+    /// As SQS says it, for example a 403 `AccessDenied`.
+    pub fn sqs_error(status: u16, kind: &str, message: &str) -> Result<Self> {
+        let body =
+            json!({"__type": format!("com.amazon.coral.service#{kind}"), "message": message});
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, "application/x-amz-json-1.0".parse()?);
+        headers.insert("x-amzn-query-error", format!("{kind};Sender").parse()?);
+        let body = body.to_string().into();
+        Ok(Self { status: StatusCode::from_u16(status)?, headers, body })
+    }
+
     /// As `@connections` says it, for example a 403 `ForbiddenException`.
     pub fn gateway_error(status: u16, kind: &str, message: &str) -> Result<Self> {
         let mut headers = HeaderMap::new();

@@ -374,7 +374,9 @@ pub struct Delivery {
     pub oversize: Oversize,
 
     /// ARN of an SQS queue. It gets the stream record of every change of which a message was given
-    /// up, or that no message could be made of, with the reasons. Default: none.
+    /// up, or that no message could be made of, with the reasons, before the checkpoint passes the
+    /// change. A queue that does not take it is the condition `Degraded`, and is tried for a minute.
+    /// Default: none.
     /// Example: `arn:aws:sqs:eu-west-1:123456789012:orders-dead-letters`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 200))]

@@ -166,36 +166,36 @@ impl DeadLetters {
         }
     }
 
-    /// Tells what is wrong with the queue; nothing while it may still pass by itself.
+    /// Tells what is wrong with the queue; nothing while it may still pass by itself. A warning, since
+    /// every change goes out that can: whoever waits for `Ready` would wait for the next lost message.
     fn tell(&self, kind: DeadLetterErrorKind, since: Instant) {
         let arn = &self.arn;
-        let (reason, message, stalled) = match kind {
+        let (reason, message) = match kind {
             DeadLetterErrorKind::NotFound => (
                 "DeadLetterQueueNotFound",
                 format!(
                     "there is no queue {arn}: create it, or correct delivery.deadLetterQueueArn"
                 ),
-                true,
             ),
             DeadLetterErrorKind::AccessDenied => (
                 "DeadLetterQueueAccessDenied",
                 format!("access denied: allow sqs:SendMessage on {arn}"),
-                true,
             ),
-            DeadLetterErrorKind::NoCredentials => (
-                "NoCredentials",
-                format!("there are no AWS credentials to send to {arn} with"),
-                true,
-            ),
+            DeadLetterErrorKind::NoCredentials => {
+                ("NoCredentials", format!("there are no AWS credentials to send to {arn} with"))
+            }
             DeadLetterErrorKind::TooLarge | DeadLetterErrorKind::Unavailable => {
                 if since.elapsed() < LONGEST_TRY / 2 {
                     return;
                 }
-                ("DeadLetterQueueUnavailable", format!("{arn} gives no usable answer"), false)
+                ("DeadLetterQueueUnavailable", format!("{arn} gives no usable answer"))
             }
         };
-        let message = format!("{message}; dead letters are lost after a minute");
-        self.health.troubled(Part::DeadLetters, Trouble { reason, message, stalled });
+        let message = format!(
+            "{message}; a dead letter is lost after a minute, and this is told until one is sent"
+        );
+        let warning = Trouble { reason, message, stalled: false };
+        self.health.warned(Part::DeadLetters, warning);
     }
 
     /// Notes a failure, and says since when there was nothing else. What was long ago is forgotten.

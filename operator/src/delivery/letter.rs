@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::settle::Losses;
 use crate::record::{AttributeValue, Change, Item, ShardId};
+use crate::telemetry::Dropped;
 
 /// Which notifier a letter is from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,10 +29,12 @@ pub fn letter(
     let reasons: Map<_, _> =
         losses.iter().map(|(why, count)| (why.reason().to_owned(), json!(count))).collect();
     let (namespace, name) = &from.notifier;
+    // Of one that no message could be made of, nobody knows whom it concerns.
+    let addressed = losses.iter().filter(|(why, _)| **why != Dropped::Invalid);
     let mut letter = json!({
         "notifier": {"namespace": namespace, "name": name},
         "reasons": reasons,
-        "connections": losses.values().sum::<u64>(),
+        "connections": addressed.map(|(_, count)| count).sum::<u64>(),
         "streamArn": shard.stream.arn(&from.table),
         "shardId": shard.name,
         "record": record(change, is_whole),
@@ -39,7 +42,8 @@ pub fn letter(
     if !is_whole {
         letter["truncated"] = json!(true);
     }
-    letter.to_string()
+    // A queue refuses these two, unless they are escaped.
+    letter.to_string().replace('\u{fffe}', r"\ufffe").replace('\u{ffff}', r"\uffff")
 }
 
 /// A record as Lambda gets it.
@@ -94,7 +98,6 @@ fn attribute(value: &AttributeValue) -> Value {
 mod tests {
     use super::*;
     use crate::record::{EventName, SequenceNumber, StreamLabel, UnixSeconds};
-    use crate::telemetry::Dropped;
 
     fn change() -> Change {
         let text = |text: &str| AttributeValue::S(text.to_owned());
@@ -119,13 +122,17 @@ mod tests {
     }
 
     fn of(is_whole: bool) -> Value {
+        let losses = Losses::from([(Dropped::TooLarge, 2), (Dropped::Expired, 1)]);
+        serde_json::from_str(&text_of(&change(), &losses, is_whole)).unwrap()
+    }
+
+    fn text_of(change: &Change, losses: &Losses, is_whole: bool) -> String {
         let from = From {
             notifier: ("dev".to_owned(), "orders".to_owned()),
             table: "arn:aws:dynamodb:eu-west-1:123456789012:table/orders".to_owned(),
         };
         let shard = ShardId::new(&StreamLabel::new("2024-12-03T08:06:15.779"), "shardId-1");
-        let losses = Losses::from([(Dropped::TooLarge, 2), (Dropped::Expired, 1)]);
-        serde_json::from_str(&letter(&from, &shard, &change(), &losses, is_whole)).unwrap()
+        letter(&from, &shard, change, losses, is_whole)
     }
 
     #[test]
@@ -159,5 +166,29 @@ mod tests {
         assert_eq!(letter["record"]["eventID"], "id");
         let dynamodb = json!({"Keys": {"PK": {"S": "order#1"}}, "SequenceNumber": "111"});
         assert_eq!(letter["record"]["dynamodb"], dynamodb);
+    }
+
+    #[test]
+    fn of_a_change_without_a_message_nobody_knows_whom_it_concerns() {
+        let text = text_of(&change(), &Losses::from([(Dropped::Invalid, 1)]), true);
+        let letter: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            (&letter["reasons"], &letter["connections"]),
+            (&json!({"Invalid": 1}), &json!(0))
+        );
+    }
+
+    /// The characters that SQS takes:
+    /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>
+    #[test]
+    fn it_has_only_characters_that_the_queue_takes() {
+        let any = "\u{0}\u{1f}\t\\\u{7f}\u{fffd}\u{fffe}\u{ffff}\u{10ffff}";
+        let mut change = change();
+        change.new.insert("Any".to_owned(), AttributeValue::S(any.to_owned()));
+        let text = text_of(&change, &Losses::from([(Dropped::Expired, 1)]), true);
+        let is_taken = |c: char| c >= ' ' && !matches!(c, '\u{fffe}' | '\u{ffff}');
+        assert!(text.chars().all(is_taken), "{text}");
+        let letter: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(letter["record"]["dynamodb"]["NewImage"]["Any"]["S"], any);
     }
 }

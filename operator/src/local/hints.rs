@@ -44,6 +44,11 @@ pub fn lines(
                 .to_owned(),
         );
     }
+    if spec.delivery.dead_letter_queue_arn.is_some() {
+        let line =
+            "# There is no queue here: dead letters (delivery.deadLetterQueueArn) are not sent.";
+        lines.push(line.to_owned());
+    }
     lines.push(format!("ready: {}/ and DynamoDB at {}", places.origin, places.dynamodb));
     lines
 }
@@ -145,6 +150,16 @@ mod tests {
     fn a_manifest_that_tells_inserts_says_so() {
         let spec = spec_with(|spec| spec["events"] = json!(["Insert", "Modify"]));
         assert!(!lines_of(&spec).iter().any(|line| line.contains("INSERT")));
+    }
+
+    #[test]
+    fn a_manifest_with_a_queue_is_told_that_nothing_is_sent_to_it() {
+        let says = |spec: &StreamNotifierSpec| {
+            lines_of(spec).iter().filter(|line| line.contains("deadLetterQueueArn")).count()
+        };
+        let arn = "arn:aws:sqs:eu-west-1:123456789012:lost";
+        let with = spec_with(|spec| spec["delivery"] = json!({"deadLetterQueueArn": arn}));
+        assert_eq!((says(&with), says(&origin().spec)), (1, 0));
     }
 
     #[test]

@@ -234,3 +234,101 @@ impl Metrics {
         registry
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    const DOCS: &str = include_str!("../../../docs/operations.md");
+
+    /// The documented metrics: name, what it tells, kinds.
+    fn documented() -> Vec<(String, String, Vec<&'static str>)> {
+        let rows = DOCS.lines().filter(|line| line.starts_with("| `stream_notifier_"));
+        rows.map(|row| {
+            let [_, name, tells, kinds, _] = row.split('|').collect::<Vec<_>>()[..] else {
+                panic!("not a row of metrics: {row}");
+            };
+            let name = name.trim().trim_matches('`').to_owned();
+            let kinds = kinds.split('`').skip(1).step_by(2).collect();
+            (name, tells.trim().to_owned(), kinds)
+        })
+        .collect()
+    }
+
+    /// One of every metric: what has counted nothing is not served.
+    fn all() -> Metrics {
+        let metrics = Metrics::default();
+        let word = WordLabels { namespace: "dev".into(), name: "orders".into(), kind: "sent" };
+        let notifier = NotifierLabels { namespace: "dev".into(), name: "orders".into() };
+        // Whoever adds one is sent here by the compiler.
+        let Metrics {
+            records,
+            expression_seconds,
+            posts,
+            messages,
+            rows,
+            dead_letters,
+            waiting_messages,
+            waiting_bytes,
+            post_wait_seconds,
+            times: Times { post, delivery },
+            lookups,
+            stream_calls,
+            stream_wait_seconds,
+            get_records_per_month,
+            gaps,
+            gap_seconds,
+            lost_claims,
+            checkpoints,
+        } = &metrics;
+        for family in [records, posts, messages, rows, dead_letters, lookups, stream_calls] {
+            drop(family.get_or_create(&word));
+        }
+        for family in [gaps, gap_seconds, lost_claims, checkpoints] {
+            drop(family.get_or_create(&notifier));
+        }
+        for family in [waiting_messages, waiting_bytes] {
+            drop(family.get_or_create(&notifier));
+        }
+        for family in [post, delivery] {
+            drop(family.get_or_create(&notifier));
+        }
+        for family in [expression_seconds, post_wait_seconds] {
+            drop(family.get_or_create(&notifier));
+        }
+        drop(stream_wait_seconds.get_or_create(&word));
+        drop(get_records_per_month.get_or_create(&notifier));
+        metrics
+    }
+
+    #[test]
+    fn the_docs_list_every_metric_and_every_kind() {
+        let text = all().encode();
+        let line = |what: &str| {
+            let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(what)).collect();
+            lines.into_iter().map(|line| line.split_once(' ').unwrap())
+        };
+        let types: BTreeMap<_, _> = line("# TYPE ").collect();
+        let served: Vec<_> = line("# HELP ")
+            .map(|(name, tells)| {
+                let total = if types[name] == "counter" { "_total" } else { "" };
+                (format!("{name}{total}"), tells.trim_end_matches('.').to_owned())
+            })
+            .collect();
+        let (told, kinds): (Vec<_>, Vec<_>) =
+            documented().into_iter().map(|(name, tells, kinds)| ((name, tells), kinds)).unzip();
+        assert_eq!(told, served, "docs/operations.md lists what is served, in its order");
+        let kinds: BTreeSet<_> = kinds.into_iter().flatten().collect();
+        assert_eq!(kinds, BTreeSet::from(KINDS));
+    }
+
+    #[test]
+    fn a_notifier_that_is_gone_leaves_nothing_behind() {
+        let metrics = all();
+        assert!(metrics.encode().contains("orders"));
+        metrics.forget("dev", "orders");
+        assert_eq!(metrics.encode(), "# EOF\n");
+    }
+}

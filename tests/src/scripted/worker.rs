@@ -103,6 +103,11 @@ impl<S: Streams> Worker<S> {
         self.picture().troubles.values().map(|trouble| trouble.reason).collect()
     }
 
+    /// The reasons of what should be mended although every change goes out.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        self.picture().warnings.values().map(|warning| warning.reason).collect()
+    }
+
     /// Waits until every open shard has answered.
     pub async fn started(&self) {
         self.until("it has started", || self.picture().phase == Phase::Reading).await;

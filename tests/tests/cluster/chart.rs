@@ -83,6 +83,7 @@ async fn it_renders_the_same_each_time_and_refuses_what_it_does_not_know() -> Re
         ("--set=allowedWebSocketDomains={https://ws.example.com}", "allowedWebSocketDomains"),
         ("--set=logFormat=xml", "logFormat"),
         ("--set=getRecordsPerSecond=0", "getRecordsPerSecond"),
+        ("--set=postsPerSecond=0", "postsPerSecond"),
         ("--kube-version=1.32.9", "kubeVersion"),
     ] {
         let error = match helm.run(&["template", "release", &chart, refused]).await {

@@ -1,5 +1,6 @@
 //! What goes wrong around the operator is told by name, loses nothing, and ends without a restart.
 
+mod dead_letters;
 mod denied;
 mod gap;
 mod lifecycle;

@@ -121,6 +121,82 @@ const CASES: &[Case] = &[
         "spec.connections.cacheSeconds in body should be less than or equal to 300",
     ),
     (
+        "an attribute without a name that says when a row is out of date",
+        |it| it["spec"]["connections"]["ttlAttribute"] = json!(""),
+        "spec.connections.ttlAttribute in body should be at least 1 chars long",
+    ),
+    (
+        "a cache from before",
+        |it| it["spec"]["connections"]["cacheSeconds"] = json!(-1),
+        "spec.connections.cacheSeconds in body should be greater than or equal to 0",
+    ),
+    (
+        "messages that are never tried",
+        |it| delivery(it, "maxRecordAgeSeconds", 0),
+        "spec.delivery.maxRecordAgeSeconds in body should be greater than or equal to 1",
+    ),
+    (
+        "messages that outlive half of the stream's day",
+        |it| delivery(it, "maxRecordAgeSeconds", 43_201),
+        "spec.delivery.maxRecordAgeSeconds in body should be less than or equal to 43200",
+    ),
+    (
+        "an age with its unit",
+        |it| delivery(it, "maxRecordAgeSeconds", "5m"),
+        "spec.delivery.maxRecordAgeSeconds: Invalid value: \"string\"",
+    ),
+    (
+        "no attempt",
+        |it| delivery(it, "maxAttempts", 0),
+        "spec.delivery.maxAttempts in body should be greater than or equal to 1",
+    ),
+    (
+        "attempts without end",
+        |it| delivery(it, "maxAttempts", 1_001),
+        "spec.delivery.maxAttempts in body should be less than or equal to 1000",
+    ),
+    (
+        "a policy for slow clients that there is not",
+        |it| delivery(it, "slowClient", "Block"),
+        "Unsupported value: \"Block\": supported values: \"Wait\", \"Drop\", \"Disconnect\"",
+    ),
+    (
+        "a policy for large messages that there is not",
+        |it| delivery(it, "oversize", "Split"),
+        "Unsupported value: \"Split\": supported values: \"Drop\", \"KeysOnly\"",
+    ),
+    (
+        "the URL of a queue",
+        |it| {
+            delivery(
+                it,
+                "deadLetterQueueArn",
+                "https://sqs.eu-west-1.amazonaws.com/123456789012/lost",
+            )
+        },
+        NO_QUEUE,
+    ),
+    (
+        "a topic instead of a queue",
+        |it| delivery(it, "deadLetterQueueArn", "arn:aws:sns:eu-west-1:123456789012:lost"),
+        NO_QUEUE,
+    ),
+    (
+        "a queue that leads elsewhere",
+        |it| delivery(it, "deadLetterQueueArn", "arn:aws:sqs:eu-west-1:123456789012:a/../b"),
+        NO_QUEUE,
+    ),
+    (
+        "a delivery policy that there is not",
+        |it| delivery(it, "maxAge", 60),
+        "unknown field \"spec.delivery.maxAge\"",
+    ),
+    (
+        "a filter over a thousand characters",
+        |it| it["spec"]["filter"] = json!(format!("{}true", "!!".repeat(600))),
+        "spec.filter: Too long: may not be more than 1024 bytes",
+    ),
+    (
         "an empty message",
         |it| it["spec"]["message"] = json!({}),
         "message has no field: give it one at least, or leave it out for the default (pk, sk, value)",
@@ -187,6 +263,9 @@ const CASES: &[Case] = &[
 
 const NO_DOMAIN: &str = "webSocket.domain must be a lower-case domain name without scheme, port or path, such as abcdefghij.execute-api.eu-west-1.amazonaws.com";
 
+const NO_QUEUE: &str =
+    "deadLetterQueueArn must be the ARN of an SQS queue, arn:aws:sqs:<region>:<account>:<queue>";
+
 const NO_TIME: &str = "spec.startingTimestamp in body must be of type date-time";
 
 fn table(manifest: &mut Value, arn: &str) {
@@ -197,6 +276,10 @@ fn table(manifest: &mut Value, arn: &str) {
 fn since(manifest: &mut Value, time: &str) {
     manifest["spec"]["startingPosition"] = json!("AtTimestamp");
     manifest["spec"]["startingTimestamp"] = json!(time);
+}
+
+fn delivery(manifest: &mut Value, field: &str, value: impl Into<Value>) {
+    manifest["spec"]["delivery"][field] = value.into();
 }
 
 fn domain(manifest: &mut Value, domain: &str) {
@@ -248,7 +331,7 @@ async fn every_example_is_accepted() -> Result<()> {
         applied.with_context(|| path.display().to_string())?;
         examples += 1;
     }
-    ensure!(examples >= 4, "{examples} examples");
+    ensure!(examples >= 6, "{examples} examples");
     namespace.passed();
     Ok(())
 }

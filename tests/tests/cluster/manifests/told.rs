@@ -47,6 +47,8 @@ const INVALID: &[Case] = &[
         "connections.value: ",
         "",
     ),
+    ("filter", |it| it["spec"]["filter"] = json!("new.a ="), "filter: ", ""),
+    ("filter-of-nothing", |it| it["spec"]["filter"] = json!("news.Price > 1"), "filter: ", "news"),
     (
         "pattern",
         |it| it["spec"]["keyFilters"][0] = json!({"key": "PK", "matches": "target("}),
