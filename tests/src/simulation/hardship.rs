@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use stream_notifier::delivery::ConnectionsErrorKind;
+use stream_notifier::delivery::{ConnectionsErrorKind, DeadLetterErrorKind};
 use stream_notifier::stream::StreamErrorKind;
 use tokio::time::sleep;
 
@@ -139,6 +139,14 @@ impl Story {
                     if ![429, 500, 503].contains(&status) {
                         state.history.holds.push((model.now(), until));
                     }
+                }
+                Step::QueueDown => {
+                    let kinds = [
+                        DeadLetterErrorKind::Unavailable,
+                        DeadLetterErrorKind::NotFound,
+                        DeadLetterErrorKind::AccessDenied,
+                    ];
+                    faults.queue = Window::new(kinds[rng.usize(..kinds.len())], until);
                 }
                 _ => {
                     let kinds = [StoreFault::Unknown, StoreFault::AccessDenied];

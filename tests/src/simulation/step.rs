@@ -39,6 +39,8 @@ pub enum Step {
     GatewayDown,
     /// The checkpoint's store fails for a while.
     StoreDown,
+    /// The dead-letter queue fails for a while.
+    QueueDown,
     /// A neighbour fails for so long that messages are given up, or iterators expire.
     Siege,
     /// Somebody annotates the checkpoint.
@@ -51,7 +53,7 @@ pub enum Step {
 
 impl Step {
     /// Every step, and how often it is taken.
-    pub const ALL: [(Self, u32); 22] = [
+    pub const ALL: [(Self, u32); 23] = [
         (Self::Write, 40),
         (Self::Wait, 8),
         (Self::Roll, 8),
@@ -70,6 +72,7 @@ impl Step {
         (Self::ConnectionsDown, 2),
         (Self::GatewayDown, 3),
         (Self::StoreDown, 2),
+        (Self::QueueDown, 2),
         (Self::Siege, 2),
         (Self::Touch, 2),
         (Self::Outage, 2),
@@ -97,6 +100,7 @@ impl Step {
             Self::ConnectionsDown => "step: connections down",
             Self::GatewayDown => "step: gateway down",
             Self::StoreDown => "step: store down",
+            Self::QueueDown => "step: queue down",
             Self::Siege => "step: siege",
             Self::Touch => "step: touch",
             Self::Outage => "step: outage",

@@ -146,7 +146,11 @@ impl Story {
             Step::Pause => self.pause_one(),
             Step::Takeover => self.start(),
             Step::Stop => self.with_worker(Worker::stop),
-            Step::StreamsDown | Step::ConnectionsDown | Step::GatewayDown | Step::StoreDown => {
+            Step::StreamsDown
+            | Step::ConnectionsDown
+            | Step::GatewayDown
+            | Step::StoreDown
+            | Step::QueueDown => {
                 let longest = [3_000, 30_000, 400_000][self.rng.usize(..3)];
                 let lasts = self.rng.u64(..longest);
                 self.fail(step, lasts);
