@@ -143,10 +143,12 @@ impl State {
 
     /// What becomes of a disconnection.
     fn close(&mut self, model: &Model, connection: usize) -> Answer {
-        let fate = self.fate(model, connection);
-        let is_closed = matches!(fate, Fate::Delivered | Fate::Unanswered | Fate::Refused(429));
-        // It may be slow, and is closed all the same.
-        let fate = if fate == Fate::Refused(429) { Fate::Delivered } else { fate };
+        let fate = match self.fate(model, connection) {
+            // It may be slow, and is closed all the same.
+            Fate::Refused(429) if !self.chance(self.faults.chances.posts) => Fate::Delivered,
+            fate => fate,
+        };
+        let is_closed = matches!(fate, Fate::Delivered | Fate::Unanswered);
         self.counts.add(if is_closed { "client disconnected" } else { "disconnection fails" });
         self.note(model, || format!("conn{connection:02} is to be closed: {is_closed}, {fate:?}"));
         self.connections[connection].is_gone |= is_closed;

@@ -11,7 +11,7 @@ use super::faults::{StoreFault, Window};
 use super::gateway::{NO_CREDENTIALS, UNREACHABLE};
 use super::life::{Call, Doom, When};
 use super::step::Step;
-use super::story::Story;
+use super::story::{MOST_CONNECTIONS, Story};
 
 impl Story {
     /// A worker is to end at a call.
@@ -25,7 +25,16 @@ impl Story {
         let rng = &mut self.rng;
         let call = match rng.u8(..4) {
             0 => None,
-            1 => Some([Call::DeleteRow, Call::ListStreams, Call::Save][rng.usize(..3)]),
+            1 => {
+                let rare = [
+                    Call::DeleteRow,
+                    Call::ListStreams,
+                    Call::Save,
+                    Call::Disconnect,
+                    Call::SendLetter,
+                ];
+                Some(rare[rng.usize(..rare.len())])
+            }
             _ => Some(Call::ALL[rng.usize(..Call::ALL.len())]),
         };
         let when = if rng.bool() { When::Before } else { When::After };
@@ -101,8 +110,23 @@ impl Story {
         };
         self.write(3).await;
         self.fail(neighbour, lasts);
+        // What the gateway does not take is for the queue.
+        if neighbour == Step::GatewayDown && self.rng.bool() {
+            self.fail(Step::QueueDown, lasts + 100_000);
+        }
         self.write(3).await;
         sleep(Duration::from_millis(lasts)).await;
+    }
+
+    /// So many connections are throttled at once that it is the account that is.
+    pub(super) async fn throttle(&mut self) {
+        while self.world.with(|_, state| state.connections.len()) < MOST_CONNECTIONS {
+            self.connect(0);
+        }
+        self.pause(1_000).await;
+        let until = self.now() + self.rng.u64(1_000..10_000);
+        self.world.with(|_, state| state.faults.gateway = Window::new(429, until));
+        self.write(3).await;
     }
 
     /// A neighbour fails for a while.

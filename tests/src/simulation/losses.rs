@@ -119,7 +119,6 @@ impl State {
         let State { history, .. } = self;
         let Some(claim) = history.lives[life].claim else { return };
         let of = &history.claims[claim];
-        // Two shards may have the same number; at most one of them has it unsettled, mostly.
         let read = of.read_at.keys().find(|record| {
             model.records()[**record].number == number
                 && !of.settled.contains(&(**record, connection))

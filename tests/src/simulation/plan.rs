@@ -92,8 +92,7 @@ impl Plan {
             has_queue: rng.u8(..3) > 0,
             items: rng.usize(1..=6),
             groups,
-            // Of many, so many may be throttled at once that it is the account that is.
-            connections: if rng.u8(..8) == 0 { 10 } else { rng.usize(1..=3) },
+            connections: rng.usize(1..=3),
             rows_on_a_page: rng.usize(1..=3),
             dooms: [0, 2, 6][rng.usize(..3)],
             steps: rng.usize(4..=24),

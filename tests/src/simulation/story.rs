@@ -16,6 +16,9 @@ use super::worker::Worker;
 use super::world::World;
 use crate::simulated::Key;
 
+/// The most connections that there ever are.
+pub const MOST_CONNECTIONS: usize = 12;
+
 /// A run while it goes on.
 #[derive(Debug)]
 pub struct Story {
@@ -140,7 +143,7 @@ impl Story {
                 self.connect(up_after);
             }
             Step::HangUp => self.hang_up().await,
-            Step::SlowClient => self.slow_client(),
+            Step::SlowClient => self.slow_client().await,
             Step::Crash => self.with_worker(Worker::kill),
             Step::Doom => self.doom(),
             Step::Pause => self.pause_one(),
@@ -155,6 +158,7 @@ impl Story {
                 let lasts = self.rng.u64(..longest);
                 self.fail(step, lasts);
             }
+            Step::Throttle => self.throttle().await,
             Step::Siege => self.siege().await,
             Step::Touch => self.world.with(|_, state| state.store.touch()),
             Step::Outage => self.outage().await,
@@ -207,11 +211,11 @@ impl Story {
         });
     }
 
-    fn connect(&mut self, up_after: u64) {
+    pub(super) fn connect(&mut self, up_after: u64) {
         let group = format!("group{}", self.rng.usize(..self.plan.groups));
         self.world.with(|model, state| {
             let number = state.connections.len();
-            if number >= 12 {
+            if number >= MOST_CONNECTIONS {
                 return;
             }
             state.note(model, || format!("conn{number:02} of {group} is stored"));
@@ -255,10 +259,12 @@ impl Story {
         }
     }
 
-    fn slow_client(&mut self) {
+    async fn slow_client(&mut self) {
         let longest = [5_000, 60_000, 400_000][self.rng.usize(..3)];
         let lasts = self.rng.u64(..longest);
         self.with_connection(|now, connection| connection.slow_until = now + lasts);
+        // So much that it shows.
+        self.write(10).await;
     }
 
     /// Does something to one of the workers that are there.
