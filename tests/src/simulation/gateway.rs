@@ -145,7 +145,7 @@ impl State {
     fn close(&mut self, model: &Model, connection: usize) -> Answer {
         let fate = match self.fate(model, connection) {
             // It may be slow, and is closed all the same.
-            Fate::Refused(429) if !self.chance(self.faults.chances.posts) => Fate::Delivered,
+            Fate::Refused(429) if !self.chance(self.faults.chances.posts * 5.0) => Fate::Delivered,
             fate => fate,
         };
         let is_closed = matches!(fate, Fate::Delivered | Fate::Unanswered);

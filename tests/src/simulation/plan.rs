@@ -107,11 +107,13 @@ fn some(rng: &mut Rng, most: f64) -> f64 {
 }
 
 fn policy(rng: &mut Rng) -> Policy {
-    let slow_clients = [SlowClient::Wait, SlowClient::Drop, SlowClient::Disconnect];
+    // Only a client that others leave behind is disconnected, which is rare.
+    let slow_clients =
+        [SlowClient::Wait, SlowClient::Drop, SlowClient::Disconnect, SlowClient::Disconnect];
     Policy {
         longest_try: Duration::from_secs([5, 30, 300, 300][rng.usize(..4)]),
         most_attempts: (rng.u8(..3) == 0).then(|| rng.u32(1..=5)),
-        slow_client: slow_clients[rng.usize(..3)],
+        slow_client: slow_clients[rng.usize(..4)],
     }
 }
 

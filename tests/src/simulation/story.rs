@@ -262,7 +262,23 @@ impl Story {
     async fn slow_client(&mut self) {
         let longest = [5_000, 60_000, 400_000][self.rng.usize(..3)];
         let lasts = self.rng.u64(..longest);
-        self.with_connection(|now, connection| connection.slow_until = now + lasts);
+        let rng = &mut self.rng;
+        self.world.with(|model, state| {
+            let is_there = |it: &&mut Connection| it.is_stored && !it.is_gone;
+            let there: Vec<_> = state.connections.iter_mut().filter(is_there).collect();
+            if let Some(connection) = rng.choice(there) {
+                connection.slow_until = model.now() + lasts;
+                let id = connection.id.clone();
+                state.note(model, || id);
+            }
+        });
+        // What follows from it does not happen often by itself.
+        if self.rng.u8(..4) == 0 {
+            let when = if self.rng.bool() { When::Before } else { When::After };
+            let call = if self.rng.u8(..3) > 0 { Call::Disconnect } else { Call::SendLetter };
+            let doom = Doom { call: Some(call), when, spared: 0 };
+            self.with_worker(|worker| worker.life.doom(doom));
+        }
         // So much that it shows.
         self.write(10).await;
     }
