@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use stream_notifier::delivery::SlowClient;
 use stream_notifier::telemetry::Metrics;
 use tokio::time::sleep;
 
@@ -273,9 +274,13 @@ impl Story {
             }
         });
         // What follows from it does not happen often by itself.
-        if self.rng.u8(..4) == 0 {
+        if self.rng.u8(..3) > 0 {
             let when = if self.rng.bool() { When::Before } else { When::After };
-            let call = if self.rng.u8(..3) > 0 { Call::Disconnect } else { Call::SendLetter };
+            let is_closed = self.plan.policy.slow_client == SlowClient::Disconnect;
+            let call = match is_closed && self.rng.u8(..4) > 0 {
+                true => Call::Disconnect,
+                false => Call::SendLetter,
+            };
             let doom = Doom { call: Some(call), when, spared: 0 };
             self.with_worker(|worker| worker.life.doom(doom));
         }
