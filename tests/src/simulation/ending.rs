@@ -60,7 +60,7 @@ impl Story {
         });
         let last = self.workers.last().map(|worker| worker.life.number);
         for worker in &self.workers {
-            worker.life.pause(false);
+            worker.pause(&self.world, false);
             worker.life.spare();
             // One that has no claim to lose would not end by itself.
             let has_claim =
@@ -273,8 +273,12 @@ impl Story {
 }
 
 /// What a worker says until there is another message, or another letter.
-const OF_LAST_TRY: [&str; 4] = [
+const OF_LAST_TRY: [&str; 7] = [
     "GatewayUnavailable",
+    // The message that found the gate shut may have been given up at its next try.
+    "GatewayUnreachable",
+    "GatewayForbidden",
+    "NoCredentials",
     "DeadLetterQueueNotFound",
     "DeadLetterQueueAccessDenied",
     "DeadLetterQueueUnavailable",

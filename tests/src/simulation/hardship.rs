@@ -46,9 +46,9 @@ impl Story {
     pub(super) fn pause_one(&mut self) {
         let longest = [3_000, 20_000, 90_000][self.rng.usize(..3)];
         let goes_on = self.now() + self.rng.u64(..longest);
-        let mut paused = None;
+        let (mut paused, world) = (None, self.world.clone());
         self.with_worker(|worker| {
-            worker.life.pause(true);
+            worker.pause(&world, true);
             paused = Some(worker.life.number);
         });
         self.resumptions.extend(paused.map(|life| (life, goes_on)));
@@ -57,7 +57,7 @@ impl Story {
     /// Every process stands still for long.
     pub(super) async fn freeze(&mut self) {
         for worker in &self.workers {
-            worker.life.pause(true);
+            worker.pause(&self.world, true);
         }
         self.long().await;
         let now = self.now();

@@ -52,6 +52,8 @@ pub struct Begun {
     pub stops_at_gap: bool,
     /// When one did.
     pub halted_at: Option<u64>,
+    /// When it was last stopped in its tracks, or went on.
+    pub paused_at: u64,
     /// Its last claim.
     pub claim: Option<usize>,
     /// The last answers to its posts.
@@ -170,6 +172,7 @@ impl History {
             at,
             stops_at_gap,
             halted_at: None,
+            paused_at: 0,
             claim: None,
             answers: Answers::default(),
         });

@@ -156,7 +156,12 @@ impl State {
             // One that stood still while another took over has not heard that messages were held.
             "expired" if loss.claim + 1 < self.history.claims.len() => Ok(()),
             "expired" => {
-                let tried = self.history.unheld(claim.read_at[&record], model.now());
+                let (read_at, now) = (claim.read_at[&record], model.now());
+                // Nor has one that stood still by itself: its messages grew old.
+                let tried = match self.history.lives[claim.life].paused_at < read_at {
+                    true => self.history.unheld(read_at, now),
+                    false => now - read_at,
+                };
                 let longest = policy.longest_try.as_millis() as u64;
                 (tried >= longest).then_some(()).ok_or_else(|| format!("after {tried} ms"))
             }

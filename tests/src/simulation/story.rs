@@ -86,7 +86,7 @@ impl Story {
             if *at <= now
                 && let Some(worker) = self.workers.iter().find(|it| it.life.number == *life)
             {
-                worker.life.pause(false);
+                worker.pause(&self.world, false);
                 self.world.note(|| format!("worker-{life} goes on"));
                 *at = u64::MAX;
             }

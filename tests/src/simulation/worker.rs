@@ -78,6 +78,14 @@ impl Worker {
         self.life.end();
     }
 
+    /// Stops it in its tracks, or lets it go on.
+    pub fn pause(&self, world: &World, is_paused: bool) {
+        self.life.pause(is_paused);
+        world.with(|model, state| {
+            state.history.lives[self.life.number].paused_at = model.now();
+        });
+    }
+
     /// Tells it to stop, as SIGTERM does.
     pub fn stop(&self) {
         self.stop.cancel();
