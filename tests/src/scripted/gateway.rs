@@ -8,6 +8,9 @@ use bytes::Bytes;
 use stream_notifier::delivery::{Answer, Gateway};
 use tokio::time::{Instant, sleep};
 
+/// How long the real client waits for an answer.
+const CALL_LIMIT: Duration = Duration::from_secs(15);
+
 /// A gateway that answers 200 unless told otherwise.
 #[derive(Debug, Default)]
 pub struct ScriptedGateway(Mutex<State>);
@@ -22,6 +25,7 @@ struct State {
     refusals: VecDeque<u16>,
     delivered: usize,
     in_flight: HashMap<String, usize>,
+    all_in_flight: usize,
     most_in_flight: usize,
     two_for_one: bool,
 }
@@ -46,6 +50,12 @@ impl ScriptedGateway {
         self.0.lock().unwrap().scripts.insert(connection.to_owned(), answers.collect());
     }
 
+    /// A connection answers nothing: each post to it ends by the client's own limit.
+    pub fn hang(&self, connection: &str) {
+        let hangs = VecDeque::from([(CALL_LIMIT, Answer::NoAnswer)]);
+        self.0.lock().unwrap().scripts.insert(connection.to_owned(), hangs);
+    }
+
     /// What every connection without a script of its own answers from now on.
     pub fn everyone(&self, after_ms: u64, code: u16) {
         self.0.lock().unwrap().everyone = Some((Duration::from_millis(after_ms), status(code)));
@@ -59,6 +69,11 @@ impl ScriptedGateway {
     /// The next tries to close a connection are answered so.
     pub fn refuse_to_close(&self, statuses: &[u16]) {
         self.0.lock().unwrap().refusals.extend(statuses);
+    }
+
+    /// Every post since this was asked last, in the order answered.
+    pub fn take_posts(&self) -> Vec<Post> {
+        std::mem::take(&mut self.0.lock().unwrap().posts)
     }
 
     /// The connections that were closed.
@@ -92,7 +107,8 @@ impl ScriptedGateway {
         let state = &mut *state;
         *state.in_flight.entry(connection.to_owned()).or_default() += 1;
         state.two_for_one |= state.in_flight[connection] > 1;
-        state.most_in_flight = state.most_in_flight.max(state.in_flight.values().sum());
+        state.all_in_flight += 1;
+        state.most_in_flight = state.most_in_flight.max(state.all_in_flight);
         match state.scripts.get_mut(connection) {
             Some(script) if script.len() > 1 => script.pop_front().unwrap(),
             Some(script) => script[0].clone(),
@@ -107,6 +123,7 @@ impl Gateway for ScriptedGateway {
         sleep(after).await;
         let mut state = self.0.lock().unwrap();
         *state.in_flight.get_mut(connection).unwrap() -= 1;
+        state.all_in_flight -= 1;
         state.delivered += usize::from(answer == status(200));
         state.posts.push(Post {
             connection: connection.to_owned(),

@@ -178,7 +178,11 @@ impl Model {
         let hash = shard::hash([&key.pk, &key.sk]);
         let (_, &shard) = self.open.range(..=hash).next_back()?;
         let delay = self.nature.u64(0..=self.settings.record_delay_ms);
-        let number = self.shards[shard].take_number(&mut self.nature);
+        // No two records of a table have the same.
+        let mut number = self.shards[shard].take_number(&mut self.nature);
+        while self.records.iter().any(|record| record.number == number) {
+            number = self.shards[shard].take_number(&mut self.nature);
+        }
         // A record that is late holds up those behind it.
         let before =
             self.shards[shard].records.last().map_or(0, |last| self.records[*last].readable);

@@ -18,15 +18,12 @@ const UNDER_WAY: u64 = 10_000;
 /// milliseconds.
 const BEHIND: u64 = 15_000;
 
-/// A message is given up once it was tried for so long, in milliseconds.
-const LONGEST_TRY: u64 = 300_000;
-
 impl State {
     /// A post leaves a worker: there is none under way to its connection.
     pub fn check_departure(&mut self, model: &Model, post: Post) {
-        let Post { claim, connection, .. } = post;
+        let Post { claim, connection, record } = post;
         let posting = &mut self.history.claims[claim].posting;
-        let is_second = !posting.insert(connection);
+        let is_second = posting.insert(connection, (record, model.now())).is_some();
         let under_way = posting.len();
         if is_second {
             let how = format!("claim {claim} has two posts under way to conn{connection:02}");
@@ -142,35 +139,6 @@ impl State {
         pages.last = on_page;
     }
 
-    /// A worker gives a message up and says so: it has had its time.
-    pub fn check_drop(&mut self, model: &Model, life: usize, connection: usize, number: u128) {
-        let State { history, .. } = self;
-        let Some(claim) = history.lives[life].claim else { return };
-        // One that stood still while another took over has not heard that messages were held.
-        let is_holder = claim + 1 == history.claims.len();
-        let claim = &mut history.claims[claim];
-        // Two shards may have the same number; at most one of them has it unsettled, mostly.
-        let read = claim.read_at.iter().find(|(record, _)| {
-            model.records()[**record].number == number
-                && !claim.settled.contains(&(**record, connection))
-        });
-        let Some((&record, &read_at)) = read else {
-            let how = format!("worker-{life} gives up {number}, which it has not read");
-            return self.break_guarantee(model, "none lost", how);
-        };
-        claim.settled.insert((record, connection));
-        history.dropped.insert((record, connection));
-        history.told.0 += 1;
-        self.note(model, || {
-            format!("worker-{life}: record {record} to conn{connection:02} dropped")
-        });
-        self.counts.add("message given up");
-        if is_holder && self.history.unheld(read_at, model.now()) < LONGEST_TRY {
-            let how = format!("record {record} to conn{connection:02} was given up too soon");
-            self.break_guarantee(model, "none lost", how);
-        }
-    }
-
     /// A worker declares a gap, of so many seconds, in a shard or in any: what was trimmed until now
     /// of its line is told of, and of those seconds what was in shards that nobody ever saw.
     pub fn declare_gap(&mut self, model: &Model, life: usize, shard: Option<usize>, seconds: u64) {
@@ -204,7 +172,7 @@ impl State {
             );
             self.break_guarantee(model, "no false alarm", how);
         }
-        self.history.told.1 += 1;
+        self.history.gaps += 1;
         let begun = &mut self.history.lives[life];
         if begun.stops_at_gap {
             // The checkpoint stays before the gap, and somebody has to decide.

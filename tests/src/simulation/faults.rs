@@ -1,7 +1,7 @@
 //! What goes wrong at the moment: single calls by chance, and every call to one neighbour for a
 //! while.
 
-use stream_notifier::delivery::ConnectionsErrorKind;
+use stream_notifier::delivery::{ConnectionsErrorKind, DeadLetterErrorKind};
 use stream_notifier::stream::StreamErrorKind;
 
 /// How likely a single call goes wrong, from 0 to 1.
@@ -15,6 +15,8 @@ pub struct Chances {
     pub posts: f64,
     /// A call to the checkpoint's store fails or hangs.
     pub store: f64,
+    /// A letter is not simply taken by the dead-letter queue.
+    pub letters: f64,
     /// Any call takes a hundred times as long.
     pub slow: f64,
 }
@@ -48,6 +50,8 @@ pub struct Faults {
     pub gateway: Option<Window<u16>>,
     /// The checkpoint's store.
     pub store: Option<Window<StoreFault>>,
+    /// The dead-letter queue.
+    pub queue: Option<Window<DeadLetterErrorKind>>,
 }
 
 impl<T: Copy> Window<T> {
@@ -60,7 +64,7 @@ impl<T: Copy> Window<T> {
 impl Faults {
     /// Single calls go wrong so often, and nothing else.
     pub fn new(chances: Chances) -> Self {
-        Self { chances, streams: None, connections: None, gateway: None, store: None }
+        Self { chances, streams: None, connections: None, gateway: None, store: None, queue: None }
     }
 
     /// Nothing goes wrong any more.

@@ -141,8 +141,18 @@ impl State {
         post
     }
 
-    fn answered(&mut self, post: Post) {
-        self.history.claims[post.claim].posting.remove(&post.connection);
+    /// What becomes of a disconnection.
+    fn close(&mut self, model: &Model, connection: usize) -> Answer {
+        let fate = match self.fate(model, connection) {
+            // It may be slow, and is closed all the same.
+            Fate::Refused(429) if !self.chance(self.faults.chances.posts * 5.0) => Fate::Delivered,
+            fate => fate,
+        };
+        let is_closed = matches!(fate, Fate::Delivered | Fate::Unanswered);
+        self.counts.add(if is_closed { "client disconnected" } else { "disconnection fails" });
+        self.note(model, || format!("conn{connection:02} is to be closed: {is_closed}, {fate:?}"));
+        self.connections[connection].is_gone |= is_closed;
+        fate.answer()
     }
 }
 
@@ -160,11 +170,18 @@ impl Gateway for Outside {
         });
         let Some(post) = post else { return Answer::NoAnswer };
         let answer = self.send(Call::Post, move |model, state| state.arrive(model, post)).await;
-        self.world.with(|_, state| state.answered(post));
+        self.world.with(|model, state| state.answered(model, life, post, &answer));
         answer
     }
 
     async fn disconnect(&self, connection: &str) -> Answer {
-        unreachable!("{} disconnects {connection}", self.life)
+        let life = self.life.number;
+        let connection = self.world.with(|model, state| {
+            let index = state.connections.iter().position(|it| it.id == connection)?;
+            state.check_disconnection(model, life, index);
+            Some(index)
+        });
+        let Some(connection) = connection else { return Answer::NoAnswer };
+        self.send(Call::Disconnect, move |model, state| state.close(model, connection)).await
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use stream_notifier::delivery::ConnectionsErrorKind;
+use stream_notifier::delivery::{ConnectionsErrorKind, DeadLetterErrorKind};
 use stream_notifier::stream::StreamErrorKind;
 use tokio::time::sleep;
 
@@ -11,7 +11,7 @@ use super::faults::{StoreFault, Window};
 use super::gateway::{NO_CREDENTIALS, UNREACHABLE};
 use super::life::{Call, Doom, When};
 use super::step::Step;
-use super::story::Story;
+use super::story::{MOST_CONNECTIONS, Story};
 
 impl Story {
     /// A worker is to end at a call.
@@ -25,7 +25,16 @@ impl Story {
         let rng = &mut self.rng;
         let call = match rng.u8(..4) {
             0 => None,
-            1 => Some([Call::DeleteRow, Call::ListStreams, Call::Save][rng.usize(..3)]),
+            1 => {
+                let rare = [
+                    Call::DeleteRow,
+                    Call::ListStreams,
+                    Call::Save,
+                    Call::Disconnect,
+                    Call::SendLetter,
+                ];
+                Some(rare[rng.usize(..rare.len())])
+            }
             _ => Some(Call::ALL[rng.usize(..Call::ALL.len())]),
         };
         let when = if rng.bool() { When::Before } else { When::After };
@@ -37,9 +46,9 @@ impl Story {
     pub(super) fn pause_one(&mut self) {
         let longest = [3_000, 20_000, 90_000][self.rng.usize(..3)];
         let goes_on = self.now() + self.rng.u64(..longest);
-        let mut paused = None;
+        let (mut paused, world) = (None, self.world.clone());
         self.with_worker(|worker| {
-            worker.life.pause(true);
+            worker.pause(&world, true);
             paused = Some(worker.life.number);
         });
         self.resumptions.extend(paused.map(|life| (life, goes_on)));
@@ -48,7 +57,7 @@ impl Story {
     /// Every process stands still for long.
     pub(super) async fn freeze(&mut self) {
         for worker in &self.workers {
-            worker.life.pause(true);
+            worker.pause(&self.world, true);
         }
         self.long().await;
         let now = self.now();
@@ -101,8 +110,23 @@ impl Story {
         };
         self.write(3).await;
         self.fail(neighbour, lasts);
+        // What the gateway does not take is for the queue.
+        if neighbour == Step::GatewayDown && self.rng.bool() {
+            self.fail(Step::QueueDown, lasts + 100_000);
+        }
         self.write(3).await;
         sleep(Duration::from_millis(lasts)).await;
+    }
+
+    /// So many connections are throttled at once that it is the account that is.
+    pub(super) async fn throttle(&mut self) {
+        while self.world.with(|_, state| state.connections.len()) < MOST_CONNECTIONS {
+            self.connect(0);
+        }
+        self.pause(1_000).await;
+        let until = self.now() + self.rng.u64(1_000..10_000);
+        self.world.with(|_, state| state.faults.gateway = Window::new(429, until));
+        self.write(3).await;
     }
 
     /// A neighbour fails for a while.
@@ -139,6 +163,14 @@ impl Story {
                     if ![429, 500, 503].contains(&status) {
                         state.history.holds.push((model.now(), until));
                     }
+                }
+                Step::QueueDown => {
+                    let kinds = [
+                        DeadLetterErrorKind::Unavailable,
+                        DeadLetterErrorKind::NotFound,
+                        DeadLetterErrorKind::AccessDenied,
+                    ];
+                    faults.queue = Window::new(kinds[rng.usize(..kinds.len())], until);
                 }
                 _ => {
                     let kinds = [StoreFault::Unknown, StoreFault::AccessDenied];

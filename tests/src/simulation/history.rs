@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::connections::Connection;
+use super::losses::{Answers, Manners, Told};
 use crate::simulated::{Key, Model, Record};
 
 /// Whoever is to hold messages finds out with the next one: within this many milliseconds.
@@ -51,8 +52,12 @@ pub struct Begun {
     pub stops_at_gap: bool,
     /// When one did.
     pub halted_at: Option<u64>,
+    /// When it was last stopped in its tracks, or went on.
+    pub paused_at: u64,
     /// Its last claim.
     pub claim: Option<usize>,
+    /// The last answers to its posts.
+    pub answers: Answers,
 }
 
 /// What one holder does under one claim.
@@ -72,8 +77,22 @@ pub struct Claim {
     pub pages: BTreeMap<usize, Pages>,
     /// By item and connection, the last record posted.
     pub posted: BTreeMap<(Key, usize), usize>,
-    /// The connections with a post under way.
-    pub posting: BTreeSet<usize>,
+    /// By connection, the record of the post that is under way, and since when.
+    pub posting: BTreeMap<usize, (usize, u64)>,
+    /// By connection, what its last answers say.
+    pub manners: BTreeMap<usize, Manners>,
+    /// By record and connection, how many tries count.
+    pub tried: BTreeMap<(usize, usize), u32>,
+    /// How many messages were delivered.
+    pub delivered: u64,
+    /// The connections that were to be closed.
+    pub disconnected: BTreeSet<usize>,
+    /// By record, how many of its messages were given up, and when the last one was.
+    pub drops: BTreeMap<usize, (u64, u64)>,
+    /// The records whose letters were taken, or said to be lost.
+    pub letters: BTreeSet<usize>,
+    /// Since when no letter is taken.
+    pub letters_fail_since: Option<u64>,
 }
 
 /// The records read of a shard.
@@ -110,8 +129,10 @@ pub struct History {
     pub holds: Vec<(u64, u64)>,
     /// Records whose loss was declared as a gap.
     pub lost: BTreeSet<usize>,
-    /// How many messages were given up, and how many gaps declared.
-    pub told: (u64, u64),
+    /// How many messages were given up, by the reason.
+    pub told: Told,
+    /// How many gaps were declared.
+    pub gaps: u64,
     /// Which record gave an item its value.
     pub record_of: BTreeMap<u64, usize>,
 }
@@ -127,7 +148,14 @@ impl Claim {
             read_at: BTreeMap::new(),
             pages: BTreeMap::new(),
             posted: BTreeMap::new(),
-            posting: BTreeSet::new(),
+            posting: BTreeMap::new(),
+            manners: BTreeMap::new(),
+            tried: BTreeMap::new(),
+            delivered: 0,
+            disconnected: BTreeSet::new(),
+            drops: BTreeMap::new(),
+            letters: BTreeSet::new(),
+            letters_fail_since: None,
         }
     }
 }
@@ -140,7 +168,14 @@ impl History {
 
     /// A life begins; its number.
     pub fn begin_life(&mut self, at: u64, stops_at_gap: bool) -> usize {
-        self.lives.push(Begun { at, stops_at_gap, halted_at: None, claim: None });
+        self.lives.push(Begun {
+            at,
+            stops_at_gap,
+            halted_at: None,
+            paused_at: 0,
+            claim: None,
+            answers: Answers::default(),
+        });
         self.lives.len() - 1
     }
 

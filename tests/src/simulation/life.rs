@@ -29,6 +29,10 @@ pub enum Call {
     DeleteRow,
     /// A post.
     Post,
+    /// A connection, closed.
+    Disconnect,
+    /// A dead letter.
+    SendLetter,
     /// Loading the checkpoint.
     Load,
     /// Saving it.
@@ -37,7 +41,7 @@ pub enum Call {
 
 impl Call {
     /// Every call.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::ListStreams,
         Self::DescribeStream,
         Self::GetShardIterator,
@@ -47,6 +51,8 @@ impl Call {
         Self::GetRow,
         Self::DeleteRow,
         Self::Post,
+        Self::Disconnect,
+        Self::SendLetter,
         Self::Load,
         Self::Save,
     ];
@@ -72,6 +78,10 @@ impl Call {
             (Self::DeleteRow, When::After) => "crash after a row's deletion",
             (Self::Post, When::Before) => "crash before a post",
             (Self::Post, When::After) => "crash after a post",
+            (Self::Disconnect, When::Before) => "crash before a disconnection",
+            (Self::Disconnect, When::After) => "crash after a disconnection",
+            (Self::SendLetter, When::Before) => "crash before a dead letter",
+            (Self::SendLetter, When::After) => "crash after a dead letter",
             (Self::Load, When::Before) => "crash before a load",
             (Self::Load, When::After) => "crash after a load",
             (Self::Save, When::Before) => "crash before a save",

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use stream_notifier::delivery::Bounds;
+use stream_notifier::delivery::{Bounds, Policy, SlowClient};
 use stream_notifier::worker::OnGap;
 
 use super::faults::Chances;
@@ -44,6 +44,10 @@ pub struct Plan {
     pub poll_interval: Duration,
     /// How much may be under way at once.
     pub bounds: Bounds,
+    /// What is done about messages that do not get through.
+    pub policy: Policy,
+    /// Whether there is a dead-letter queue.
+    pub has_queue: bool,
     /// How many items there are; those of one group are told to the same connections.
     pub items: usize,
     /// How many groups.
@@ -71,6 +75,7 @@ impl Plan {
                 connections: some(rng, 0.1),
                 posts: some(rng, 0.2),
                 store: some(rng, 0.2),
+                letters: some(rng, 0.4),
                 slow: some(rng, 0.02),
             },
             latency: Duration::from_millis([2, 10, 40][rng.usize(..3)]),
@@ -83,6 +88,8 @@ impl Plan {
             on_gap: if rng.u8(..3) == 0 { OnGap::Stop } else { OnGap::Continue },
             poll_interval: Duration::from_millis([250, 1_000, 2_000, 5_000][rng.usize(..4)]),
             bounds: bounds(rng),
+            policy: policy(rng),
+            has_queue: rng.u8(..3) > 0,
             items: rng.usize(1..=6),
             groups,
             connections: rng.usize(1..=3),
@@ -99,11 +106,22 @@ fn some(rng: &mut Rng, most: f64) -> f64 {
     if rng.bool() { rng.f64() * most } else { 0.0 }
 }
 
+fn policy(rng: &mut Rng) -> Policy {
+    // Only a client that others leave behind is disconnected, which is rare.
+    let slow_clients =
+        [SlowClient::Wait, SlowClient::Drop, SlowClient::Disconnect, SlowClient::Disconnect];
+    Policy {
+        longest_try: Duration::from_secs([5, 30, 300, 300][rng.usize(..4)]),
+        most_attempts: (rng.u8(..3) == 0).then(|| rng.u32(1..=5)),
+        slow_client: slow_clients[rng.usize(..4)],
+    }
+}
+
 /// Mostly so tight that they are reached.
 fn bounds(rng: &mut Rng) -> Bounds {
     let Bounds { pages, memory_kib, waiting, connection_kib, posts } = Bounds::default();
     Bounds {
-        connection_kib,
+        connection_kib: [1, 2, 4, connection_kib][rng.usize(..4)],
         pages: [1, 2, pages][rng.usize(..3)],
         memory_kib: [1, 3, 8, memory_kib][rng.usize(..4)],
         waiting: [1, 2, 8, waiting][rng.usize(..4)],

@@ -130,10 +130,9 @@ impl State {
         if mark <= before {
             return;
         }
-        let State { history, connections, .. } = self;
-        let Some(claim) = history.lives[life].claim.map(|claim| &history.claims[claim]) else {
-            return;
-        };
+        let State { history, connections, .. } = &*self;
+        let Some(index) = history.lives[life].claim else { return };
+        let claim = &history.claims[index];
         let is_new = |record: &usize| {
             let number = model.records()[*record].number;
             mark.covers(number) && !before.covers(number)
@@ -144,7 +143,10 @@ impl State {
             .iter()
             .copied()
             .filter(is_new)
-            .filter(|record| !history.is_settled(model, connections, claim, *record))
+            .filter(|record| {
+                !history.is_settled(model, connections, claim, *record)
+                    || self.lacks_letter(index, *record)
+            })
             .collect();
         if !unsettled.is_empty() {
             let how = format!(

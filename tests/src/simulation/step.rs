@@ -39,6 +39,10 @@ pub enum Step {
     GatewayDown,
     /// The checkpoint's store fails for a while.
     StoreDown,
+    /// The dead-letter queue fails for a while.
+    QueueDown,
+    /// The account is throttled: many connections are, at once.
+    Throttle,
     /// A neighbour fails for so long that messages are given up, or iterators expire.
     Siege,
     /// Somebody annotates the checkpoint.
@@ -51,7 +55,7 @@ pub enum Step {
 
 impl Step {
     /// Every step, and how often it is taken.
-    pub const ALL: [(Self, u32); 22] = [
+    pub const ALL: [(Self, u32); 24] = [
         (Self::Write, 40),
         (Self::Wait, 8),
         (Self::Roll, 8),
@@ -60,7 +64,7 @@ impl Step {
         (Self::Enable, 4),
         (Self::Connect, 3),
         (Self::HangUp, 2),
-        (Self::SlowClient, 2),
+        (Self::SlowClient, 5),
         (Self::Crash, 4),
         (Self::Doom, 8),
         (Self::Pause, 4),
@@ -70,6 +74,8 @@ impl Step {
         (Self::ConnectionsDown, 2),
         (Self::GatewayDown, 3),
         (Self::StoreDown, 2),
+        (Self::QueueDown, 2),
+        (Self::Throttle, 2),
         (Self::Siege, 2),
         (Self::Touch, 2),
         (Self::Outage, 2),
@@ -97,6 +103,8 @@ impl Step {
             Self::ConnectionsDown => "step: connections down",
             Self::GatewayDown => "step: gateway down",
             Self::StoreDown => "step: store down",
+            Self::QueueDown => "step: queue down",
+            Self::Throttle => "step: throttle",
             Self::Siege => "step: siege",
             Self::Touch => "step: touch",
             Self::Outage => "step: outage",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use stream_notifier::delivery::SlowClient;
 use stream_notifier::telemetry::Metrics;
 use tokio::time::sleep;
 
@@ -15,6 +16,9 @@ use super::step::Step;
 use super::worker::Worker;
 use super::world::World;
 use crate::simulated::Key;
+
+/// The most connections that there ever are.
+pub const MOST_CONNECTIONS: usize = 12;
 
 /// A run while it goes on.
 #[derive(Debug)]
@@ -82,7 +86,7 @@ impl Story {
             if *at <= now
                 && let Some(worker) = self.workers.iter().find(|it| it.life.number == *life)
             {
-                worker.life.pause(false);
+                worker.pause(&self.world, false);
                 self.world.note(|| format!("worker-{life} goes on"));
                 *at = u64::MAX;
             }
@@ -140,17 +144,22 @@ impl Story {
                 self.connect(up_after);
             }
             Step::HangUp => self.hang_up().await,
-            Step::SlowClient => self.slow_client(),
+            Step::SlowClient => self.slow_client().await,
             Step::Crash => self.with_worker(Worker::kill),
             Step::Doom => self.doom(),
             Step::Pause => self.pause_one(),
             Step::Takeover => self.start(),
             Step::Stop => self.with_worker(Worker::stop),
-            Step::StreamsDown | Step::ConnectionsDown | Step::GatewayDown | Step::StoreDown => {
+            Step::StreamsDown
+            | Step::ConnectionsDown
+            | Step::GatewayDown
+            | Step::StoreDown
+            | Step::QueueDown => {
                 let longest = [3_000, 30_000, 400_000][self.rng.usize(..3)];
                 let lasts = self.rng.u64(..longest);
                 self.fail(step, lasts);
             }
+            Step::Throttle => self.throttle().await,
             Step::Siege => self.siege().await,
             Step::Touch => self.world.with(|_, state| state.store.touch()),
             Step::Outage => self.outage().await,
@@ -203,11 +212,11 @@ impl Story {
         });
     }
 
-    fn connect(&mut self, up_after: u64) {
+    pub(super) fn connect(&mut self, up_after: u64) {
         let group = format!("group{}", self.rng.usize(..self.plan.groups));
         self.world.with(|model, state| {
             let number = state.connections.len();
-            if number >= 12 {
+            if number >= MOST_CONNECTIONS {
                 return;
             }
             state.note(model, || format!("conn{number:02} of {group} is stored"));
@@ -251,10 +260,32 @@ impl Story {
         }
     }
 
-    fn slow_client(&mut self) {
+    async fn slow_client(&mut self) {
         let longest = [5_000, 60_000, 400_000][self.rng.usize(..3)];
         let lasts = self.rng.u64(..longest);
-        self.with_connection(|now, connection| connection.slow_until = now + lasts);
+        let rng = &mut self.rng;
+        self.world.with(|model, state| {
+            let is_there = |it: &&mut Connection| it.is_stored && !it.is_gone;
+            let there: Vec<_> = state.connections.iter_mut().filter(is_there).collect();
+            if let Some(connection) = rng.choice(there) {
+                connection.slow_until = model.now() + lasts;
+                let id = connection.id.clone();
+                state.note(model, || id);
+            }
+        });
+        // What follows from it does not happen often by itself.
+        if self.rng.u8(..3) > 0 {
+            let when = if self.rng.bool() { When::Before } else { When::After };
+            let is_closed = self.plan.policy.slow_client == SlowClient::Disconnect;
+            let call = match is_closed && self.rng.u8(..4) > 0 {
+                true => Call::Disconnect,
+                false => Call::SendLetter,
+            };
+            let doom = Doom { call: Some(call), when, spared: 0 };
+            self.with_worker(|worker| worker.life.doom(doom));
+        }
+        // So much that it shows.
+        self.write(10).await;
     }
 
     /// Does something to one of the workers that are there.

@@ -1,5 +1,5 @@
-//! What workers say in their logs about records that somebody will not get: messages given up, and
-//! gaps. A loss that is told is declared; one that is not is a fault.
+//! What workers say in their logs about records that somebody will not get: messages given up, their
+//! dead letters, and gaps. A loss that is told is declared; one that is not is a fault.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -40,9 +40,10 @@ impl Subscriber for Listener {
         // What is told of a lost record names it, or its shard, and why.
         let names = |name| metadata.fields().field(name).is_some();
         // What stands for many that are not said has been heard by itself.
+        let is_loss = names("why") && !names("unsaid");
+        let is_letter = *metadata.level() == Level::ERROR;
         *metadata.level() <= Level::DEBUG
-            && names("why")
-            && !names("unsaid")
+            && (is_loss || is_letter)
             && (names("sequence_number") || names("shard"))
     }
 
@@ -86,11 +87,15 @@ impl Said {
                 let shard = model.shards().iter().position(|shard| shard.id == self.shard);
                 return state.declare_gap(model, life, shard, self.seconds);
             }
+            if self.why.is_empty() {
+                let number = self.sequence_number.parse().expect("a letter names its record");
+                return state.check_letter_lost(model, life, number);
+            }
             let told = self.connection.trim_end_matches('…');
             let connection = state.connections.iter().position(|it| it.id == told);
             let number = self.sequence_number.parse().ok();
             let (connection, number) = connection.zip(number).expect("a drop names its message");
-            state.check_drop(model, life, connection, number);
+            state.check_drop(model, life, connection, number, &self.why);
         });
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
 use stream_notifier::backoff::Random;
-use stream_notifier::delivery::{Policy, PostLimits, SlowClient, Source};
+use stream_notifier::delivery::{DeadLetterQueue, PostLimits, Source};
 use stream_notifier::notifier::Notifier;
 use stream_notifier::record::StreamLabel;
 use stream_notifier::stream::{Follow, Limits};
@@ -21,6 +21,7 @@ use super::plan::{Beginning, Plan};
 use super::world::{DAWN, World};
 
 const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/sample-table-dev";
+const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:letters";
 
 /// A worker that runs, or ran.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ impl Worker {
         });
         let life = Arc::new(Life::new(number));
         let outside = Arc::new(Outside::new(world.clone(), life.clone()));
+        let queue =
+            plan.has_queue.then(|| (QUEUE.to_owned(), outside.clone() as Arc<dyn DeadLetterQueue>));
         let neighbours = Neighbours {
             streams: outside.clone(),
             connections: outside.clone(),
@@ -56,7 +59,8 @@ impl Worker {
         };
         let (health, pictures) = Health::new();
         let telemetry = NotifierTelemetry::new(metrics.clone(), "simulation", &life.holder());
-        let job = job(world, plan, on_gap, &life, health, telemetry, seed);
+        let job =
+            Job { dead_letters: queue, ..job(world, plan, on_gap, &life, health, telemetry, seed) };
         let stop = CancellationToken::new();
         let (told, ends) = (stop.clone(), life.clone());
         let task = tokio::spawn(async move {
@@ -72,6 +76,14 @@ impl Worker {
     /// Ends it as SIGKILL does.
     pub fn kill(&self) {
         self.life.end();
+    }
+
+    /// Stops it in its tracks, or lets it go on.
+    pub fn pause(&self, world: &World, is_paused: bool) {
+        self.life.pause(is_paused);
+        world.with(|model, state| {
+            state.history.lives[self.life.number].paused_at = model.now();
+        });
     }
 
     /// Tells it to stop, as SIGTERM does.
@@ -161,11 +173,7 @@ fn job(
         bounds: plan.bounds,
         limits: Arc::new(Limits::new(1_000)),
         post_limits: Arc::new(PostLimits::new(1_000_000)),
-        policy: Policy {
-            longest_try: Duration::from_secs(300),
-            most_attempts: None,
-            slow_client: SlowClient::Wait,
-        },
+        policy: plan.policy,
         dead_letters: None,
         health: Arc::new(health),
         telemetry,

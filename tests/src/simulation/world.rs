@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
-use stream_notifier::delivery::Bounds;
+use stream_notifier::delivery::{Bounds, Policy};
 
 use super::connections::Connection;
 use super::faults::Faults;
@@ -53,6 +53,10 @@ pub struct State {
     pub rows_on_a_page: usize,
     /// How much a worker may have under way at once.
     pub bounds: Bounds,
+    /// What they are to do about messages that do not get through.
+    pub policy: Policy,
+    /// Whether they have a dead-letter queue.
+    pub has_queue: bool,
     /// The checkpoint.
     pub store: Store,
     /// What the workers did.
@@ -83,6 +87,8 @@ impl World {
             connections: vec![],
             rows_on_a_page: plan.rows_on_a_page,
             bounds: plan.bounds,
+            policy: plan.policy,
+            has_queue: plan.has_queue,
             store: Store::default(),
             history: History::new(plan.follows_table),
             counts: Counts::default(),

@@ -1,0 +1,228 @@
+//! What may be given up, and when: every loss is told with its reason, and each reason is one that the
+//! policy knows and that this message had.
+
+use std::collections::BTreeMap;
+
+use stream_notifier::delivery::{Answer, SlowClient};
+
+use super::gateway::Post;
+use super::history::{Begun, Claim};
+use super::world::State;
+use crate::simulated::Model;
+
+/// A connection that has not taken a message for so long is stuck, in milliseconds.
+const PATIENCE: u64 = 1_000;
+
+/// A client is disconnected once so many posts in a row found its buffer full.
+const TOO_SLOW: u32 = 3;
+
+/// So many connections that are throttled afresh within a second are the account's trouble, wherever
+/// the second begins, if so many answers are no more than ten times five.
+const SURELY_THROTTLED: usize = 9;
+const SURELY_FEW: usize = 50;
+
+/// What the last answers of a connection say of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Manners {
+    /// Whether its last post was in vain.
+    is_in_vain: bool,
+    /// How often in a row its buffer was full.
+    throttled: u32,
+    /// How much others had got when that began.
+    delivered: u64,
+}
+
+/// The last answers to a life: when, and whether one was the first that says so many.
+#[derive(Debug, Default)]
+pub struct Answers {
+    last: Vec<(u64, bool)>,
+    /// Until when the account is throttled, at the least.
+    throttled_until: u64,
+}
+
+impl Answers {
+    fn note(&mut self, is_news: bool, now: u64) -> bool {
+        self.last.retain(|(at, _)| at + 2_000 > now);
+        self.last.push((now, is_news));
+        let news = self.last.iter().filter(|(at, is_news)| *is_news && at + 1_000 > now).count();
+        if is_news && news >= SURELY_THROTTLED && self.last.len() <= SURELY_FEW {
+            self.throttled_until = now + 1_000;
+        }
+        now < self.throttled_until
+    }
+}
+
+/// A message that a worker says to be given up.
+#[derive(Clone, Copy, Debug)]
+struct Loss<'a> {
+    claim: usize,
+    record: usize,
+    connection: usize,
+    why: &'a str,
+}
+
+/// What a loss is counted as.
+fn word(why: &str) -> &'static str {
+    match why {
+        "expired" => "message expired",
+        "attempts" => "message given up after its attempts",
+        "superseded" => "message superseded",
+        "overflow" => "message overflowed",
+        "disconnected" => "message to a client that was disconnected",
+        _ => "message given up",
+    }
+}
+
+impl State {
+    /// A worker has the answer to a post.
+    pub fn answered(&mut self, model: &Model, life: usize, post: Post, answer: &Answer) {
+        let Post { claim, connection, record } = post;
+        let Begun { answers, .. } = &mut self.history.lives[life];
+        let claim = &mut self.history.claims[claim];
+        claim.posting.remove(&connection);
+        let manners = claim.manners.entry(connection).or_default();
+        let is_throttled = matches!(answer, Answer::Status { status: 429, .. });
+        let of_all = answers.note(is_throttled && manners.throttled == 0, model.now());
+        if of_all && is_throttled {
+            self.counts.add("account throttled");
+        }
+        manners.is_in_vain = true;
+        match answer {
+            Answer::Status { status: 429, .. } => {
+                if manners.throttled == 0 {
+                    manners.delivered = claim.delivered;
+                }
+                manners.throttled += 1;
+                *claim.tried.entry((record, connection)).or_default() += u32::from(!of_all);
+            }
+            Answer::NoAnswer | Answer::Status { status: 500..=599, .. } => {
+                *claim.tried.entry((record, connection)).or_default() += 1;
+            }
+            Answer::Status { status: 200, .. } => {
+                *manners = Manners::default();
+                claim.delivered += 1;
+            }
+            Answer::Status { status: 410, .. } => manners.throttled = 0,
+            _ => {}
+        }
+    }
+
+    /// A worker gives a message up and says so.
+    pub fn check_drop(
+        &mut self,
+        model: &Model,
+        life: usize,
+        connection: usize,
+        number: u128,
+        why: &str,
+    ) {
+        let State { history, .. } = self;
+        let Some(claim) = history.lives[life].claim else { return };
+        let of = &history.claims[claim];
+        let read = of.read_at.keys().find(|record| {
+            model.records()[**record].number == number
+                && !of.settled.contains(&(**record, connection))
+        });
+        let Some(&record) = read else {
+            let how = format!("worker-{life} gives up {number}, which it has not read");
+            return self.break_guarantee(model, "none lost", how);
+        };
+        let loss = Loss { claim, record, connection, why };
+        let told = format!("record {record} to conn{connection:02} is given up as {why}");
+        self.note(model, || format!("worker-{life}: {told}"));
+        self.counts.add(word(why));
+        if let Err(problem) = self.is_allowed(model, loss) {
+            self.break_guarantee(model, "none lost", format!("{told}: {problem}"));
+        }
+        let State { history, .. } = self;
+        let of = &mut history.claims[claim];
+        of.settled.insert((record, connection));
+        let (times, last) = of.drops.entry(record).or_default();
+        (*times, *last) = (*times + 1, model.now());
+        history.dropped.insert((record, connection));
+        *history.told.entry(why.to_owned()).or_default() += 1;
+    }
+
+    /// Whether a message may be given up for this reason.
+    fn is_allowed(&self, model: &Model, loss: Loss<'_>) -> Result<(), String> {
+        let Loss { claim, record, connection, why } = loss;
+        let (policy, claim) = (&self.policy, &self.history.claims[claim]);
+        let manners = claim.manners.get(&connection).copied().unwrap_or_default();
+        if claim.posting.get(&connection).is_some_and(|(posted, _)| *posted == record) {
+            return Err("it is under way".to_owned());
+        }
+        let is_over = || self.is_over(model, claim, connection);
+        match why {
+            // One that stood still while another took over has not heard that messages were held.
+            "expired" if loss.claim + 1 < self.history.claims.len() => Ok(()),
+            "expired" => {
+                let (read_at, now) = (claim.read_at[&record], model.now());
+                // Nor has one that stood still by itself: its messages grew old.
+                let tried = match self.history.lives[claim.life].paused_at < read_at {
+                    true => self.history.unheld(read_at, now),
+                    false => now - read_at,
+                };
+                let longest = policy.longest_try.as_millis() as u64;
+                (tried >= longest).then_some(()).ok_or_else(|| format!("after {tried} ms"))
+            }
+            "attempts" => {
+                let tried = claim.tried.get(&(record, connection)).copied().unwrap_or_default();
+                let most = policy.most_attempts;
+                let is_enough = most.is_some_and(|most| tried >= most);
+                is_enough.then_some(()).ok_or_else(|| format!("after {tried}, not {most:?}"))
+            }
+            "superseded" => {
+                let key = &model.records()[record].key;
+                let is_newer = |it: &&usize| **it > record && model.records()[**it].key == *key;
+                if !claim.read_at.keys().any(|it| is_newer(&it)) {
+                    return Err("there is no newer one".to_owned());
+                }
+                let is_slow = policy.slow_client == SlowClient::Drop && manners.throttled > 0;
+                if is_slow { Ok(()) } else { is_over() }
+            }
+            "overflow" => is_over(),
+            "disconnected" => {
+                let is_it = claim.disconnected.contains(&connection);
+                is_it.then_some(()).ok_or_else(|| "it was not disconnected".to_owned())
+            }
+            _ => Err("there is no such reason here".to_owned()),
+        }
+    }
+
+    /// Whether more waits for a connection than may, and it takes none.
+    fn is_over(&self, model: &Model, claim: &Claim, connection: usize) -> Result<(), String> {
+        let posting = claim.posting.get(&connection);
+        let is_in_vain = claim.manners.get(&connection).is_some_and(|it| it.is_in_vain);
+        if !is_in_vain && posting.is_none_or(|(_, since)| since + PATIENCE > model.now()) {
+            return Err("its connection takes what it gets".to_owned());
+        }
+        let group = format!("target_sk#{}", self.connections[connection].group);
+        let may_wait = |record: &&usize| {
+            model.records()[**record].key.sk == group
+                && self.history.is_due(model, **record)
+                && (!claim.settled.contains(&(**record, connection))
+                    || posting.is_some_and(|(posted, _)| posted == *record))
+        };
+        let waiting = claim.read_at.keys().filter(may_wait).count();
+        let most = self.bounds.connection_kib as usize;
+        // Every message is smaller than one KiB, which is what it counts for.
+        (waiting > most).then_some(()).ok_or_else(|| format!("{waiting} wait at the most"))
+    }
+
+    /// A worker disconnects a client: the policy says so, its buffer was full again and again, and
+    /// others got their messages meanwhile.
+    pub fn check_disconnection(&mut self, model: &Model, life: usize, connection: usize) {
+        let Some(claim) = self.history.lives[life].claim else { return };
+        let claim = &mut self.history.claims[claim];
+        let manners = claim.manners.get(&connection).copied().unwrap_or_default();
+        claim.disconnected.insert(connection);
+        let is_slow = manners.throttled >= TOO_SLOW && claim.delivered > manners.delivered;
+        if self.policy.slow_client != SlowClient::Disconnect || !is_slow {
+            let how = format!("conn{connection:02} is disconnected: {manners:?}");
+            self.break_guarantee(model, "none lost", how);
+        }
+    }
+}
+
+/// How many losses were told, by the reason.
+pub type Told = BTreeMap<String, u64>;
