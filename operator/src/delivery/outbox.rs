@@ -29,7 +29,7 @@ const TROUBLED: Duration = Duration::from_secs(10);
 
 /// Nor one that takes longer than others by this factor, and a little.
 const SLOWER: u32 = 4;
-const A_LITTLE: Duration = Duration::from_millis(50);
+const A_LITTLE: Duration = Duration::from_millis(250);
 
 /// How much of a notifier's may be under way at once.
 #[derive(Clone, Copy, Debug)]
@@ -151,8 +151,9 @@ struct Queue {
     is_in_vain: bool,
     /// When one was in vain last, whatever came since.
     troubled_at: Option<Instant>,
-    /// How long the last post took.
+    /// How long the last post took, and the last ones, mostly.
     took: Duration,
+    takes: Duration,
 }
 
 #[derive(Debug)]
@@ -166,8 +167,9 @@ struct State {
     posters: usize,
     posters_hanging: usize,
     flight: Flight,
-    /// How long a post takes, mostly.
+    /// How long a post takes, mostly; and over how many of the last answers.
     typical: Duration,
+    answers: u32,
 }
 
 /// The queues of a notifier.
@@ -192,6 +194,7 @@ impl Outbox {
             posters_hanging: 0,
             flight: Flight::new(bounds.posts, Instant::now()),
             typical: Duration::ZERO,
+            answers: 0,
         };
         telemetry.nothing_queued();
         let places = Arc::new(Semaphore::new(bounds.waiting));
@@ -291,7 +294,9 @@ impl Outbox {
         match is_good {
             true => {
                 state.flight.answered(took, is_full, Instant::now());
-                state.typical = (state.typical * 31 + took) / 32;
+                // The first ones count more, so that it soon tells.
+                state.answers = (state.answers + 1).min(32);
+                state.typical = (state.typical * (state.answers - 1) + took) / state.answers;
             }
             false => state.flight.failed(Instant::now()),
         }
@@ -412,7 +417,7 @@ impl Queue {
     fn is_stuck(&self, typical: Duration) -> bool {
         self.left_at.is_some_and(|left_at| left_at.elapsed() >= PATIENCE)
             || self.troubled_at.is_some_and(|at| at.elapsed() < TROUBLED)
-            || self.took > typical * SLOWER + A_LITTLE
+            || self.takes > typical * SLOWER + A_LITTLE
     }
 
     /// Whoever had the first message is done with it.
@@ -420,6 +425,7 @@ impl Queue {
         self.is_taken = false;
         if let Some(left_at) = self.left_at.take() {
             self.took = left_at.elapsed();
+            self.takes = (self.takes * 3 + self.took) / 4;
         }
         self.is_in_vain = was_in_vain;
         if was_in_vain {

@@ -21,11 +21,25 @@ const TOO_SLOW: u32 = 3;
 const SURELY_THROTTLED: usize = 9;
 const SURELY_FEW: usize = 50;
 
+/// A connection whose buffer was full is a slow one for so long, in milliseconds.
+const SLOW_FOR: u64 = 60_000;
+
+/// One that did not take a message is not waited for, for so long.
+const TROUBLED: u64 = 10_000;
+
+/// Nor one that takes longer than this, until so many others were quick.
+const SLOW: u64 = 250;
+const SURELY_QUICK: u32 = 16;
+
 /// What the last answers of a connection say of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manners {
-    /// Whether its last post was in vain.
-    is_in_vain: bool,
+    /// When a post was in vain last, or took long.
+    troubled_at: Option<u64>,
+    /// How many answers came since one that took long.
+    quick: u32,
+    /// When its buffer was full last.
+    throttled_at: Option<u64>,
     /// How often in a row its buffer was full.
     throttled: u32,
     /// How much others had got when that began.
@@ -79,14 +93,22 @@ impl State {
         let Post { claim, connection, record } = post;
         let Begun { answers, .. } = &mut self.history.lives[life];
         let claim = &mut self.history.claims[claim];
-        claim.posting.remove(&connection);
+        let left_at = claim.posting.remove(&connection).map_or(model.now(), |(_, since)| since);
         let manners = claim.manners.entry(connection).or_default();
         let is_throttled = matches!(answer, Answer::Status { status: 429, .. });
-        let of_all = answers.note(is_throttled && manners.throttled == 0, model.now());
+        let is_news = manners.throttled_at.is_none_or(|at| at + SLOW_FOR <= model.now());
+        let of_all = answers.note(is_throttled && is_news, model.now());
         if of_all && is_throttled {
             self.counts.add("account throttled");
         }
-        manners.is_in_vain = true;
+        if is_throttled {
+            manners.throttled_at = Some(model.now());
+        }
+        manners.quick = if left_at + SLOW < model.now() { 0 } else { manners.quick + 1 };
+        let is_delivered = matches!(answer, Answer::Status { status: 200, .. });
+        if !is_delivered || manners.quick < SURELY_QUICK {
+            manners.troubled_at = Some(model.now());
+        }
         match answer {
             Answer::Status { status: 429, .. } => {
                 if manners.throttled == 0 {
@@ -99,7 +121,7 @@ impl State {
                 *claim.tried.entry((record, connection)).or_default() += 1;
             }
             Answer::Status { status: 200, .. } => {
-                *manners = Manners::default();
+                manners.throttled = 0;
                 claim.delivered += 1;
             }
             Answer::Status { status: 410, .. } => manners.throttled = 0,
@@ -192,8 +214,9 @@ impl State {
     /// Whether more waits for a connection than may, and it takes none.
     fn is_over(&self, model: &Model, claim: &Claim, connection: usize) -> Result<(), String> {
         let posting = claim.posting.get(&connection);
-        let is_in_vain = claim.manners.get(&connection).is_some_and(|it| it.is_in_vain);
-        if !is_in_vain && posting.is_none_or(|(_, since)| since + PATIENCE > model.now()) {
+        let troubled_at = claim.manners.get(&connection).and_then(|it| it.troubled_at);
+        let is_troubled = troubled_at.is_some_and(|at| model.now() < at + TROUBLED);
+        if !is_troubled && posting.is_none_or(|(_, since)| since + PATIENCE > model.now()) {
             return Err("its connection takes what it gets".to_owned());
         }
         let group = format!("target_sk#{}", self.connections[connection].group);
