@@ -4,20 +4,18 @@
 //!
 //! `SEEDS=10000` runs as many, `SEED=7` that one.
 
+mod neighbours;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fastrand::Rng;
+use neighbours::{Client, Listener, MOODS, Mood, Moody, Remembering, Seen, Shared, id};
 use stream_notifier::backoff::Random;
-use stream_notifier::delivery::{
-    Answer, Bounds, Connections, ConnectionsError, Gateway, Policy, PostLimits, RowPage, Segment,
-    SlowClient, TableDescription,
-};
-use stream_notifier::record::{AttributeValue, Item, KeyNames, Position};
+use stream_notifier::delivery::{Bounds, Policy, PostLimits, SlowClient};
+use stream_notifier::record::Position;
 use stream_notifier::telemetry::{Metrics, Phase};
 use stream_notifier::worker::{Begin, Job, Neighbours, work};
 use stream_notifier_tests::scripted::{
@@ -26,211 +24,11 @@ use stream_notifier_tests::scripted::{
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
 
 const SEEDS: u64 = 300;
 
 /// How long everything may take until it is settled, once nothing is wrong any more.
 const LIMIT: Duration = Duration::from_secs(900);
-
-/// How a connection answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mood {
-    Well,
-    /// Its buffer is full.
-    Full,
-    Failing,
-    /// It has the message, and its answer is lost.
-    Mute,
-    /// Nothing arrives, and there is no answer for as long as the client waits.
-    Hanging,
-    Gone,
-}
-
-const MOODS: [Mood; 6] =
-    [Mood::Well, Mood::Full, Mood::Failing, Mood::Mute, Mood::Hanging, Mood::Gone];
-
-#[derive(Clone, Debug)]
-struct Client {
-    id: String,
-    group: usize,
-    mood: Mood,
-    /// Whether it never was anything but well.
-    is_always_well: bool,
-    /// The changes that it was told of, in order.
-    received: Vec<u32>,
-    is_posted_to: bool,
-    disconnected: bool,
-}
-
-/// What the gateway, the table and the log have seen.
-#[derive(Debug, Default)]
-struct Seen {
-    clients: Vec<Client>,
-    /// Whether nobody may post.
-    is_forbidden: bool,
-    under_way: usize,
-    most_under_way: usize,
-    two_for_one: bool,
-    /// By group, what each lookup found, in order.
-    found: BTreeMap<usize, Vec<Vec<usize>>>,
-    /// Connection and change of what was given up, and why.
-    dropped: BTreeMap<(usize, u32), String>,
-}
-
-type Shared = Arc<Mutex<Seen>>;
-
-fn id(client: usize) -> String {
-    // What logs have of an id is enough to tell them apart.
-    format!("{client:06}L0SM9cOFvHc=")
-}
-
-fn client(id: &str) -> usize {
-    id[..6].parse().unwrap()
-}
-
-fn group(value: &AttributeValue) -> usize {
-    let AttributeValue::S(text) = value else { panic!("{value:?}") };
-    text.strip_prefix("group-").unwrap().parse().unwrap()
-}
-
-/// Connections in their moods.
-#[derive(Debug)]
-struct Moody(Shared);
-
-impl Gateway for Moody {
-    async fn post(&self, connection: &str, message: &Bytes) -> Answer {
-        let to = client(connection);
-        let message: serde_json::Value = serde_json::from_slice(message).unwrap();
-        let change: u32 = message["value"].as_str().unwrap().parse().unwrap();
-        let (mood, is_forbidden) = {
-            let seen = &mut *self.0.lock().unwrap();
-            seen.under_way += 1;
-            seen.most_under_way = seen.most_under_way.max(seen.under_way);
-            seen.two_for_one |= std::mem::replace(&mut seen.clients[to].is_posted_to, true);
-            (seen.clients[to].mood, seen.is_forbidden)
-        };
-        sleep(Duration::from_millis(if mood == Mood::Hanging { 15_000 } else { 20 })).await;
-        let seen = &mut *self.0.lock().unwrap();
-        seen.under_way -= 1;
-        let client = &mut seen.clients[to];
-        client.is_posted_to = false;
-        if !is_forbidden && matches!(mood, Mood::Well | Mood::Mute) {
-            client.received.push(change);
-        }
-        let status = |status| Answer::Status { status, names_connection: false };
-        match mood {
-            _ if is_forbidden => status(403),
-            Mood::Well => status(200),
-            Mood::Full => status(429),
-            Mood::Failing => status(500),
-            Mood::Mute | Mood::Hanging => Answer::NoAnswer,
-            Mood::Gone => status(410),
-        }
-    }
-
-    async fn disconnect(&self, connection: &str) -> Answer {
-        let client = &mut self.0.lock().unwrap().clients[client(connection)];
-        (client.disconnected, client.mood) = (true, Mood::Gone);
-        Answer::Status { status: 204, names_connection: false }
-    }
-}
-
-/// A table that remembers what each lookup found.
-#[derive(Debug)]
-struct Remembering(ScriptedConnections, Shared);
-
-impl Connections for Remembering {
-    async fn describe(&self) -> Result<TableDescription, ConnectionsError> {
-        self.0.describe().await
-    }
-
-    async fn query(
-        &self,
-        value: &AttributeValue,
-        attributes: &[String],
-        start: Option<&Item>,
-    ) -> Result<RowPage, ConnectionsError> {
-        let page = self.0.query(value, attributes, start).await?;
-        let id = |row: &Item| match row.get("connection_id") {
-            Some(AttributeValue::S(id)) => client(id),
-            other => panic!("{other:?}"),
-        };
-        let found = page.rows.iter().map(id).collect();
-        self.1.lock().unwrap().found.entry(group(value)).or_default().push(found);
-        Ok(page)
-    }
-
-    async fn scan(
-        &self,
-        segment: Segment,
-        attributes: &[String],
-        start: Option<&Item>,
-    ) -> Result<RowPage, ConnectionsError> {
-        self.0.scan(segment, attributes, start).await
-    }
-
-    async fn get(&self, key: &Item) -> Result<Option<Item>, ConnectionsError> {
-        self.0.get(key).await
-    }
-
-    async fn delete_unchanged(
-        &self,
-        keys: &KeyNames,
-        row: &Item,
-    ) -> Result<bool, ConnectionsError> {
-        self.0.delete_unchanged(keys, row).await
-    }
-}
-
-/// Hears which messages are given up.
-struct Listener(Shared);
-
-#[derive(Default)]
-struct Said {
-    connection: String,
-    sequence_number: String,
-    why: String,
-}
-
-impl Visit for Said {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let text = match field.name() {
-            "connection" => &mut self.connection,
-            "sequence_number" => &mut self.sequence_number,
-            "why" => &mut self.why,
-            _ => return,
-        };
-        *text = format!("{value:?}").trim_matches('"').to_owned();
-    }
-}
-
-impl Subscriber for Listener {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let names = |name| metadata.fields().field(name).is_some();
-        names("why") && names("connection") && !names("unsaid")
-    }
-
-    fn event(&self, event: &Event<'_>) {
-        let mut said = Said::default();
-        event.record(&mut said);
-        let change = said.sequence_number[1..].parse().unwrap();
-        let message = (client(&said.connection), change);
-        let before = self.0.lock().unwrap().dropped.insert(message, said.why);
-        assert_eq!(before, None, "{message:?} is given up twice");
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn enter(&self, _: &Id) {}
-    fn exit(&self, _: &Id) {}
-}
 
 /// What a run is made of.
 #[derive(Clone, Copy, Debug)]
