@@ -28,6 +28,7 @@ impl Story {
             1 => {
                 let rare = [
                     Call::DeleteRow,
+                    Call::DeleteRow,
                     Call::ListStreams,
                     Call::Save,
                     Call::Disconnect,

@@ -1,0 +1,225 @@
+//! What one connection, one queue or one account is slow at holds up nobody else. On a paused clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use stream_notifier::delivery::{
+    DeadLetterError, DeadLetterErrorKind, DeadLetterQueue, Policy, PostLimits,
+};
+use stream_notifier::record::{AttributeValue, Position};
+use stream_notifier::worker::Job;
+use stream_notifier_tests::scripted::{ScriptedQueue, Worker, change, number, shard_id};
+use tokio::time::{Instant, sleep};
+
+const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:lost";
+
+fn counted(worker: &Worker, kind: &str) -> u64 {
+    let metrics = worker.metrics.encode();
+    let is_it = |line: &&str| {
+        line.starts_with("stream_notifier_messages_total{")
+            && line.contains(&format!(r#"kind="{kind}""#))
+    };
+    let line = metrics.lines().find(is_it);
+    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+}
+
+async fn settled(worker: &Worker, n: u32) {
+    let all = Some(Position::After(number(n)));
+    let position = || worker.store.checkpoint()?.shards.get(&shard_id("only")).cloned();
+    worker.until("all are settled", || position() == all).await;
+}
+
+async fn started(with: impl FnOnce(Job) -> Job) -> Worker {
+    let mut worker = Worker::new();
+    worker.streams.open("only", None);
+    worker.start_with(with);
+    worker.started().await;
+    worker
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_posting_is_forbidden_nothing_is_dropped() {
+    let worker = started(|job| job).await;
+    worker.connections.put("one", "hoge", "2026-01-01");
+    worker.gateway.everyone(0, 403);
+    for n in 1..=1_000 {
+        worker.streams.append("only", change(n, &format!("item-{n}"), "hoge"));
+    }
+    worker.after(120).await;
+    worker.gateway.everyone(0, 200);
+    settled(&worker, 1_000).await;
+    assert_eq!(counted(&worker, "overflow"), 0);
+    assert_eq!(worker.gateway.received("one").len(), 1_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_the_account_is_nobodys_own_trouble() {
+    let limits = Arc::new(PostLimits::new(20));
+    let worker = started(|job| Job { post_limits: limits, ..job }).await;
+    for n in 0..40 {
+        worker.connections.put(&format!("c{n}"), "hoge", "2026-01-01");
+    }
+    for n in 1..=600 {
+        worker.streams.append("only", change(n, &format!("item-{n}"), "hoge"));
+    }
+    settled(&worker, 600).await;
+    assert_eq!(counted(&worker, "overflow"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_letters_of_one_deaf_client_do_not_take_all_memory() {
+    let queue = Arc::new(ScriptedQueue::default());
+    let worker = started(|job| Job { dead_letters: Some((QUEUE.to_owned(), queue)), ..job }).await;
+    worker.connections.put("deaf", "hoge", "2026-01-01");
+    worker.connections.put("quick", "other", "2026-01-01");
+    worker.gateway.script("deaf", &[(0, 429)]);
+    for n in 1..=100 {
+        let mut big = change(n, "fuga", "hoge");
+        big.new.insert("Extra".to_owned(), AttributeValue::S("x".repeat(200 * 1024)));
+        worker.streams.append("only", big);
+    }
+    worker.streams.append("only", change(101, "fuga", "other"));
+    let begun = Instant::now();
+    worker.until("it is told", || worker.gateway.received("quick").len() == 1).await;
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+/// The longest that `quick` waited for a change, at this pace, beside a slow one.
+async fn longest_wait(script: &[(u64, u16)], records: u32, every: Duration) -> Duration {
+    let worker = started(|job| job).await;
+    worker.connections.put("quick", "hoge", "2026-01-01");
+    worker.connections.put("slow", "hoge", "2026-01-01");
+    worker.gateway.script("slow", script);
+    let mut at = vec![];
+    for n in 1..=records {
+        at.push(Instant::now());
+        worker.streams.append("only", change(n, &format!("item-{n}"), "hoge"));
+        sleep(every).await;
+    }
+    worker.until("all", || worker.gateway.received("quick").len() == records as usize).await;
+    let posts = worker.gateway.posts();
+    let quick = posts.iter().filter(|post| post.connection == "quick");
+    println!("overflow {}", counted(&worker, "overflow"));
+    quick.zip(at).map(|(post, at)| post.at - at).max().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_reads_slowly_holds_up_nobody() {
+    let script: Vec<_> = (0..5_000).map(|n| (20, if n % 2 == 0 { 200 } else { 429 })).collect();
+    let wait = longest_wait(&script, 3_000, Duration::from_millis(10)).await;
+    assert!(wait < Duration::from_secs(2), "{wait:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_answers_slowly_holds_up_nobody() {
+    let wait = longest_wait(&[(900, 200)], 1_500, Duration::from_millis(100)).await;
+    assert!(wait < Duration::from_secs(2), "{wait:?}");
+}
+
+#[derive(Debug)]
+struct Hangs;
+
+impl DeadLetterQueue for Hangs {
+    fn send<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<(), DeadLetterError>> {
+        async {
+            sleep(Duration::from_secs(15)).await;
+            Err(DeadLetterError { kind: DeadLetterErrorKind::Unavailable, source: None })
+        }
+        .boxed()
+    }
+}
+
+/// One that cannot be reached: no VPC endpoint, as is common.
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_hangs_holds_nothing_up_for_ever() {
+    let worker = started(|job| Job {
+        dead_letters: Some((QUEUE.to_owned(), Arc::new(Hangs))),
+        policy: Policy { most_attempts: Some(1), ..job.policy },
+        ..job
+    })
+    .await;
+    worker.connections.put("bad", "hoge", "2026-01-01");
+    worker.gateway.everyone(0, 500);
+    let begun = Instant::now();
+    for n in 1..=500 {
+        worker.streams.append("only", change(n, &format!("item-{n}"), "hoge"));
+    }
+    settled(&worker, 500).await;
+    assert!(begun.elapsed() < Duration::from_secs(180), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_is_tried_for_a_minute_whatever_was_days_ago() {
+    let queue = Arc::new(ScriptedQueue::default());
+    let letters = queue.clone();
+    let worker = started(|job| Job {
+        dead_letters: Some((QUEUE.to_owned(), letters)),
+        policy: Policy { most_attempts: Some(1), ..job.policy },
+        ..job
+    })
+    .await;
+    worker.connections.put("one", "hoge", "2026-01-01");
+    worker.gateway.everyone(0, 500);
+    queue.fail(Some(DeadLetterErrorKind::Unavailable));
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    settled(&worker, 1).await;
+    worker.after(24 * 3600).await;
+    let before = queue.tries();
+    worker.streams.append("only", change(2, "fuga", "hoge"));
+    worker.until("it was tried", || queue.tries() > before).await;
+    queue.fail(None);
+    settled(&worker, 2).await;
+    assert_eq!(queue.letters().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failure_is_made_good_soon_beside_those_that_hang() {
+    let worker = started(|job| job).await;
+    for n in 0..100 {
+        worker.connections.put(&format!("hangs{n}"), "hoge", "2026-01-01");
+        worker.gateway.script(&format!("hangs{n}"), &[(15_000, 504)]);
+    }
+    worker.connections.put("well", "other", "2026-01-01");
+    worker.gateway.script("well", &[(10, 503), (10, 200)]);
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.after(40).await;
+    let begun = Instant::now();
+    worker.streams.append("only", change(2, "fuga", "other"));
+    settled(&worker, 2).await;
+    let received = worker.gateway.received("well").len();
+    let posts = worker.gateway.posts();
+    let at = posts.iter().rfind(|post| post.connection == "well").unwrap().at;
+    assert_eq!(received, 1, "expired {}", counted(&worker, "expired"));
+    assert!(at - begun < Duration::from_secs(30), "{:?}", at - begun);
+}
+
+/// Ten clients that read slowly, in a region where little else is posted.
+#[tokio::test(start_paused = true)]
+async fn a_few_slow_clients_are_not_the_account() {
+    let limits = Arc::new(PostLimits::new(5_000));
+    let of_all = limits.clone();
+    let worker = started(|job| Job { post_limits: of_all, ..job }).await;
+    for n in 0..10 {
+        worker.connections.put(&format!("slow{n}"), "hoge", "2026-01-01");
+        let script: Vec<_> = (0..5_000).map(|n| (20, if n % 2 == 0 { 200 } else { 429 })).collect();
+        worker.gateway.script(&format!("slow{n}"), &script);
+    }
+    for n in 1..=300 {
+        worker.streams.append("only", change(n, "fuga", "hoge"));
+        sleep(Duration::from_millis(200)).await;
+    }
+    let begun = Instant::now();
+    // Another notifier of the region tells 10,000 connections, all of which take it.
+    for _ in 0..10_000 {
+        limits.take().await;
+        limits.answered(None);
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
