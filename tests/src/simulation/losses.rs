@@ -216,7 +216,12 @@ impl State {
         let posting = claim.posting.get(&connection);
         let troubled_at = claim.manners.get(&connection).and_then(|it| it.troubled_at);
         let is_troubled = troubled_at.is_some_and(|at| model.now() < at + TROUBLED);
-        if !is_troubled && posting.is_none_or(|(_, since)| since + PATIENCE > model.now()) {
+        // What was about to leave when it stopped in its tracks was not seen to leave.
+        let stood_still = self.history.lives[claim.life].paused_at + PATIENCE > model.now();
+        if !is_troubled
+            && !stood_still
+            && posting.is_none_or(|(_, since)| since + PATIENCE > model.now())
+        {
             return Err("its connection takes what it gets".to_owned());
         }
         let group = format!("target_sk#{}", self.connections[connection].group);
