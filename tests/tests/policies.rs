@@ -214,7 +214,10 @@ async fn keys_only_tells_which_item_changed() {
     spec.delivery.oversize = Oversize::KeysOnly;
     let (worker, queue) = started_with(spec, |policy| policy).await;
     worker.connections.put("one", "hoge", "2026-01-01");
-    tell(&worker, long(1));
+    let mut large = long(1);
+    // With its dead letter more than may wait for one connection.
+    large.old.insert("Filler".to_owned(), AttributeValue::S("x".repeat(600 * 1024)));
+    tell(&worker, large);
     // And one that only the gateway finds too long.
     tell(&worker, change(2, "fuga", "hoge"));
     worker.gateway.script("one", &[(0, 200), (0, 413), (0, 200)]);

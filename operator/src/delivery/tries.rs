@@ -152,7 +152,7 @@ impl Tries {
             }
             Outcome::TooLarge if known.can_shorten && !self.is_short => {
                 self.is_short = true;
-                return Next::Again(Duration::ZERO);
+                return Next::Held(Duration::ZERO);
             }
             Outcome::TooLarge => return Next::Over(End::Dropped(Dropped::TooLarge)),
             Outcome::Hold(_) => return Next::Held(self.backoff.next(random)),
@@ -212,7 +212,7 @@ mod tests {
         let mut tries = Tries::new();
         let known = Known { can_shorten: true, ..known(0) };
         let shorter = next(&mut tries, Outcome::TooLarge, &WAIT, &known);
-        assert_eq!(shorter, Next::Again(Duration::ZERO));
+        assert_eq!(shorter, Next::Held(Duration::ZERO));
         let still = next(&mut tries, Outcome::TooLarge, &WAIT, &known);
         assert_eq!(still, Next::Over(End::Dropped(Dropped::TooLarge)));
     }
