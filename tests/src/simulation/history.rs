@@ -52,7 +52,8 @@ pub struct Begun {
     pub stops_at_gap: bool,
     /// When one did.
     pub halted_at: Option<u64>,
-    /// When it was last stopped in its tracks, or went on.
+    /// Whether it stands still, and when it was last stopped in its tracks, or went on.
+    pub is_paused: bool,
     pub paused_at: u64,
     /// Its last claim.
     pub claim: Option<usize>,
@@ -172,6 +173,7 @@ impl History {
             at,
             stops_at_gap,
             halted_at: None,
+            is_paused: false,
             paused_at: 0,
             claim: None,
             answers: Answers::default(),

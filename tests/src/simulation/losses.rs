@@ -217,7 +217,8 @@ impl State {
         let troubled_at = claim.manners.get(&connection).and_then(|it| it.troubled_at);
         let is_troubled = troubled_at.is_some_and(|at| model.now() < at + TROUBLED);
         // What was about to leave when it stopped in its tracks was not seen to leave.
-        let stood_still = self.history.lives[claim.life].paused_at + PATIENCE > model.now();
+        let life = &self.history.lives[claim.life];
+        let stood_still = life.is_paused || life.paused_at + PATIENCE > model.now();
         if !is_troubled
             && !stood_still
             && posting.is_none_or(|(_, since)| since + PATIENCE > model.now())

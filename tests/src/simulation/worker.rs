@@ -82,7 +82,8 @@ impl Worker {
     pub fn pause(&self, world: &World, is_paused: bool) {
         self.life.pause(is_paused);
         world.with(|model, state| {
-            state.history.lives[self.life.number].paused_at = model.now();
+            let begun = &mut state.history.lives[self.life.number];
+            (begun.is_paused, begun.paused_at) = (is_paused, model.now());
         });
     }
 
