@@ -170,6 +170,8 @@ impl Story {
         });
         self.write(6).await;
         let limit = if self.is_calm() { DELIVERY_LIMIT } else { DELIVERY_LIMIT_AFTER_FAULTS };
+        // A shard that rolls is found by a poll, and its child may be polled once in vain.
+        let limit = limit + 2 * self.plan.poll_interval;
         let begun = Instant::now();
         loop {
             let (owed, unread) = self.world.with(|model, state| {
