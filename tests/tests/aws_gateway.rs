@@ -1,10 +1,12 @@
-//! The real API Gateway client on scripted HTTP answers: where it posts, and what it makes of what
-//! comes back.
+//! The real API Gateway client on scripted HTTP answers: where it posts, how it signs, and what it
+//! makes of what comes back.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
 use stream_notifier::api::{StreamNotifierSpec, WebSocket};
 use stream_notifier::aws::{ApiGateway, Aws};
 use stream_notifier::controller::{Endpoints, Prepared, prepare};
@@ -40,6 +42,36 @@ async fn post(endpoint: &str) -> Answer {
     let aws = Aws::local("http://127.0.0.1:9").await;
     let message = Bytes::from_static(br#"{"value":"90"}"#);
     ApiGateway::new(&aws, "ap-northeast-1", endpoint).post(ID, &message).await
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn hmac(key: &[u8], text: &str) -> Vec<u8> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    mac.update(text.as_bytes());
+    mac.finalize().into_bytes().to_vec()
+}
+
+/// What the signature of a request to this canonical path has to be.
+///
+/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
+fn signature(request: &str, path: &str, region: &str) -> String {
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let header = |name: &str| {
+        let line = head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
+        line.unwrap_or_else(|| panic!("no {name}: {head}"))
+    };
+    let (host, time) = (header("host"), header("x-amz-date"));
+    let payload = hex(&Sha256::digest(body));
+    let canonical =
+        format!("POST\n{path}\n\nhost:{host}\nx-amz-date:{time}\n\nhost;x-amz-date\n{payload}");
+    let scope = format!("{}/{region}/execute-api/aws4_request", &time[..8]);
+    let digest = hex(&Sha256::digest(canonical));
+    let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{digest}");
+    let key = scope.split('/').fold(b"AWS4local".to_vec(), |key, part| hmac(&key, part));
+    hex(&hmac(&key, &to_sign))
 }
 
 /// The request that a worker with this `webSocket` sends, whose table is in eu-west-1.
@@ -78,6 +110,13 @@ async fn a_post_goes_to_the_path_and_is_signed_for_the_region_that_the_spec_mean
         let scope = format!("/{signed_for}/execute-api/aws4_request,");
         let signed = request.lines().find(|line| line.starts_with("authorization: "));
         assert!(signed.is_some_and(|line| line.contains(&scope)), "{request}");
+        // Encoded once more, as for every service but S3.
+        let canonical = format!("{}L0SM9cOFvHcCIhw%253D", path.replace('@', "%40"));
+        let signature = format!(", Signature={}", signature(&request, &canonical, signed_for));
+        assert!(
+            signed.is_some_and(|line| line.ends_with(&signature)),
+            "{request}, not {signature}"
+        );
     }
     Ok(())
 }

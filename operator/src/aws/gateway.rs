@@ -1,72 +1,86 @@
 //! API Gateway's `@connections` behind the trait `Gateway`.
+//!
+//! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>
 
-use std::error::Error;
-
-use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_apigatewaymanagement::config::StalledStreamProtectionConfig;
-use aws_sdk_apigatewaymanagement::primitives::Blob;
-use aws_sdk_apigatewaymanagement::{Client, config};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::time::timeout;
 
-use super::Aws;
-use super::error::{causes, has_cause};
+use super::error::causes;
+use super::signed::{SignedClient, Unanswered};
+use super::{Aws, CALL_LIMIT};
 use crate::delivery::{Answer, Gateway};
+
+/// What a path's segment holds as it is.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// More of an answer than this is not looked at.
+const LONGEST_ANSWER: usize = 16 * 1024;
 
 /// One WebSocket API.
 #[derive(Debug)]
 pub struct ApiGateway {
-    client: Client,
+    /// None without credentials.
+    client: Option<SignedClient>,
+    endpoint: String,
 }
 
 impl ApiGateway {
     /// The API at this endpoint, `https://<domain>/<stage>`; requests are signed for this region.
     pub fn new(aws: &Aws, region: &str, endpoint: &str) -> Self {
-        let config = config::Builder::from(&aws.region(region))
-            .endpoint_url(endpoint)
-            // Watches how fast a body passes; a post is small, and has its own limit of time.
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .build();
-        Self { client: Client::from_conf(config) }
+        let client = SignedClient::new(&aws.region(region), "execute-api");
+        Self { client, endpoint: endpoint.trim_end_matches('/').to_owned() }
+    }
+
+    async fn call(&self, method: &'static str, connection_id: &str, body: &Bytes) -> Answer {
+        let Some(client) = &self.client else {
+            return Answer::NoCredentials;
+        };
+        let id = utf8_percent_encode(connection_id, UNRESERVED);
+        let uri = format!("{}/@connections/{id}", self.endpoint);
+        let answer = async { of_answer(client.send(method, &uri, body).await).await };
+        timeout(CALL_LIMIT, answer).await.unwrap_or(Answer::NoAnswer)
     }
 }
 
 impl Gateway for ApiGateway {
     async fn post(&self, connection_id: &str, message: &Bytes) -> Answer {
-        let post = self
-            .client
-            .post_to_connection()
-            .connection_id(connection_id)
-            .data(Blob::new(message.to_vec()));
         // Of many kilobytes: only a post under way is to have it, not every message that waits.
-        of_result(Box::pin(post.send()).await)
+        Box::pin(self.call("POST", connection_id, message)).await
     }
 
     async fn disconnect(&self, connection_id: &str) -> Answer {
-        let disconnect = self.client.delete_connection().connection_id(connection_id);
-        of_result(Box::pin(disconnect.send()).await)
+        Box::pin(self.call("DELETE", connection_id, &Bytes::new())).await
     }
 }
 
-fn of_result<T, E: Error + 'static>(answer: Result<T, SdkError<E, HttpResponse>>) -> Answer {
-    match answer {
-        // The SDK takes nothing but 2xx for an answer without error.
-        Ok(_) => Answer::Status { status: 200, names_connection: false },
-        Err(error) => of_error(&error),
-    }
+async fn of_answer(answer: Result<HttpResponse, Unanswered>) -> Answer {
+    let mut response = match answer {
+        Ok(response) => response,
+        Err(Unanswered::NoCredentials) => return Answer::NoCredentials,
+        Err(Unanswered::Connection(error)) if is_unreachable(&error) => return Answer::Unreachable,
+        Err(Unanswered::Malformed | Unanswered::Connection(_)) => return Answer::NoAnswer,
+    };
+    // To its end, so that the connection is free again.
+    let Some(body) = body(ByteStream::new(response.take_body())).await else {
+        return Answer::NoAnswer;
+    };
+    let status = response.status().as_u16();
+    Answer::Status { status, names_connection: names_connection(&body) }
 }
 
-fn of_error<E: Error + 'static>(error: &SdkError<E, HttpResponse>) -> Answer {
-    match (error.raw_response(), error) {
-        (Some(response), _) => Answer::Status {
-            status: response.status().as_u16(),
-            names_connection: names_connection(response.body().bytes().unwrap_or_default()),
-        },
-        (None, _) if has_cause::<CredentialsError>(error) => Answer::NoCredentials,
-        (None, SdkError::DispatchFailure(_)) if is_unreachable(error) => Answer::Unreachable,
-        (None, _) => Answer::NoAnswer,
+/// What an answer holds, if it comes to its end.
+async fn body(mut stream: ByteStream) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(part) = stream.next().await {
+        body.extend_from_slice(&part.ok()?);
+        if body.len() > LONGEST_ANSWER {
+            break;
+        }
     }
+    Some(body)
 }
 
 /// API Gateway's `{"message": "Invalid connectionId: …", "connectionId": "…"}`.

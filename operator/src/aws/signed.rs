@@ -1,0 +1,185 @@
+//! Requests that AWS takes for ours, at the cost of a signature and a connection's turn: the SDK's own
+//! credentials, signer and pool of connections, without what it builds around each call, which would
+//! be two thirds of what a post costs (`docs/performance.md`).
+
+use aws_config::SdkConfig;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4::SigningParams;
+use aws_smithy_runtime::client::auth::no_auth::{NO_AUTH_SCHEME_ID, NoAuthScheme};
+use aws_smithy_runtime::client::identity::IdentityCache;
+use aws_smithy_runtime::client::orchestrator::endpoints::StaticUriEndpointResolver;
+use aws_smithy_runtime::client::retries::strategy::NeverRetryStrategy;
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::auth::static_resolver::StaticAuthSchemeOptionResolver;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient as _, HttpConnector as _, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::identity::{
+    Identity, ResolveCachedIdentity as _, SharedIdentityCache, SharedIdentityResolver,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::config_bag::ConfigBag;
+use bytes::Bytes;
+
+const USER_AGENT: &str = concat!("stream-notifier/", env!("CARGO_PKG_VERSION"));
+
+/// Sends requests to one service in one region.
+#[derive(Debug)]
+pub struct SignedClient {
+    service: &'static str,
+    region: String,
+    connector: SharedHttpConnector,
+    credentials: SharedIdentityResolver,
+    cache: SharedIdentityCache,
+    /// What the SDK's parts look for in each other.
+    components: RuntimeComponents,
+    config: ConfigBag,
+}
+
+/// A request that was not answered.
+#[derive(Debug)]
+pub enum Unanswered {
+    /// There is nothing to sign it with.
+    NoCredentials,
+    /// It cannot be signed or sent as it is.
+    Malformed,
+    /// What became of its connection.
+    Connection(ConnectorError),
+}
+
+impl SignedClient {
+    /// Signs with the credentials of this configuration, if there are any, for its region.
+    pub fn new(config: &SdkConfig, service: &'static str) -> Option<Self> {
+        let credentials = SharedIdentityResolver::new(config.credentials_provider()?);
+        let cache = config.identity_cache().unwrap_or_else(|| IdentityCache::lazy().build());
+        let components = components(config, &credentials, &cache)?;
+        let mut settings = HttpConnectorSettings::builder();
+        let limits = config.timeout_config();
+        settings.set_connect_timeout(limits.and_then(|limits| limits.connect_timeout()));
+        Some(Self {
+            service,
+            region: config.region()?.to_string(),
+            connector: config.http_client()?.http_connector(&settings.build(), &components),
+            credentials,
+            cache,
+            components,
+            config: ConfigBag::base(),
+        })
+    }
+
+    /// Sends a request to this address, every part of which is encoded.
+    pub async fn send(
+        &self,
+        method: &'static str,
+        uri: &str,
+        body: &Bytes,
+    ) -> Result<HttpResponse, Unanswered> {
+        let credentials = self.credentials.clone();
+        let identity =
+            self.cache.resolve_cached_identity(credentials, &self.components, &self.config);
+        let identity = identity.await.map_err(|_| Unanswered::NoCredentials)?;
+        let request = self.request(method, uri, body, &identity);
+        let request = request.map_err(|_| Unanswered::Malformed)?;
+        self.connector.call(request).await.map_err(Unanswered::Connection)
+    }
+
+    fn request(
+        &self,
+        method: &'static str,
+        uri: &str,
+        body: &Bytes,
+        identity: &Identity,
+    ) -> Result<HttpRequest, BoxError> {
+        let signing = SigningParams::builder()
+            .identity(identity)
+            .region(&self.region)
+            .name(self.service)
+            .time(self.components.time_source().unwrap_or_default().now())
+            .settings(SigningSettings::default())
+            .build()?;
+        let no_headers = std::iter::empty();
+        let signable = SignableRequest::new(method, uri, no_headers, SignableBody::Bytes(body))?;
+        let (signature, _) = sign(signable, &signing.into())?.into_parts();
+
+        let mut request = HttpRequest::new(SdkBody::from(body.clone()));
+        request.set_method(method)?;
+        request.set_uri(uri)?;
+        let headers = request.headers_mut();
+        headers.insert("user-agent", USER_AGENT);
+        if !body.is_empty() {
+            headers.insert("content-type", "application/octet-stream");
+        }
+        for header in signature.into_parts().0 {
+            headers.try_insert(header.name(), header.value().to_owned())?;
+        }
+        Ok(request)
+    }
+}
+
+/// The SDK's parts ask these for the time and to wait; what else has to be there is never asked.
+fn components(
+    config: &SdkConfig,
+    credentials: &SharedIdentityResolver,
+    cache: &SharedIdentityCache,
+) -> Option<RuntimeComponents> {
+    RuntimeComponents::builder("signed requests")
+        .with_sleep_impl(config.sleep_impl())
+        .with_time_source(config.time_source())
+        .with_identity_cache(Some(cache.clone()))
+        .with_identity_resolver(NO_AUTH_SCHEME_ID, credentials.clone())
+        .with_auth_scheme(NoAuthScheme::new())
+        .with_auth_scheme_option_resolver(Some(StaticAuthSchemeOptionResolver::new(vec![])))
+        .with_endpoint_resolver(Some(StaticUriEndpointResolver::uri("")))
+        .with_retry_strategy(Some(NeverRetryStrategy::new()))
+        .build()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::error::CredentialsError;
+    use aws_credential_types::provider::{ProvideCredentials, future};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl ProvideCredentials for Nobody {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::ready(Err(CredentialsError::not_loaded("nobody")))
+        }
+    }
+
+    async fn client(credentials: impl ProvideCredentials + 'static) -> SignedClient {
+        let loader = super::super::defaults().region("eu-west-1");
+        let config = loader.credentials_provider(credentials).load().await;
+        SignedClient::new(&config, "execute-api").unwrap()
+    }
+
+    #[tokio::test]
+    async fn without_credentials_nothing_is_sent() {
+        let client = client(Nobody).await;
+        let sent = client.send("POST", "http://127.0.0.1:9/", &Bytes::new()).await;
+        assert!(matches!(sent, Err(Unanswered::NoCredentials)), "{sent:?}");
+    }
+
+    #[tokio::test]
+    async fn the_token_of_passing_credentials_is_sent_and_signed() {
+        let token = Some("token".to_owned());
+        let credentials = Credentials::new("id", "secret", token, None, "test");
+        let client = client(credentials.clone()).await;
+        let request = client.request("POST", "http://a/", &Bytes::new(), &credentials.into());
+        let request = request.unwrap();
+        assert_eq!(request.headers().get("x-amz-security-token"), Some("token"));
+        let signed = request.headers().get("authorization").unwrap();
+        assert!(signed.contains("SignedHeaders=host;x-amz-date;x-amz-security-token"), "{signed}");
+    }
+}
