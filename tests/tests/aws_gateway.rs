@@ -65,8 +65,9 @@ fn signature(request: &str, path: &str, region: &str) -> String {
     };
     let (host, time) = (header("host"), header("x-amz-date"));
     let payload = hex(&Sha256::digest(body));
-    let canonical =
-        format!("POST\n{path}\n\nhost:{host}\nx-amz-date:{time}\n\nhost;x-amz-date\n{payload}");
+    let canonical = format!(
+        "POST\n{path}\n\ncontent-type:application/octet-stream\nhost:{host}\nx-amz-date:{time}\n\ncontent-type;host;x-amz-date\n{payload}"
+    );
     let scope = format!("{}/{region}/execute-api/aws4_request", &time[..8]);
     let digest = hex(&Sha256::digest(canonical));
     let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{digest}");

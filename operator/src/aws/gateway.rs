@@ -2,15 +2,12 @@
 //!
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>
 
-use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
-use aws_smithy_types::byte_stream::ByteStream;
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::time::timeout;
 
+use super::Aws;
 use super::error::causes;
-use super::signed::{SignedClient, Unanswered};
-use super::{Aws, CALL_LIMIT};
+use super::signed::{Reply, Request, SignedClient, Unanswered};
 use crate::delivery::{Answer, Gateway};
 
 /// What a path's segment holds as it is.
@@ -34,53 +31,40 @@ impl ApiGateway {
         Self { client, endpoint: endpoint.trim_end_matches('/').to_owned() }
     }
 
-    async fn call(&self, method: &'static str, connection_id: &str, body: &Bytes) -> Answer {
+    async fn call(
+        &self,
+        method: &'static str,
+        connection_id: &str,
+        headers: &[(&'static str, &str)],
+        body: &Bytes,
+    ) -> Answer {
         let Some(client) = &self.client else {
             return Answer::NoCredentials;
         };
         let id = utf8_percent_encode(connection_id, UNRESERVED);
         let uri = format!("{}/@connections/{id}", self.endpoint);
-        let answer = async { of_answer(client.send(method, &uri, body).await).await };
-        timeout(CALL_LIMIT, answer).await.unwrap_or(Answer::NoAnswer)
+        let request = Request { method, uri: &uri, headers, body };
+        match client.send(request, LONGEST_ANSWER).await {
+            Ok(Reply { status, body }) => {
+                Answer::Status { status, names_connection: names_connection(&body) }
+            }
+            Err(Unanswered::NoCredentials(_)) => Answer::NoCredentials,
+            Err(Unanswered::Connection(error)) if is_unreachable(&error) => Answer::Unreachable,
+            Err(_) => Answer::NoAnswer,
+        }
     }
 }
 
 impl Gateway for ApiGateway {
     async fn post(&self, connection_id: &str, message: &Bytes) -> Answer {
         // Of many kilobytes: only a post under way is to have it, not every message that waits.
-        Box::pin(self.call("POST", connection_id, message)).await
+        let headers = [("content-type", "application/octet-stream")];
+        Box::pin(self.call("POST", connection_id, &headers, message)).await
     }
 
     async fn disconnect(&self, connection_id: &str) -> Answer {
-        Box::pin(self.call("DELETE", connection_id, &Bytes::new())).await
+        Box::pin(self.call("DELETE", connection_id, &[], &Bytes::new())).await
     }
-}
-
-async fn of_answer(answer: Result<HttpResponse, Unanswered>) -> Answer {
-    let mut response = match answer {
-        Ok(response) => response,
-        Err(Unanswered::NoCredentials) => return Answer::NoCredentials,
-        Err(Unanswered::Connection(error)) if is_unreachable(&error) => return Answer::Unreachable,
-        Err(Unanswered::Malformed | Unanswered::Connection(_)) => return Answer::NoAnswer,
-    };
-    // To its end, so that the connection is free again.
-    let Some(body) = body(ByteStream::new(response.take_body())).await else {
-        return Answer::NoAnswer;
-    };
-    let status = response.status().as_u16();
-    Answer::Status { status, names_connection: names_connection(&body) }
-}
-
-/// What an answer holds, if it comes to its end.
-async fn body(mut stream: ByteStream) -> Option<Vec<u8>> {
-    let mut body = Vec::new();
-    while let Some(part) = stream.next().await {
-        body.extend_from_slice(&part.ok()?);
-        if body.len() > LONGEST_ANSWER {
-            break;
-        }
-    }
-    Some(body)
 }
 
 /// API Gateway's `{"message": "Invalid connectionId: …", "connectionId": "…"}`.

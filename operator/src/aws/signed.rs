@@ -21,8 +21,13 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::ConfigBag;
 use bytes::Bytes;
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::CALL_LIMIT;
 
 const USER_AGENT: &str = concat!("stream-notifier/", env!("CARGO_PKG_VERSION"));
 
@@ -39,19 +44,51 @@ pub struct SignedClient {
     config: ConfigBag,
 }
 
-/// A request that was not answered.
+/// What is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The method.
+    pub method: &'static str,
+    /// The address, every part of it encoded.
+    pub uri: &'a str,
+    /// Names in lower case, with their values; all of them are signed.
+    pub headers: &'a [(&'static str, &'a str)],
+    /// The body.
+    pub body: &'a Bytes,
+}
+
+/// What comes back.
 #[derive(Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The body, or the beginning of a longer one than was asked for.
+    pub body: Vec<u8>,
+}
+
+/// Why nothing came back.
+#[derive(Debug, Error)]
 pub enum Unanswered {
     /// There is nothing to sign it with.
-    NoCredentials,
+    #[error("there are no AWS credentials")]
+    NoCredentials(#[source] Option<BoxError>),
     /// It cannot be signed or sent as it is.
-    Malformed,
-    /// What became of its connection.
-    Connection(ConnectorError),
+    #[error("the request cannot be sent")]
+    Malformed(#[source] BoxError),
+    /// There was no connection, or it broke.
+    #[error("the connection failed")]
+    Connection(#[source] ConnectorError),
+    /// The answer broke off.
+    #[error("the answer broke off")]
+    Body(#[source] BoxError),
+    /// It took too long.
+    #[error("no answer within {} seconds", CALL_LIMIT.as_secs())]
+    TimedOut,
 }
 
 impl SignedClient {
-    /// Signs with the credentials of this configuration, if there are any, for its region.
+    /// Signs with the credentials of this configuration, if it knows where to find some, for its
+    /// region.
     pub fn new(config: &SdkConfig, service: &'static str) -> Option<Self> {
         let credentials = SharedIdentityResolver::new(config.credentials_provider()?);
         let cache = config.identity_cache().unwrap_or_else(|| IdentityCache::lazy().build());
@@ -70,29 +107,25 @@ impl SignedClient {
         })
     }
 
-    /// Sends a request to this address, every part of which is encoded.
-    pub async fn send(
-        &self,
-        method: &'static str,
-        uri: &str,
-        body: &Bytes,
-    ) -> Result<HttpResponse, Unanswered> {
-        let credentials = self.credentials.clone();
-        let identity =
-            self.cache.resolve_cached_identity(credentials, &self.components, &self.config);
-        let identity = identity.await.map_err(|_| Unanswered::NoCredentials)?;
-        let request = self.request(method, uri, body, &identity);
-        let request = request.map_err(|_| Unanswered::Malformed)?;
-        self.connector.call(request).await.map_err(Unanswered::Connection)
+    /// Sends a request, and gives so many bytes of its answer's body at the most.
+    pub async fn send(&self, request: Request<'_>, most: usize) -> Result<Reply, Unanswered> {
+        let reply = async {
+            let request = self.signed(request).await?;
+            let answer = self.connector.call(request).await.map_err(Unanswered::Connection)?;
+            reply(answer, most).await
+        };
+        timeout(CALL_LIMIT, reply).await.unwrap_or(Err(Unanswered::TimedOut))
     }
 
-    fn request(
-        &self,
-        method: &'static str,
-        uri: &str,
-        body: &Bytes,
-        identity: &Identity,
-    ) -> Result<HttpRequest, BoxError> {
+    async fn signed(&self, request: Request<'_>) -> Result<HttpRequest, Unanswered> {
+        let Self { credentials, cache, components, config, .. } = self;
+        let identity = cache.resolve_cached_identity(credentials.clone(), components, config);
+        let identity = identity.await.map_err(|why| Unanswered::NoCredentials(Some(why)))?;
+        self.signed_with(request, &identity).map_err(Unanswered::Malformed)
+    }
+
+    fn signed_with(&self, of: Request<'_>, identity: &Identity) -> Result<HttpRequest, BoxError> {
+        let Request { method, uri, headers, body } = of;
         let signing = SigningParams::builder()
             .identity(identity)
             .region(&self.region)
@@ -100,23 +133,37 @@ impl SignedClient {
             .time(self.components.time_source().unwrap_or_default().now())
             .settings(SigningSettings::default())
             .build()?;
-        let no_headers = std::iter::empty();
-        let signable = SignableRequest::new(method, uri, no_headers, SignableBody::Bytes(body))?;
+        let with = headers.iter().copied();
+        let signable = SignableRequest::new(method, uri, with, SignableBody::Bytes(body))?;
         let (signature, _) = sign(signable, &signing.into())?.into_parts();
 
         let mut request = HttpRequest::new(SdkBody::from(body.clone()));
         request.set_method(method)?;
         request.set_uri(uri)?;
-        let headers = request.headers_mut();
-        headers.insert("user-agent", USER_AGENT);
-        if !body.is_empty() {
-            headers.insert("content-type", "application/octet-stream");
+        let sent = request.headers_mut();
+        sent.insert("user-agent", USER_AGENT);
+        for (name, value) in headers {
+            sent.try_insert(*name, value.to_string())?;
         }
         for header in signature.into_parts().0 {
-            headers.try_insert(header.name(), header.value().to_owned())?;
+            sent.try_insert(header.name(), header.value().to_owned())?;
         }
         Ok(request)
     }
+}
+
+/// Reads to the end, so that the connection is free again, unless that is too far.
+async fn reply(mut answer: HttpResponse, most: usize) -> Result<Reply, Unanswered> {
+    let mut parts = ByteStream::new(answer.take_body());
+    let mut body = Vec::new();
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|broken| Unanswered::Body(broken.into()))?;
+        body.extend_from_slice(&part[..part.len().min(most - body.len())]);
+        if body.len() == most {
+            break;
+        }
+    }
+    Ok(Reply { status: answer.status().as_u16(), body })
 }
 
 /// The SDK's parts ask these for the time and to wait; what else has to be there is never asked.
@@ -146,6 +193,10 @@ mod tests {
 
     use super::*;
 
+    static NOTHING: Bytes = Bytes::new();
+    const REQUEST: Request<'_> =
+        Request { method: "POST", uri: "http://127.0.0.1:9/", headers: &[], body: &NOTHING };
+
     #[derive(Debug)]
     struct Nobody;
 
@@ -167,8 +218,8 @@ mod tests {
     #[tokio::test]
     async fn without_credentials_nothing_is_sent() {
         let client = client(Nobody).await;
-        let sent = client.send("POST", "http://127.0.0.1:9/", &Bytes::new()).await;
-        assert!(matches!(sent, Err(Unanswered::NoCredentials)), "{sent:?}");
+        let sent = client.send(REQUEST, 0).await;
+        assert!(matches!(sent, Err(Unanswered::NoCredentials(_))), "{sent:?}");
     }
 
     #[tokio::test]
@@ -176,8 +227,7 @@ mod tests {
         let token = Some("token".to_owned());
         let credentials = Credentials::new("id", "secret", token, None, "test");
         let client = client(credentials.clone()).await;
-        let request = client.request("POST", "http://a/", &Bytes::new(), &credentials.into());
-        let request = request.unwrap();
+        let request = client.signed_with(REQUEST, &credentials.into()).unwrap();
         assert_eq!(request.headers().get("x-amz-security-token"), Some("token"));
         let signed = request.headers().get("authorization").unwrap();
         assert!(signed.contains("SignedHeaders=host;x-amz-date;x-amz-security-token"), "{signed}");
