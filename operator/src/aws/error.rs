@@ -6,6 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use super::json::CallError;
 use crate::delivery::{
     ConnectionsError, ConnectionsErrorKind, DeadLetterError, DeadLetterErrorKind,
 };
@@ -31,11 +32,14 @@ where
     E: ProvideErrorMetadata + Error + 'static,
     R: std::fmt::Debug + 'static,
 {
-    let code = match error {
-        SdkError::ServiceError(answer) => answer.err().code(),
-        _ if has_cause::<CredentialsError>(error) => return Meaning::NoCredentials,
-        _ => None,
-    };
+    match error {
+        SdkError::ServiceError(answer) => meaning_of(answer.err().code()),
+        _ if has_cause::<CredentialsError>(error) => Meaning::NoCredentials,
+        _ => meaning_of(None),
+    }
+}
+
+fn meaning_of(code: Option<&str>) -> Meaning {
     match code.unwrap_or_default() {
         "ExpiredIteratorException" => Meaning::ExpiredIterator,
         "TrimmedDataAccessException" => Meaning::Trimmed,
@@ -73,7 +77,21 @@ where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let kind = match meaning(&error) {
+    let kind = stream_kind(meaning(&error));
+    StreamError { action, kind, source: Some(error.into()) }
+}
+
+/// A failed call to a stream, made without the SDK's client.
+pub fn stream_call(action: &'static str, error: CallError) -> StreamError {
+    let kind = match error.lacks_credentials() {
+        true => StreamErrorKind::NoCredentials,
+        false => stream_kind(meaning_of(error.code())),
+    };
+    StreamError { action, kind, source: Some(error.into()) }
+}
+
+fn stream_kind(meaning: Meaning) -> StreamErrorKind {
+    match meaning {
         Meaning::ExpiredIterator => StreamErrorKind::ExpiredIterator,
         Meaning::Trimmed => StreamErrorKind::Trimmed,
         Meaning::NotFound => StreamErrorKind::NotFound,
@@ -82,8 +100,7 @@ where
         Meaning::Throttled => StreamErrorKind::Throttled,
         Meaning::Invalid => StreamErrorKind::Invalid,
         Meaning::Unavailable => StreamErrorKind::Unavailable,
-    };
-    StreamError { action, kind, source: Some(error.into()) }
+    }
 }
 
 /// A failed call to the connections table. A table without the index asked for answers as an

@@ -3,9 +3,12 @@
 
 mod attribute;
 mod connections;
+mod endpoint;
 mod error;
 mod gateway;
+mod json;
 mod queue;
+mod records;
 mod signed;
 mod streams;
 

@@ -14,11 +14,11 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::date_time::{DateTime, Format};
 
-use super::attribute::item_from_stream;
-use super::{Aws, error};
-use crate::record::{
-    Change, EventName, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds, UserIdentity,
-};
+use super::json::JsonCall;
+use super::records::parse;
+use super::signed::SignedClient;
+use super::{Aws, endpoint, error};
+use crate::record::{KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
 use crate::stream::{
     Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
     StreamStatus, Streams, ViewType,
@@ -33,6 +33,8 @@ const RECORDS: &str = "dynamodb:GetRecords";
 #[derive(Debug)]
 pub struct DynamoDbStreams {
     client: Client,
+    /// GetRecords, which is most of what is called.
+    records: JsonCall,
     /// The table's ARN.
     table: String,
     /// Whether the service knows AT_TIMESTAMP; emulators do not.
@@ -42,8 +44,14 @@ pub struct DynamoDbStreams {
 impl DynamoDbStreams {
     /// The streams of the table of this ARN, in this region.
     pub fn new(aws: &Aws, region: &str, table: &str) -> Self {
-        let client = Client::new(&aws.region(region));
-        Self { client, table: table.to_owned(), knows_timestamps: AtomicBool::new(true) }
+        let config = aws.region(region);
+        let records = JsonCall {
+            client: SignedClient::new(&config, "dynamodb"),
+            uri: endpoint::dynamodb_streams(&config).unwrap_or_default(),
+            target: "DynamoDBStreams_20120810.GetRecords",
+        };
+        let (client, knows_timestamps) = (Client::new(&config), AtomicBool::new(true));
+        Self { client, records, table: table.to_owned(), knows_timestamps }
     }
 
     fn arn(&self, stream: &StreamLabel) -> String {
@@ -183,19 +191,14 @@ impl Streams for DynamoDbStreams {
     }
 
     async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        let answer = self
-            .client
-            .get_records()
-            .shard_iterator(&iterator.0)
-            .send()
-            .await
-            .map_err(|failure| error::stream(RECORDS, failure))?;
-        let records = answer.records.unwrap_or_default();
-        let all = records.len();
-        let mut changes = Vec::with_capacity(all);
-        changes.extend(records.into_iter().filter_map(change));
-        let unreadable = all - changes.len();
-        Ok(RecordPage { changes, unreadable, next: answer.next_shard_iterator.map(ShardIterator) })
+        let asked = serde_json::json!({ "ShardIterator": iterator.0 }).to_string();
+        let answer = self.records.send(&asked.into()).await;
+        let answer = answer.map_err(|failure| error::stream_call(RECORDS, failure))?;
+        parse(&answer).map_err(|failure| StreamError {
+            action: RECORDS,
+            kind: StreamErrorKind::Unavailable,
+            source: Some(failure.into()),
+        })
     }
 }
 
@@ -234,30 +237,6 @@ fn status(status: Option<&types::StreamStatus>) -> StreamStatus {
 fn shard(stream: &StreamLabel, shard: types::Shard) -> Option<Shard> {
     let parent = shard.parent_shard_id.map(|name| ShardId::new(stream, name));
     Some(Shard { id: ShardId::new(stream, shard.shard_id?), parent })
-}
-
-fn change(record: types::Record) -> Option<Change> {
-    let stream = record.dynamodb?;
-    let event = match record.event_name? {
-        types::OperationType::Insert => EventName::Insert,
-        types::OperationType::Modify => EventName::Modify,
-        types::OperationType::Remove => EventName::Remove,
-        _ => return None,
-    };
-    let user_identity = record.user_identity.map(|identity| UserIdentity {
-        kind: identity.r#type.unwrap_or_default(),
-        principal_id: identity.principal_id.unwrap_or_default(),
-    });
-    Some(Change {
-        event_id: record.event_id.unwrap_or_default(),
-        event,
-        keys: item_from_stream(stream.keys?),
-        old: item_from_stream(stream.old_image.unwrap_or_default()),
-        new: item_from_stream(stream.new_image.unwrap_or_default()),
-        sequence_number: SequenceNumber::parse(&stream.sequence_number?)?,
-        created: UnixSeconds(stream.approximate_creation_date_time?.secs()),
-        user_identity,
-    })
 }
 
 /// Notes the `Date` of an answer: the service's clock, which the SDK does not hand out.
