@@ -1,48 +1,40 @@
-//! Attribute values of the two SDK crates, which are alike but not the same type.
+//! Attribute values of the SDK's client for tables.
 
 use std::collections::HashMap;
 
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::AttributeValue as Sdk;
 use bytes::Bytes;
 
 use crate::record::{AttributeValue, Item};
 
-macro_rules! from_sdk {
-    ($value:ident, $item:ident, $sdk:ident) => {
-        /// A value as the SDK gives it.
-        fn $value(value: $sdk::types::AttributeValue) -> AttributeValue {
-            use $sdk::types::AttributeValue as Sdk;
-            match value {
-                Sdk::S(text) => AttributeValue::S(text),
-                Sdk::N(number) => AttributeValue::N(number),
-                Sdk::B(blob) => AttributeValue::B(Bytes::from(blob.into_inner())),
-                Sdk::Bool(truth) => AttributeValue::Bool(truth),
-                Sdk::Ss(texts) => AttributeValue::Ss(texts.into_iter().collect()),
-                Sdk::Ns(numbers) => AttributeValue::Ns(numbers.into_iter().collect()),
-                Sdk::Bs(blobs) => AttributeValue::Bs(
-                    blobs.into_iter().map(|blob| Bytes::from(blob.into_inner())).collect(),
-                ),
-                Sdk::L(values) => AttributeValue::L(values.into_iter().map($value).collect()),
-                Sdk::M(values) => AttributeValue::M($item(values)),
-                Sdk::Null(_) => AttributeValue::Null,
-                // DynamoDB's types are a closed set; a new one would need a new SDK anyway.
-                _ => AttributeValue::Null,
-            }
-        }
-
-        /// An item as the SDK gives it.
-        pub fn $item(item: HashMap<String, $sdk::types::AttributeValue>) -> Item {
-            Item::of_distinct(item.into_iter().map(|(name, value)| (name, $value(value))))
-        }
-    };
+/// A value as the SDK gives it.
+fn value_from_table(value: Sdk) -> AttributeValue {
+    match value {
+        Sdk::S(text) => AttributeValue::S(text),
+        Sdk::N(number) => AttributeValue::N(number),
+        Sdk::B(blob) => AttributeValue::B(Bytes::from(blob.into_inner())),
+        Sdk::Bool(truth) => AttributeValue::Bool(truth),
+        Sdk::Ss(texts) => AttributeValue::Ss(texts.into_iter().collect()),
+        Sdk::Ns(numbers) => AttributeValue::Ns(numbers.into_iter().collect()),
+        Sdk::Bs(blobs) => AttributeValue::Bs(
+            blobs.into_iter().map(|blob| Bytes::from(blob.into_inner())).collect(),
+        ),
+        Sdk::L(values) => AttributeValue::L(values.into_iter().map(value_from_table).collect()),
+        Sdk::M(values) => AttributeValue::M(item_from_table(values)),
+        Sdk::Null(_) => AttributeValue::Null,
+        // DynamoDB's types are a closed set; a new one would need a new SDK anyway.
+        _ => AttributeValue::Null,
+    }
 }
 
-from_sdk!(value_from_stream, item_from_stream, aws_sdk_dynamodbstreams);
-from_sdk!(value_from_table, item_from_table, aws_sdk_dynamodb);
+/// An item as the SDK gives it.
+pub fn item_from_table(item: HashMap<String, Sdk>) -> Item {
+    item.into_iter().map(|(name, value)| (name, value_from_table(value))).collect()
+}
 
 /// A value as the SDK takes it.
-pub fn value_to_table(value: &AttributeValue) -> aws_sdk_dynamodb::types::AttributeValue {
-    use aws_sdk_dynamodb::primitives::Blob;
-    use aws_sdk_dynamodb::types::AttributeValue as Sdk;
+pub fn value_to_table(value: &AttributeValue) -> Sdk {
     match value {
         AttributeValue::S(text) => Sdk::S(text.clone()),
         AttributeValue::N(number) => Sdk::N(number.clone()),
@@ -60,6 +52,6 @@ pub fn value_to_table(value: &AttributeValue) -> aws_sdk_dynamodb::types::Attrib
 }
 
 /// An item, or a key, as the SDK takes it.
-pub fn item_to_table(item: &Item) -> HashMap<String, aws_sdk_dynamodb::types::AttributeValue> {
+pub fn item_to_table(item: &Item) -> HashMap<String, Sdk> {
     item.iter().map(|(name, value)| (name.clone(), value_to_table(value))).collect()
 }

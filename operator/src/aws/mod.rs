@@ -6,6 +6,7 @@ mod connections;
 mod error;
 mod gateway;
 mod queue;
+mod records;
 mod streams;
 
 use std::time::Duration;

@@ -4,21 +4,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodbstreams::Client;
+use aws_sdk_dynamodbstreams::operation::get_records::GetRecordsOutput;
 use aws_sdk_dynamodbstreams::types::{
     self, ShardFilter, ShardFilterType, ShardIteratorType, StreamViewType,
 };
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
+use aws_smithy_runtime_api::client::interceptors::context::{
+    BeforeDeserializationInterceptorContextRef, Error, Output,
+};
+use aws_smithy_runtime_api::client::orchestrator::{HttpResponse, OrchestratorError};
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_runtime_api::client::ser_de::{DeserializeResponse, SharedResponseDeserializer};
 use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::date_time::{DateTime, Format};
 
-use super::attribute::item_from_stream;
-use super::{Aws, error};
-use crate::record::{
-    Change, EventName, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds, UserIdentity,
-};
+use super::{Aws, error, records};
+use crate::record::{KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
 use crate::stream::{
     Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
     StreamStatus, Streams, ViewType,
@@ -183,19 +185,16 @@ impl Streams for DynamoDbStreams {
     }
 
     async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        let answer = self
-            .client
+        let page = ReadPage::default();
+        self.client
             .get_records()
             .shard_iterator(&iterator.0)
+            .customize()
+            .interceptor(page.clone())
             .send()
             .await
             .map_err(|failure| error::stream(RECORDS, failure))?;
-        let records = answer.records.unwrap_or_default();
-        let all = records.len();
-        let mut changes = Vec::with_capacity(all);
-        changes.extend(records.into_iter().filter_map(change));
-        let unreadable = all - changes.len();
-        Ok(RecordPage { changes, unreadable, next: answer.next_shard_iterator.map(ShardIterator) })
+        page.take().ok_or_else(|| unusable(RECORDS, "no page"))
     }
 }
 
@@ -236,30 +235,6 @@ fn shard(stream: &StreamLabel, shard: types::Shard) -> Option<Shard> {
     Some(Shard { id: ShardId::new(stream, shard.shard_id?), parent })
 }
 
-fn change(record: types::Record) -> Option<Change> {
-    let stream = record.dynamodb?;
-    let event = match record.event_name? {
-        types::OperationType::Insert => EventName::Insert,
-        types::OperationType::Modify => EventName::Modify,
-        types::OperationType::Remove => EventName::Remove,
-        _ => return None,
-    };
-    let user_identity = record.user_identity.map(|identity| UserIdentity {
-        kind: identity.r#type.unwrap_or_default(),
-        principal_id: identity.principal_id.unwrap_or_default(),
-    });
-    Some(Change {
-        event_id: record.event_id.unwrap_or_default(),
-        event,
-        keys: item_from_stream(stream.keys?),
-        old: item_from_stream(stream.old_image.unwrap_or_default()),
-        new: item_from_stream(stream.new_image.unwrap_or_default()),
-        sequence_number: SequenceNumber::parse(&stream.sequence_number?)?,
-        created: UnixSeconds(stream.approximate_creation_date_time?.secs()),
-        user_identity,
-    })
-}
-
 /// Notes the `Date` of an answer: the service's clock, which the SDK does not hand out.
 #[derive(Clone, Debug, Default)]
 struct ServiceDate(Arc<Mutex<Option<UnixSeconds>>>);
@@ -290,5 +265,48 @@ impl Intercept for ServiceDate {
             .map(|date| UnixSeconds(date.secs()));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date;
         Ok(())
+    }
+}
+
+/// The page of an answer, read in the SDK's place; what was refused is left to the SDK.
+#[derive(Clone, Debug, Default)]
+struct ReadPage(Arc<Mutex<Option<RecordPage>>>);
+
+impl ReadPage {
+    fn take(&self) -> Option<RecordPage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+#[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
+impl Intercept for ReadPage {
+    fn name(&self) -> &'static str {
+        "ReadPage"
+    }
+
+    fn read_before_deserialization(
+        &self,
+        context: &BeforeDeserializationInterceptorContextRef<'_>,
+        _components: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        // There is one try in a call, so that no later one finds this.
+        if context.response().status().is_success() {
+            config.interceptor_state().store_put(SharedResponseDeserializer::new(self.clone()));
+        }
+        Ok(())
+    }
+}
+
+impl DeserializeResponse for ReadPage {
+    fn deserialize_nonstreaming_with_config(
+        &self,
+        response: &HttpResponse,
+        _config: &ConfigBag,
+    ) -> Result<Output, OrchestratorError<Error>> {
+        let page = records::parse(response.body().bytes().unwrap_or_default())
+            .map_err(|error| OrchestratorError::response(error.into()))?;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(page);
+        Ok(Output::erase(GetRecordsOutput::builder().build()))
     }
 }
