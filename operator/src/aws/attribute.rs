@@ -1,4 +1,4 @@
-//! Attribute values as the SDK's client for tables has them.
+//! Attribute values of the SDK's client for tables.
 
 use std::collections::HashMap;
 
@@ -30,7 +30,7 @@ fn value_from_table(value: Sdk) -> AttributeValue {
 
 /// An item as the SDK gives it.
 pub fn item_from_table(item: HashMap<String, Sdk>) -> Item {
-    Item::of_distinct(item.into_iter().map(|(name, value)| (name, value_from_table(value))))
+    item.into_iter().map(|(name, value)| (name, value_from_table(value))).collect()
 }
 
 /// A value as the SDK takes it.

@@ -13,13 +13,6 @@ impl Item {
         Self(Vec::new())
     }
 
-    /// An item of these attributes, whose names are all different.
-    pub fn of_distinct(attributes: impl IntoIterator<Item = (String, AttributeValue)>) -> Self {
-        let mut attributes: Vec<_> = attributes.into_iter().collect();
-        attributes.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        Self(attributes)
-    }
-
     /// An attribute's value.
     pub fn get(&self, name: &str) -> Option<&AttributeValue> {
         self.place(name).ok().and_then(|place| self.0.get(place)).map(|(_, value)| value)
@@ -69,11 +62,16 @@ impl Item {
 /// Of a name that comes twice, the last value counts.
 impl FromIterator<(String, AttributeValue)> for Item {
     fn from_iter<T: IntoIterator<Item = (String, AttributeValue)>>(attributes: T) -> Self {
-        let mut item = Self::new();
-        for (name, value) in attributes {
-            item.insert(name, value);
-        }
-        item
+        let mut attributes: Vec<_> = attributes.into_iter().collect();
+        attributes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        attributes.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                std::mem::swap(later, earlier);
+            }
+            same
+        });
+        Self(attributes)
     }
 }
 
