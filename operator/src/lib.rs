@@ -19,4 +19,5 @@ pub mod notifier;
 pub mod record;
 pub mod stream;
 pub mod telemetry;
+mod turns;
 pub mod worker;

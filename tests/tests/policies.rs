@@ -284,22 +284,28 @@ async fn one_deaf_client_of_large_items_holds_up_nobody() {
     assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_account_that_is_throttled_slows_everybody_and_drops_nothing() {
-    let (mut worker, queue) = (Worker::new(), Arc::new(ScriptedQueue::default()));
+/// A worker with so many connections, whose messages are tried twice at the most, and for an hour;
+/// and how fast it may post.
+async fn crowd(connections: usize, slow_client: SlowClient) -> (Worker, Arc<PostLimits>) {
+    let (mut worker, limits) = (Worker::new(), Arc::new(PostLimits::new(1_000)));
     worker.streams.open("only", None);
-    let limits = Arc::new(PostLimits::new(1_000));
     let of_all = limits.clone();
+    let longest_try = Duration::from_secs(3_600);
     worker.start_with(|job| Job {
-        policy: Policy { most_attempts: Some(2), ..job.policy },
+        policy: Policy { longest_try, most_attempts: Some(2), slow_client },
         post_limits: of_all,
-        dead_letters: Some((QUEUE.to_owned(), queue)),
         ..job
     });
     worker.started().await;
-    for n in 0..200 {
+    for n in 0..connections {
         worker.connections.put(&format!("connection-{n:03}"), "hoge", "2026-01-01");
     }
+    (worker, limits)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_is_throttled_slows_everybody_and_drops_nothing() {
+    let (worker, limits) = crowd(200, SlowClient::Wait).await;
     worker.gateway.everyone(10, 429);
     tell(&worker, change(1, "fuga", "hoge"));
     worker.until("all were tried", || worker.gateway.posts().len() > 300).await;
@@ -313,6 +319,87 @@ async fn an_account_that_is_throttled_slows_everybody_and_drops_nothing() {
     }
     // At the full pace it were 0.4 s.
     assert!(begun.elapsed() > Duration::from_millis(500), "{:?}", begun.elapsed());
+}
+
+/// Everybody is throttled for ten minutes.
+async fn nothing_is_given_up_while_all_are_throttled(connections: usize) {
+    let (worker, _) = crowd(connections, SlowClient::Disconnect).await;
+    worker.gateway.everyone(10, 429);
+    tell(&worker, change(1, "fuga", "hoge"));
+    worker.after(600).await;
+    assert_eq!(counted(&worker, "messages", "attempts"), 0);
+    worker.gateway.everyone(10, 200);
+    settled(&worker, 1).await;
+    assert_eq!(worker.gateway.delivered(), connections);
+    assert_eq!(worker.gateway.disconnected(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_may_be_throttled_for_long() {
+    nothing_is_given_up_while_all_are_throttled(200).await;
+}
+
+/// So few that five are hardly ever tried within a second.
+#[tokio::test(start_paused = true)]
+async fn an_account_with_few_connections_may_be_throttled_for_long() {
+    nothing_is_given_up_while_all_are_throttled(20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_may_be_throttled_in_part_for_long() {
+    let (worker, _) = crowd(200, SlowClient::Disconnect).await;
+    for n in 0..200 {
+        let answers = (n..n + 600).map(|n| (10, if n % 3 == 0 { 200 } else { 429 }));
+        let answers: Vec<_> = answers.chain([(10, 200)]).collect();
+        worker.gateway.script(&format!("connection-{n:03}"), &answers);
+    }
+    for n in 1..=60 {
+        tell(&worker, change(n, "fuga", "hoge"));
+        worker.after(10).await;
+        assert_eq!(counted(&worker, "messages", "attempts"), 0, "after {n}");
+    }
+    settled(&worker, 60).await;
+    assert_eq!(worker.gateway.delivered(), 60 * 200);
+    assert_eq!(worker.gateway.disconnected(), [""; 0]);
+}
+
+/// A client that does not read, among many that do, once all were throttled for so long: how many of
+/// its three messages are given up like this, in which time.
+async fn deaf_after(throttled: u64, worker: &Worker, kind: &str) -> (u64, Duration) {
+    worker.connections.put("deaf", "hoge", "2026-01-01");
+    worker.gateway.script("deaf", &[(10, 429)]);
+    worker.gateway.everyone(10, 429);
+    tell(worker, change(1, "fuga", "hoge"));
+    worker.after(throttled).await;
+    assert_eq!(counted(worker, "messages", kind), 0, "it is nobody's own trouble");
+    worker.gateway.everyone(10, 200);
+    let begun = Instant::now();
+    tell(worker, change(2, "fuga", "hoge"));
+    tell(worker, change(3, "fuga", "hoge"));
+    settled(worker, 3).await;
+    assert_eq!(worker.gateway.delivered(), 3 * 200);
+    (counted(worker, "messages", kind), begun.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deaf_client_among_many_is_given_up_by_its_attempts() {
+    for throttled in [0, 1, 5, 60] {
+        let (worker, _) = crowd(200, SlowClient::Wait).await;
+        let (given_up, took) = deaf_after(throttled, &worker, "attempts").await;
+        assert_eq!(given_up, 3);
+        assert!(took < Duration::from_secs(40), "{took:?} after {throttled} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deaf_client_among_many_is_disconnected() {
+    for throttled in [0, 1, 5, 60] {
+        let (worker, _) = crowd(200, SlowClient::Disconnect).await;
+        let (closed, took) = deaf_after(throttled, &worker, "disconnected").await;
+        assert_eq!(worker.gateway.disconnected(), ["deaf"]);
+        assert_eq!(closed + counted(&worker, "messages", "attempts"), 3);
+        assert!(took < Duration::from_secs(40), "{took:?} after {throttled} s");
+    }
 }
 
 #[tokio::test(start_paused = true)]

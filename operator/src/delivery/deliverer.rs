@@ -155,16 +155,25 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
             0..=LONGEST => self.post(head, &body).await,
             _ => Outcome::TooLarge,
         };
-        let throttled = (outcome == Outcome::Throttled).then_some(&*head.connection.id);
         let known = Known {
             age: self.gate.clock().saturating_sub(head.queued_at),
             can_shorten: head.message.keys_only.is_some(),
-            is_account_throttled: self.setup.limits.answered(throttled),
+            is_account_throttled: self.is_account_throttled(outcome, &head.connection),
             delivered: self.delivered.load(Ordering::Relaxed),
         };
         match head.tries.next(outcome, policy, &known, &self.setup.random) {
             Next::Over(End::Disconnect) => self.disconnect(head).await,
             next => next,
+        }
+    }
+
+    /// Whether it is the account that is throttled, as the outcomes of all posts tell.
+    fn is_account_throttled(&self, outcome: Outcome, connection: &Connection) -> bool {
+        match outcome {
+            Outcome::Throttled => self.setup.limits.answered(&connection.id, true),
+            Outcome::Delivered | Outcome::Gone => self.setup.limits.answered(&connection.id, false),
+            // These say nothing of it.
+            Outcome::TooLarge | Outcome::Hold(_) | Outcome::Retry => false,
         }
     }
 

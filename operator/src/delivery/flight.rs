@@ -59,7 +59,7 @@ impl Flight {
         }
     }
 
-    /// No usable answer came, or one that says that there are too many.
+    /// No usable answer came: none in time, or one that the service failed at.
     pub fn failed(&mut self, now: Instant) {
         // Those that were under way together fail together: that is one sign, not many.
         let is_new = self.shrunk_at.is_none_or(|at| now.duration_since(at) >= WINDOW);

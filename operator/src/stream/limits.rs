@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
+use crate::turns::Turns;
 
 /// DescribeStream may be called ten times a second per account and region; what is left is for
 /// others. With the burst there are never more than ten in any second.
@@ -45,36 +44,26 @@ pub struct Budget {
     each: Duration,
     /// How much of it may be saved up.
     saved: Duration,
-    /// When the next call may begin, had nothing been saved. Whoever waits for its turn has it, so
-    /// that one who gives up leaves nothing behind.
-    next: Mutex<Option<Instant>>,
+    turns: Turns,
 }
 
 impl Budget {
     /// `per_second` calls, up to `at_once` of them without a wait.
     pub fn new(per_second: u32, at_once: u32) -> Self {
         let each = Duration::from_secs(1) / per_second.max(1);
-        Self { each, saved: each * at_once.saturating_sub(1), next: Mutex::default() }
+        Self { each, saved: each * at_once.saturating_sub(1), turns: Turns::default() }
     }
 
     /// Waits for its turn.
     pub async fn take(&self) {
-        let mut next = self.next.lock().await;
-        let now = Instant::now();
-        // Counted from the far end of what may be saved: a call that finds its turn passed uses up
-        // what was saved, one that finds it ahead waits.
-        let turn = next.unwrap_or(now).max(now);
-        let begin = turn.checked_sub(self.saved).unwrap_or(now);
-        // A timer takes a millisecond even where there is nothing to wait for.
-        if begin > now {
-            sleep_until(begin).await;
-        }
-        *next = Some(turn + self.each);
+        self.turns.take(self.saved, |_| self.each).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
