@@ -37,16 +37,13 @@ pub fn dynamodb_streams(config: &SdkConfig) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use aws_config::Region;
+    use aws_types::origin::Origin;
+    use aws_types::service_config::LoadServiceConfig;
 
     use super::*;
 
-    fn endpoint_in(region: &'static str, given: Option<&str>) -> Option<String> {
-        let config = SdkConfig::builder().region(Region::from_static(region));
-        let config = match given {
-            Some(given) => config.endpoint_url(given),
-            None => config,
-        };
-        dynamodb_streams(&config.build())
+    fn in_region(region: &'static str) -> aws_types::sdk_config::Builder {
+        SdkConfig::builder().region(Region::from_static(region))
     }
 
     #[test]
@@ -56,13 +53,32 @@ mod tests {
             ("cn-north-1", "https://streams.dynamodb.cn-north-1.amazonaws.com.cn/"),
             ("us-gov-west-1", "https://streams.dynamodb.us-gov-west-1.amazonaws.com/"),
         ] {
-            assert_eq!(endpoint_in(region, None).as_deref(), Some(expected));
+            assert_eq!(dynamodb_streams(&in_region(region).build()).as_deref(), Some(expected));
+        }
+    }
+
+    /// `AWS_ENDPOINT_URL_DYNAMODB_STREAMS` and nothing else.
+    #[derive(Debug)]
+    struct OfTheService;
+
+    impl LoadServiceConfig for OfTheService {
+        fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+            let is_it = key.service_id() == "DynamoDB Streams" && key.env() == "AWS_ENDPOINT_URL";
+            is_it.then(|| "http://of-the-service:1".to_owned())
         }
     }
 
     #[test]
-    fn it_is_the_one_that_is_given() {
-        let given = "http://127.0.0.1:4566";
-        assert_eq!(endpoint_in("eu-west-1", Some(given)), Some(format!("{given}/")));
+    fn it_is_the_one_that_is_given_the_nearest_first() {
+        let given = || in_region("eu-west-1").endpoint_url("http://given:2/");
+        let of_all = given().build();
+        assert_eq!(dynamodb_streams(&of_all).as_deref(), Some("http://given:2/"));
+        let mut both = given().service_config(OfTheService);
+        both.insert_origin("endpoint_url", Origin::shared_environment_variable());
+        let both = both.build();
+        assert_eq!(dynamodb_streams(&both).as_deref(), Some("http://of-the-service:1/"));
+        let mut in_code = given().service_config(OfTheService);
+        in_code.insert_origin("endpoint_url", Origin::shared_config());
+        assert_eq!(dynamodb_streams(&in_code.build()).as_deref(), Some("http://given:2/"));
     }
 }
