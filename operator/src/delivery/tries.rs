@@ -12,7 +12,8 @@ use crate::telemetry::Dropped;
 const GONE_AGAIN_AFTER: [Duration; 3] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
-/// A client is disconnected once so many posts in a row found its buffer full.
+/// A client is disconnected once so many posts in a row found its buffer full; one that was refused
+/// for the account's sake can only be the first of them.
 const TOO_SLOW: u32 = 3;
 
 /// What a spec says about messages that do not get through.
@@ -136,7 +137,7 @@ impl Tries {
         random: &Random,
     ) -> Next {
         match outcome {
-            Outcome::Throttled if self.throttled == 0 => {
+            Outcome::Throttled if self.throttled == 0 || known.is_account_throttled => {
                 (self.throttled, self.delivered) = (1, known.delivered);
             }
             Outcome::Throttled => self.throttled = self.throttled.saturating_add(1),
@@ -162,7 +163,6 @@ impl Tries {
         // It is the client's own trouble if others get their messages meanwhile.
         let is_slow = outcome == Outcome::Throttled
             && self.throttled >= TOO_SLOW
-            && !known.is_account_throttled
             && known.delivered > self.delivered;
         if is_slow && policy.slow_client == SlowClient::Disconnect {
             Next::Over(End::Disconnect)
@@ -248,10 +248,13 @@ mod tests {
     fn a_client_is_disconnected_only_for_its_own_trouble() {
         let disconnect = Policy { slow_client: SlowClient::Disconnect, ..WAIT };
         let others = |n| Known { delivered: n, ..known(0) };
+        let account = |n| Known { is_account_throttled: true, ..others(n) };
         for (what, expected) in [
             ([others(0), others(0), others(1)], true),
             ([others(5), others(5), others(5)], false),
-            ([others(0), others(1), Known { is_account_throttled: true, ..others(2) }], false),
+            ([others(0), others(1), account(2)], false),
+            ([account(0), account(1), others(2)], false),
+            ([account(0), others(1), others(2)], true),
         ] {
             let mut tries = Tries::new();
             let mut last = None;

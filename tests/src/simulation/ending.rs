@@ -127,10 +127,7 @@ impl Story {
             (history.owed(model, connections), history.unread(model))
         });
         if !owed.is_empty() {
-            wrong.push(format!(
-                "let told = told.filter(is_kept);
- and connection {owed:?} are owed"
-            ));
+            wrong.push(format!("record and connection {owed:?} are owed"));
         }
         if !unread.is_empty() {
             wrong.push(format!("the shards {unread:?} are not read"));

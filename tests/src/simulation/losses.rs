@@ -1,7 +1,7 @@
 //! What may be given up, and when: every loss is told with its reason, and each reason is one that the
 //! policy knows and that this message had.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stream_notifier::delivery::{Answer, SlowClient};
 
@@ -16,13 +16,17 @@ const PATIENCE: u64 = 1_000;
 /// A client is disconnected once so many posts in a row found its buffer full.
 const TOO_SLOW: u32 = 3;
 
-/// So many connections that are throttled afresh within a second are the account's trouble, wherever
-/// the second begins, if so many answers are no more than ten times five.
+/// So many connections that are throttled within a second are the account's trouble, wherever the
+/// second begins, if so many answers are no more than ten times five.
 const SURELY_THROTTLED: usize = 9;
 const SURELY_FEW: usize = 50;
 
-/// A connection whose buffer was full is a slow one for so long, in milliseconds.
-const SLOW_FOR: u64 = 60_000;
+/// It is over, and a connection that is throttled is slow by itself, no sooner than so many others
+/// got theirs.
+const SURELY_TOO_FEW: u64 = 4;
+
+/// A connection that was throttled is nothing special after so long, in milliseconds.
+const SUSPECT_FOR: u64 = 60_000;
 
 /// One that did not take a message is not waited for, for so long.
 const TROUBLED: u64 = 10_000;
@@ -38,31 +42,67 @@ pub struct Manners {
     troubled_at: Option<u64>,
     /// How many answers came since one that took long.
     quick: u32,
-    /// When its buffer was full last.
-    throttled_at: Option<u64>,
-    /// How often in a row its buffer was full.
+    /// How often in a row its buffer was full; once, if it was the account's trouble for sure.
     throttled: u32,
     /// How much others had got when that began.
     delivered: u64,
 }
 
-/// The last answers to a life: when, and whether one was the first that says so many.
+/// The answers to a life, and what they surely say of the account.
 #[derive(Debug, Default)]
 pub struct Answers {
-    last: Vec<(u64, bool)>,
-    /// Until when the account is throttled, at the least.
-    throttled_until: u64,
+    /// How many were no 429.
+    good: u64,
+    /// The last ones: when, how many were good before, and whose it was if it counts for sure.
+    last: Vec<(u64, u64, Option<usize>)>,
+    suspects: BTreeMap<usize, Suspect>,
+    /// When the account was throttled last for sure, and how many answers were good a second before.
+    throttled: Option<(u64, u64)>,
+}
+
+/// A connection that was throttled.
+#[derive(Clone, Copy, Debug)]
+struct Suspect {
+    /// When it was last.
+    at: u64,
+    /// How many answers were good when it first was.
+    good: u64,
+    /// When it last gave another answer.
+    good_at: u64,
 }
 
 impl Answers {
-    fn note(&mut self, is_news: bool, now: u64) -> bool {
-        self.last.retain(|(at, _)| at + 2_000 > now);
-        self.last.push((now, is_news));
-        let news = self.last.iter().filter(|(at, is_news)| *is_news && at + 1_000 > now).count();
-        if is_news && news >= SURELY_THROTTLED && self.last.len() <= SURELY_FEW {
-            self.throttled_until = now + 1_000;
+    /// Notes an answer; whether it is a 429 that is the account's trouble for sure.
+    fn note(&mut self, connection: usize, is_throttled: bool, now: u64) -> bool {
+        let good = self.good;
+        self.good += u64::from(!is_throttled);
+        self.last.retain(|(at, ..)| at + 2_000 > now);
+        let counts = is_throttled && self.counts(connection, now);
+        self.last.push((now, good, counts.then_some(connection)));
+        if !is_throttled {
+            self.suspects.entry(connection).and_modify(|suspect| suspect.good_at = now);
+            return false;
         }
-        now < self.throttled_until
+        let lately = self.last.iter().filter(|(at, ..)| at + 1_000 > now);
+        let many: BTreeSet<_> = lately.clone().filter_map(|(.., whose)| *whose).collect();
+        if many.len() >= SURELY_THROTTLED && self.last.len() <= SURELY_FEW {
+            self.throttled = lately.map(|(_, good, _)| (now, *good)).next();
+        }
+        self.throttled
+            .is_some_and(|(at, good)| now < at + 1_000 || self.good <= good + SURELY_TOO_FEW)
+    }
+
+    /// Whether a 429 counts for sure: others get nothing since its connection was throttled first, and
+    /// it is the connection's first answer in its second.
+    fn counts(&mut self, connection: usize, now: u64) -> bool {
+        let is_known = |suspect: &&mut Suspect| now <= suspect.at + SUSPECT_FOR;
+        let Some(suspect) = self.suspects.get_mut(&connection).filter(is_known) else {
+            let suspect = Suspect { at: now, good: self.good, good_at: 0 };
+            self.suspects.insert(connection, suspect);
+            return true;
+        };
+        suspect.at = now;
+        self.good <= suspect.good + SURELY_TOO_FEW && suspect.good_at + 1_000 <= now
     }
 }
 
@@ -96,13 +136,9 @@ impl State {
         let left_at = claim.posting.remove(&connection).map_or(model.now(), |(_, since)| since);
         let manners = claim.manners.entry(connection).or_default();
         let is_throttled = matches!(answer, Answer::Status { status: 429, .. });
-        let is_news = manners.throttled_at.is_none_or(|at| at + SLOW_FOR <= model.now());
-        let of_all = answers.note(is_throttled && is_news, model.now());
-        if of_all && is_throttled {
+        let of_all = answers.note(connection, is_throttled, model.now());
+        if of_all {
             self.counts.add("account throttled");
-        }
-        if is_throttled {
-            manners.throttled_at = Some(model.now());
         }
         manners.quick = if left_at + SLOW < model.now() { 0 } else { manners.quick + 1 };
         let is_delivered = matches!(answer, Answer::Status { status: 200, .. });
@@ -111,8 +147,8 @@ impl State {
         }
         match answer {
             Answer::Status { status: 429, .. } => {
-                if manners.throttled == 0 {
-                    manners.delivered = claim.delivered;
+                if manners.throttled == 0 || of_all {
+                    (manners.throttled, manners.delivered) = (0, claim.delivered);
                 }
                 manners.throttled += 1;
                 *claim.tried.entry((record, connection)).or_default() += u32::from(!of_all);
