@@ -170,7 +170,10 @@ impl Gateway for Outside {
         });
         let Some(post) = post else { return Answer::NoAnswer };
         let answer = self.send(Call::Post, move |model, state| state.arrive(model, post)).await;
-        self.world.with(|model, state| state.answered(model, life, post, &answer));
+        self.world.with(|model, state| {
+            state.answered(model, life, post, &answer);
+            state.check_held(model, life, post, &answer);
+        });
         answer
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::connections::Connection;
+use super::held::Held;
 use super::losses::{Answers, Manners, Told};
 use crate::simulated::{Key, Model, Record};
 
@@ -84,6 +85,8 @@ pub struct Claim {
     pub manners: BTreeMap<usize, Manners>,
     /// By record and connection, how many tries count.
     pub tried: BTreeMap<(usize, usize), u32>,
+    /// Who is held.
+    pub held: Held,
     /// How many messages were delivered.
     pub delivered: u64,
     /// The connections that were to be closed.
@@ -152,6 +155,7 @@ impl Claim {
             posting: BTreeMap::new(),
             manners: BTreeMap::new(),
             tried: BTreeMap::new(),
+            held: Held::default(),
             delivered: 0,
             disconnected: BTreeSet::new(),
             drops: BTreeMap::new(),

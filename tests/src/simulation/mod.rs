@@ -10,6 +10,7 @@ mod ending;
 mod faults;
 mod gateway;
 mod hardship;
+mod held;
 mod history;
 mod letters;
 mod life;
