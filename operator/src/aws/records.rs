@@ -273,3 +273,130 @@ fn text<'de, A: MapAccess<'de>>(object: &mut A) -> Result<Option<Cow<'de, str>>,
 fn skip<'de, A: MapAccess<'de>>(object: &mut A) -> Result<(), A::Error> {
     object.next_value().map(|IgnoredAny| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A page of one whole record.
+    fn page() -> serde_json::Value {
+        json!({
+            "Records": [{
+                "eventID": "event", "eventName": "MODIFY", "eventVersion": "1.1",
+                "dynamodb": {
+                    "ApproximateCreationDateTime": 1_790_000_000, "SizeBytes": 10,
+                    "Keys": {"PK": {"S": "a"}},
+                    "SequenceNumber": "100000000000000000001",
+                },
+            }],
+            "NextShardIterator": "next",
+        })
+    }
+
+    fn parsed(page: &serde_json::Value) -> RecordPage {
+        parse(page.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn every_type_of_value_is_kept_as_it_was_written() {
+        let body = r#"{"Records": [{
+            "eventName": "INSERT",
+            "userIdentity": {"type": "Service", "principalId": "dynamodb.amazonaws.com"},
+            "dynamodb": {
+                "NewImage": {
+                    "Z": {"N": "12345678901234567890123456789012345678"}, "A": {"S": "\ud83d\ude00\/"},
+                    "B": {"B": "AAE="}, "C": {"BOOL": false}, "D": {"NULL": true}, "A": {"S": "last"},
+                    "E": {"SS": ["b", "a", "b"]}, "F": {"NS": ["1E+2"]}, "G": {"BS": ["AQ==", "AA=="]},
+                    "H": {"L": [{"S": "\ud83d\ude00\/"}, {"M": {"\u0061": {"X": [1]}}}]}
+                },
+                "Keys": {}, "OldImage": null,
+                "ApproximateCreationDateTime": 1.79e9, "SequenceNumber": "7"
+            }
+        }]}"#;
+        let change = parse(body.as_bytes()).unwrap().changes.remove(0);
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let bytes = |bytes: &'static [u8]| Bytes::from_static(bytes);
+        let inner = Item::from([("a".to_owned(), AttributeValue::Null)]);
+        let new = [
+            ("A", text("last")),
+            ("B", AttributeValue::B(bytes(&[0, 1]))),
+            ("C", AttributeValue::Bool(false)),
+            ("D", AttributeValue::Null),
+            ("E", AttributeValue::Ss(["a", "b"].map(str::to_owned).into())),
+            ("F", AttributeValue::Ns(["1E+2".to_owned()].into())),
+            ("G", AttributeValue::Bs([bytes(&[0]), bytes(&[1])].into())),
+            ("H", AttributeValue::L(vec![text("😀/"), AttributeValue::M(inner)])),
+            ("Z", AttributeValue::N("12345678901234567890123456789012345678".to_owned())),
+        ];
+        assert_eq!(change.new, new.map(|(name, value)| (name.to_owned(), value)).into());
+        assert_eq!((change.keys, change.old), (Item::new(), Item::new()));
+        assert_eq!((change.event, change.created), (EventName::Insert, UnixSeconds(1_790_000_000)));
+        assert_eq!(change.user_identity.unwrap().principal_id, "dynamodb.amazonaws.com");
+    }
+
+    #[test]
+    fn a_record_that_lacks_what_every_record_has_is_counted_and_the_others_are_read() {
+        let whole = &page()["Records"][0];
+        let without = |pointer: &str| {
+            let mut record = whole.clone();
+            *record.pointer_mut(pointer).unwrap() = serde_json::Value::Null;
+            record
+        };
+        let broken = [
+            "/eventName",
+            "/dynamodb",
+            "/dynamodb/ApproximateCreationDateTime",
+            "/dynamodb/Keys",
+            "/dynamodb/SequenceNumber",
+        ];
+        let mut page = page();
+        page["Records"] = broken.map(without).into_iter().chain([whole.clone()]).collect();
+        let page = parsed(&page);
+        assert_eq!((page.changes.len(), page.unreadable), (1, 5));
+        assert_eq!(page.next, Some(ShardIterator("next".to_owned())));
+    }
+
+    #[test]
+    fn a_moment_is_rounded_down_however_it_is_written() {
+        for (text, seconds) in [
+            ("1790000000", 1_790_000_000),
+            ("1790000000.999", 1_790_000_000),
+            ("1.790000001E+9", 1_790_000_001),
+            ("-0.5", -1),
+            ("-7", -7),
+        ] {
+            let page = page().to_string().replace("1790000000", text);
+            let created = parse(page.as_bytes()).unwrap().changes[0].created;
+            assert_eq!(created, UnixSeconds(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_deepest_item_there_can_be_is_read() {
+        let mut page = page();
+        let deepest = (0..32).fold(json!({"S": "a"}), |value, n| match n % 2 {
+            0 => json!({"L": [value]}),
+            _ => json!({"M": {"a": value}}),
+        });
+        page["Records"][0]["dynamodb"]["NewImage"] = json!({"a": deepest});
+        assert_eq!(parsed(&page).changes[0].new.len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_page_is_an_error_that_shows_no_value() {
+        let cases: [(&str, &[u8]); 6] = [
+            ("nothing", b""),
+            ("a proxy's page", b"<html>secret</html>"),
+            ("no object", br#"["secret"]"#),
+            ("two answers", br#"{"NextShardIterator": "secret"} {}"#),
+            ("another type", br#"{"Records": [{"dynamodb": {"Keys": "secret"}}]}"#),
+            ("no text", b"{\"NextShardIterator\": \"secret\xff\"}"),
+        ];
+        for (what, body) in cases {
+            let error = parse(body).expect_err(what);
+            assert!(!format!("{error} {error:?}").contains("secret"), "{what}: {error}");
+        }
+    }
+}

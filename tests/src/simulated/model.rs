@@ -24,6 +24,8 @@ pub struct Model {
     counts: BTreeMap<&'static str, u64>,
     nature: Rng,
     items: BTreeMap<Key, u64>,
+    /// The sequence numbers of all records.
+    numbers: BTreeSet<u128>,
     /// The open shards by the first hash that they own.
     open: BTreeMap<u64, usize>,
     /// What happens by itself, and when.
@@ -96,6 +98,7 @@ impl Model {
             counts: BTreeMap::new(),
             nature: rng,
             items: BTreeMap::new(),
+            numbers: BTreeSet::new(),
             open: BTreeMap::new(),
             due: BTreeSet::new(),
         };
@@ -180,7 +183,7 @@ impl Model {
         let delay = self.nature.u64(0..=self.settings.record_delay_ms);
         // No two records of a table have the same.
         let mut number = self.shards[shard].take_number(&mut self.nature);
-        while self.records.iter().any(|record| record.number == number) {
+        while !self.numbers.insert(number) {
             number = self.shards[shard].take_number(&mut self.nature);
         }
         // A record that is late holds up those behind it.
