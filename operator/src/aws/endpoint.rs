@@ -31,7 +31,7 @@ pub fn dynamodb_streams(config: &SdkConfig) -> Option<String> {
         .ok()?;
     // Ready at once: the rules are part of the SDK.
     let endpoint = DefaultResolver::new().resolve_endpoint(&params).now_or_never()?.ok()?;
-    Some(format!("{}/", endpoint.url().trim_end_matches('/')))
+    Some(endpoint.url().to_owned())
 }
 
 #[cfg(test)]
@@ -49,9 +49,9 @@ mod tests {
     #[test]
     fn it_is_the_regions() {
         for (region, expected) in [
-            ("eu-west-1", "https://streams.dynamodb.eu-west-1.amazonaws.com/"),
-            ("cn-north-1", "https://streams.dynamodb.cn-north-1.amazonaws.com.cn/"),
-            ("us-gov-west-1", "https://streams.dynamodb.us-gov-west-1.amazonaws.com/"),
+            ("eu-west-1", "https://streams.dynamodb.eu-west-1.amazonaws.com"),
+            ("cn-north-1", "https://streams.dynamodb.cn-north-1.amazonaws.com.cn"),
+            ("us-gov-west-1", "https://streams.dynamodb.us-gov-west-1.amazonaws.com"),
         ] {
             assert_eq!(dynamodb_streams(&in_region(region).build()).as_deref(), Some(expected));
         }
@@ -70,15 +70,15 @@ mod tests {
 
     #[test]
     fn it_is_the_one_that_is_given_the_nearest_first() {
-        let given = || in_region("eu-west-1").endpoint_url("http://given:2/");
+        let given = || in_region("eu-west-1").endpoint_url("http://given:2");
         let of_all = given().build();
-        assert_eq!(dynamodb_streams(&of_all).as_deref(), Some("http://given:2/"));
+        assert_eq!(dynamodb_streams(&of_all).as_deref(), Some("http://given:2"));
         let mut both = given().service_config(OfTheService);
         both.insert_origin("endpoint_url", Origin::shared_environment_variable());
         let both = both.build();
-        assert_eq!(dynamodb_streams(&both).as_deref(), Some("http://of-the-service:1/"));
+        assert_eq!(dynamodb_streams(&both).as_deref(), Some("http://of-the-service:1"));
         let mut in_code = given().service_config(OfTheService);
         in_code.insert_origin("endpoint_url", Origin::shared_config());
-        assert_eq!(dynamodb_streams(&in_code.build()).as_deref(), Some("http://given:2/"));
+        assert_eq!(dynamodb_streams(&in_code.build()).as_deref(), Some("http://given:2"));
     }
 }

@@ -28,7 +28,7 @@ impl ApiGateway {
     /// The API at this endpoint, `https://<domain>/<stage>`; requests are signed for this region.
     pub fn new(aws: &Aws, region: &str, endpoint: &str) -> Self {
         let client = SignedClient::new(&aws.region(region), "execute-api");
-        Self { client, endpoint: endpoint.trim_end_matches('/').to_owned() }
+        Self { client, endpoint: endpoint.to_owned() }
     }
 
     async fn call(
@@ -42,10 +42,11 @@ impl ApiGateway {
             return Answer::NoCredentials;
         };
         let id = utf8_percent_encode(connection_id, UNRESERVED);
-        let uri = format!("{}/@connections/{id}", self.endpoint);
-        let request = Request { method, uri: &uri, headers, body };
+        let path = format!("/@connections/{id}");
+        let request = Request { method, endpoint: &self.endpoint, path: &path, headers, body };
         match client.send(request, LONGEST_ANSWER).await {
-            Ok(Reply { status, body }) => {
+            // The status tells, even where its explanation breaks off.
+            Ok(Reply { status, body, .. }) => {
                 Answer::Status { status, names_connection: names_connection(&body) }
             }
             Err(Unanswered::NoCredentials(_)) => Answer::NoCredentials,

@@ -5,10 +5,10 @@
 
 use aws_smithy_types::error::metadata::ErrorMetadata;
 use bytes::Bytes;
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::signed::{Request, SignedClient, Unanswered};
+use super::signed::{Reply, Request, SignedClient, Unanswered};
 
 /// An answer is not longer than this: a page has 1 MB of items, which JSON and base64 stretch.
 const LONGEST_ANSWER: usize = 16 << 20;
@@ -19,7 +19,7 @@ pub struct JsonCall {
     /// None without credentials.
     pub client: Option<SignedClient>,
     /// The service's address.
-    pub uri: String,
+    pub endpoint: String,
     /// The service's name and version, and the call's name.
     pub target: &'static str,
 }
@@ -30,18 +30,12 @@ pub enum CallError {
     /// There was no answer.
     #[error(transparent)]
     Unanswered(#[from] Unanswered),
+    /// It came in part.
+    #[error("the answer broke off, or is longer than {LONGEST_ANSWER} bytes")]
+    Incomplete,
     /// The service refuses it.
     #[error(transparent)]
     Refused(ErrorMetadata),
-}
-
-/// What a service says of a call that it refuses.
-#[derive(Debug, Default, Deserialize)]
-struct Refusal {
-    #[serde(rename = "__type")]
-    code: Option<String>,
-    #[serde(alias = "Message")]
-    message: Option<String>,
 }
 
 impl JsonCall {
@@ -50,34 +44,43 @@ impl JsonCall {
         let client = self.client.as_ref().ok_or(Unanswered::NoCredentials(None))?;
         let headers =
             [("content-type", "application/x-amz-json-1.0"), ("x-amz-target", self.target)];
-        let request = Request { method: "POST", uri: &self.uri, headers: &headers, body };
+        let (endpoint, path) = (&*self.endpoint, "/");
+        let request = Request { method: "POST", endpoint, path, headers: &headers, body };
         let reply = client.send(request, LONGEST_ANSWER).await?;
         match reply.status {
-            200..=299 => Ok(reply.body),
-            _ => Err(CallError::Refused(refusal(&reply.body))),
+            200..=299 if reply.is_whole => Ok(reply.body),
+            200..=299 => Err(CallError::Incomplete),
+            _ => Err(CallError::Refused(refusal(&reply))),
         }
     }
 }
 
-/// A code may have a namespace before it and a URL behind it.
-fn refusal(body: &[u8]) -> ErrorMetadata {
-    let refusal: Refusal = serde_json::from_slice(body).unwrap_or_default();
-    let mut metadata = ErrorMetadata::builder();
-    if let Some(code) = &refusal.code {
+/// What a service says of a call that it refuses: the code in a header or in the body, where it may
+/// have a namespace before it and a URL behind it.
+fn refusal(reply: &Reply) -> ErrorMetadata {
+    let body: Map<String, Value> = serde_json::from_slice(&reply.body).unwrap_or_default();
+    let text = |name| body.get(name).and_then(Value::as_str);
+    let code = reply.headers.get("x-amzn-errortype").or(text("code")).or(text("__type"));
+    let message = text("message").or(text("Message")).or(text("errorMessage"));
+    let mut refusal = ErrorMetadata::builder();
+    if let Some(code) = code {
         let code = code.split(':').next().unwrap_or_default();
-        metadata = metadata.code(code.rsplit('#').next().unwrap_or_default());
+        refusal = refusal.code(code.rsplit('#').next().unwrap_or_default());
     }
-    if let Some(message) = refusal.message {
-        metadata = metadata.message(message);
+    if let Some(message) = message {
+        refusal = refusal.message(message);
     }
-    metadata.build()
+    if let Some(request) = reply.headers.get("x-amzn-requestid") {
+        refusal = refusal.custom("aws_request_id", request);
+    }
+    refusal.build()
 }
 
 impl CallError {
     /// The service's code, if it gave one.
     pub fn code(&self) -> Option<&str> {
         match self {
-            Self::Unanswered(_) => None,
+            Self::Unanswered(_) | Self::Incomplete => None,
             Self::Refused(refusal) => refusal.code(),
         }
     }
@@ -90,7 +93,18 @@ impl CallError {
 
 #[cfg(test)]
 mod tests {
+    use aws_smithy_runtime_api::http::Headers;
+
     use super::*;
+
+    fn refusal(headers: &[(&'static str, &'static str)], body: &str) -> ErrorMetadata {
+        let mut given = Headers::new();
+        for (name, value) in headers {
+            given.insert(*name, *value);
+        }
+        let body = body.as_bytes().to_vec();
+        super::refusal(&Reply { status: 400, headers: given, body, is_whole: true })
+    }
 
     #[test]
     fn a_refusal_is_told_by_its_bare_code() {
@@ -99,13 +113,19 @@ mod tests {
             "com.amazonaws.dynamodb.v20120810#ExpiredIteratorException",
             "com.amazonaws.dynamodb#ExpiredIteratorException:http://internal.amazon.com/",
         ] {
-            let body = format!(r#"{{"__type":"{code}","message":"it is old"}}"#);
-            let refusal = refusal(body.as_bytes());
-            assert_eq!(refusal.code(), Some("ExpiredIteratorException"));
-            assert_eq!(refusal.message(), Some("it is old"));
+            let of_type = format!(r#"{{"__type":"{code}","message":"it is old"}}"#);
+            let of_code = format!(r#"{{"code":"{code}","Message":"it is old","message":null}}"#);
+            for body in [of_type, of_code] {
+                let refusal = refusal(&[("x-amzn-requestid", "7")], &body);
+                assert_eq!(refusal.code(), Some("ExpiredIteratorException"), "{body}");
+                assert_eq!(refusal.message(), Some("it is old"), "{body}");
+                assert_eq!(refusal.extra("aws_request_id"), Some("7"));
+            }
         }
         for body in ["", "<html>", "{}", r#"{"__type":7}"#] {
-            assert_eq!(refusal(body.as_bytes()).code(), None, "{body}");
+            assert_eq!(refusal(&[], body).code(), None, "{body}");
+            let header = [("x-amzn-errortype", "ExpiredIteratorException")];
+            assert_eq!(refusal(&header, body).code(), Some("ExpiredIteratorException"), "{body}");
         }
     }
 }

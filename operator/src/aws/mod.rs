@@ -10,6 +10,7 @@ mod json;
 mod queue;
 mod records;
 mod signed;
+mod skew;
 mod streams;
 
 use std::time::Duration;

@@ -2,6 +2,8 @@
 //! credentials, signer and pool of connections, without what it builds around each call, which would
 //! be two thirds of what a post costs (`docs/performance.md`).
 
+use std::time::SystemTime;
+
 use aws_config::SdkConfig;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4::SigningParams;
@@ -11,6 +13,7 @@ use aws_smithy_runtime::client::orchestrator::endpoints::StaticUriEndpointResolv
 use aws_smithy_runtime::client::retries::strategy::NeverRetryStrategy;
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::auth::static_resolver::StaticAuthSchemeOptionResolver;
+use aws_smithy_runtime_api::client::connection::CaptureSmithyConnection;
 use aws_smithy_runtime_api::client::http::{
     HttpClient as _, HttpConnector as _, HttpConnectorSettings, SharedHttpConnector,
 };
@@ -20,6 +23,7 @@ use aws_smithy_runtime_api::client::identity::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::byte_stream::ByteStream;
 use aws_smithy_types::config_bag::ConfigBag;
@@ -28,6 +32,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::CALL_LIMIT;
+use super::skew::Skew;
 
 const USER_AGENT: &str = concat!("stream-notifier/", env!("CARGO_PKG_VERSION"));
 
@@ -42,6 +47,7 @@ pub struct SignedClient {
     /// What the SDK's parts look for in each other.
     components: RuntimeComponents,
     config: ConfigBag,
+    skew: Skew,
 }
 
 /// What is sent.
@@ -49,8 +55,10 @@ pub struct SignedClient {
 pub struct Request<'a> {
     /// The method.
     pub method: &'static str,
-    /// The address, every part of it encoded.
-    pub uri: &'a str,
+    /// The service's address.
+    pub endpoint: &'a str,
+    /// The path behind it, every part of it encoded.
+    pub path: &'a str,
     /// Names in lower case, with their values; all of them are signed.
     pub headers: &'a [(&'static str, &'a str)],
     /// The body.
@@ -62,8 +70,12 @@ pub struct Request<'a> {
 pub struct Reply {
     /// The status.
     pub status: u16,
-    /// The body, or the beginning of a longer one than was asked for.
+    /// The headers.
+    pub headers: Headers,
+    /// The body, as far as it came.
     pub body: Vec<u8>,
+    /// Whether that is all of it: it may break off, or be longer than was asked for.
+    pub is_whole: bool,
 }
 
 /// Why nothing came back.
@@ -78,9 +90,6 @@ pub enum Unanswered {
     /// There was no connection, or it broke.
     #[error("the connection failed")]
     Connection(#[source] ConnectorError),
-    /// The answer broke off.
-    #[error("the answer broke off")]
-    Body(#[source] BoxError),
     /// It took too long.
     #[error("no answer within {} seconds", CALL_LIMIT.as_secs())]
     TimedOut,
@@ -104,17 +113,35 @@ impl SignedClient {
             cache,
             components,
             config: ConfigBag::base(),
+            skew: Skew::new(config.disable_clock_skew_correction() != Some(true)),
         })
     }
 
     /// Sends a request, and gives so many bytes of its answer's body at the most.
     pub async fn send(&self, request: Request<'_>, most: usize) -> Result<Reply, Unanswered> {
-        let reply = async {
-            let request = self.signed(request).await?;
-            let answer = self.connector.call(request).await.map_err(Unanswered::Connection)?;
-            reply(answer, most).await
-        };
-        timeout(CALL_LIMIT, reply).await.unwrap_or(Err(Unanswered::TimedOut))
+        let reply = timeout(CALL_LIMIT, self.exchange(request, most));
+        reply.await.unwrap_or(Err(Unanswered::TimedOut))
+    }
+
+    async fn exchange(&self, request: Request<'_>, most: usize) -> Result<Reply, Unanswered> {
+        let mut request = self.signed(request).await?;
+        let connection = CaptureSmithyConnection::new();
+        request.add_extension(connection.clone());
+        let sent = self.time();
+        let answer = self.connector.call(request).await.map_err(Unanswered::Connection)?;
+        self.skew.learn(&answer, sent, self.time());
+        let reply = reply(answer, most).await;
+        // The connection that was used last is the next to be used: one whose other end is unwell would
+        // be for ever.
+        let is_unwell = matches!(reply.status, 500 | 502..=504) || !reply.is_whole;
+        if let Some(connection) = connection.get().filter(|_| is_unwell) {
+            connection.poison();
+        }
+        Ok(reply)
+    }
+
+    fn time(&self) -> SystemTime {
+        self.components.time_source().unwrap_or_default().now()
     }
 
     async fn signed(&self, request: Request<'_>) -> Result<HttpRequest, Unanswered> {
@@ -125,21 +152,23 @@ impl SignedClient {
     }
 
     fn signed_with(&self, of: Request<'_>, identity: &Identity) -> Result<HttpRequest, BoxError> {
-        let Request { method, uri, headers, body } = of;
+        let Request { method, endpoint, path, headers, body } = of;
+        let mut request = HttpRequest::new(SdkBody::from(body.clone()));
+        request.set_method(method)?;
+        request.set_uri(path)?;
+        request.uri_mut().set_endpoint(endpoint)?;
+
         let signing = SigningParams::builder()
             .identity(identity)
             .region(&self.region)
             .name(self.service)
-            .time(self.components.time_source().unwrap_or_default().now())
+            .time(self.skew.apply(self.time()))
             .settings(SigningSettings::default())
             .build()?;
-        let with = headers.iter().copied();
-        let signable = SignableRequest::new(method, uri, with, SignableBody::Bytes(body))?;
+        let (uri, body) = (request.uri(), SignableBody::Bytes(body));
+        let signable = SignableRequest::new(method, uri, headers.iter().copied(), body)?;
         let (signature, _) = sign(signable, &signing.into())?.into_parts();
 
-        let mut request = HttpRequest::new(SdkBody::from(body.clone()));
-        request.set_method(method)?;
-        request.set_uri(uri)?;
         let sent = request.headers_mut();
         sent.insert("user-agent", USER_AGENT);
         for (name, value) in headers {
@@ -153,17 +182,18 @@ impl SignedClient {
 }
 
 /// Reads to the end, so that the connection is free again, unless that is too far.
-async fn reply(mut answer: HttpResponse, most: usize) -> Result<Reply, Unanswered> {
+async fn reply(mut answer: HttpResponse, most: usize) -> Reply {
     let mut parts = ByteStream::new(answer.take_body());
     let mut body = Vec::new();
-    while let Some(part) = parts.next().await {
-        let part = part.map_err(|broken| Unanswered::Body(broken.into()))?;
-        body.extend_from_slice(&part[..part.len().min(most - body.len())]);
-        if body.len() == most {
-            break;
+    let is_whole = loop {
+        match parts.next().await {
+            Some(Ok(part)) if body.len() + part.len() <= most => body.extend_from_slice(&part),
+            Some(_) => break false,
+            None => break true,
         }
-    }
-    Ok(Reply { status: answer.status().as_u16(), body })
+    };
+    let headers = std::mem::take(answer.headers_mut());
+    Reply { status: answer.status().as_u16(), headers, body, is_whole }
 }
 
 /// The SDK's parts ask these for the time and to wait; what else has to be there is never asked.
@@ -195,7 +225,7 @@ mod tests {
 
     static NOTHING: Bytes = Bytes::new();
     const REQUEST: Request<'_> =
-        Request { method: "POST", uri: "http://127.0.0.1:9/", headers: &[], body: &NOTHING };
+        Request { method: "POST", endpoint: "http://a", path: "/b", headers: &[], body: &NOTHING };
 
     #[derive(Debug)]
     struct Nobody;
@@ -231,5 +261,14 @@ mod tests {
         assert_eq!(request.headers().get("x-amz-security-token"), Some("token"));
         let signed = request.headers().get("authorization").unwrap();
         assert!(signed.contains("SignedHeaders=host;x-amz-date;x-amz-security-token"), "{signed}");
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_an_error() {
+        let client = client(Credentials::new("id", "secret", None, None, "test")).await;
+        for endpoint in ["", "/api", "a", "http:///api", "::"] {
+            let sent = client.send(Request { endpoint, ..REQUEST }, 0).await;
+            assert!(matches!(sent, Err(Unanswered::Malformed(_))), "{endpoint}: {sent:?}");
+        }
     }
 }

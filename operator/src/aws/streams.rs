@@ -47,7 +47,7 @@ impl DynamoDbStreams {
         let config = aws.region(region);
         let records = JsonCall {
             client: SignedClient::new(&config, "dynamodb"),
-            uri: endpoint::dynamodb_streams(&config).unwrap_or_default(),
+            endpoint: endpoint::dynamodb_streams(&config).unwrap_or_default(),
             target: "DynamoDBStreams_20120810.GetRecords",
         };
         let (client, knows_timestamps) = (Client::new(&config), AtomicBool::new(true));
