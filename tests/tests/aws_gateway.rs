@@ -1,6 +1,7 @@
 //! The real API Gateway client on scripted HTTP answers: where it posts, how it signs, and what it
 //! makes of what comes back.
 
+use std::future::pending;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,7 +14,7 @@ use stream_notifier::controller::{Endpoints, Prepared, prepare};
 use stream_notifier::delivery::{Answer, Gateway};
 use stream_notifier_tests::scripted::{MemoryStore, spec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 const ID: &str = "L0SM9cOFvHcCIhw=";
@@ -168,5 +169,86 @@ async fn an_endpoint_that_hangs_is_given_up() -> Result<()> {
     let endpoint = format!("http://{}/api", listener.local_addr()?);
     let answer = tokio::time::timeout(Duration::from_secs(60), post(&endpoint)).await?;
     assert_eq!(answer, Answer::NoAnswer, "connected, and never answered");
+    Ok(())
+}
+
+/// Gives these answers, each to the next request of whatever connection, which stays open; and the
+/// requests, with the number of their connections.
+async fn in_turn(
+    answers: &'static [&'static str],
+) -> Result<(String, JoinHandle<Vec<(usize, String)>>)> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let endpoint = format!("http://{}/api", listener.local_addr()?);
+    let served = tokio::spawn(async move {
+        let (mut sockets, mut requests) = (Vec::new(), Vec::new());
+        for answer in answers {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\"90\"}") {
+                let known = sockets.last_mut();
+                let read = async {
+                    match known {
+                        Some(socket) => {
+                            TcpStream::read_buf(socket, &mut request).await.unwrap_or(0)
+                        }
+                        None => pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    // A connection that was closed gives nothing: the next one will.
+                    read = read => if read == 0 { sockets.push(listener.accept().await.unwrap().0) },
+                    accepted = listener.accept() => sockets.push(accepted.unwrap().0),
+                }
+            }
+            sockets.last_mut().unwrap().write_all(answer.as_bytes()).await.unwrap();
+            requests.push((sockets.len(), String::from_utf8_lossy(&request).into_owned()));
+        }
+        requests
+    });
+    Ok((endpoint, served))
+}
+
+async fn post_in_turn(
+    answers: &'static [&'static str],
+) -> Result<(Vec<Answer>, Vec<(usize, String)>)> {
+    let (endpoint, served) = in_turn(answers).await?;
+    let aws = Aws::local("http://127.0.0.1:9").await;
+    let gateway = ApiGateway::new(&aws, "ap-northeast-1", &endpoint);
+    let mut got = Vec::new();
+    for _ in answers {
+        got.push(gateway.post(ID, &Bytes::from_static(br#"{"value":"90"}"#)).await);
+    }
+    Ok((got, served.await?))
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn a_connection_whose_other_end_is_unwell_is_left() -> Result<()> {
+    const UNWELL: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+    const BUSY: &str = "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n";
+    let (got, requests) = post_in_turn(&[OK, BUSY, UNWELL, OK]).await?;
+    assert_eq!(got, [200, 429, 503, 200].map(status));
+    let connections: Vec<_> = requests.iter().map(|(connection, _)| *connection).collect();
+    assert_eq!(connections, [1, 1, 1, 2]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_corrected_by_the_first_refusal() -> Result<()> {
+    const REFUSED: &str = "HTTP/1.1 403 Forbidden\r\ndate: Sun, 22 Nov 2037 12:00:00 GMT\r\ncontent-length: 0\r\n\r\n";
+    let (got, requests) = post_in_turn(&[REFUSED, OK]).await?;
+    assert_eq!(got, [403, 200].map(status));
+    let is_then = |request: &str| request.contains("x-amz-date: 20371122T1");
+    let then: Vec<_> = requests.iter().map(|(_, request)| is_then(request)).collect();
+    assert_eq!(then, [false, true]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_status_counts_although_the_answer_breaks_off() -> Result<()> {
+    let broken = "HTTP/1.1 410 Gone\r\ncontent-length: 9\r\n\r\nG";
+    let (endpoint, _served) = once(broken).await?;
+    assert_eq!(post(&endpoint).await, status(410));
     Ok(())
 }

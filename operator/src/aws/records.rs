@@ -25,6 +25,9 @@ pub enum ParseError {
     /// It is no JSON, or not the JSON that is documented.
     #[error("the answer is not what DynamoDB documents, at line {line}, column {column}")]
     Form { line: usize, column: usize },
+    /// It is no page.
+    #[error("the answer has no list of records")]
+    NoRecords,
 }
 
 impl From<serde_json::Error> for ParseError {
@@ -37,7 +40,8 @@ impl From<serde_json::Error> for ParseError {
 /// JSON; JSON of more than 127 is refused.
 pub fn parse(body: &[u8]) -> Result<RecordPage, ParseError> {
     let Object(Body { records, next }) = serde_json::from_str(str::from_utf8(body)?)?;
-    let records = records.unwrap_or_default();
+    // Whatever else says 200 to be helpful would be the end of a shard.
+    let records = records.ok_or(ParseError::NoRecords)?;
     let all = records.len();
     let changes: Vec<_> = records.into_iter().filter_map(|Object(record)| change(record)).collect();
     let unreadable = all - changes.len();
@@ -386,11 +390,13 @@ mod tests {
 
     #[test]
     fn what_is_no_page_is_an_error_that_shows_no_value() {
-        let cases: [(&str, &[u8]); 6] = [
+        let cases: [(&str, &[u8]); 8] = [
             ("nothing", b""),
             ("a proxy's page", b"<html>secret</html>"),
             ("no object", br#"["secret"]"#),
-            ("two answers", br#"{"NextShardIterator": "secret"} {}"#),
+            ("another object", br#"{"message": "secret"}"#),
+            ("no list", br#"{"Records": null, "NextShardIterator": "secret"}"#),
+            ("two answers", br#"{"Records": [], "NextShardIterator": "secret"} {}"#),
             ("another type", br#"{"Records": [{"dynamodb": {"Keys": "secret"}}]}"#),
             ("no text", b"{\"NextShardIterator\": \"secret\xff\"}"),
         ];
