@@ -172,7 +172,7 @@ impl Gateway for Outside {
         let answer = self.send(Call::Post, move |model, state| state.arrive(model, post)).await;
         self.world.with(|model, state| {
             state.answered(model, life, post, &answer);
-            state.check_held(model, life, post, &answer);
+            state.note_held(model, post, &answer);
         });
         answer
     }

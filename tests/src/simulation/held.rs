@@ -10,10 +10,10 @@ use super::world::State;
 use crate::simulated::Model;
 
 /// A message that was held is tried again within so long, and waits at the gate from then on.
-const AT_THE_GATE: u64 = 15_000;
+const AT_THE_GATE: u64 = 10_500;
 
 /// So long after the gate opened nobody waits there any more, in milliseconds.
-const GONE_AFTER: u64 = 4_000;
+const GONE_AFTER: u64 = 1_000;
 
 /// Who is held under a claim.
 #[derive(Debug, Default)]
@@ -25,9 +25,15 @@ pub struct Held {
 }
 
 impl Held {
-    /// A post of a connection leaves, or its message is given up.
-    pub fn leaves(&mut self, connection: usize) {
+    /// A message of a connection is given up.
+    pub fn given_up(&mut self, connection: usize) {
         self.since.remove(&connection);
+    }
+
+    /// A post leaves; whether it waited at the gate, and when that opened.
+    fn leaves(&mut self, connection: usize) -> Option<u64> {
+        let since = self.since.remove(&connection)?;
+        self.opened_at.filter(|opened_at| since + AT_THE_GATE < *opened_at)
     }
 
     fn answered(&mut self, connection: usize, answer: &Answer, now: u64) {
@@ -42,29 +48,30 @@ impl Held {
             _ => {}
         }
     }
-
-    /// A connection that should have been posted to since the gate opened.
-    fn forgotten(&self, now: u64) -> Option<usize> {
-        let opened_at = self.opened_at.filter(|at| at + GONE_AFTER < now)?;
-        let waited = |(_, since): &(&usize, &u64)| **since + AT_THE_GATE < opened_at;
-        self.since.iter().find(waited).map(|(connection, _)| *connection)
-    }
 }
 
 impl State {
-    /// A worker has an answer: whoever was held before has left since, or is forgotten.
-    pub fn check_held(&mut self, model: &Model, life: usize, post: Post, answer: &Answer) {
+    /// A worker has an answer.
+    pub fn note_held(&mut self, model: &Model, post: Post, answer: &Answer) {
         let Post { claim, connection, .. } = post;
-        let is_disturbed = {
-            let life = &self.history.lives[life];
-            life.is_paused || life.paused_at + AT_THE_GATE > model.now()
-        };
-        let held = &mut self.history.claims[claim].held;
-        held.answered(connection, answer, model.now());
-        let forgotten = held.forgotten(model.now()).filter(|_| !is_disturbed);
-        if let Some(connection) = forgotten {
-            let how =
-                format!("claim {claim}: conn{connection:02} is not told that the gate is open");
+        self.history.claims[claim].held.answered(connection, answer, model.now());
+    }
+
+    /// A post leaves: if it was held, it leaves as soon as the first one got through.
+    pub fn check_release(&mut self, model: &Model, post: Post) {
+        let Post { claim, connection, .. } = post;
+        let claimed = &mut self.history.claims[claim];
+        let opened_at = claimed.held.leaves(connection);
+        let life = &self.history.lives[claimed.life];
+        let is_disturbed = life.is_paused || life.paused_at + AT_THE_GATE > model.now();
+        if opened_at.is_some() {
+            self.counts.add("post let go with the gate");
+        }
+        let late = opened_at.filter(|at| at + GONE_AFTER < model.now() && !is_disturbed);
+        if let Some(opened_at) = late {
+            let how = format!(
+                "claim {claim}: conn{connection:02} leaves the gate that opened at {opened_at}"
+            );
             self.break_guarantee(model, "liveness", how);
         }
     }

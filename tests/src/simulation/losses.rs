@@ -195,7 +195,7 @@ impl State {
         let State { history, .. } = self;
         let of = &mut history.claims[claim];
         of.settled.insert((record, connection));
-        of.held.leaves(connection);
+        of.held.given_up(connection);
         let (times, last) = of.drops.entry(record).or_default();
         (*times, *last) = (*times + 1, model.now());
         history.dropped.insert((record, connection));
