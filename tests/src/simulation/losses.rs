@@ -147,10 +147,10 @@ impl State {
         }
         match answer {
             Answer::Status { status: 429, .. } => {
-                if manners.throttled == 0 || of_all {
-                    (manners.throttled, manners.delivered) = (0, claim.delivered);
+                if manners.throttled == 0 {
+                    manners.delivered = claim.delivered;
                 }
-                manners.throttled += 1;
+                manners.throttled = if of_all { 1 } else { manners.throttled + 1 };
                 *claim.tried.entry((record, connection)).or_default() += u32::from(!of_all);
             }
             Answer::NoAnswer | Answer::Status { status: 500..=599, .. } => {
