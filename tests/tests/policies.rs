@@ -265,6 +265,27 @@ async fn while_rights_are_wrong_nothing_is_dropped_however_much_waits() {
     assert_eq!(worker.gateway.received("one"), all);
 }
 
+/// Nor is it while it is known to be slow, or to have taken nothing just before.
+#[tokio::test(start_paused = true)]
+async fn while_rights_are_wrong_nothing_is_dropped_of_one_that_was_slow() {
+    for before in [(900, 200), (3_000, 503)] {
+        let (worker, _) = started(|policy| policy).await;
+        worker.connections.put("slow", "hoge", "2026-01-01");
+        worker.gateway.script("slow", &[before, (0, 403)]);
+        tell(&worker, change(1, "fuga", "hoge"));
+        tell(&worker, change(2, "fuga", "hoge"));
+        worker.until("it is told", || worker.reasons().contains(&"GatewayForbidden")).await;
+        for n in 3..=1_000 {
+            tell(&worker, change(n, &format!("item-{n}"), "hoge"));
+        }
+        worker.after(600).await;
+        assert_eq!(counted(&worker, "messages", "overflow"), 0, "{before:?}");
+        worker.gateway.script("slow", &[(0, 200)]);
+        settled(&worker, 1_000).await;
+        assert_eq!(counted(&worker, "messages", "overflow"), 0, "{before:?}");
+    }
+}
+
 /// What a record holds for its dead letter counts for its connection too.
 #[tokio::test(start_paused = true)]
 async fn one_deaf_client_of_large_items_holds_up_nobody() {

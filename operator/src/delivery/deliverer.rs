@@ -88,8 +88,8 @@ impl<C: Connections, G: Gateway> Deliverer<C, G> {
         let message = Arc::new(message);
         let conflates = self.setup.policy.slow_client == SlowClient::Drop;
         for connection in connections {
-            let (share, now) = (ticket.share(), self.gate.clock());
-            let gone = self.outbox.send(&connection, &message, share, now, conflates).await;
+            let share = ticket.share();
+            let gone = self.outbox.send(&connection, &message, share, &self.gate, conflates).await;
             for (why, left) in gone {
                 self.lose(left, why);
             }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::flight::Flight;
+use super::gate::Gate;
 use super::lookup::Connection;
 use super::message::Message;
 use super::settle::Ticket;
@@ -203,16 +204,17 @@ impl Outbox {
     }
 
     /// Queues a message behind all earlier ones of its connection; waits while too many wait in all,
-    /// or for a connection that takes what it gets. What has to go for it comes back: where its
-    /// connection has too many and takes none, or is slow and `conflates`.
+    /// or for a connection that takes what it gets, as each may while the gate is shut. What has to go
+    /// for it comes back: where its connection has too many and takes none, or is slow and `conflates`.
     pub async fn send(
         &self,
         connection: &Arc<Connection>,
         message: &Arc<Message>,
         ticket: Ticket,
-        queued_at: Duration,
+        gate: &Gate,
         conflates: bool,
     ) -> Vec<(Dropped, Left)> {
+        let queued_at = gate.clock();
         // Never closed, so that this cannot fail.
         let Ok(place) = self.places.clone().acquire_owned().await else {
             return vec![];
@@ -222,7 +224,7 @@ impl Outbox {
         loop {
             // Asked for before looking, so that what happens in between is not missed.
             let room = self.room.notified();
-            match self.push(delivery, conflates) {
+            match self.push(delivery, gate.is_shut(), conflates) {
                 Ok(gone) => return gone,
                 Err((refused, until)) => {
                     delivery = refused;
@@ -241,6 +243,7 @@ impl Outbox {
     fn push(
         &self,
         delivery: Delivery,
+        is_held: bool,
         conflates: bool,
     ) -> Result<Vec<(Dropped, Left)>, (Delivery, Instant)> {
         let mut state = self.lock();
@@ -255,7 +258,7 @@ impl Outbox {
             return Ok(vec![]);
         };
         if queue.kib + delivery.message.kib() > self.connection_kib
-            && !queue.is_stuck(state.typical)
+            && (is_held || !queue.is_stuck(state.typical))
         {
             return Err((delivery, Instant::now() + PATIENCE));
         }

@@ -45,7 +45,8 @@ pub struct Tries {
     gone: usize,
     is_short: bool,
     backoff: Backoff,
-    /// How often in a row the connection was throttled, over all its messages.
+    /// How often in a row the connection was throttled, over all its messages; once, where the last
+    /// time was the account's doing.
     throttled: u32,
     /// How many messages others had got when that began.
     delivered: u64,
@@ -137,9 +138,10 @@ impl Tries {
         random: &Random,
     ) -> Next {
         match outcome {
-            Outcome::Throttled if self.throttled == 0 || known.is_account_throttled => {
+            Outcome::Throttled if self.throttled == 0 => {
                 (self.throttled, self.delivered) = (1, known.delivered);
             }
+            Outcome::Throttled if known.is_account_throttled => self.throttled = 1,
             Outcome::Throttled => self.throttled = self.throttled.saturating_add(1),
             Outcome::Delivered | Outcome::Gone => self.throttled = 0,
             Outcome::TooLarge | Outcome::Hold(_) | Outcome::Retry => {}

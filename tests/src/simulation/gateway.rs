@@ -158,6 +158,7 @@ impl State {
 
 impl Gateway for Outside {
     async fn post(&self, connection: &str, message: &Bytes) -> Answer {
+        let began = self.world.clock.now();
         self.pass(Call::Post, When::Before).await;
         let life = self.life.number;
         let post = self.world.with(|model, state| {
@@ -171,7 +172,7 @@ impl Gateway for Outside {
         let Some(post) = post else { return Answer::NoAnswer };
         let answer = self.send(Call::Post, move |model, state| state.arrive(model, post)).await;
         self.world.with(|model, state| {
-            state.answered(model, life, post, &answer);
+            state.answered(model, life, post, began, &answer);
             state.note_held(model, post, &answer);
         });
         answer
@@ -185,6 +186,9 @@ impl Gateway for Outside {
             Some(index)
         });
         let Some(connection) = connection else { return Answer::NoAnswer };
-        self.send(Call::Disconnect, move |model, state| state.close(model, connection)).await
+        let closes = move |model: &Model, state: &mut State| state.close(model, connection);
+        let answer = self.send(Call::Disconnect, closes).await;
+        self.world.with(|model, state| state.closed(model, life, connection));
+        answer
     }
 }

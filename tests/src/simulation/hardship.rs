@@ -125,7 +125,7 @@ impl Story {
             self.connect(0);
         }
         self.pause(1_000).await;
-        let until = self.now() + self.rng.u64(1_000..10_000);
+        let until = self.now() + self.rng.u64(1_000..60_000);
         self.world.with(|_, state| state.faults.gateway = Window::new(429, until));
         self.write(3).await;
     }

@@ -2,6 +2,7 @@
 //! policy knows and that this message had.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use stream_notifier::delivery::{Answer, SlowClient};
 
@@ -31,26 +32,36 @@ const SUSPECT_FOR: u64 = 60_000;
 /// One that did not take a message is not waited for, for so long.
 const TROUBLED: u64 = 10_000;
 
-/// Nor one that takes longer than this, until so many others were quick.
-const SLOW: u64 = 250;
-const SURELY_QUICK: u32 = 16;
+/// Nor one whose posts take longer than this, mostly, and four times as long as others'.
+const A_LITTLE: Duration = Duration::from_millis(250);
 
 /// What the last answers of a connection say of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manners {
-    /// When a post was in vain last, or took long.
+    /// When a post was in vain last.
     troubled_at: Option<u64>,
-    /// How many answers came since one that took long.
-    quick: u32,
+    /// When an answer came last.
+    answered_at: u64,
+    /// How long the last posts took, mostly, and at the most.
+    takes: Duration,
     /// How often in a row its buffer was full; once, if it was the account's trouble for sure.
     throttled: u32,
     /// How much others had got when that began.
     delivered: u64,
 }
 
-/// The answers to a life, and what they surely say of the account.
+impl Manners {
+    fn answered(&mut self, began: u64, now: u64) {
+        self.takes = (self.takes * 3 + Duration::from_millis(now - began + 1)) / 4;
+        self.answered_at = now;
+    }
+}
+
+/// The answers to a life, and what they surely say of the account and the endpoint.
 #[derive(Debug, Default)]
 pub struct Answers {
+    /// Whether the last one that says so says that rights or endpoint are wrong.
+    is_held: bool,
     /// How many were no 429.
     good: u64,
     /// The last ones: when, how many were good before, and whose it was if it counts for sure.
@@ -128,41 +139,59 @@ fn word(why: &str) -> &'static str {
 }
 
 impl State {
-    /// A worker has the answer to a post.
-    pub fn answered(&mut self, model: &Model, life: usize, post: Post, answer: &Answer) {
-        let Post { claim, connection, record } = post;
+    /// A worker has the answer to a post that it began at some time.
+    pub fn answered(
+        &mut self,
+        model: &Model,
+        life: usize,
+        post: Post,
+        began: u64,
+        answer: &Answer,
+    ) {
+        let (Post { claim, connection, record }, now) = (post, model.now());
         let Begun { answers, .. } = &mut self.history.lives[life];
         let claim = &mut self.history.claims[claim];
-        let left_at = claim.posting.remove(&connection).map_or(model.now(), |(_, since)| since);
+        claim.posting.remove(&connection);
         let manners = claim.manners.entry(connection).or_default();
         let is_throttled = matches!(answer, Answer::Status { status: 429, .. });
-        let of_all = answers.note(connection, is_throttled, model.now());
+        let of_all = answers.note(connection, is_throttled, now);
         if of_all {
             self.counts.add("account throttled");
         }
-        manners.quick = if left_at + SLOW < model.now() { 0 } else { manners.quick + 1 };
-        let is_delivered = matches!(answer, Answer::Status { status: 200, .. });
-        if !is_delivered || manners.quick < SURELY_QUICK {
-            manners.troubled_at = Some(model.now());
-        }
+        manners.answered(began, now);
         match answer {
             Answer::Status { status: 429, .. } => {
-                if manners.throttled == 0 || of_all {
-                    (manners.throttled, manners.delivered) = (0, claim.delivered);
+                if manners.throttled == 0 {
+                    manners.delivered = claim.delivered;
                 }
-                manners.throttled += 1;
+                manners.throttled = if of_all { 1 } else { manners.throttled + 1 };
+                manners.troubled_at = Some(now);
                 *claim.tried.entry((record, connection)).or_default() += u32::from(!of_all);
             }
             Answer::NoAnswer | Answer::Status { status: 500..=599, .. } => {
+                manners.troubled_at = Some(now);
                 *claim.tried.entry((record, connection)).or_default() += 1;
             }
             Answer::Status { status: 200, .. } => {
                 manners.throttled = 0;
                 claim.delivered += 1;
+                answers.is_held = false;
             }
-            Answer::Status { status: 410, .. } => manners.throttled = 0,
-            _ => {}
+            Answer::Status { status: 410, .. } => {
+                manners.throttled = 0;
+                manners.troubled_at = Some(now);
+                answers.is_held = false;
+            }
+            _ => answers.is_held = true,
         }
+    }
+
+    /// A worker has tried to close a connection. It is not done with the post before.
+    pub fn closed(&mut self, model: &Model, life: usize, connection: usize) {
+        let Some(claim) = self.history.lives[life].claim else { return };
+        let manners = self.history.claims[claim].manners.entry(connection).or_default();
+        manners.takes += Duration::from_millis(model.now() - manners.answered_at) / 4;
+        manners.troubled_at = Some(model.now());
     }
 
     /// A worker gives a message up and says so.
@@ -198,6 +227,9 @@ impl State {
         of.held.given_up(connection);
         let (times, last) = of.drops.entry(record).or_default();
         (*times, *last) = (*times + 1, model.now());
+        if why == "expired" {
+            of.manners.entry(connection).or_default().troubled_at = Some(model.now());
+        }
         history.dropped.insert((record, connection));
         *history.told.entry(why.to_owned()).or_default() += 1;
     }
@@ -250,14 +282,18 @@ impl State {
 
     /// Whether more waits for a connection than may, and it takes none.
     fn is_over(&self, model: &Model, claim: &Claim, connection: usize) -> Result<(), String> {
-        let posting = claim.posting.get(&connection);
-        let troubled_at = claim.manners.get(&connection).and_then(|it| it.troubled_at);
-        let is_troubled = troubled_at.is_some_and(|at| model.now() < at + TROUBLED);
-        // What was about to leave when it stopped in its tracks was not seen to leave.
         let life = &self.history.lives[claim.life];
+        if life.answers.is_held {
+            return Err("its posts are held".to_owned());
+        }
+        let posting = claim.posting.get(&connection);
+        let manners = claim.manners.get(&connection).copied().unwrap_or_default();
+        let is_troubled = manners.troubled_at.is_some_and(|at| model.now() < at + TROUBLED);
+        // What was about to leave when it stopped in its tracks was not seen to leave.
         let stood_still = life.is_paused || life.paused_at + PATIENCE > model.now();
         if !is_troubled
             && !stood_still
+            && manners.takes <= A_LITTLE
             && posting.is_none_or(|(_, since)| since + PATIENCE > model.now())
         {
             return Err("its connection takes what it gets".to_owned());
