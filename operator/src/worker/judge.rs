@@ -30,7 +30,7 @@ pub struct Page {
 /// A change that was looked at.
 #[derive(Debug)]
 enum Step {
-    /// Nobody is told, which is counted.
+    /// Nobody is told up to and with this one, which is counted.
     Passed(SequenceNumber),
     /// The expressions decide.
     Asks(Change),
@@ -83,11 +83,17 @@ impl Page {
             } else {
                 counts.skipped += 1;
             }
-            if asks == 0 {
-                task.progress.skip(change.sequence_number);
-            } else {
-                self.waiting.push_back(Step::Passed(change.sequence_number));
+            let number = change.sequence_number;
+            match self.waiting.back_mut() {
+                // The last one speaks for those before it.
+                Some(Step::Passed(last)) => *last = number,
+                _ => self.waiting.push_back(Step::Passed(number)),
             }
+        }
+        if let Some(Step::Passed(number)) =
+            self.waiting.pop_front_if(|step| matches!(step, Step::Passed(_)))
+        {
+            task.progress.skip(number);
         }
         shared.telemetry.read(&counts);
     }

@@ -1,0 +1,204 @@
+//! Three ways to read everything: with the SDK, with the notifier's client, with a whole notifier.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use aws_sdk_dynamodbstreams::Client;
+use aws_sdk_dynamodbstreams::types::ShardIteratorType;
+use axum::body::Bytes;
+use stream_notifier::aws::{ApiGateway, Aws, DynamoDbStreams};
+use stream_notifier::delivery::{Answer, Gateway};
+use stream_notifier::record::{ShardId, StreamLabel};
+use stream_notifier::stream::{
+    Follow, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
+};
+use stream_notifier::telemetry::Metrics;
+use stream_notifier::worker::{Begin, Evaluator, Job, Neighbours, work};
+use stream_notifier_tests::scripted::{MemoryStore, ScriptedConnections, job};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::service::sk;
+use crate::{CONNECTIONS, DELIVERED, RECORDS};
+
+const LIMIT: Duration = Duration::from_secs(120);
+const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/sample-table-dev";
+
+/// Reads everything with the SDK, each shard in a task of its own, and does nothing with it.
+pub async fn sdk(client: &Client) -> Result<()> {
+    let streams = client.list_streams().send().await?;
+    let arn = streams.streams().first().and_then(|it| it.stream_arn()).context("a stream")?;
+    let described = client.describe_stream().stream_arn(arn).send().await?;
+    let mut readers = JoinSet::new();
+    for shard in described.stream_description().context("a description")?.shards() {
+        let iterator = client
+            .get_shard_iterator()
+            .stream_arn(arn)
+            .shard_id(shard.shard_id().context("an id")?)
+            .shard_iterator_type(ShardIteratorType::TrimHorizon);
+        let client = client.clone();
+        readers.spawn(async move {
+            let mut next = iterator.send().await?.shard_iterator;
+            let mut records = 0;
+            while let Some(iterator) = next {
+                let page = client.get_records().shard_iterator(iterator).send().await?;
+                records += page.records().len();
+                next = page.next_shard_iterator;
+            }
+            anyhow::Ok(records)
+        });
+    }
+    all(readers).await
+}
+
+/// Reads everything with the notifier's client alone.
+pub async fn client(endpoint: &str) -> Result<()> {
+    let streams = Arc::new(streams(&Aws::local(endpoint).await));
+    let label = streams.streams().await?.pop().context("a stream")?;
+    let mut readers = JoinSet::new();
+    for shard in streams.describe(&label, Listed::All, None).await?.shards {
+        let streams = streams.clone();
+        readers.spawn(async move {
+            let mut next = Some(streams.iterator(&shard.id, &ReadFrom::Start).await?);
+            let mut records = 0;
+            while let Some(iterator) = next {
+                let page = streams.records(&iterator).await?;
+                records += page.changes.len();
+                next = page.next;
+            }
+            anyhow::Ok(records)
+        });
+    }
+    all(readers).await
+}
+
+fn streams(aws: &Aws) -> DynamoDbStreams {
+    DynamoDbStreams::new(aws, "eu-west-1", TABLE)
+}
+
+async fn all(readers: JoinSet<Result<usize>>) -> Result<()> {
+    let mut records = 0;
+    for read in readers.join_all().await {
+        records += read?;
+    }
+    ensure!(records == RECORDS, "{records} records");
+    Ok(())
+}
+
+/// Reads everything with a whole worker, which delivers what matches.
+pub async fn notifier(endpoint: &str, evaluator: &Evaluator) -> Result<()> {
+    let aws = Aws::local(endpoint).await;
+    let streams = streams(&aws);
+    let label = streams.streams().await?.pop().context("a stream")?;
+    let shards = streams.describe(&label, Listed::All, None).await?.shards.len();
+    let table_of_connections = ScriptedConnections::new(1_000);
+    for n in 0..CONNECTIONS {
+        table_of_connections.put_new(&format!("L0SM9cOFvHcC{n:03}="), &sk(n));
+    }
+    let done = Arc::new(Done { to_read: shards, ..Done::default() });
+    let neighbours = Neighbours {
+        streams: Arc::new(Watched { streams, done: done.clone() }),
+        connections: Arc::new(table_of_connections),
+        gateway: Arc::new(Counted {
+            gateway: ApiGateway::new(&aws, "eu-west-1", &web_socket_api(endpoint)?),
+            done: done.clone(),
+        }),
+        store: Arc::new(MemoryStore::default()),
+    };
+    let (job, _pictures) = job("bench", Begin::TrimHorizon, &Metrics::default());
+    let evaluator = evaluator.clone();
+    let job = Job { follow: Follow::Stream(label), table: TABLE.to_owned(), evaluator, ..job };
+    let stop = CancellationToken::new();
+    let told = stop.clone();
+    let worker = tokio::spawn(async move { work(&neighbours, &job, &told).await });
+    timeout(LIMIT, done.all.notified()).await.context("it does not come to an end")?;
+    stop.cancel();
+    worker.await?;
+    ensure!(done.posts.load(Ordering::Relaxed) == RECORDS / DELIVERED);
+    Ok(())
+}
+
+/// The same service by another name, as with AWS: connections are kept by name, and one over which a
+/// page came keeps the room for the next.
+fn web_socket_api(endpoint: &str) -> Result<String> {
+    let (_, port) = endpoint.rsplit_once(':').context("a port")?;
+    let (port, _) = port.split_once('/').context("a path")?;
+    Ok(format!("http://localhost:{port}/api"))
+}
+
+#[derive(Default)]
+struct Done {
+    to_read: usize,
+    ends: AtomicUsize,
+    posts: AtomicUsize,
+    all: Notify,
+}
+
+impl Done {
+    fn look(&self) {
+        let ends = self.ends.load(Ordering::Relaxed);
+        if ends == self.to_read && self.posts.load(Ordering::Relaxed) == RECORDS / DELIVERED {
+            self.all.notify_one();
+        }
+    }
+}
+
+/// The real client; shards that come to their ends are counted.
+struct Watched {
+    streams: DynamoDbStreams,
+    done: Arc<Done>,
+}
+
+impl Streams for Watched {
+    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
+        self.streams.streams().await
+    }
+
+    async fn describe(
+        &self,
+        stream: &StreamLabel,
+        listed: Listed<'_>,
+        after: Option<&ShardId>,
+    ) -> Result<StreamPage, StreamError> {
+        self.streams.describe(stream, listed, after).await
+    }
+
+    async fn iterator(
+        &self,
+        shard: &ShardId,
+        from: &ReadFrom,
+    ) -> Result<ShardIterator, StreamError> {
+        self.streams.iterator(shard, from).await
+    }
+
+    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
+        let page = self.streams.records(iterator).await?;
+        self.done.ends.fetch_add(usize::from(page.next.is_none()), Ordering::Relaxed);
+        self.done.look();
+        Ok(page)
+    }
+}
+
+/// The real client; posts that arrive are counted.
+struct Counted {
+    gateway: ApiGateway,
+    done: Arc<Done>,
+}
+
+impl Gateway for Counted {
+    async fn post(&self, connection: &str, message: &Bytes) -> Answer {
+        let answer = self.gateway.post(connection, message).await;
+        let arrived = matches!(answer, Answer::Status { status: 200, .. });
+        self.done.posts.fetch_add(usize::from(arrived), Ordering::Relaxed);
+        self.done.look();
+        answer
+    }
+
+    async fn disconnect(&self, connection: &str) -> Answer {
+        self.gateway.disconnect(connection).await
+    }
+}
