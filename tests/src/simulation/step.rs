@@ -64,7 +64,7 @@ impl Step {
         (Self::Enable, 4),
         (Self::Connect, 3),
         (Self::HangUp, 3),
-        (Self::SlowClient, 6),
+        (Self::SlowClient, 7),
         (Self::Crash, 4),
         (Self::Doom, 8),
         (Self::Pause, 4),
