@@ -28,13 +28,18 @@ pub fn lines(
     } else {
         "# Create an item (an INSERT, which this manifest does not tell anybody):"
     };
+    let changed = if spec.filter.is_some() {
+        "# Change it; the message arrives if `filter` is true of it:"
+    } else {
+        "# Change it; the message arrives:"
+    };
     let mut lines = vec![
         format!("# Change an item and watch the message arrive: {}/", places.origin),
         "# Or watch in a terminal (npm install -g wscat):".to_owned(),
         format!("wscat -c {}", quote_url(&socket_url(spec, example, places.origin))),
         created.to_owned(),
         item(80),
-        "# Change it; the message arrives:".to_owned(),
+        changed.to_owned(),
         item(90),
     ];
     if !example.certain {

@@ -13,7 +13,7 @@ use crate::simulated::Model;
 const AT_THE_GATE: u64 = 10_500;
 
 /// So long after the gate opened nobody waits there any more, in milliseconds.
-const GONE_AFTER: u64 = 1_000;
+const GONE_AFTER: u64 = 300;
 
 /// Who is held under a claim.
 #[derive(Debug, Default)]
