@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use stream_notifier::checkpoint::{Checkpoint, Start, StartedAt};
-use stream_notifier::record::{Position, UnixSeconds};
+use stream_notifier::record::{Change, EventName, Position, UnixSeconds};
 use stream_notifier::stream::{ReadFrom, StreamErrorKind};
 use stream_notifier::telemetry::Phase;
 use stream_notifier::worker::Begin;
@@ -552,6 +552,34 @@ async fn the_checkpoint_is_never_ahead_of_delivery() {
     assert_eq!(position(&worker, "only"), Some(Position::After(number(1))));
     worker.after(60).await;
     assert_eq!(position(&worker, "only"), Some(Position::After(number(3))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_nobody_is_told_of_are_settled_with_what_comes_before_them() {
+    let mut worker = worker();
+    worker.connections.put("slow", "slow", "2026-01-01");
+    worker.gateway.script("slow", &[(100_000, 200)]);
+    worker.streams.open("only", None);
+    let passed = |n| Change { event: EventName::Insert, ..change(n, "fuga", "hoge") };
+    let told = |n, sk| change(n, "fuga", sk);
+    for change in [
+        passed(1),
+        passed(2),
+        told(3, "slow"),
+        passed(4),
+        passed(5),
+        told(6, "hoge"),
+        passed(7),
+        passed(8),
+    ] {
+        worker.streams.append("only", change);
+    }
+    worker.start("a", Begin::TrimHorizon);
+    worker.until("the quick one is told", || values(&worker) == [6]).await;
+    worker.after(60).await;
+    assert_eq!(position(&worker, "only"), Some(Position::After(number(2))));
+    worker.after(60).await;
+    assert_eq!(position(&worker, "only"), Some(Position::After(number(8))));
 }
 
 #[tokio::test(start_paused = true)]
