@@ -1,6 +1,6 @@
 //! Requests that AWS takes for ours, at the cost of a signature and a connection's turn: the SDK's own
-//! credentials, signer and pool of connections, without what it builds around each call, which would
-//! be two thirds of what a post costs (`docs/performance.md`).
+//! credentials, signer and pool of connections, without what it builds around each call, which took
+//! nearly half of a post (`docs/performance.md`).
 
 use std::time::SystemTime;
 
