@@ -22,7 +22,6 @@ impl State {
     /// A post leaves a worker: there is none under way to its connection.
     pub fn check_departure(&mut self, model: &Model, post: Post) {
         let Post { claim, connection, record } = post;
-        self.check_release(model, post);
         let posting = &mut self.history.claims[claim].posting;
         let is_second = posting.insert(connection, (record, model.now())).is_some();
         let under_way = posting.len();

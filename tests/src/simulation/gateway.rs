@@ -171,10 +171,7 @@ impl Gateway for Outside {
         });
         let Some(post) = post else { return Answer::NoAnswer };
         let answer = self.send(Call::Post, move |model, state| state.arrive(model, post)).await;
-        self.world.with(|model, state| {
-            state.answered(model, life, post, began, &answer);
-            state.note_held(model, post, &answer);
-        });
+        self.world.with(|model, state| state.answered(model, life, post, began, &answer));
         answer
     }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::connections::Connection;
-use super::held::Held;
 use super::losses::{Answers, Manners, Told};
 use crate::simulated::{Key, Model, Record};
 
@@ -85,8 +84,6 @@ pub struct Claim {
     pub manners: BTreeMap<usize, Manners>,
     /// By record and connection, how many tries count.
     pub tried: BTreeMap<(usize, usize), u32>,
-    /// Who is held.
-    pub held: Held,
     /// How many messages were delivered.
     pub delivered: u64,
     /// The connections that were to be closed.
@@ -155,7 +152,6 @@ impl Claim {
             posting: BTreeMap::new(),
             manners: BTreeMap::new(),
             tried: BTreeMap::new(),
-            held: Held::default(),
             delivered: 0,
             disconnected: BTreeSet::new(),
             drops: BTreeMap::new(),

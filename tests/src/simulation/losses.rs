@@ -224,7 +224,6 @@ impl State {
         let State { history, .. } = self;
         let of = &mut history.claims[claim];
         of.settled.insert((record, connection));
-        of.held.given_up(connection);
         let (times, last) = of.drops.entry(record).or_default();
         (*times, *last) = (*times + 1, model.now());
         if why == "expired" {

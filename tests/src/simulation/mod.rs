@@ -10,7 +10,6 @@ mod ending;
 mod faults;
 mod gateway;
 mod hardship;
-mod held;
 mod history;
 mod letters;
 mod life;
