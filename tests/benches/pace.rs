@@ -121,16 +121,8 @@ async fn calls(endpoint: &str) -> Result<u64> {
 /// A loop for each shard, as it is written on a Monday morning.
 async fn plain_loop(endpoint: &str) -> Result<JoinSet<()>> {
     let client = support::bare_client(endpoint);
-    let streams = client.list_streams().send().await?;
-    let arn = streams.streams().first().and_then(|it| it.stream_arn()).context("a stream")?;
-    let described = client.describe_stream().stream_arn(arn).send().await?;
     let mut readers = JoinSet::new();
-    for shard in described.stream_description().context("a description")?.shards() {
-        let iterator = client
-            .get_shard_iterator()
-            .stream_arn(arn)
-            .shard_id(shard.shard_id().context("an id")?)
-            .shard_iterator_type(ShardIteratorType::Latest);
+    for iterator in support::iterators(&client, ShardIteratorType::Latest).await? {
         let mut next = iterator.send().await?.shard_iterator;
         let client = client.clone();
         readers.spawn(async move {

@@ -260,6 +260,12 @@ async fn every_error_code_has_its_meaning() -> Result<()> {
         assert_eq!(failed.kind, expected, "{code}");
         assert_eq!(failed.action, "dynamodb:GetRecords");
         assert_eq!(service.asked("ShardIterator").len(), 1, "{code}: one call, one try");
+
+        // The calls that the SDK's client makes.
+        let (_service, streams) =
+            Service::start(vec![error(code), described(json!([]), None)]).await?;
+        let failed = streams.describe(&label(), Listed::All, None).await.expect_err(code);
+        assert_eq!((failed.kind, failed.action), (expected, "dynamodb:DescribeStream"), "{code}");
     }
     Ok(())
 }

@@ -58,8 +58,8 @@ impl ApiGateway {
 
 impl Gateway for ApiGateway {
     async fn post(&self, connection_id: &str, message: &Bytes) -> Answer {
-        // Of many kilobytes: only a post under way is to have it, not every message that waits.
         let headers = [("content-type", "application/octet-stream")];
+        // Of many kilobytes: only a post under way is to have it, not every message that waits.
         Box::pin(self.call("POST", connection_id, &headers, message)).await
     }
 

@@ -158,6 +158,15 @@ mod tests {
     }
 
     #[test]
+    fn a_message_is_not_promised_where_a_filter_decides() {
+        let says = |spec: &StreamNotifierSpec| {
+            lines_of(spec).iter().any(|line| line.contains("arrives if `filter` is true"))
+        };
+        let with = spec_with(|spec| spec["filter"] = json!("new.price < old.price"));
+        assert_eq!((says(&with), says(&origin().spec)), (true, false));
+    }
+
+    #[test]
     fn a_manifest_with_a_queue_is_told_that_nothing_is_sent_to_it() {
         let says = |spec: &StreamNotifierSpec| {
             lines_of(spec).iter().filter(|line| line.contains("deadLetterQueueArn")).count()

@@ -23,23 +23,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::service::sk;
-use crate::{CONNECTIONS, DELIVERED, RECORDS};
+use crate::{CONNECTIONS, DELIVERED, RECORDS, support};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/sample-table-dev";
 
 /// Reads everything with the SDK, each shard in a task of its own, and does nothing with it.
 pub async fn sdk(client: &Client) -> Result<()> {
-    let streams = client.list_streams().send().await?;
-    let arn = streams.streams().first().and_then(|it| it.stream_arn()).context("a stream")?;
-    let described = client.describe_stream().stream_arn(arn).send().await?;
     let mut readers = JoinSet::new();
-    for shard in described.stream_description().context("a description")?.shards() {
-        let iterator = client
-            .get_shard_iterator()
-            .stream_arn(arn)
-            .shard_id(shard.shard_id().context("an id")?)
-            .shard_iterator_type(ShardIteratorType::TrimHorizon);
+    for iterator in support::iterators(client, ShardIteratorType::TrimHorizon).await? {
         let client = client.clone();
         readers.spawn(async move {
             let mut next = iterator.send().await?.shard_iterator;

@@ -9,8 +9,11 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::config::retry::RetryConfig;
 use aws_sdk_dynamodbstreams::config::{BehaviorVersion, Config, Credentials, Region};
+use aws_sdk_dynamodbstreams::operation::get_shard_iterator::builders::GetShardIteratorFluentBuilder;
+use aws_sdk_dynamodbstreams::types::{Shard, ShardIteratorType};
 use axum::Router;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -63,7 +66,7 @@ pub fn announce(listener: &TcpListener) -> Result<()> {
 }
 
 /// The SDK's client as everybody has it.
-pub fn bare_client(endpoint: &str) -> aws_sdk_dynamodbstreams::Client {
+pub fn bare_client(endpoint: &str) -> Client {
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static("eu-west-1"))
@@ -71,7 +74,23 @@ pub fn bare_client(endpoint: &str) -> aws_sdk_dynamodbstreams::Client {
         .credentials_provider(Credentials::new("local", "local", None, None, "bench"))
         .retry_config(RetryConfig::disabled())
         .build();
-    aws_sdk_dynamodbstreams::Client::from_conf(config)
+    Client::from_conf(config)
+}
+
+/// What asks for an iterator of each shard of the service's stream.
+pub async fn iterators(
+    client: &Client,
+    from: ShardIteratorType,
+) -> Result<Vec<GetShardIteratorFluentBuilder>> {
+    let streams = client.list_streams().send().await?;
+    let arn = streams.streams().first().and_then(|it| it.stream_arn()).context("a stream")?;
+    let described = client.describe_stream().stream_arn(arn).send().await?;
+    let shards = described.stream_description().context("a description")?.shards().iter();
+    let of = |shard: &Shard| {
+        let asks = client.get_shard_iterator().stream_arn(arn).shard_iterator_type(from.clone());
+        Ok(asks.shard_id(shard.shard_id().context("an id")?))
+    };
+    shards.map(of).collect()
 }
 
 /// The processor time that this process has taken.
