@@ -265,6 +265,7 @@ async fn every_error_code_has_its_meaning() -> Result<()> {
         let (_service, streams) =
             Service::start(vec![error(code), described(json!([]), None)]).await?;
         let failed = streams.describe(&label(), Listed::All, None).await.expect_err(code);
+        assert_eq!(failed.service_time, Some(UnixSeconds(1_789_997_600)), "{code}");
         assert_eq!((failed.kind, failed.action), (expected, "dynamodb:DescribeStream"), "{code}");
     }
     Ok(())

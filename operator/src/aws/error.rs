@@ -78,7 +78,7 @@ where
     R: std::fmt::Debug + Send + Sync + 'static,
 {
     let kind = stream_kind(meaning(&error));
-    StreamError { action, kind, source: Some(error.into()) }
+    StreamError { action, kind, service_time: None, source: Some(error.into()) }
 }
 
 /// A failed call to a stream, made without the SDK's client.
@@ -87,7 +87,7 @@ pub fn stream_call(action: &'static str, error: CallError) -> StreamError {
         true => StreamErrorKind::NoCredentials,
         false => stream_kind(meaning_of(error.code())),
     };
-    StreamError { action, kind, source: Some(error.into()) }
+    StreamError { action, kind, service_time: None, source: Some(error.into()) }
 }
 
 fn stream_kind(meaning: Meaning) -> StreamErrorKind {

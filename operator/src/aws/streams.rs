@@ -155,7 +155,10 @@ impl Streams for DynamoDbStreams {
             .interceptor(date.clone())
             .send()
             .await
-            .map_err(|failure| error::stream(DESCRIBE, failure))?;
+            .map_err(|failure| StreamError {
+                service_time: date.get(),
+                ..error::stream(DESCRIBE, failure)
+            })?;
         let service_time = date.get().ok_or_else(|| unusable(DESCRIBE, "no Date header"))?;
         let page = answer.stream_description.ok_or_else(|| unusable(DESCRIBE, "no stream"))?;
         let view = view(page.stream_view_type.as_ref())
@@ -197,6 +200,7 @@ impl Streams for DynamoDbStreams {
         parse(&answer).map_err(|failure| StreamError {
             action: RECORDS,
             kind: StreamErrorKind::Unavailable,
+            service_time: None,
             source: Some(failure.into()),
         })
     }
@@ -205,7 +209,8 @@ impl Streams for DynamoDbStreams {
 /// An answer that lacks what AWS documents to be in it: better asked again than guessed.
 fn unusable(action: &'static str, what: &'static str) -> StreamError {
     let kind = StreamErrorKind::Unavailable;
-    StreamError { action, kind, source: Some(format!("the answer has {what}").into()) }
+    let source = Some(format!("the answer has {what}").into());
+    StreamError { action, kind, service_time: None, source }
 }
 
 fn view(view: Option<&StreamViewType>) -> Option<ViewType> {

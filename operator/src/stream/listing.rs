@@ -17,7 +17,7 @@ pub struct Listing {
     pub replaced_by: Option<StreamLabel>,
     /// When listing began, by our clock.
     pub begun: Instant,
-    /// The same by the service's clock, floored to the second; unless nothing was found.
+    /// The same by the service's clock, floored to the second; unless the table never had a stream.
     pub begun_at: Option<UnixSeconds>,
     /// The same when it ended, and when that was by our clock.
     pub ended_at: Option<(UnixSeconds, Instant)>,
@@ -99,6 +99,12 @@ impl Described {
 }
 
 impl Listing {
+    /// The service answered just now, at this time of its clock.
+    pub fn answered(&mut self, now: UnixSeconds) {
+        self.begun_at.get_or_insert(now);
+        self.ended_at = Some((now, Instant::now()));
+    }
+
     /// Whether a shard is in it.
     pub fn has(&self, id: &ShardId) -> bool {
         self.streams.get(&id.stream).is_some_and(|stream| stream.has(id))

@@ -169,6 +169,8 @@ pub struct StreamError {
     pub action: &'static str,
     /// What it means.
     pub kind: StreamErrorKind,
+    /// The service's clock, floored to the second, where it answered: what is gone is gone by that.
+    pub service_time: Option<UnixSeconds>,
     /// What the client said.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,

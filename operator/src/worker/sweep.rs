@@ -83,19 +83,19 @@ async fn describe<S: Streams>(
     loop {
         let page = match streams.describe(label, Listed::All, after.as_ref()).await {
             Ok(page) => page,
+            Err(error) if error.kind != StreamErrorKind::NotFound => return Err(error),
             // In the middle of a listing it is asked once more.
-            Err(error) if error.kind == StreamErrorKind::NotFound && described.is_none() => {
-                listing.streams.insert(label.clone(), Described::gone());
-                return Ok(());
-            }
-            Err(error) if error.kind == StreamErrorKind::NotFound => {
-                return Err(StreamError { kind: StreamErrorKind::Unavailable, ..error });
-            }
-            Err(error) => return Err(error),
+            Err(error) => match error.service_time.filter(|_| described.is_none()) {
+                Some(now) => {
+                    listing.answered(now);
+                    listing.streams.insert(label.clone(), Described::gone());
+                    return Ok(());
+                }
+                None => return Err(StreamError { kind: StreamErrorKind::Unavailable, ..error }),
+            },
         };
         listing.pages += 1;
-        listing.begun_at = listing.begun_at.or(Some(page.service_time));
-        listing.ended_at = Some((page.service_time, Instant::now()));
+        listing.answered(page.service_time);
         match &mut described {
             Some(described) => described.add(&page.shards),
             None => described = Some(Described::new(&page)),

@@ -157,7 +157,8 @@ pub fn fault() -> Trouble {
 
 /// A call that took too long.
 pub fn late(action: &'static str, elapsed: tokio::time::error::Elapsed) -> StreamError {
-    StreamError { action, kind: StreamErrorKind::Unavailable, source: Some(elapsed.into()) }
+    let (kind, source) = (StreamErrorKind::Unavailable, Some(elapsed.into()));
+    StreamError { action, kind, service_time: None, source }
 }
 
 /// A view type that lacks an image the spec needs.

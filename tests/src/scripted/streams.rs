@@ -287,7 +287,7 @@ pub fn shard_id(name: &str) -> ShardId {
 }
 
 fn failed(kind: StreamErrorKind) -> StreamError {
-    StreamError { action: "dynamodb:Scripted", kind, source: None }
+    StreamError { action: "dynamodb:Scripted", kind, service_time: Some(NOW), source: None }
 }
 
 /// A sequence number as AWS writes them: 21 digits.

@@ -127,20 +127,23 @@ impl SimulatedStreams {
         let half = self.network.lock().unwrap().draw() / 2;
         self.go_wrong(call, Moment::Before).await?;
         sleep(half).await;
-        let answer = self.with(ask);
+        let (answer, now) = self.with(|model| (ask(model), model.now()));
         sleep(half).await;
         self.go_wrong(call, Moment::After).await?;
-        answer.map_err(|refusal| failed(call, kind(refusal)))
+        answer.map_err(|refusal| failed(call, kind(refusal), Some(now)))
     }
 
     async fn go_wrong(&self, call: Call, moment: Moment) -> Result<(), StreamError> {
         let fault = (self.network.lock().unwrap().faults)(call, moment);
         match fault {
             None => Ok(()),
-            Some(Fault::Fails(kind)) => Err(failed(call, kind)),
+            Some(Fault::Fails(kind)) => {
+                let now = self.with(|model| model.now());
+                Err(failed(call, kind, Some(now)))
+            }
             Some(Fault::Hangs) => {
                 sleep(CALL_LIMIT).await;
-                Err(failed(call, StreamErrorKind::Unavailable))
+                Err(failed(call, StreamErrorKind::Unavailable, None))
             }
         }
     }
@@ -294,12 +297,12 @@ fn kind(refusal: Refusal) -> StreamErrorKind {
     }
 }
 
-fn failed(call: Call, kind: StreamErrorKind) -> StreamError {
+fn failed(call: Call, kind: StreamErrorKind, answered: Option<u64>) -> StreamError {
     let action = match call {
         Call::Streams => "dynamodb:ListStreams",
         Call::Describe => "dynamodb:DescribeStream",
         Call::Iterator => "dynamodb:GetShardIterator",
         Call::Records => "dynamodb:GetRecords",
     };
-    StreamError { action, kind, source: None }
+    StreamError { action, kind, service_time: answered.map(seconds), source: None }
 }

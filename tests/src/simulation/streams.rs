@@ -71,7 +71,7 @@ impl Outside {
 }
 
 fn failed(kind: StreamErrorKind) -> StreamError {
-    StreamError { action: "dynamodb:Simulated", kind, source: None }
+    StreamError { action: "dynamodb:Simulated", kind, service_time: None, source: None }
 }
 
 impl Streams for Outside {

@@ -219,6 +219,29 @@ async fn a_shard_without_a_number_that_nobody_read_for_a_day_is_a_gap() {
     }
 }
 
+/// Nothing else than that a stream is gone tells the time then.
+#[tokio::test(start_paused = true)]
+async fn a_gap_is_as_long_as_it_was_where_no_stream_is_left() {
+    let mut worker = table(unrolled());
+    worker.start_with(follow);
+    write(&worker, 1);
+    worker.until("the first", || values(&worker) == [1]).await;
+    worker.stop().await;
+    write(&worker, 2);
+    worker.streams.with(Model::disable);
+    worker.after(30 * HOUR).await;
+    worker.start_with(follow);
+    worker.until("it is told", || gaps(&worker) == 1).await;
+    let lost = metric(&worker, "gap_seconds_total");
+    assert!((21_500.0..21_700.0).contains(&lost), "six hours, not {lost} s");
+    worker.after(30 * HOUR).await;
+    worker.streams.with(Model::enable);
+    worker.after(60).await;
+    write(&worker, 3);
+    worker.until("the next one is read", || values(&worker) == [1, 3]).await;
+    assert_eq!(gaps(&worker), 1, "nothing was lost while there was no stream");
+}
+
 #[tokio::test(start_paused = true)]
 async fn with_stop_nothing_more_is_read_and_the_checkpoint_stays_before_the_gap() {
     let stop = |job| Job { on_gap: OnGap::Stop, ..follow(job) };
