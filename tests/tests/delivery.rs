@@ -177,7 +177,10 @@ async fn forbidden_for_a_while_loses_nothing_and_deletes_nothing() {
     assert!((20..=120).contains(&probes), "{probes} probes in 20 minutes");
     assert!(!settled_up_to(&worker, 1));
     worker.gateway.everyone(5, 200);
+    worker.until("it is open", || worker.gateway.delivered() > 0).await;
+    let open = Instant::now();
     worker.until("all are told", || worker.gateway.delivered() == 300).await;
+    assert!(open.elapsed() < Duration::from_secs(1), "all leave at once: {:?}", open.elapsed());
     assert!(worker.reasons().is_empty());
     assert_eq!(worker.connections.stored().len(), 30);
     let told = worker.gateway.received("connection-013");

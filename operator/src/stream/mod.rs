@@ -204,3 +204,10 @@ pub enum StreamErrorKind {
     #[error("no usable answer")]
     Unavailable,
 }
+
+impl StreamErrorKind {
+    /// Whether the same call may get an answer a little later.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Self::Throttled | Self::Unavailable)
+    }
+}

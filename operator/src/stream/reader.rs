@@ -62,8 +62,7 @@ impl<S: Streams> ShardReader<S> {
             }
             Err(error) => {
                 // It is still good where it was not what failed, and a new one would cost a call.
-                let passes = [StreamErrorKind::Throttled, StreamErrorKind::Unavailable];
-                self.iterator = passes.contains(&error.kind).then_some(iterator);
+                self.iterator = error.kind.may_pass().then_some(iterator);
                 return Err(error);
             }
             Ok(page) => page,

@@ -102,7 +102,7 @@ async fn listed<S: Streams>(
 ) -> Listing {
     let mut failing = Failing::new(LONGEST_WAIT);
     loop {
-        let trouble = match sweep::list(streams, &job.follow, known).await {
+        let trouble = match sweep::list(streams, &job.follow, known, &job.random).await {
             Ok(listing) => match unfit(job, &listing, known) {
                 Some(trouble) => Some(trouble),
                 None => {

@@ -10,9 +10,11 @@ use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
 use super::trouble::{self, LONGEST_WAIT};
-use crate::backoff::{Failing, Random};
+use crate::backoff::{Backoff, Failing, Random};
 use crate::record::{ShardId, StreamLabel};
-use crate::stream::{Described, Follow, Listed, Listing, StreamError, StreamErrorKind, Streams};
+use crate::stream::{
+    Described, Follow, Listed, Listing, StreamError, StreamErrorKind, StreamPage, Streams,
+};
 use crate::telemetry::{Health, NotifierTelemetry, Part};
 
 /// A listing nobody asked for: shards are found by their parents' end, this is for surprises.
@@ -24,12 +26,19 @@ const EVERY_PER_PAGE: Duration = Duration::from_secs(2);
 /// How long one that was asked for waits after the one before it.
 const PAUSE_PER_PAGE: Duration = Duration::from_millis(150);
 
+/// A page that fails is asked for again so often, unless it is the first one: what was listed is not
+/// thrown away, which where others list too would be for ever.
+const PAGE_TRIES: u32 = 5;
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_PAGE_WAIT: Duration = Duration::from_secs(2);
+
 /// Lists all shards of the streams that are `known` and, with [`Follow::Table`], of those that came
 /// after them; none at all if the table has none. Without a known one, of the newest.
 pub async fn list<S: Streams>(
     streams: &S,
     follow: &Follow,
     known: &BTreeSet<StreamLabel>,
+    random: &Random,
 ) -> Result<Listing, StreamError> {
     let mut listing = Listing {
         streams: BTreeMap::new(),
@@ -44,7 +53,7 @@ pub async fn list<S: Streams>(
         labels = BTreeSet::from([stream.clone()]);
     }
     for label in &labels {
-        describe(streams, label, &mut listing).await?;
+        describe(streams, label, &mut listing, random).await?;
     }
     if listing.newest().is_some_and(|(_, newest)| newest.is_open) {
         return Ok(listing);
@@ -60,7 +69,7 @@ pub async fn list<S: Streams>(
                 later = later.pop_last().into_iter().collect();
             }
             for label in later.difference(&labels) {
-                describe(streams, label, &mut listing).await?;
+                describe(streams, label, &mut listing, random).await?;
             }
         }
         // To name it is a courtesy: the right may be missing.
@@ -77,11 +86,13 @@ async fn describe<S: Streams>(
     streams: &S,
     label: &StreamLabel,
     listing: &mut Listing,
+    random: &Random,
 ) -> Result<(), StreamError> {
     let mut described: Option<Described> = None;
     let mut after: Option<ShardId> = None;
     loop {
-        let page = match streams.describe(label, Listed::All, after.as_ref()).await {
+        let tries = if listing.pages == 0 { 1 } else { PAGE_TRIES };
+        let page = match page(streams, label, after.as_ref(), tries, random).await {
             Ok(page) => page,
             Err(error) if error.kind != StreamErrorKind::NotFound => return Err(error),
             // In the middle of a listing it is asked once more.
@@ -107,6 +118,26 @@ async fn describe<S: Streams>(
     }
     listing.streams.extend(described.map(|described| (label.clone(), described)));
     Ok(())
+}
+
+/// One page, asked for so often where its failure may pass by itself.
+async fn page<S: Streams>(
+    streams: &S,
+    label: &StreamLabel,
+    after: Option<&ShardId>,
+    tries: u32,
+    random: &Random,
+) -> Result<StreamPage, StreamError> {
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_PAGE_WAIT);
+    let mut answer = streams.describe(label, Listed::All, after).await;
+    for _ in 1..tries {
+        if !matches!(&answer, Err(error) if error.kind.may_pass()) {
+            break;
+        }
+        sleep(backoff.next(random)).await;
+        answer = streams.describe(label, Listed::All, after).await;
+    }
+    answer
 }
 
 /// Keeps the newest listing.
@@ -195,7 +226,7 @@ impl Sweeper {
             streams.tell_pace();
             let (known, gone) = known(&self.newest());
             loop {
-                match list(streams, follow, &known).await {
+                match list(streams, follow, &known, random).await {
                     Ok(mut listing) => {
                         listing.streams.extend(gone);
                         health.well(&Part::Stream);

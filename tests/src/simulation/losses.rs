@@ -48,6 +48,10 @@ pub struct Manners {
     throttled: u32,
     /// How much others had got when that began.
     delivered: u64,
+    /// When the last post began that has an answer.
+    posted_at: u64,
+    /// Whether it is being disconnected: it gets nothing until that has an answer too.
+    is_closing: bool,
 }
 
 impl Manners {
@@ -158,6 +162,7 @@ impl State {
         if of_all {
             self.counts.add("account throttled");
         }
+        manners.posted_at = began;
         manners.answered(began, now);
         match answer {
             Answer::Status { status: 429, .. } => {
@@ -192,6 +197,7 @@ impl State {
         let manners = self.history.claims[claim].manners.entry(connection).or_default();
         manners.takes += Duration::from_millis(model.now() - manners.answered_at) / 4;
         manners.troubled_at = Some(model.now());
+        manners.is_closing = false;
     }
 
     /// A worker gives a message up and says so.
@@ -287,13 +293,15 @@ impl State {
         }
         let posting = claim.posting.get(&connection);
         let manners = claim.manners.get(&connection).copied().unwrap_or_default();
+        let closing_since = manners.is_closing.then_some(manners.posted_at);
+        let since = posting.map(|(_, since)| *since).or(closing_since);
         let is_troubled = manners.troubled_at.is_some_and(|at| model.now() < at + TROUBLED);
         // What was about to leave when it stopped in its tracks was not seen to leave.
         let stood_still = life.is_paused || life.paused_at + PATIENCE > model.now();
         if !is_troubled
             && !stood_still
             && manners.takes <= A_LITTLE
-            && posting.is_none_or(|(_, since)| since + PATIENCE > model.now())
+            && since.is_none_or(|since| since + PATIENCE > model.now())
         {
             return Err("its connection takes what it gets".to_owned());
         }
@@ -315,8 +323,9 @@ impl State {
     pub fn check_disconnection(&mut self, model: &Model, life: usize, connection: usize) {
         let Some(claim) = self.history.lives[life].claim else { return };
         let claim = &mut self.history.claims[claim];
-        let manners = claim.manners.get(&connection).copied().unwrap_or_default();
         claim.disconnected.insert(connection);
+        let manners = claim.manners.entry(connection).or_default();
+        manners.is_closing = true;
         let is_slow = manners.throttled >= TOO_SLOW && claim.delivered > manners.delivered;
         if self.policy.slow_client != SlowClient::Disconnect || !is_slow {
             let how = format!("conn{connection:02} is disconnected: {manners:?}");

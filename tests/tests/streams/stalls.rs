@@ -254,3 +254,20 @@ async fn a_stream_that_nobody_reads_is_not_ready() {
     worker.after(60).await;
     assert_eq!(worker.reasons(), [""; 0]);
 }
+
+/// Others list too, and take a third of what may be asked.
+#[tokio::test(start_paused = true)]
+async fn a_listing_of_many_pages_goes_on_where_one_of_them_was_throttled() {
+    let mut worker = table(Settings { shards: 40, shards_on_a_page: 1, ..unrolled() });
+    let mut calls = 0;
+    worker.streams.inner.faults(move |call, moment| {
+        let is_asked = (call, moment) == (SimulatedCall::Describe, Moment::Before);
+        calls += u32::from(is_asked);
+        (is_asked && calls % 3 == 0).then_some(Fault::Fails(StreamErrorKind::Throttled))
+    });
+    worker.start_with(follow);
+    worker.after(60).await;
+    write(&worker, 1);
+    worker.after(5).await;
+    assert_eq!(values(&worker), [1]);
+}
