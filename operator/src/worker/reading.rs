@@ -41,8 +41,6 @@ pub struct Reading<S, C, G> {
     /// The newest listing that was learned from: what is planned with another takes children for
     /// shards without parents.
     listing: Arc<Listing>,
-    /// When it began.
-    listed_at: Option<UnixSeconds>,
     lineage: Lineage,
     drained: Drained,
     readers: JoinSet<(ShardId, End)>,
@@ -74,7 +72,6 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             counts_since: asked_since(&start),
             start,
             listing: shared.sweeper.newest(),
-            listed_at: None,
             lineage: Lineage::default(),
             drained: Drained::default(),
             readers: JoinSet::new(),
@@ -102,7 +99,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 }
             }
         }
-        if !self.was_away(&first, read_at) {
+        if !self.was_away(&first) {
             return Ok(());
         }
         self.listed(first, Some(read_at));
@@ -136,11 +133,11 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         }
     }
 
-    /// Tells that nobody looked since `read_at`, for longer than records are kept, where no shard is
-    /// left that would tell it: one may have come and gone. `false` if that stops everything.
-    fn was_away(&mut self, listing: &Listing, read_at: UnixSeconds) -> bool {
+    /// Tells that nobody has read for longer than records are kept, where no shard is left that would
+    /// tell it: one may have come and gone. `false` if that stops everything.
+    fn was_away(&mut self, listing: &Listing) -> bool {
         let shared = &self.shared;
-        let now = shared.clock.now();
+        let (read_at, now) = (self.positions.read_at(), shared.clock.now());
         let is_left = self.positions.all().values().any(|it| *it != Position::Finished);
         let (Some((newest, _)), Some(lost), false) =
             (listing.newest(), lost_seconds(read_at, now), is_left)
@@ -149,6 +146,9 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         };
         // What is older than this is told to be lost; all else is still to be read.
         self.counts_since = horizon(now);
+        for (label, _) in listing.streams.iter().filter(|(_, stream)| stream.is_gone()) {
+            self.lineage.take_unread(label, &self.positions.of(label));
+        }
         let lost = lost + GRACE_SECONDS;
         let goes_on = shared.gap(newest, None, "nothing was read for more than 24 hours", lost);
         if !goes_on {
@@ -181,8 +181,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             self.shared.clock.set(now, at);
         }
         let begun_at = self.shared.clock.at(listing.begun);
-        let before = self.listed_at.replace(begun_at);
-        if before.is_some_and(|before| !self.was_away(listing, before)) {
+        if read_at.is_none() && !self.was_away(listing) {
             return;
         }
         self.positions.listed(begun_at);
@@ -251,7 +250,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             // Its last shards have been asked for children, in vain.
             let seems = plan.is_drained && !self.family.asks(label);
             let is_gone = stream.is_gone();
-            if !self.drained.note(label, seems, is_gone, now) && current.is_none() {
+            if !self.drained.note(label, seems, is_gone, listing.begun, now) && current.is_none() {
                 current = Some(label);
             }
         }

@@ -12,7 +12,7 @@ use crate::record::StreamLabel;
 use crate::stream::{Described, Follow, Listing};
 use crate::telemetry::Trouble;
 
-/// Listings are behind by seconds.
+/// Listings are behind by seconds: one that begins so much later is not.
 const CERTAIN_AFTER: Duration = Duration::from_secs(15);
 
 /// Which streams seem to be at their end, and since when.
@@ -20,14 +20,22 @@ const CERTAIN_AFTER: Duration = Duration::from_secs(15);
 pub struct Drained(BTreeMap<StreamLabel, Instant>);
 
 impl Drained {
-    /// Whether a stream is at its end for certain, given that it seems so or not.
-    pub fn note(&mut self, stream: &StreamLabel, seems: bool, is_gone: bool, now: Instant) -> bool {
+    /// Whether a stream is at its end for certain, given that it seems so now, or not, by a listing
+    /// that began at `listed`.
+    pub fn note(
+        &mut self,
+        stream: &StreamLabel,
+        seems: bool,
+        is_gone: bool,
+        listed: Instant,
+        now: Instant,
+    ) -> bool {
         if !seems {
             self.0.remove(stream);
             return false;
         }
         let since = *self.0.entry(stream.clone()).or_insert(now);
-        is_gone || now.duration_since(since) >= CERTAIN_AFTER
+        is_gone || listed.duration_since(since) >= CERTAIN_AFTER
     }
 
     /// When to list again to be certain.
@@ -67,13 +75,18 @@ mod tests {
     async fn a_stream_is_at_its_end_once_it_has_been_for_a_while() {
         let (stream, mut drained) = (StreamLabel::new("l"), Drained::default());
         let begun = Instant::now();
-        assert!(!drained.note(&stream, true, false, begun));
-        assert_eq!(drained.look_at(begun), Some(begun + CERTAIN_AFTER));
-        assert!(!drained.note(&stream, false, false, begun + CERTAIN_AFTER), "a shard turned up");
+        let mut note = |seems, listed, now| drained.note(&stream, seems, false, listed, now);
         let again = begun + CERTAIN_AFTER;
-        assert!(!drained.note(&stream, true, false, again));
-        assert!(drained.note(&stream, true, false, again + CERTAIN_AFTER));
+        assert!(!note(true, begun, begun));
+        assert!(!note(true, begun, again), "nothing was listed since");
+        assert!(!note(false, again, again), "a shard turned up");
+        assert!(!note(true, again, again));
+        assert!(note(true, again + CERTAIN_AFTER, again + CERTAIN_AFTER));
+        assert_eq!(drained.look_at(begun), Some(again + CERTAIN_AFTER));
         assert_eq!(drained.look_at(again + CERTAIN_AFTER), None);
-        assert!(Drained::default().note(&stream, true, true, begun), "there is nothing to come");
+        assert!(
+            Drained::default().note(&stream, true, true, begun, begun),
+            "there is nothing to come"
+        );
     }
 }

@@ -13,6 +13,7 @@ use stream_notifier_tests::simulated::{
     Call as SimulatedCall, Fault, Key, Model, Moment, Settings,
 };
 
+use super::twisted::Twisted;
 use super::{HOUR, follow, gaps, metric, one_shard, table, unrolled, values, write};
 
 /// The view type is wrong; the user does what the condition says; nothing is read for a day.
@@ -270,4 +271,70 @@ async fn a_listing_of_many_pages_goes_on_where_one_of_them_was_throttled() {
     write(&worker, 1);
     worker.after(5).await;
     assert_eq!(values(&worker), [1]);
+}
+
+/// One shard is listed late, and by then nothing is listed for a while.
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_at_its_end_only_once_a_later_listing_says_so() {
+    let mut worker = begun(unrolled()).await;
+    write(&worker, 1);
+    worker.streams.with(|model| model.roll(0));
+    write(&worker, 2);
+    let child = worker.streams.with(|model| model.shards().last().unwrap().id.clone());
+    *worker.streams.unlisted.lock().unwrap() = Some(child);
+    worker.streams.with(Model::disable);
+    worker.after(60).await;
+    worker.streams.with(Model::enable);
+    worker.after(60).await;
+    write(&worker, 3);
+    worker.start_with(follow);
+    worker.after(5).await;
+    assert_eq!(values(&worker), [1]);
+    no_listings(&worker);
+    worker.after(60).await;
+    assert_eq!(values(&worker), [1], "what comes after the stream is not told yet");
+    *worker.streams.unlisted.lock().unwrap() = None;
+    worker.streams.inner.faults(|_, _| None);
+    worker.until("all are told", || values(&worker).len() == 3).await;
+    assert_eq!(values(&worker), [1, 2, 3]);
+}
+
+/// The second stream waited for the first one's end, was never begun, and is gone.
+#[tokio::test(start_paused = true)]
+async fn what_was_listed_and_never_begun_is_told_as_long_as_it_was() {
+    let mut worker = begun(unrolled()).await;
+    worker.streams.with(Model::disable);
+    worker.after(60).await;
+    worker.streams.with(Model::enable);
+    worker.after(60).await;
+    write(&worker, 1);
+    worker.after(20 * HOUR).await;
+    worker.start_with(follow);
+    worker.after(5).await;
+    no_listings(&worker);
+    worker.streams.with(Model::disable);
+    worker.after(30 * HOUR).await;
+    worker.streams.inner.faults(|_, _| None);
+    worker.until("it is told", || gaps(&worker) > 0).await;
+    let lost = metric(&worker, "gap_seconds_total");
+    assert!((93_500.0..93_800.0).contains(&lost), "26 hours, not {lost} s");
+    worker.after(HOUR).await;
+    assert_eq!(gaps(&worker), 1, "it is told once");
+}
+
+/// A table that a worker has begun to read, which was stopped.
+async fn begun(settings: Settings) -> Worker<Twisted> {
+    let mut worker = table(settings);
+    worker.start_with(follow);
+    worker.started().await;
+    worker.stop().await;
+    worker
+}
+
+/// Nobody may describe streams from now on.
+fn no_listings(worker: &Worker<Twisted>) {
+    worker.streams.inner.faults(|call, moment| {
+        let is_refused = (call, moment) == (SimulatedCall::Describe, Moment::Before);
+        is_refused.then_some(Fault::Fails(StreamErrorKind::AccessDenied))
+    });
 }
