@@ -2,7 +2,7 @@
 //! a description may be behind, then now and then. The last shard of a disabled stream never has any.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -24,13 +24,32 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const BEFORE_ASKING_AGAIN: Duration = Duration::from_secs(3);
 const BETWEEN_LATE_TRIES: Duration = Duration::from_secs(30);
 
-/// How many shards' children are asked for right now.
+/// What asking costs right now.
 #[derive(Clone, Debug, Default)]
-pub struct Asking(Arc<AtomicU32>);
+pub struct Asking(Arc<Costs>);
+
+#[derive(Debug, Default)]
+struct Costs {
+    /// For how many shards it is asked.
+    shards: AtomicU32,
+    /// Whether the service lists all others too, page by page.
+    lists_all: AtomicBool,
+}
 
 impl Asking {
-    fn now(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+    fn begin(&self) {
+        self.0.shards.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.0.shards.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a listing of everything takes fewer calls, but more than one, or no more.
+    fn is_dear(&self, sweeper: &Sweeper) -> bool {
+        let pages = sweeper.newest().pages.max(1);
+        let Costs { shards, lists_all } = &*self.0;
+        shards.load(Ordering::Relaxed) > pages || pages > 1 && lists_all.load(Ordering::Relaxed)
     }
 }
 
@@ -43,23 +62,21 @@ pub async fn ask<S: Streams, C, G>(
 ) -> Vec<Shard> {
     let sweeper = &shared.sweeper;
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-    asking.0.fetch_add(1, Ordering::Relaxed);
+    asking.begin();
     let mut found = Vec::new();
     let mut tries = 0;
     while tries < TRIES {
-        // A listing of everything takes fewer calls than asking for each, but more than one has.
-        let is_crowded = asking.now() > sweeper.newest().pages.max(1);
-        (found, tries) = if is_crowded {
+        (found, tries) = if asking.is_dear(sweeper) {
             (listed(sweeper, parent).await, tries + TRIES_OF_A_LISTING)
         } else {
-            (described(streams, shared, parent).await, tries + 1)
+            (described(streams, shared, parent, asking).await, tries + 1)
         };
         if !found.is_empty() {
             break;
         }
         sleep(backoff.next(&shared.random)).await;
     }
-    asking.0.fetch_sub(1, Ordering::Relaxed);
+    asking.end();
     found
 }
 
@@ -70,13 +87,14 @@ pub async fn ask_again<S: Streams, C, G>(
     parent: &ShardId,
     asking: &Asking,
 ) -> Vec<Shard> {
-    let most = shared.sweeper.newest().pages.max(1);
-    asking.0.fetch_add(1, Ordering::Relaxed);
+    asking.begin();
     sleep(BEFORE_ASKING_AGAIN).await;
-    // What it does not find is left to the sweep, and where many ask, all of it.
-    let is_crowded = asking.now() > most;
-    let found = if is_crowded { Vec::new() } else { described(streams, shared, parent).await };
-    asking.0.fetch_sub(1, Ordering::Relaxed);
+    // What it does not find is left to the sweep, and where that is dear, all of it.
+    let found = match asking.is_dear(&shared.sweeper) {
+        true => Vec::new(),
+        false => described(streams, shared, parent, asking).await,
+    };
+    asking.end();
     found
 }
 
@@ -86,6 +104,7 @@ pub async fn ask_on<S: Streams, C, G>(
     streams: &Calls<S>,
     shared: &Shared<C, G>,
     parent: &ShardId,
+    asking: &Asking,
 ) -> Vec<Shard> {
     let part = Part::Shard(parent.clone());
     let mut failing = Failing::new(BETWEEN_LATE_TRIES);
@@ -98,8 +117,10 @@ pub async fn ask_on<S: Streams, C, G>(
             .get(&parent.stream)
             .is_some_and(|stream| stream.is_open && stream.has(parent));
         let found = match newest.children(parent) {
-            [] if is_open => described(streams, shared, parent).await,
-            // The sweep was faster, or there will be none.
+            [] if is_open && !asking.is_dear(&shared.sweeper) => {
+                described(streams, shared, parent, asking).await
+            }
+            // The sweep was faster, or will be, or there will be none.
             _ => Vec::new(),
         };
         if !found.is_empty() || !is_open || !newest.children(parent).is_empty() {
@@ -117,6 +138,7 @@ async fn described<S: Streams, C, G>(
     streams: &Calls<S>,
     shared: &Shared<C, G>,
     parent: &ShardId,
+    asking: &Asking,
 ) -> Vec<Shard> {
     let mut children = Vec::new();
     let mut after = None;
@@ -129,9 +151,15 @@ async fn described<S: Streams, C, G>(
                 return children;
             }
         };
-        children.extend(page.shards.into_iter().filter(|it| it.parent.as_ref() == Some(parent)));
+        let is_ours = |it: &Shard| it.parent.as_ref() == Some(parent);
+        let (ours, others): (Vec<_>, Vec<_>) = page.shards.into_iter().partition(is_ours);
+        children.extend(ours);
         after = page.next;
         if after.is_none() {
+            return children;
+        }
+        if !others.is_empty() {
+            asking.0.lists_all.store(true, Ordering::Relaxed);
             return children;
         }
     }

@@ -134,7 +134,7 @@ impl<S: Streams, C: Connections, G: Gateway> Family<S, C, G> {
         let asking = self.asking.clone();
         self.tasks.spawn(async move {
             let children = if found == 0 {
-                ask_on(&streams, &shared, &parent).await
+                ask_on(&streams, &shared, &parent, &asking).await
             } else {
                 ask_again(&streams, &shared, &parent, &asking).await
             };

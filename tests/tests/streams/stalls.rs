@@ -322,6 +322,21 @@ async fn what_was_listed_and_never_begun_is_told_as_long_as_it_was() {
     assert_eq!(gaps(&worker), 1, "it is told once");
 }
 
+/// Nothing follows any of its shards, and each answer about one lists all.
+#[tokio::test(start_paused = true)]
+async fn a_service_that_knows_no_filter_is_not_asked_for_each_shard() {
+    let settings = Settings { shards: 40, shards_on_a_page: 1, knows_filter: false, ..unrolled() };
+    let mut worker = begun(settings).await;
+    worker.streams.with(Model::disable);
+    worker.after(60).await;
+    worker.streams.with(Model::enable);
+    worker.after(60).await;
+    write(&worker, 1);
+    worker.start_with(follow);
+    worker.after(180).await;
+    assert_eq!(values(&worker), [1], "the next stream is read");
+}
+
 /// A table that a worker has begun to read, which was stopped.
 async fn begun(settings: Settings) -> Worker<Twisted> {
     let mut worker = table(settings);
