@@ -27,12 +27,14 @@ impl Story {
             0 => None,
             1 => {
                 let rare = [
-                    Call::DeleteRow,
-                    Call::DeleteRow,
+                    Call::DescribeTable,
                     Call::ListStreams,
-                    Call::Save,
+                    Call::ListStreams,
                     Call::Disconnect,
-                    Call::SendLetter,
+                    Call::Disconnect,
+                    Call::GetRow,
+                    Call::DeleteRow,
+                    Call::DeleteRow,
                 ];
                 Some(rare[rng.usize(..rare.len())])
             }

@@ -249,10 +249,11 @@ impl Story {
             connection.is_gone = true;
             connection.is_stored &= !is_removed;
         });
-        // A worker will delete the row that is left behind.
-        if !is_removed && self.rng.bool() {
+        // A worker will read again and delete the row that is left behind.
+        if !is_removed && self.rng.u8(..4) > 0 {
             let when = if self.rng.bool() { When::Before } else { When::After };
-            let doom = Doom { call: Some(Call::DeleteRow), when, spared: 0 };
+            let call = if self.rng.bool() { Call::GetRow } else { Call::DeleteRow };
+            let doom = Doom { call: Some(call), when, spared: 0 };
             self.with_worker(|worker| worker.life.doom(doom));
             self.write(5).await;
             // After the answers that say so three times.
