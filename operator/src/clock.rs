@@ -12,14 +12,20 @@ use crate::record::UnixSeconds;
 pub struct ServiceClock(Mutex<(UnixSeconds, Instant)>);
 
 impl ServiceClock {
-    /// The clock of a service that said `now` at this moment of ours.
-    pub fn new(now: UnixSeconds, at: Instant) -> Self {
-        Self(Mutex::new((now, at)))
+    /// A clock that shows 1970 until the service is heard.
+    pub fn unknown() -> Self {
+        Self(Mutex::new((UnixSeconds(0), Instant::now())))
     }
 
-    /// The service said `now` at this moment of ours.
-    pub fn set(&self, now: UnixSeconds, at: Instant) {
-        *self.lock() = (now, at);
+    /// The service said `now`, floored to the second, in an answer that has just come.
+    pub fn heard(&self, now: UnixSeconds) {
+        let at = Instant::now();
+        let known = self.at(at);
+        // What is a second less is only floored; what is later is so for certain, for one that our
+        // machine slept through too, of which its own clock knows nothing.
+        if now > known || now.0.saturating_add(1) < known.0 {
+            *self.lock() = (now, at);
+        }
     }
 
     /// What the service would say now.
@@ -39,5 +45,25 @@ impl ServiceClock {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, (UnixSeconds, Instant)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_goes_on_by_itself_and_follows_what_is_heard() {
+        let clock = ServiceClock::unknown();
+        clock.heard(UnixSeconds(1_000));
+        advance(Duration::from_millis(2_900)).await;
+        assert_eq!(clock.now(), UnixSeconds(1_002));
+        for (heard, shows) in [(1_003, 1_003), (1_002, 1_003), (1_001, 1_001), (9_000, 9_000)] {
+            clock.heard(UnixSeconds(heard));
+            assert_eq!(clock.now(), UnixSeconds(shows), "{heard}");
+        }
+        assert_eq!(clock.at(Instant::now() - Duration::from_secs(5)), UnixSeconds(8_994));
     }
 }

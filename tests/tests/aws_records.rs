@@ -55,7 +55,7 @@ impl Service {
     async fn read(&self, body: &str) -> [Option<(Vec<Change>, usize, Option<String>)>; 2] {
         body.clone_into(&mut self.answer.lock().unwrap());
         let ours = self.ours.records(&ShardIterator("i".to_owned())).await;
-        let ours = ours.map(|RecordPage { changes, unreadable, next }| {
+        let ours = ours.map(|RecordPage { changes, unreadable, next, .. }| {
             (changes, unreadable, next.map(|ShardIterator(next)| next))
         });
         let ours = ours.inspect_err(|error| assert_eq!(error.kind, StreamErrorKind::Unavailable));

@@ -10,6 +10,7 @@ use super::json::CallError;
 use crate::delivery::{
     ConnectionsError, ConnectionsErrorKind, DeadLetterError, DeadLetterErrorKind,
 };
+use crate::record::UnixSeconds;
 use crate::stream::{StreamError, StreamErrorKind};
 
 /// The error codes that all services share, and those of DynamoDB.
@@ -87,7 +88,8 @@ pub fn stream_call(action: &'static str, error: CallError) -> StreamError {
         true => StreamErrorKind::NoCredentials,
         false => stream_kind(meaning_of(error.code())),
     };
-    StreamError { action, kind, service_time: None, source: Some(error.into()) }
+    let service_time = error.date().map(|date| UnixSeconds(date.secs()));
+    StreamError { action, kind, service_time, source: Some(error.into()) }
 }
 
 fn stream_kind(meaning: Meaning) -> StreamErrorKind {

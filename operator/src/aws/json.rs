@@ -3,12 +3,14 @@
 //!
 //! <https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html>
 
+use aws_smithy_types::DateTime;
 use aws_smithy_types::error::metadata::ErrorMetadata;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::signed::{Reply, Request, SignedClient, Unanswered};
+use super::skew::date;
 
 /// An answer is not longer than this: a page has 1 MB of items, which JSON and base64 stretch.
 const LONGEST_ANSWER: usize = 16 << 20;
@@ -24,6 +26,15 @@ pub struct JsonCall {
     pub target: &'static str,
 }
 
+/// What a call gives.
+#[derive(Debug)]
+pub struct Answer {
+    /// The body.
+    pub body: Vec<u8>,
+    /// The service's clock, if it told.
+    pub date: Option<DateTime>,
+}
+
 /// Why a call has no result.
 #[derive(Debug, Error)]
 pub enum CallError {
@@ -34,23 +45,29 @@ pub enum CallError {
     #[error("the answer broke off, or is longer than {LONGEST_ANSWER} bytes")]
     Incomplete,
     /// The service refuses it.
-    #[error(transparent)]
-    Refused(ErrorMetadata),
+    #[error("{refusal}")]
+    Refused {
+        /// Its code, and what it says.
+        refusal: ErrorMetadata,
+        /// The service's clock, if it told.
+        date: Option<DateTime>,
+    },
 }
 
 impl JsonCall {
     /// Sends this and gives what comes back.
-    pub async fn send(&self, body: &Bytes) -> Result<Vec<u8>, CallError> {
+    pub async fn send(&self, body: &Bytes) -> Result<Answer, CallError> {
         let client = self.client.as_ref().ok_or(Unanswered::NoCredentials(None))?;
         let headers =
             [("content-type", "application/x-amz-json-1.0"), ("x-amz-target", self.target)];
         let (endpoint, path) = (&*self.endpoint, "/");
         let request = Request { method: "POST", endpoint, path, headers: &headers, body };
         let reply = client.send(request, LONGEST_ANSWER).await?;
+        let date = date(&reply.headers);
         match reply.status {
-            200..=299 if reply.is_whole => Ok(reply.body),
+            200..=299 if reply.is_whole => Ok(Answer { body: reply.body, date }),
             200..=299 => Err(CallError::Incomplete),
-            _ => Err(CallError::Refused(refusal(&reply))),
+            _ => Err(CallError::Refused { refusal: refusal(&reply), date }),
         }
     }
 }
@@ -81,7 +98,15 @@ impl CallError {
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::Unanswered(_) | Self::Incomplete => None,
-            Self::Refused(refusal) => refusal.code(),
+            Self::Refused { refusal, .. } => refusal.code(),
+        }
+    }
+
+    /// The service's clock, if it told.
+    pub fn date(&self) -> Option<DateTime> {
+        match self {
+            Self::Unanswered(_) | Self::Incomplete => None,
+            Self::Refused { date, .. } => *date,
         }
     }
 

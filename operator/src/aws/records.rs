@@ -45,7 +45,7 @@ pub fn parse(body: &[u8]) -> Result<RecordPage, ParseError> {
     let all = records.len();
     let changes: Vec<_> = records.into_iter().filter_map(|Object(record)| change(record)).collect();
     let unreadable = all - changes.len();
-    Ok(RecordPage { changes, unreadable, next: next.map(ShardIterator) })
+    Ok(RecordPage { changes, unreadable, next: next.map(ShardIterator), service_time: None })
 }
 
 /// The change that a record tells of; `None` if it lacks what every record has.

@@ -5,8 +5,14 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
+
+/// What an answer says that time it is.
+pub fn date(headers: &Headers) -> Option<DateTime> {
+    headers.get("date").and_then(|date| DateTime::from_str(date, Format::HttpDate).ok())
+}
 
 /// By how much the service's clock is ahead.
 #[derive(Debug)]
@@ -38,8 +44,7 @@ impl Skew {
         if !self.is_on || headers.get("age").is_some() {
             return;
         }
-        let date = headers.get("date").and_then(|it| DateTime::from_str(it, Format::HttpDate).ok());
-        let Some(date) = date.and_then(|date| date.to_millis().ok()) else { return };
+        let Some(date) = date(headers).and_then(|date| date.to_millis().ok()) else { return };
         let [sent, received] = [sent, received].map(|it| DateTime::from(it).to_millis());
         if let (Ok(sent), Ok(received)) = (sent, received) {
             // Made halfway, as far as can be told.

@@ -11,12 +11,13 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
 use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserializationInterceptorContextRef;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use aws_smithy_types::DateTime;
 use aws_smithy_types::config_bag::ConfigBag;
-use aws_smithy_types::date_time::{DateTime, Format};
 
 use super::json::JsonCall;
 use super::records::parse;
 use super::signed::SignedClient;
+use super::skew::date;
 use super::{Aws, endpoint, error};
 use crate::record::{KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
 use crate::stream::{
@@ -65,6 +66,7 @@ impl DynamoDbStreams {
         number: Option<&SequenceNumber>,
         at: Option<UnixSeconds>,
     ) -> Result<ShardIterator, StreamError> {
+        let date = ServiceDate::default();
         let answer = self
             .client
             .get_shard_iterator()
@@ -73,9 +75,14 @@ impl DynamoDbStreams {
             .shard_iterator_type(kind)
             .set_sequence_number(number.map(|number| number.as_str().to_owned()))
             .set_timestamp(at.map(|UnixSeconds(seconds)| DateTime::from_secs(seconds)))
+            .customize()
+            .interceptor(date.clone())
             .send()
             .await
-            .map_err(|failure| error::stream(ITERATOR, failure))?;
+            .map_err(|failure| StreamError {
+                service_time: date.get(),
+                ..error::stream(ITERATOR, failure)
+            })?;
         let iterator = answer.shard_iterator.ok_or_else(|| unusable(ITERATOR, "no iterator"))?;
         Ok(ShardIterator(iterator))
     }
@@ -197,12 +204,16 @@ impl Streams for DynamoDbStreams {
         let asked = serde_json::json!({ "ShardIterator": iterator.0 }).to_string();
         let answer = self.records.send(&asked.into()).await;
         let answer = answer.map_err(|failure| error::stream_call(RECORDS, failure))?;
-        parse(&answer).map_err(|failure| StreamError {
-            action: RECORDS,
-            kind: StreamErrorKind::Unavailable,
-            service_time: None,
-            source: Some(failure.into()),
-        })
+        let service_time = answer.date.map(|date| UnixSeconds(date.secs()));
+        match parse(&answer.body) {
+            Ok(page) => Ok(RecordPage { service_time, ..page }),
+            Err(failure) => Err(StreamError {
+                action: RECORDS,
+                kind: StreamErrorKind::Unavailable,
+                service_time,
+                source: Some(failure.into()),
+            }),
+        }
     }
 }
 
@@ -266,12 +277,7 @@ impl Intercept for ServiceDate {
         _components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let date = context
-            .response()
-            .headers()
-            .get("date")
-            .and_then(|date| DateTime::from_str(date, Format::HttpDate).ok())
-            .map(|date| UnixSeconds(date.secs()));
+        let date = date(context.response().headers()).map(|date| UnixSeconds(date.secs()));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date;
         Ok(())
     }

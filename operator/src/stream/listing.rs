@@ -19,8 +19,8 @@ pub struct Listing {
     pub begun: Instant,
     /// The same by the service's clock, floored to the second; unless the table never had a stream.
     pub begun_at: Option<UnixSeconds>,
-    /// The same when it ended, and when that was by our clock.
-    pub ended_at: Option<(UnixSeconds, Instant)>,
+    /// When it ended, by our clock.
+    pub ended: Instant,
     /// How many pages it took.
     pub pages: u32,
 }
@@ -102,7 +102,7 @@ impl Listing {
     /// The service answered just now, at this time of its clock.
     pub fn answered(&mut self, now: UnixSeconds) {
         self.begun_at.get_or_insert(now);
-        self.ended_at = Some((now, Instant::now()));
+        self.ended = Instant::now();
     }
 
     /// Whether a shard is in it.

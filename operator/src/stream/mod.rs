@@ -132,6 +132,8 @@ pub struct RecordPage {
     pub unreadable: usize,
     /// Where the next page begins; `None` at the end of a closed shard.
     pub next: Option<ShardIterator>,
+    /// The service's clock, floored to the second, if it told.
+    pub service_time: Option<UnixSeconds>,
 }
 
 /// The streams of one table: one that is enabled, and for 24 hours those before it.
@@ -169,7 +171,7 @@ pub struct StreamError {
     pub action: &'static str,
     /// What it means.
     pub kind: StreamErrorKind,
-    /// The service's clock, floored to the second, where it answered: what is gone is gone by that.
+    /// The service's clock, floored to the second, where it told: what is gone is gone by that.
     pub service_time: Option<UnixSeconds>,
     /// What the client said.
     #[source]

@@ -1,5 +1,5 @@
 //! Every call to a table's streams takes its turn among those of the whole process, is counted, and
-//! ends within a limit.
+//! ends within a limit; what time it is, is what the last answer said.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::time::{Instant, timeout};
 
 use super::trouble::{CALL_LIMIT, late};
-use crate::record::{ShardId, StreamLabel};
+use crate::clock::ServiceClock;
+use crate::record::{ShardId, StreamLabel, UnixSeconds};
 use crate::stream::{
     Budget, Limits, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
 };
@@ -22,6 +23,7 @@ pub struct Calls<S> {
     streams: Arc<S>,
     limits: Arc<Limits>,
     telemetry: NotifierTelemetry,
+    clock: Arc<ServiceClock>,
     /// GetRecords calls since this moment.
     reads: AtomicU64,
     since: Mutex<Instant>,
@@ -43,7 +45,32 @@ impl<S> Calls<S> {
         let since = Mutex::new(Instant::now());
         let reads = AtomicU64::new(0);
         let [list, describe, read] = std::array::from_fn(|_| tokio::sync::Mutex::default());
-        Self { streams, limits, telemetry, reads, since, list, describe, read }
+        let clock = Arc::new(ServiceClock::unknown());
+        Self { streams, limits, telemetry, clock, reads, since, list, describe, read }
+    }
+
+    /// The service's clock, by all that it answered.
+    pub fn clock(&self) -> &Arc<ServiceClock> {
+        &self.clock
+    }
+
+    /// Waits for an answer, and hears what time it is.
+    async fn answer<T>(
+        &self,
+        action: &'static str,
+        call: impl Future<Output = Result<T, StreamError>>,
+        told: impl Fn(&T) -> Option<UnixSeconds>,
+    ) -> Result<T, StreamError> {
+        let answer =
+            timeout(CALL_LIMIT, call).await.unwrap_or_else(|elapsed| Err(late(action, elapsed)));
+        let now = match &answer {
+            Ok(answer) => told(answer),
+            Err(error) => error.service_time,
+        };
+        if let Some(now) = now {
+            self.clock.heard(now);
+        }
+        answer
     }
 
     /// Waits for a call's turn, among those of this notifier and then among those of all.
@@ -72,7 +99,7 @@ impl<S: Streams> Streams for Calls<S> {
     async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
         self.turn("list_streams", &self.list, &self.limits.list).await;
         self.telemetry.called("list_streams");
-        in_time("dynamodb:ListStreams", self.streams.streams()).await
+        self.answer("dynamodb:ListStreams", self.streams.streams(), |_| None).await
     }
 
     async fn describe(
@@ -86,7 +113,8 @@ impl<S: Streams> Streams for Calls<S> {
         }
         self.turn("describe_stream", &self.describe, &self.limits.describe).await;
         self.telemetry.called("describe_stream");
-        in_time("dynamodb:DescribeStream", self.streams.describe(stream, listed, after)).await
+        let call = self.streams.describe(stream, listed, after);
+        self.answer("dynamodb:DescribeStream", call, |page| Some(page.service_time)).await
     }
 
     async fn iterator(
@@ -96,20 +124,15 @@ impl<S: Streams> Streams for Calls<S> {
     ) -> Result<ShardIterator, StreamError> {
         self.turn("get_shard_iterator", &self.read, &self.limits.read).await;
         self.telemetry.called("get_shard_iterator");
-        in_time("dynamodb:GetShardIterator", self.streams.iterator(shard, from)).await
+        let call = self.streams.iterator(shard, from);
+        self.answer("dynamodb:GetShardIterator", call, |_| None).await
     }
 
     async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
         self.turn("get_records", &self.read, &self.limits.read).await;
         self.telemetry.called("get_records");
         self.reads.fetch_add(1, Ordering::Relaxed);
-        in_time("dynamodb:GetRecords", self.streams.records(iterator)).await
+        let call = self.streams.records(iterator);
+        self.answer("dynamodb:GetRecords", call, |page| page.service_time).await
     }
-}
-
-async fn in_time<T>(
-    action: &'static str,
-    call: impl Future<Output = Result<T, StreamError>>,
-) -> Result<T, StreamError> {
-    timeout(CALL_LIMIT, call).await.unwrap_or_else(|elapsed| Err(late(action, elapsed)))
 }

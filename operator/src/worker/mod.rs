@@ -94,10 +94,11 @@ pub async fn work<S, C, G, K>(
         let Some(listing) = stop.run_until_cancelled(renewed).await else {
             return;
         };
-        let (lookup, gateway) = (Arc::new(lookup), neighbours.gateway.clone());
         let tasks = Tasks::default();
         let _abandoned = tasks.abandon.clone().drop_guard();
-        let shared = shared(job, stop, listing, &keeper, lookup, gateway, &tasks);
+        let clients = (Arc::new(lookup), neighbours.gateway.clone(), streams.clock().clone());
+        let not_before = keeper.checkpoint().start.not_before();
+        let shared = shared(job, stop, listing, not_before, clients, &tasks);
         match read(streams.clone(), job, Arc::new(shared), keeper, tasks).await {
             Reads::Stopped => return,
             Reads::Halted => {
@@ -187,19 +188,14 @@ fn known<K: CheckpointStore>(keeper: &Keeper<K>, positions: &Positions) -> Check
     Checkpoint { shards: positions.all(), ..keeper.checkpoint().clone() }
 }
 
-fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
+fn shared<C: Connections, G: Gateway>(
     job: &Job,
     stop: &CancellationToken,
     listing: Listing,
-    keeper: &Keeper<K>,
-    lookup: Arc<Lookup<C>>,
-    gateway: Arc<G>,
+    not_before: Option<UnixSeconds>,
+    (lookup, gateway, clock): (Arc<Lookup<C>>, Arc<G>, Arc<ServiceClock>),
     tasks: &Tasks,
 ) -> Shared<C, G> {
-    let Checkpoint { start, read_at, .. } = keeper.checkpoint();
-    // Where nothing is left of any stream, nothing tells the time.
-    let (now, at) = listing.ended_at.unwrap_or((UnixSeconds(read_at.as_second()), Instant::now()));
-    let clock = Arc::new(ServiceClock::new(now, at));
     let setup = Setup {
         lookup: lookup.clone(),
         gateway,
@@ -215,7 +211,7 @@ fn shared<C: Connections, G: Gateway, K: CheckpointStore>(
     Shared {
         notifier: job.notifier.clone(),
         turns: job.evaluator.turns(),
-        not_before: start.not_before(),
+        not_before,
         lookup,
         deliverer: Arc::new(Deliverer::new(setup, clock.clone())),
         dead_letters: dead_letters(job, tasks),

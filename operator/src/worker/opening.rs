@@ -56,9 +56,9 @@ pub async fn renewed<S: Streams>(
     listing: Listing,
     checkpoint: &Checkpoint,
 ) -> Listing {
-    match listing.ended_at {
-        Some((_, at)) if at.elapsed() < LISTING_AGE => listing,
-        _ => listed(streams, job, &labels(checkpoint)).await,
+    match listing.ended.elapsed() < LISTING_AGE {
+        true => listing,
+        false => listed(streams, job, &labels(checkpoint)).await,
     }
 }
 

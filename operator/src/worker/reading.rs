@@ -177,25 +177,20 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
     fn listed(&mut self, listing: Arc<Listing>, read_at: Option<UnixSeconds>) {
         self.listing = listing.clone();
         let listing = &*listing;
-        if let Some((now, at)) = listing.ended_at {
-            self.shared.clock.set(now, at);
-        }
         let begun_at = self.shared.clock.at(listing.begun);
         if read_at.is_none() && !self.was_away(listing) {
             return;
         }
         self.positions.listed(begun_at);
         self.family.seen(listing);
-        if let Some((now, _)) = listing.ended_at {
-            let entries = self.positions.all();
-            let listed_at = read_at.unwrap_or(now);
-            let mut forms = listing.streams.values().filter_map(|stream| stream.form.as_ref());
-            if let Some((_, keys)) = forms.next_back() {
-                self.keys = keys.clone();
-            }
-            for id in self.lineage.learn(listing, &entries, listed_at, Instant::now()) {
-                self.positions.forget(&id);
-            }
+        let entries = self.positions.all();
+        let listed_at = read_at.unwrap_or_else(|| self.shared.clock.at(listing.ended));
+        let mut forms = listing.streams.values().filter_map(|stream| stream.form.as_ref());
+        if let Some((_, keys)) = forms.next_back() {
+            self.keys = keys.clone();
+        }
+        for id in self.lineage.learn(listing, &entries, listed_at, Instant::now()) {
+            self.positions.forget(&id);
         }
         self.read_streams();
         let positions = &self.positions;

@@ -241,19 +241,18 @@ async fn failed<S: Streams, C, G>(
 ) -> Failed {
     shared.telemetry.retrying(error);
     let shard = task.reader.shard();
-    let now = shared.clock.now();
-    let lost = lost_seconds(task.progress.read_at(), now);
+    let (read_at, is_numbered) = (task.progress.read_at(), task.reader.is_numbered());
     // Without a number only what is older than a day can be gone, and where somebody has looked since
     // then that was not asked for.
-    let lost = if task.reader.is_numbered() { lost.or(Some(1)) } else { lost };
-    let goes_on = |why| lost.is_none_or(|lost| gap(shared, shard, why, lost));
+    let lost = || lost_seconds(read_at, shared.clock.now()).or(is_numbered.then_some(1));
+    let goes_on = |why| lost().is_none_or(|lost| gap(shared, shard, why, lost));
     match error.kind {
         StreamErrorKind::Trimmed => {
             if !goes_on("its records were trimmed") {
                 return Failed::Stopped;
             }
             // From here on it is known how long nobody looked.
-            task.progress.read_until(now);
+            task.progress.read_until(shared.clock.now());
             task.reader.restart();
         }
         StreamErrorKind::NotFound => {
@@ -269,10 +268,10 @@ async fn failed<S: Streams, C, G>(
                     shared.health.troubled(part.clone(), trouble);
                 }
             } else if is_stream_gone {
-                // Nothing of it is left, and nothing tells the time.
-                let goes_on = gap(shared, shard, "its stream is gone", lost.unwrap_or(1));
+                // Nothing of it is left, however little that was.
+                let goes_on = gap(shared, shard, "its stream is gone", lost().unwrap_or(1));
                 return if goes_on { Failed::Gone } else { Failed::Stopped };
-            } else if lost.is_some() || failing.has_lasted() {
+            } else if lost().is_some() || failing.has_lasted() {
                 // If nothing can be lost, it was made sure of.
                 return if goes_on("it is gone") { Failed::Gone } else { Failed::Stopped };
             }

@@ -40,12 +40,13 @@ pub async fn list<S: Streams>(
     known: &BTreeSet<StreamLabel>,
     random: &Random,
 ) -> Result<Listing, StreamError> {
+    let begun = Instant::now();
     let mut listing = Listing {
         streams: BTreeMap::new(),
         replaced_by: None,
-        begun: Instant::now(),
+        begun,
         begun_at: None,
-        ended_at: None,
+        ended: begun,
         pages: 0,
     };
     let mut labels = known.clone();

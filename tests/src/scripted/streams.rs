@@ -261,7 +261,7 @@ impl Streams for ScriptedStreams {
         if !changes.is_empty() {
             state.read_at = Some(Instant::now());
         }
-        Ok(RecordPage { changes, unreadable: 0, next })
+        Ok(RecordPage { changes, unreadable: 0, next, service_time: Some(NOW) })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,21 +24,28 @@ use super::{From, Model, Refusal, Status, View};
 const CALL_LIMIT: Duration = Duration::from_secs(15);
 
 /// Tokio's clock as a time of day. Copies agree.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Clock {
     origin: Instant,
     begin: u64,
+    slept: Arc<AtomicU64>,
 }
 
 impl Clock {
     /// A clock that shows this now, in milliseconds since 1970.
     pub fn starting_at(begin: u64) -> Self {
-        Self { origin: Instant::now(), begin }
+        Self { origin: Instant::now(), begin, slept: Arc::default() }
+    }
+
+    /// The machine sleeps for so long: tokio's clock stands still meanwhile, as Linux's does.
+    pub fn sleep(&self, lasts: Duration) {
+        self.slept.fetch_add(lasts.as_millis() as u64, Ordering::Relaxed);
     }
 
     /// What it shows.
     pub fn now(&self) -> u64 {
-        self.begin + self.origin.elapsed().as_millis() as u64
+        let awake = self.origin.elapsed().as_millis() as u64;
+        self.begin + awake + self.slept.load(Ordering::Relaxed)
     }
 }
 
@@ -98,6 +106,11 @@ impl SimulatedStreams {
             faults: Box::new(|_, _| None),
         };
         Self { model, clock, network: Mutex::new(network) }
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// How long a call takes, from now on.
@@ -224,6 +237,7 @@ impl Streams for SimulatedStreams {
                 changes: page.records.iter().map(|record| change(model, *record)).collect(),
                 unreadable: 0,
                 next: page.next.map(ShardIterator),
+                service_time: Some(seconds(model.now())),
             })
         };
         self.call(Call::Records, ask).await

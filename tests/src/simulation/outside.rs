@@ -26,7 +26,7 @@ pub struct Outside {
 impl Outside {
     /// What `life` sees of `world`.
     pub fn new(world: Arc<World>, life: Arc<Life>) -> Self {
-        let streams = SimulatedStreams::new(world.model.clone(), world.clock);
+        let streams = SimulatedStreams::new(world.model.clone(), world.clock.clone());
         Self { world, life, streams }
     }
 

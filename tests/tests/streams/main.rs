@@ -219,6 +219,26 @@ async fn a_shard_without_a_number_that_nobody_read_for_a_day_is_a_gap() {
     }
 }
 
+/// Our own clock knows nothing of a machine's sleep; what tells is the answers.
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_while_the_machine_slept_is_told_as_long_as_it_was() {
+    for begin in [Begin::TrimHorizon, Begin::Latest] {
+        let mut worker = table(unrolled());
+        worker.after(60).await;
+        worker.start_with(|job| Job { begin, ..follow(job) });
+        worker.started().await;
+        worker.after(10).await;
+        assert_eq!(gaps(&worker), 0);
+        write(&worker, 1);
+        worker.streams.inner.clock().sleep(Duration::from_secs(25 * HOUR));
+        write(&worker, 2);
+        worker.until("the last", || values(&worker) == [2]).await;
+        assert_eq!(gaps(&worker), 1, "{begin:?}");
+        let lost = metric(&worker, "gap_seconds_total");
+        assert!((3500.0..3700.0).contains(&lost), "an hour, not {lost} s, {begin:?}");
+    }
+}
+
 /// Nothing else than that a stream is gone tells the time then.
 #[tokio::test(start_paused = true)]
 async fn a_gap_is_as_long_as_it_was_where_no_stream_is_left() {

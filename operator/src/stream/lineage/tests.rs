@@ -24,7 +24,7 @@ fn described(is_open: bool, shards: Family<'_>) -> Described {
 fn listing(shards: Family<'_>) -> Listing {
     let streams = BTreeMap::from([(label(), described(true, shards))]);
     let begun = Instant::now();
-    Listing { streams, replaced_by: None, begun, begun_at: None, ended_at: None, pages: 1 }
+    Listing { streams, replaced_by: None, begun, begun_at: None, ended: begun, pages: 1 }
 }
 
 fn entries(positions: &[(&str, Position)]) -> Entries {
