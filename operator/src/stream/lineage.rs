@@ -20,6 +20,9 @@ use crate::record::{Position, ShardId, StreamLabel, UnixSeconds};
 /// After so long a shard that is not listed is gone, not just missing from listings that are behind.
 const ABSENCE: Duration = Duration::from_secs(3600);
 
+/// From one listing to the next no more than this counts: a process that stood still has seen nothing.
+const MOST_BETWEEN: Duration = Duration::from_secs(300);
+
 /// From so many entries on, those of finished shards go as soon as a child has one: a ConfigMap
 /// holds 10,000 at least, and more with shorter numbers.
 pub const MANY_ENTRIES: usize = 6_000;
@@ -35,8 +38,10 @@ pub struct Lineage {
     pruned: BTreeSet<ShardId>,
     /// Parents of listed shards that are gone.
     gone: BTreeSet<ShardId>,
-    /// Known shards that are not listed, and since when.
-    absent: BTreeMap<ShardId, Instant>,
+    /// Known shards that are not listed, and for how long.
+    absent: BTreeMap<ShardId, Duration>,
+    /// When the last listing was learned from.
+    learned: Option<Instant>,
     /// When shards without an entry were listed first, by the service's clock.
     listed_at: BTreeMap<ShardId, UnixSeconds>,
 }
@@ -134,10 +139,12 @@ impl Lineage {
         let known = entries.keys().chain(&self.pruned);
         let missing: BTreeSet<_> = known.filter(|id| !listing.has(id)).cloned().collect();
         self.absent.retain(|id, _| missing.contains(id));
+        let before = self.learned.replace(now).unwrap_or(now);
+        let between = now.duration_since(before).min(MOST_BETWEEN);
         for id in missing {
-            self.absent.entry(id).or_insert(now);
+            self.absent.entry(id).and_modify(|absent| *absent += between).or_default();
         }
-        let is_gone = |id: &ShardId| self.is_gone(id, now);
+        let is_gone = |id: &ShardId| self.absent.get(id).is_some_and(|absent| *absent >= ABSENCE);
         let is_finished = |id: &ShardId| entries.get(id).is_none_or(|it| *it == Position::Finished);
         let gone: Vec<_> =
             self.absent.keys().filter(|id| is_gone(id) && is_finished(id)).cloned().collect();
@@ -148,10 +155,6 @@ impl Lineage {
             self.listed_at.remove(id);
         }
         gone
-    }
-
-    fn is_gone(&self, id: &ShardId, now: Instant) -> bool {
-        self.absent.get(id).is_some_and(|since| now.duration_since(*since) >= ABSENCE)
     }
 
     /// Finished shards that a child with an entry speaks for.

@@ -173,6 +173,21 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         goes_on
     }
 
+    /// Tells of a parent that is gone and that no listing ever showed, if it may have had records that
+    /// count; `false` if that stops everything.
+    fn was_never_read(&mut self, id: &ShardId) -> bool {
+        let since = id.made_at().unwrap_or(self.counts_since).max(self.counts_since);
+        let Some(lost) = lost_seconds(since, self.shared.clock.now()) else {
+            return true;
+        };
+        let why = "it was gone before it was listed";
+        let goes_on = self.shared.gap(&id.stream, Some(id), why, lost);
+        if !goes_on {
+            self.positions.wait_since(Some(since));
+        }
+        goes_on
+    }
+
     /// What the first listing shows has been there since `read_at`.
     fn listed(&mut self, listing: Arc<Listing>, read_at: Option<UnixSeconds>) {
         self.listing = listing.clone();
@@ -371,6 +386,9 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 self.begin(children);
             }
             News::Gone(id) => {
+                if !self.was_never_read(&id) {
+                    return Ok(());
+                }
                 self.lineage.learn_gone(id);
                 // Thousands may be asked for at once, and a plan looks at every shard.
                 self.plan_is_due = true;
