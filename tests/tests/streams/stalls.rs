@@ -322,6 +322,23 @@ async fn what_was_listed_and_never_begun_is_told_as_long_as_it_was() {
     assert_eq!(gaps(&worker), 1, "it is told once");
 }
 
+/// One of two shards is in no listing at first, and gone when somebody looks again.
+#[tokio::test(start_paused = true)]
+async fn a_parent_that_was_never_listed_and_is_gone_is_a_gap() {
+    for hides in [false, true] {
+        let mut worker = table(Settings { shards: 2, roll_ms: Some(4 * HOUR * 1000), ..unrolled() });
+        let second = worker.streams.with(|model| model.shards()[1].id.clone());
+        *worker.streams.unlisted.lock().unwrap() = hides.then_some(second);
+        worker.start_with(follow);
+        worker.started().await;
+        worker.streams.inner.clock().sleep(Duration::from_secs(29 * HOUR));
+        worker.after(HOUR).await;
+        assert_eq!(gaps(&worker), 4, "both, and what follows each of them; {hides}");
+        assert_eq!(worker.reasons(), [""; 0]);
+        worker.stop().await;
+    }
+}
+
 /// Nothing follows any of its shards, and each answer about one lists all.
 #[tokio::test(start_paused = true)]
 async fn a_service_that_knows_no_filter_is_not_asked_for_each_shard() {
