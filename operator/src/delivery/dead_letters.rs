@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::letter::{From, letter};
-use super::outbox::Tasks;
 use super::settle::Losses;
+use super::tasks::Tasks;
 use crate::backoff::{Backoff, Random};
 use crate::record::{Change, ShardId};
 use crate::telemetry::{Health, NotifierTelemetry, Part, Trouble};

@@ -13,6 +13,7 @@ mod message;
 mod outbox;
 mod outcome;
 mod settle;
+mod tasks;
 mod tries;
 
 use std::collections::BTreeMap;
@@ -28,8 +29,9 @@ pub use letter::From as LetterFrom;
 pub use limits::PostLimits;
 pub use lookup::{Connection, Lookup, NotAKey, PageLookup, Source};
 pub use message::Message;
-pub use outbox::{Bounds, Tasks};
+pub use outbox::Bounds;
 pub use settle::{Settled, Ticket};
+pub use tasks::Tasks;
 pub use tries::{Policy, SlowClient};
 
 use crate::record::{AttributeValue, Item, KeyNames};

@@ -3,15 +3,11 @@
 //! what it holds is bounded: a client that does not read holds up nobody else.
 
 use std::collections::{HashMap, VecDeque};
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::flight::Flight;
 use super::gate::Gate;
@@ -58,37 +54,6 @@ impl Default for Bounds {
             connection_kib: 512,
             posts: 1_024,
         }
-    }
-}
-
-/// The tasks that post.
-#[derive(Clone, Debug, Default)]
-pub struct Tasks {
-    /// All of them.
-    pub tracker: TaskTracker,
-    /// Ends them at once, wherever they are.
-    pub abandon: CancellationToken,
-    /// Cancelled when one of them panicked: its messages will never have an outcome.
-    pub broken: CancellationToken,
-}
-
-impl Tasks {
-    /// Runs one more.
-    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let (abandon, broken) = (self.abandon.clone(), self.broken.clone());
-        self.tracker.spawn(async move {
-            // The end comes first: a task that were polled once more would begin another post.
-            let task = AssertUnwindSafe(async {
-                tokio::select! {
-                    biased;
-                    () = abandon.cancelled() => {}
-                    () = task => {}
-                }
-            });
-            if task.catch_unwind().await.is_err() {
-                broken.cancel();
-            }
-        });
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::calls::Calls;
-use super::shard::Shared;
+use super::shared::Shared;
 use super::sweep::Sweeper;
 use super::trouble;
 use crate::backoff::{Backoff, Failing};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::calls::Calls;
-use super::shard::Shared;
+use super::shared::Shared;
 use super::trouble;
 use crate::backoff::Failing;
 use crate::record::ShardId;

@@ -9,7 +9,7 @@ use tokio::task::{JoinError, JoinSet};
 use super::calls::Calls;
 use super::children::{Asking, ask, ask_again, ask_on};
 use super::doubt::is_gone;
-use super::shard::Shared;
+use super::shared::Shared;
 use crate::delivery::{Connections, Gateway};
 use crate::record::{ShardId, StreamLabel};
 use crate::stream::{Listing, Shard, Streams};

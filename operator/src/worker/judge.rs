@@ -7,7 +7,7 @@ use std::vec;
 
 use tokio::time::Instant;
 
-use super::shard::{Shared, Task};
+use super::shared::{Shared, Task};
 use crate::notifier::{Notifier, Verdict};
 use crate::record::{Change, KeyNames, SequenceNumber};
 use crate::telemetry::Counts;

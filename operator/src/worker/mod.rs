@@ -17,6 +17,7 @@ mod reading;
 mod remember;
 mod retention;
 mod shard;
+mod shared;
 mod succession;
 mod supervisor;
 mod sweep;
@@ -50,7 +51,7 @@ use pace::Beat;
 use positions::Positions;
 use reading::Reading;
 use remember::{remember, remember_at_last};
-use shard::Shared;
+use shared::Shared;
 use sweep::Sweeper;
 
 /// How long a stop waits for posts under way; a pod has 30 s by default.

@@ -9,7 +9,7 @@ use futures::stream::FuturesOrdered;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::judge::{Judged, Page};
-use super::shard::{Shared, Task};
+use super::shared::{Shared, Task};
 use crate::delivery::{
     Connection, Connections, Gateway, Letter, Message, NotAKey, PageLookup, Ticket,
 };

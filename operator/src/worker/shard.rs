@@ -1,99 +1,25 @@
 //! Reads one shard to its end, page by page, each put to work before the next.
 
-use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
-use super::calls::Calls;
-use super::evaluator::Turns;
-use super::pace::{Beat, Pace, Seen};
+use super::pace::{Pace, Seen};
 use super::page::take;
 use super::progress::Progress;
-use super::retention::{OnGap, lost_seconds};
-use super::sweep::{Sweep, Sweeper};
+use super::retention::lost_seconds;
+use super::shared::{Shared, Task};
 use super::trouble::{self, LONGEST_WAIT};
-use crate::backoff::{Failing, Random};
-use crate::clock::ServiceClock;
-use crate::delivery::{Bounds, Connections, DeadLetters, Deliverer, Gateway, Lookup};
-use crate::notifier::Notifier;
-use crate::record::{Change, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
-use crate::stream::{Described, Follow, Read, ShardReader, StreamError, StreamErrorKind, Streams};
-use crate::telemetry::{Health, NotifierTelemetry, Part};
+use crate::backoff::Failing;
+use crate::delivery::{Connections, Gateway};
+use crate::record::{Change, ShardId};
+use crate::stream::{Described, Read, StreamError, StreamErrorKind, Streams};
+use crate::telemetry::Part;
 
 /// A shard that could not be read for so long, because its records wait, is not Ready.
 const HELD_UP: Duration = Duration::from_secs(60);
-
-/// What all shards of a notifier share.
-#[derive(Debug)]
-pub struct Shared<C, G> {
-    pub notifier: Arc<Notifier>,
-    /// Its turns at evaluating expressions.
-    pub turns: Turns,
-    pub not_before: Option<UnixSeconds>,
-    pub lookup: Arc<Lookup<C>>,
-    pub deliverer: Arc<Deliverer<C, G>>,
-    pub dead_letters: Option<Arc<DeadLetters>>,
-    pub bounds: Bounds,
-    pub pages: Semaphore,
-    pub memory: Arc<Semaphore>,
-    pub poll_interval: Duration,
-    pub beat: Beat,
-    pub table: String,
-    /// What is read, as conditions name it.
-    pub stream: String,
-    pub follow: Follow,
-    pub on_gap: OnGap,
-    pub clock: Arc<ServiceClock>,
-    pub sweeper: Sweeper,
-    pub health: Arc<Health>,
-    pub telemetry: NotifierTelemetry,
-    pub random: Arc<Random>,
-    pub stop: CancellationToken,
-    /// Whether it was a gap that stopped everything.
-    pub halted: AtomicBool,
-}
-
-impl<C, G> Shared<C, G> {
-    /// Lists the shards for ever, for all who look at the sweeper.
-    pub async fn sweep<S: Streams>(&self, streams: &Calls<S>) -> Infallible {
-        let Self { follow, stream, health, telemetry, random, .. } = self;
-        self.sweeper.run(Sweep { streams, follow, stream, health, telemetry, random }).await
-    }
-
-    /// Tells, now and then, of a record on which an expression failed, and counts each.
-    pub fn invalid(&self, number: &SequenceNumber, keys: &KeyNames, field: &str, problem: &str) {
-        if self.telemetry.invalid(number, keys, field, problem) {
-            self.health.invalid(trouble::invalid(keys, field, problem));
-        }
-    }
-
-    /// Tells that records of a shard, or of any, were lost before they were read, and for how many
-    /// seconds; `true` if reading goes on.
-    pub fn gap(
-        &self,
-        stream: &StreamLabel,
-        shard: Option<&ShardId>,
-        why: &'static str,
-        lost: u64,
-    ) -> bool {
-        self.telemetry.gap(stream, shard, why, lost);
-        self.health.gap(trouble::gap(&stream.arn(&self.table), self.on_gap));
-        match self.on_gap {
-            OnGap::Continue => true,
-            OnGap::Stop => {
-                self.halted.store(true, Ordering::Relaxed);
-                self.stop.cancel();
-                false
-            }
-        }
-    }
-}
 
 /// How reading a shard ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,17 +28,6 @@ pub enum End {
     Finished,
     /// It was told to stop.
     Stopped,
-}
-
-/// One shard to read.
-#[derive(Debug)]
-pub struct Task<S> {
-    /// Where reading stands.
-    pub reader: ShardReader<S>,
-    /// The key attributes of its stream's records.
-    pub keys: KeyNames,
-    /// What is settled.
-    pub progress: Arc<Progress>,
 }
 
 /// Reads a shard until its end, or until told to stop; `answered` is called once it has been read,

@@ -326,7 +326,8 @@ async fn what_was_listed_and_never_begun_is_told_as_long_as_it_was() {
 #[tokio::test(start_paused = true)]
 async fn a_parent_that_was_never_listed_and_is_gone_is_a_gap() {
     for hides in [false, true] {
-        let mut worker = table(Settings { shards: 2, roll_ms: Some(4 * HOUR * 1000), ..unrolled() });
+        let mut worker =
+            table(Settings { shards: 2, roll_ms: Some(4 * HOUR * 1000), ..unrolled() });
         let second = worker.streams.with(|model| model.shards()[1].id.clone());
         *worker.streams.unlisted.lock().unwrap() = hides.then_some(second);
         worker.start_with(follow);

@@ -1,0 +1,38 @@
+//! The tasks that post: ended at once where that is needed, and known where one panicked.
+
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt as _;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The tasks that post.
+#[derive(Clone, Debug, Default)]
+pub struct Tasks {
+    /// All of them.
+    pub tracker: TaskTracker,
+    /// Ends them at once, wherever they are.
+    pub abandon: CancellationToken,
+    /// Cancelled when one of them panicked: its messages will never have an outcome.
+    pub broken: CancellationToken,
+}
+
+impl Tasks {
+    /// Runs one more.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let (abandon, broken) = (self.abandon.clone(), self.broken.clone());
+        self.tracker.spawn(async move {
+            // The end comes first: a task that were polled once more would begin another post.
+            let task = AssertUnwindSafe(async {
+                tokio::select! {
+                    biased;
+                    () = abandon.cancelled() => {}
+                    () = task => {}
+                }
+            });
+            if task.catch_unwind().await.is_err() {
+                broken.cancel();
+            }
+        });
+    }
+}
