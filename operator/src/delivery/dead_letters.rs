@@ -9,8 +9,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
-use super::letter::{From, letter};
-use super::settle::Losses;
+use super::letter::{From, Losses, letter};
 use super::tasks::Tasks;
 use crate::backoff::{Backoff, Random};
 use crate::record::{Change, ShardId};

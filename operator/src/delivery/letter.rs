@@ -1,13 +1,17 @@
 //! What a dead-letter queue gets: the whole stream record as DynamoDB JSON, whose it is, and why and
 //! how often it was not delivered. Pure.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::settle::Losses;
 use crate::record::{AttributeValue, Change, Item, ShardId};
 use crate::telemetry::Dropped;
+
+/// How many messages of a record were given up, by the reason.
+pub type Losses = BTreeMap<Dropped, u64>;
 
 /// Which notifier a letter is from.
 #[derive(Clone, Debug, PartialEq, Eq)]

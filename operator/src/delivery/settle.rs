@@ -1,11 +1,11 @@
 //! Settles a record once all of its messages are settled. Only saying so settles: a ticket that is
 //! merely dropped, as in a crash or a stop, leaves its record to be read again.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::dead_letters::Letter;
+use super::letter::Losses;
 use crate::record::SequenceNumber;
 use crate::telemetry::Dropped;
 
@@ -14,9 +14,6 @@ pub trait Settled: Send + Sync + 'static {
     /// The record with this mark is settled.
     fn settled(&self, mark: u64);
 }
-
-/// How many messages of a record were given up, by the reason.
-pub type Losses = BTreeMap<Dropped, u64>;
 
 /// A share in a record that is at work.
 #[derive(Debug)]
