@@ -38,7 +38,7 @@ pub struct Keeper<K> {
 pub enum ClaimError {
     /// Somebody else has it.
     #[error(
-        "{holder:?} holds the checkpoint now: only one operator may run a notifier, so stop one of the two"
+        "{holder:?} holds the checkpoint now: only one operator may run a notifier, so stop one of the two, and restart the other if it is this one"
     )]
     Lost {
         /// Who.
