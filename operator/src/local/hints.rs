@@ -42,7 +42,8 @@ pub fn lines(
         format!("# Change it; {arrives}"),
         item(90),
     ];
-    if spec.events.contains(&Event::Remove) {
+    // With `attribute` only a new value counts.
+    if spec.events.contains(&Event::Remove) && spec.attribute.is_none() {
         lines.extend([
             format!("# Delete it; {arrives}"),
             command("delete-item", plan, example, places),
@@ -173,18 +174,20 @@ mod tests {
 
     #[test]
     fn a_manifest_that_tells_removals_gives_a_line_for_one() {
-        let spec = spec_with(|spec| {
-            spec["events"] = json!(["Modify", "Remove"]);
+        let removals = |spec: &mut Value| spec["events"] = json!(["Modify", "Remove"]);
+        let lines = lines_of(&spec_with(|spec| {
+            removals(spec);
             spec["attribute"] = json!(null);
-        });
-        let lines = lines_of(&spec);
+        }));
         let delete = "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local aws dynamodb delete-item \
             --region ap-northeast-1 --endpoint-url http://127.0.0.1:8000 \
             --table-name sample-table-dev \
             --key '{\"PK\":{\"S\":\"target_pk#fuga\"},\"SK\":{\"S\":\"target_sk#hoge\"}}'";
         assert!(lines.contains(&delete.to_owned()), "{lines:#?}");
         let is_delete = |line: &String| line.contains("delete-item");
-        assert!(!lines_of(&origin().spec).iter().any(is_delete));
+        for told_none in [origin().spec, spec_with(removals)] {
+            assert!(!lines_of(&told_none).iter().any(is_delete));
+        }
     }
 
     #[test]
