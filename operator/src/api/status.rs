@@ -13,8 +13,9 @@ pub struct StreamNotifierStatus {
     pub observed_generation: Option<i64>,
 
     /// `Ready`: every open shard is read, or the notifier is suspended. `Reconciling`: a new spec,
-    /// or a start, is on its way. `Stalled`: nothing happens until a person acts. `DataGap`: changes
-    /// were lost before they were read; it stays for 24 hours, or until the spec is changed.
+    /// or a start, is on its way. `Stalled`: nothing happens until a person acts. `Degraded`:
+    /// something should be mended although every change goes out. `DataGap`: changes were lost
+    /// before they were read; it stays for 24 hours, or until the spec is changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -23,15 +23,15 @@ pub fn lines(
     places: &Places<'_>,
 ) -> Vec<String> {
     let item = update_item(plan, example, places);
+    let arrives = if spec.filter.is_some() {
+        "the message arrives if `filter` is true of it:"
+    } else {
+        "the message arrives:"
+    };
     let created = if spec.events.contains(&Event::Insert) {
         "# Create an item that somebody is told of:"
     } else {
         "# Create an item (an INSERT, which this manifest does not tell anybody):"
-    };
-    let changed = if spec.filter.is_some() {
-        "# Change it; the message arrives if `filter` is true of it:"
-    } else {
-        "# Change it; the message arrives:"
     };
     let mut lines = vec![
         format!("# Change an item and watch the message arrive: {}/", places.origin),
@@ -39,9 +39,16 @@ pub fn lines(
         format!("wscat -c {}", quote_url(&socket_url(spec, example, places.origin))),
         created.to_owned(),
         item(80),
-        changed.to_owned(),
+        format!("# Change it; {arrives}"),
         item(90),
     ];
+    // With `attribute` only a new value counts.
+    if spec.events.contains(&Event::Remove) && spec.attribute.is_none() {
+        lines.extend([
+            format!("# Delete it; {arrives}"),
+            command("delete-item", plan, example, places),
+        ]);
+    }
     if !example.certain {
         lines.push(
             "# These values are a guess: see that they pass keyFilters and give the value that \
@@ -83,18 +90,26 @@ fn update_item<'a>(
             expression.push_str(", #b = :b");
         }
         format!(
-            "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local aws dynamodb update-item \
-             --region {} --endpoint-url {} --table-name {} --key {} --update-expression {} \
-             --expression-attribute-names {} --expression-attribute-values {}",
-            quote(&plan.home.region),
-            quote(places.dynamodb),
-            quote(&plan.items.name),
-            quote(&example.key_json().to_string()),
+            "{} --update-expression {} --expression-attribute-names {} \
+             --expression-attribute-values {}",
+            command("update-item", plan, example, places),
             quote(&expression),
             quote(&Value::Object(names).to_string()),
             quote(&Value::Object(values).to_string()),
         )
     }
+}
+
+/// A command about the example's item, as far as all of them are the same.
+fn command(name: &str, plan: &Plan, example: &Example, places: &Places<'_>) -> String {
+    format!(
+        "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local aws dynamodb {name} --region {} \
+         --endpoint-url {} --table-name {} --key {}",
+        quote(&plan.home.region),
+        quote(places.dynamodb),
+        quote(&plan.items.name),
+        quote(&example.key_json().to_string()),
+    )
 }
 
 /// A word as a POSIX shell reads it back.
@@ -155,6 +170,24 @@ mod tests {
     fn a_manifest_that_tells_inserts_says_so() {
         let spec = spec_with(|spec| spec["events"] = json!(["Insert", "Modify"]));
         assert!(!lines_of(&spec).iter().any(|line| line.contains("INSERT")));
+    }
+
+    #[test]
+    fn a_manifest_that_tells_removals_gives_a_line_for_one() {
+        let removals = |spec: &mut Value| spec["events"] = json!(["Modify", "Remove"]);
+        let lines = lines_of(&spec_with(|spec| {
+            removals(spec);
+            spec["attribute"] = json!(null);
+        }));
+        let delete = "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local aws dynamodb delete-item \
+            --region ap-northeast-1 --endpoint-url http://127.0.0.1:8000 \
+            --table-name sample-table-dev \
+            --key '{\"PK\":{\"S\":\"target_pk#fuga\"},\"SK\":{\"S\":\"target_sk#hoge\"}}'";
+        assert!(lines.contains(&delete.to_owned()), "{lines:#?}");
+        let is_delete = |line: &String| line.contains("delete-item");
+        for told_none in [origin().spec, spec_with(removals)] {
+            assert!(!lines_of(&told_none).iter().any(is_delete));
+        }
     }
 
     #[test]

@@ -43,13 +43,22 @@ pub struct Page {
 /// What a change consists of.
 #[derive(Deserialize)]
 struct Change {
-    /// Replaces the whole item; otherwise sets the attributes and keeps the others.
-    #[serde(default)]
-    replace: bool,
+    action: Action,
     /// The item's key, in DynamoDB's JSON.
     key: Map<String, Value>,
-    /// Attributes to set, in DynamoDB's JSON.
+    /// Attributes to set, in DynamoDB's JSON; none to delete the item.
     attributes: Map<String, Value>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Action {
+    /// Sets the attributes and keeps the others.
+    Update,
+    /// Replaces the whole item.
+    Put,
+    /// Deletes the item.
+    Delete,
 }
 
 /// The page and its endpoints.
@@ -104,8 +113,8 @@ async fn change(
     Json(change): Json<Change>,
 ) -> Result<Json<Value>, (StatusCode, Json<Value>)> {
     match write(&page, change).await {
-        // Without an item before, the change is an INSERT, of which most manifests tell nobody.
-        Ok(before) => Ok(Json(json!({ "created": before.get("Attributes").is_none() }))),
+        // Without an item before, a change is an INSERT, of which most manifests tell nobody.
+        Ok(existed) => Ok(Json(json!({ "existed": existed }))),
         Err(refusal) => {
             let status = StatusCode::from_u16(refusal.status_code());
             let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -114,26 +123,35 @@ async fn change(
     }
 }
 
-async fn write(page: &Page, change: Change) -> Answer<Value> {
-    if change.replace {
-        let mut item = change.attributes;
-        item.extend(change.key);
-        let body = json!({ "TableName": page.table, "Item": item, "ReturnValues": "ALL_OLD" });
-        return page.dynamo.ask("PutItem", body).await;
-    }
+/// Whether there was such an item before. The engine's ALL_OLD does not say: it has the key of a new
+/// item, too.
+async fn write(page: &Page, change: Change) -> Answer<bool> {
+    let key = json!({ "TableName": page.table, "Key": change.key });
+    let before = page.dynamo.ask("GetItem", key.clone()).await?;
+    match change.action {
+        Action::Update => page.dynamo.ask("UpdateItem", update(page, change)).await?,
+        Action::Put => {
+            let mut item = change.attributes;
+            item.extend(change.key);
+            page.dynamo.ask("PutItem", json!({ "TableName": page.table, "Item": item })).await?
+        }
+        Action::Delete => page.dynamo.ask("DeleteItem", key).await?,
+    };
+    Ok(before.get("Item").is_some())
+}
+
+fn update(page: &Page, change: Change) -> Value {
     let (mut names, mut values, mut sets) = (Map::new(), Map::new(), Vec::new());
     for (at, (name, value)) in change.attributes.into_iter().enumerate() {
         names.insert(format!("#a{at}"), Value::String(name));
         values.insert(format!(":v{at}"), value);
         sets.push(format!("#a{at} = :v{at}"));
     }
-    let body = json!({
+    json!({
         "TableName": page.table,
         "Key": change.key,
         "UpdateExpression": format!("SET {}", sets.join(", ")),
         "ExpressionAttributeNames": names,
         "ExpressionAttributeValues": values,
-        "ReturnValues": "ALL_OLD",
-    });
-    page.dynamo.ask("UpdateItem", body).await
+    })
 }

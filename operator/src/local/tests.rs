@@ -246,13 +246,25 @@ async fn the_page_changes_items_and_is_for_this_machine_only() {
     let names: Value =
         serde_json::from_str(&http(&gateway, "GET", "/_local/notifier", b"").await.body).unwrap();
     assert_eq!(names["key"][0], json!({"name": "PK", "value": "target_pk#fuga"}));
-    let change = json!({
-        "key": {"PK": {"S": "a"}, "SK": {"S": "b"}}, "attributes": {"value": {"N": "80"}},
-    });
-    let body = change.to_string().into_bytes();
-    assert_eq!(http(&gateway, "POST", "/_local/items", &body).await.status, 200);
-    let wrong = json!({"key": {"PK": {"S": "a"}}, "attributes": {"value": {"N": "x"}}}).to_string();
-    let refused = http(&gateway, "POST", "/_local/items", wrong.as_bytes()).await;
+    let change = |action: &str, attributes: Value| {
+        let key = json!({"PK": {"S": "a"}, "SK": {"S": "b"}});
+        json!({"action": action, "key": key, "attributes": attributes}).to_string().into_bytes()
+    };
+    let value = json!({"value": {"N": "80"}});
+    for (action, attributes, existed) in [
+        ("update", &value, false),
+        ("put", &value, true),
+        ("delete", &json!({}), true),
+        ("delete", &json!({}), false),
+    ] {
+        let body = change(action, attributes.clone());
+        let reply = http(&gateway, "POST", "/_local/items", &body).await;
+        let answer: Value = serde_json::from_str(&reply.body).unwrap();
+        assert_eq!(answer, json!({ "existed": existed }), "{action}");
+    }
+    let body = change("update", value);
+    let wrong = change("update", json!({"value": {"N": "x"}}));
+    let refused = http(&gateway, "POST", "/_local/items", &wrong).await;
     assert_eq!(refused.status, 400);
     assert!(refused.body.contains("message"));
     let foreign = tokio::task::spawn_blocking(move || {
@@ -269,6 +281,7 @@ async fn tables_and_stream_survive_a_restart_with_a_data_directory() {
     let first = start_in(Some(scratch.path().to_owned())).await;
     let arn = first.spec.stream_arn.clone();
     let body = json!({
+        "action": "update",
         "key": {"PK": {"S": "a"}, "SK": {"S": "b"}}, "attributes": {"value": {"N": "80"}},
     });
     let gateway = address(&first.gateway_endpoint);

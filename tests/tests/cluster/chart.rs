@@ -84,6 +84,9 @@ async fn it_renders_the_same_each_time_and_refuses_what_it_does_not_know() -> Re
         ("--set=logFormat=xml", "logFormat"),
         ("--set=getRecordsPerSecond=0", "getRecordsPerSecond"),
         ("--set=postsPerSecond=0", "postsPerSecond"),
+        ("--set=extraArgs={--bind-address=0.0.0.0:9090}", "port 8080"),
+        ("--set-json=extraEnv=[{\"name\": \"STREAM_NOTIFIER_BIND_ADDRESS\"}]", "port 8080"),
+        ("--set=commonLabels.replicas=1", "commonLabels"),
         ("--kube-version=1.32.9", "kubeVersion"),
     ] {
         let error = match helm.run(&["template", "release", &chart, refused]).await {
@@ -95,6 +98,50 @@ async fn it_renders_the_same_each_time_and_refuses_what_it_does_not_know() -> Re
     // As managed clusters call themselves.
     let managed = "--kube-version=v1.33.1-eks-0a1b2c3";
     helm.run(&["template", "release", &chart, managed]).await.map(drop)
+}
+
+#[tokio::test]
+async fn what_is_common_is_on_every_object_and_teams_may_declare() -> Result<()> {
+    let control_plane = ControlPlane::shared().await?;
+    let helm = control_plane.helm().await?;
+    let set = [
+        "--set=fullnameOverride=other,priorityClassName=high",
+        "--set=commonLabels.team=a,commonLabels.app\\.kubernetes\\.io/name=b",
+        "--set-json=volumes=[{\"name\": \"certificates\", \"emptyDir\": {}}]",
+        "--set-json=volumeMounts=[{\"name\": \"certificates\", \"mountPath\": \"/certificates\"}]",
+        "--set-json=topologySpreadConstraints=[{\"maxSkew\": 1}]",
+    ];
+    let rendered = render(&helm, control_plane.kubectl(), &set).await?;
+    for object in &rendered {
+        let labels = &object["metadata"]["labels"];
+        ensure!(labels["team"] == "a", "{object}");
+        // What the Deployment selects by stays the chart's.
+        ensure!(labels["app.kubernetes.io/name"] == "stream-notifier", "{object}");
+    }
+    let deployment = one(&rendered, "Deployment")?;
+    ensure!(name(deployment)? == "other");
+    let pod = &deployment["spec"]["template"];
+    ensure!(pod["metadata"]["labels"]["team"] == "a", "{pod}");
+    ensure!(pod["spec"]["priorityClassName"] == "high", "{pod}");
+    ensure!(pod["spec"]["volumes"][0]["name"] == "certificates", "{pod}");
+    let mount = &pod["spec"]["containers"][0]["volumeMounts"][0];
+    ensure!(mount["mountPath"] == "/certificates", "{pod}");
+    ensure!(pod["spec"]["topologySpreadConstraints"][0]["maxSkew"] == 1, "{pod}");
+
+    let aggregated = |rendered: &[Value], role: &str| -> Vec<Value> {
+        let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}");
+        let is_of = |object: &&Value| object["metadata"]["labels"][&label] == "true";
+        let roles = rendered.iter().filter(is_of);
+        roles.flat_map(|role| list(&role["rules"][0]["verbs"]).unwrap_or_default()).collect()
+    };
+    let read = ["get", "list", "watch"];
+    let write = ["create", "delete", "deletecollection", "patch", "update"];
+    ensure!(aggregated(&rendered, "view") == read);
+    ensure!(aggregated(&rendered, "edit") == [&read[..], &write].concat());
+    ensure!(aggregated(&rendered, "admin") == aggregated(&rendered, "edit"));
+    let off = render(&helm, control_plane.kubectl(), &["--set=rbac.aggregate=false"]).await?;
+    ensure!(aggregated(&off, "admin").is_empty());
+    Ok(())
 }
 
 #[tokio::test]
