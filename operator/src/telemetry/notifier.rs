@@ -177,9 +177,9 @@ impl NotifierTelemetry {
     }
 
     /// A shard is read from here on.
-    pub fn shard_opened(&self, shard: &ShardId, from: &dyn std::fmt::Debug) {
+    pub fn shard_opened(&self, shard: &ShardId, from: &dyn std::fmt::Display) {
         let NotifierLabels { namespace, name } = &self.labels;
-        info!(%namespace, %name, %shard, ?from, "reading shard");
+        info!(%namespace, %name, %shard, %from, "reading shard");
     }
 
     /// A shard is read to its end and settled.
