@@ -1,8 +1,8 @@
 //! `stream-notifier run`: the operator.
 
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
 use kube::{Api, Client};

@@ -158,6 +158,8 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
         Err(unreadable) => {
             unreadable_notifier(&id.namespace, &id.name, unreadable);
             context.unworkable.note(&id, Some("unreadable"));
+            // Its status cannot be written: nothing happens until it is one that can be read.
+            context.metrics.conditions(&id.namespace, &id.name, |type_| type_ == "Stalled");
             context.supervisor.stop(&id).await;
             return Ok(Action::await_change());
         }

@@ -1,4 +1,4 @@
-//! What `/readyz` is told, by a controller whose API server cannot be reached.
+//! What `/readyz` and `/metrics` are told by a controller whose API server cannot be reached.
 
 use kube::config::Config as KubeConfig;
 use serde_json::json;
@@ -61,6 +61,29 @@ async fn not_ready_while_a_spec_is_invalid_or_does_not_parse() {
     assert_eq!(context.missing(), ["dev/later: unreadable"]);
     end_unlisted(&context, &reflector::store().0);
     assert_eq!(context.missing(), [""; 0], "deleted while nobody watched");
+}
+
+#[tokio::test]
+async fn each_notifier_has_its_conditions_among_the_metrics() {
+    let context = Arc::new(context().await);
+    let of = |name: &str, type_: &str| {
+        let text = context.metrics.encode();
+        let begin = "stream_notifier_condition{namespace=\"dev\",";
+        let labels = format!("{begin}name=\"{name}\",type=\"{type_}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&labels)?.parse::<u8>().ok())
+    };
+    for (name, spec) in [("good", spec(TABLE)), ("bad", spec("orders")), ("later", json!({}))] {
+        let _ = reconcile(stored(name, spec), context.clone()).await;
+        let is_good = name == "good";
+        assert_eq!(of(name, "Ready"), Some(is_good.into()), "{name}");
+        assert_eq!(of(name, "Stalled"), Some((!is_good).into()), "{name}");
+        assert_eq!(of(name, "Degraded"), Some(0), "{name}");
+    }
+    let _ = reconcile(stored("bad", spec(TABLE)), context.clone()).await;
+    assert_eq!((of("bad", "Ready"), of("bad", "Stalled")), (Some(1), Some(0)));
+    let id = NotifierId { namespace: "dev".to_owned(), name: "bad".to_owned() };
+    forget(&context, &id);
+    assert_eq!((of("bad", "Ready"), of("good", "Ready")), (None, Some(1)));
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::api::CONDITION_TYPES;
+
 /// Which notifier.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct NotifierLabels {
@@ -20,9 +22,24 @@ pub struct NotifierLabels {
 }
 
 impl NotifierLabels {
+    /// Of `namespace/name`.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
     /// With a word.
     pub fn of(&self, kind: &'static str) -> WordLabels {
         WordLabels { namespace: self.namespace.clone(), name: self.name.clone(), kind }
+    }
+
+    /// With each type of condition.
+    fn conditions(&self) -> impl Iterator<Item = ConditionLabels> {
+        let Self { namespace, name } = self;
+        CONDITION_TYPES.into_iter().map(|r#type| ConditionLabels {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            r#type,
+        })
     }
 }
 
@@ -35,6 +52,17 @@ pub struct WordLabels {
     pub name: String,
     /// The word, from a fixed list.
     pub kind: &'static str,
+}
+
+/// Which notifier, and which of its conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ConditionLabels {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The condition's type.
+    pub r#type: &'static str,
 }
 
 /// The words of each metric that has a `kind`.
@@ -77,6 +105,7 @@ pub struct Metrics {
     pub(super) gap_seconds: Family<NotifierLabels, Counter>,
     pub(super) lost_claims: Family<NotifierLabels, Counter>,
     pub(super) checkpoints: Family<NotifierLabels, Counter>,
+    conditions: Family<ConditionLabels, Gauge>,
 }
 
 /// How long things take.
@@ -126,9 +155,24 @@ impl Metrics {
         drop(self.expression_seconds.get_or_create(labels));
     }
 
+    /// Tells of a notifier which of its conditions are true; a condition that is not there is not.
+    pub fn conditions(&self, namespace: &str, name: &str, is_true: impl Fn(&str) -> bool) {
+        for labels in NotifierLabels::new(namespace, name).conditions() {
+            self.conditions.get_or_create(&labels).set(is_true(labels.r#type).into());
+        }
+    }
+
+    /// Tells nothing of a notifier's conditions any more.
+    pub fn forget_conditions(&self, namespace: &str, name: &str) {
+        for labels in NotifierLabels::new(namespace, name).conditions() {
+            self.conditions.remove(&labels);
+        }
+    }
+
     /// Forgets a notifier that is gone, so that its labels do not stay for ever.
     pub fn forget(&self, namespace: &str, name: &str) {
-        let labels = NotifierLabels { namespace: namespace.to_owned(), name: name.to_owned() };
+        self.forget_conditions(namespace, name);
+        let labels = NotifierLabels::new(namespace, name);
         for (family, kinds) in self.by_kind() {
             for kind in kinds {
                 family.remove(&labels.of(kind));
@@ -250,6 +294,11 @@ impl Metrics {
             self.lost_claims.clone(),
         );
         registry.register("checkpoints", "Checkpoints written", self.checkpoints.clone());
+        registry.register(
+            "condition",
+            "Whether a condition of the status is true: 1 or 0, by its type",
+            self.conditions.clone(),
+        );
         registry
     }
 }
@@ -282,15 +331,17 @@ mod tests {
         let metrics = Metrics::default();
         let telemetry = NotifierTelemetry::new(metrics.clone(), "dev", "orders");
         telemetry.pace(1.0);
+        metrics.conditions("dev", "orders", |type_| type_ == "Stalled");
         metrics
     }
 
-    /// The kinds that are served of each metric.
+    /// The kinds, or types, that are served of each metric.
     fn kinds(text: &str) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut kinds = BTreeMap::<_, BTreeSet<_>>::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, labels) = line.split_once('{').unwrap();
-            let kind = labels.split_once("kind=\"").map(|(_, kind)| kind.split('"').next().unwrap());
+            let kind = ["kind=\"", "type=\""].iter().find_map(|it| labels.split_once(it));
+            let kind = kind.map(|(_, kind)| kind.split('"').next().unwrap());
             kinds.entry(name).or_default().extend(kind);
         }
         kinds
@@ -310,8 +361,7 @@ mod tests {
                 (format!("{name}{total}"), tells.trim_end_matches('.').to_owned())
             })
             .collect();
-        let told: Vec<_> =
-            documented().into_iter().map(|(name, tells, _)| (name, tells)).collect();
+        let told: Vec<_> = documented().into_iter().map(|(name, tells, _)| (name, tells)).collect();
         assert_eq!(told, served, "docs/operations.md lists what is served, in its order");
         let served = kinds(&text);
         for (name, _, told) in documented() {

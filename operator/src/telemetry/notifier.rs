@@ -112,7 +112,7 @@ struct Posting {
 impl NotifierTelemetry {
     /// The telemetry of `namespace/name`.
     pub fn new(metrics: Metrics, namespace: &str, name: &str) -> Self {
-        let labels = NotifierLabels { namespace: namespace.to_owned(), name: name.to_owned() };
+        let labels = NotifierLabels::new(namespace, name);
         metrics.begin(&labels);
         let posting = Posting {
             duration: metrics.times.post.get_or_create_owned(&labels),
