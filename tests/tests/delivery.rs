@@ -203,7 +203,9 @@ async fn time_at_the_shut_gate_is_not_the_messages_own() {
         worker.gateway.script(&format!("connection-{n:03}"), &[(5, 429), (5, 500), (5, 200)]);
     }
     worker.until("all are told", || worker.gateway.delivered() == 180).await;
-    assert!(!worker.metrics.encode().contains("expired"));
+    let metrics = worker.metrics.encode();
+    let expired = metrics.lines().filter(|line| line.contains(r#"kind="expired""#));
+    assert!(expired.map(|line| line.ends_with(" 0")).all(|it| it), "{metrics}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 const DATA_GAP: &str = "DataGap";
 
+/// Every type of condition that there can be.
+pub const CONDITION_TYPES: [&str; 5] = ["Ready", "Reconciling", "Stalled", "Degraded", DATA_GAP];
+
 /// How long a gap is told: as long as a stream keeps records, so that whoever looks once a day sees
 /// it.
 const GAP_TOLD: SignedDuration = SignedDuration::from_hours(24);
@@ -180,6 +183,19 @@ mod tests {
         assert_eq!((&*first[0].reason, &*first[1].reason), ("Reading", "RowsNotDeletable"));
         assert_eq!(conditions(&first, Some(1), &told, at(2)), first);
         assert_eq!(types(&conditions(&first, Some(1), &reading, at(3))), [("Ready", "True")]);
+    }
+
+    #[test]
+    fn there_are_no_other_types() {
+        let mut seen = std::collections::BTreeSet::new();
+        for ready in [Ready::Yes, Ready::Starting, Ready::Held, Ready::Stalled] {
+            let degraded = Some(("RowsNotDeletable", "allow it".to_owned()));
+            let told = Readiness { degraded, ..readiness(ready, "because") };
+            let gap = Some("lost".to_owned());
+            let conditions = super::conditions(&[], Some(1), &told, gap, at(1));
+            seen.extend(conditions.into_iter().map(|condition| condition.type_));
+        }
+        assert_eq!(seen, CONDITION_TYPES.map(str::to_owned).into());
     }
 
     const DAY: i64 = 24 * 60 * 60;

@@ -4,7 +4,7 @@ mod conditions;
 mod spec;
 mod status;
 
-pub use conditions::{Readiness, Ready, conditions, gap_told_for};
+pub use conditions::{CONDITION_TYPES, Readiness, Ready, conditions, gap_told_for};
 pub use spec::{
     Connections, Delivery, Event, KeyFilter, OnGap, Oversize, SlowClient, StartingPosition,
     StreamNotifier, StreamNotifierSpec, WebSocket,

@@ -1,8 +1,8 @@
 //! `stream-notifier run`: the operator.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 
 use clap::{Args, ValueEnum};
 use kube::{Api, Client};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::CommandError;
 use super::signal::stop_on_signal;
 use crate::aws::Aws;
-use crate::controller::{self, AccountLimits, Context, Endpoints, Told};
+use crate::controller::{self, AccountLimits, Context, Endpoints, Told, Unworkable};
 use crate::kubernetes::Events;
 use crate::telemetry::{self, Metrics};
 use crate::worker::{Evaluator, Supervisor};
@@ -94,7 +94,7 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
         metrics: Metrics::default(),
         told: Told::default(),
         wake,
-        unreadable: Mutex::default(),
+        unworkable: Unworkable::default(),
         listed: AtomicBool::new(false),
     });
     let namespace = options.namespace.as_deref();

@@ -5,12 +5,12 @@ mod apply;
 mod endpoint;
 mod status;
 mod told;
+mod unworkable;
 mod validate;
 mod wiring;
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use apply::Applied;
 pub use endpoint::{Endpoint, Endpoints};
 pub use told::Told;
+pub use unworkable::Unworkable;
 pub use validate::{Prepared, Table, Work, prepare};
 pub use wiring::AccountLimits;
 
@@ -69,21 +70,10 @@ pub struct Context {
     pub told: Told,
     /// Wakes the reconcile of a notifier whose worker's health has changed.
     pub wake: mpsc::UnboundedSender<ObjectRef<Guarded>>,
-    /// Notifiers that are stored and do not parse.
-    pub unreadable: Mutex<BTreeSet<NotifierId>>,
+    /// Notifiers that no worker can be made for.
+    pub unworkable: Unworkable,
     /// Whether the watch has listed everything.
     pub listed: AtomicBool,
-}
-
-impl Context {
-    fn set_unreadable(&self, id: &NotifierId, is_unreadable: bool) {
-        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-        if is_unreadable {
-            unreadable.insert(id.clone());
-        } else {
-            unreadable.remove(id);
-        }
-    }
 }
 
 impl Readiness for Context {
@@ -91,10 +81,12 @@ impl Readiness for Context {
         if !self.listed.load(Ordering::Relaxed) {
             return vec!["StreamNotifiers are not listed yet".to_owned()];
         }
-        let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
-        let unreadable =
-            unreadable.iter().map(|id| format!("{}/{}: unreadable", id.namespace, id.name));
-        self.supervisor.troubles().into_iter().chain(unreadable).collect()
+        let mut lines = self.supervisor.troubles();
+        lines.extend(self.unworkable.lines());
+        lines.sort();
+        // Many shards may be in the same trouble.
+        lines.dedup();
+        lines
     }
 }
 
@@ -161,21 +153,25 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
     let Some((id, revision)) = identity(&guarded) else {
         return Ok(Action::await_change());
     };
-    context.set_unreadable(&id, guarded.0.is_err());
     let notifier = match &guarded.0 {
         Ok(notifier) => notifier,
         Err(unreadable) => {
             unreadable_notifier(&id.namespace, &id.name, unreadable);
+            context.unworkable.note(&id, Some("unreadable"));
+            // Its status cannot be written: nothing happens until it is one that can be read.
+            context.metrics.conditions(&id.namespace, &id.name, |type_| type_ == "Stalled");
             context.supervisor.stop(&id).await;
             return Ok(Action::await_change());
         }
     };
     context.supervisor.abort_other(&id, &revision.uid);
     if notifier.metadata.deletion_timestamp.is_some() {
+        context.unworkable.note(&id, None);
         context.supervisor.stop(&id).await;
         return Ok(Action::await_change());
     }
     let prepared = prepare(&notifier.spec, &context.endpoints);
+    context.unworkable.note(&id, prepared.is_err().then_some("Invalid"));
     let applied = apply::apply(notifier, &id, &revision, prepared, &context).await;
     let again = status::update(notifier, &id, &revision, &applied, &context).await?;
     if matches!(&applied, Applied::Working { picture, .. } if picture.phase == Phase::ClaimLost) {
@@ -209,19 +205,28 @@ fn note(context: &Context, result: Reconciled) {
     }
 }
 
-/// Ends the workers whose notifiers were deleted while nobody watched.
+/// Ends the workers whose notifiers were deleted while nobody watched, and forgets those that have
+/// none.
 fn end_unlisted(context: &Context, listed: &Store<Guarded>) {
+    let find = |id: &NotifierId| listed.get(&ObjectRef::new(&id.name).within(&id.namespace));
     for (id, uid) in context.supervisor.ids() {
-        let key = ObjectRef::new(&id.name).within(&id.namespace);
-        if listed.get(&key).is_none_or(|found| found.uid().as_ref() != Some(&uid)) {
+        if find(&id).is_none_or(|found| found.uid().as_ref() != Some(&uid)) {
+            forget(context, &id);
+        }
+    }
+    for id in context.told.ids().into_iter().chain(context.unworkable.ids()) {
+        if find(&id).is_none() {
             forget(context, &id);
         }
     }
 }
 
 fn forget(context: &Context, id: &NotifierId) {
-    context.set_unreadable(id, false);
+    context.unworkable.note(id, None);
     context.told.forget(id);
     context.supervisor.abort(id);
     context.metrics.forget(&id.namespace, &id.name);
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,7 @@ pub async fn update(
 ) -> Result<Action, ReconcileError> {
     let Some(readiness) = readiness(applied) else {
         context.told.forget(id);
+        context.metrics.forget_conditions(&id.namespace, &id.name);
         return Ok(Action::await_change());
     };
     let (told, happened) = (context.told.happened(id, revision), applied.happened());
@@ -43,12 +44,17 @@ pub async fn update(
     let generation = notifier.metadata.generation;
     let now = in_seconds(Timestamp::now());
     let conditions = conditions(&before, generation, &readiness, new_gap.clone(), now);
+    // Also where the status cannot be written.
+    context.metrics.conditions(&id.namespace, &id.name, |type_| {
+        conditions.iter().any(|it| it.type_ == type_ && it.status == "True")
+    });
     let status = StreamNotifierStatus {
         observed_generation: generation,
         conditions: conditions.clone(),
         stream_arn: applied.stream_arn(),
     };
     if status != stored && !write(notifier, &status, context).await? {
+        context.metrics.forget_conditions(&id.namespace, &id.name);
         return Ok(Action::await_change());
     }
     let told_for = gap_told_for(&conditions, now).filter(|left| !left.is_zero());

@@ -1,7 +1,7 @@
 //! What this process has told of each notifier. The watch may be behind what was just written: a
 //! condition that it does not show yet must not be forgotten, and a gap not be told twice.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -11,7 +11,7 @@ use crate::worker::{NotifierId, Revision};
 
 /// What was told last, by notifier.
 #[derive(Debug, Default)]
-pub struct Told(Mutex<HashMap<NotifierId, Last>>);
+pub struct Told(Mutex<BTreeMap<NotifierId, Last>>);
 
 #[derive(Debug)]
 struct Last {
@@ -62,12 +62,17 @@ impl Told {
         self.lock().insert(id.clone(), Last { revision: revision.clone(), conditions, events });
     }
 
+    /// Every notifier of which something was told.
+    pub fn ids(&self) -> Vec<NotifierId> {
+        self.lock().keys().cloned().collect()
+    }
+
     /// The notifier is gone, or another process tells of it.
     pub fn forget(&self, id: &NotifierId) {
         self.lock().remove(id);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<NotifierId, Last>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<NotifierId, Last>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,6 +5,7 @@ mod lineage;
 mod listing;
 mod reader;
 
+use std::fmt;
 use std::future::Future;
 
 use crate::record::{Change, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
@@ -118,6 +119,16 @@ pub enum ReadFrom {
     After(SequenceNumber),
 }
 
+impl fmt::Display for ReadFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Start => f.write_str("start"),
+            Self::At(moment) => write!(f, "{moment}"),
+            Self::After(number) => write!(f, "after {number}"),
+        }
+    }
+}
+
 /// A place in a shard that GetRecords reads from; good for 15 minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardIterator(pub String);
@@ -211,5 +222,23 @@ impl StreamErrorKind {
     /// Whether the same call may get an answer a little later.
     pub fn may_pass(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_reading_begins_is_told_as_a_person_reads_it() {
+        let after = ReadFrom::After(SequenceNumber::parse("100000000000000000001").unwrap());
+        for (from, told) in [
+            (ReadFrom::Start, "start"),
+            (ReadFrom::At(UnixSeconds(1_795_400_967)), "2026-11-23T02:29:27Z"),
+            (ReadFrom::At(UnixSeconds(i64::MAX)), "9223372036854775807"),
+            (after, "after 100000000000000000001"),
+        ] {
+            assert_eq!(from.to_string(), told);
+        }
     }
 }

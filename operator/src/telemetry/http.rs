@@ -6,10 +6,14 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::Metrics;
+
+/// What [`Metrics::encode`] writes.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Whatever can say what keeps the process from being ready; nothing means that it is.
 pub trait Readiness: Send + Sync + 'static {
@@ -28,7 +32,7 @@ pub async fn serve(
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .with_state(readiness)
-        .route("/metrics", get(async move || metrics.encode()));
+        .route("/metrics", get(async move || ([(CONTENT_TYPE, OPEN_METRICS)], metrics.encode())));
     axum::serve(listener, routes).with_graceful_shutdown(stop).await
 }
 
@@ -38,5 +42,41 @@ async fn readyz(State(readiness): State<Arc<dyn Readiness>>) -> (StatusCode, Str
         (StatusCode::OK, "ok\n".to_owned())
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    struct Ready;
+
+    impl Readiness for Ready {
+        fn missing(&self) -> Vec<String> {
+            vec![]
+        }
+    }
+
+    #[tokio::test]
+    async fn metrics_are_served_as_the_format_that_they_are() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let served = serve(listener, Metrics::default(), Arc::new(Ready), std::future::pending());
+        let asked = async {
+            client.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = asked => answer,
+            served = served => panic!("the server ended: {served:?}"),
+        };
+        let head = format!("content-type: {OPEN_METRICS}\r\n");
+        assert!(answer.contains(&head) && answer.ends_with("\r\n\r\n# EOF\n"), "{answer}");
     }
 }

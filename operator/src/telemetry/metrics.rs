@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::api::CONDITION_TYPES;
+
 /// Which notifier.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct NotifierLabels {
@@ -17,6 +19,28 @@ pub struct NotifierLabels {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+impl NotifierLabels {
+    /// Of `namespace/name`.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    /// With a word.
+    pub fn of(&self, kind: &'static str) -> WordLabels {
+        WordLabels { namespace: self.namespace.clone(), name: self.name.clone(), kind }
+    }
+
+    /// With each type of condition.
+    fn conditions(&self) -> impl Iterator<Item = ConditionLabels> {
+        let Self { namespace, name } = self;
+        CONDITION_TYPES.into_iter().map(|r#type| ConditionLabels {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            r#type,
+        })
+    }
 }
 
 /// Which notifier, and which of a few words.
@@ -30,39 +54,35 @@ pub struct WordLabels {
     pub kind: &'static str,
 }
 
-/// Every word that `kind` can be, in any metric.
-pub(super) const KINDS: [&str; 30] = [
-    "skipped",
-    "old",
-    "invalid",
-    "matched",
+/// Which notifier, and which of its conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ConditionLabels {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The condition's type.
+    pub r#type: &'static str,
+}
+
+/// The words of each metric that has a `kind`.
+const RECORDS: &[&str] = &["skipped", "old", "invalid", "matched", "unreadable"];
+const POSTS: &[&str] = &["delivered", "gone", "held", "throttled", "too_large", "retried"];
+const MESSAGES: &[&str] = &[
     "delivered",
     "gone",
-    "held",
-    "throttled",
-    "retried",
     "too_large",
     "expired",
     "attempts",
     "superseded",
     "overflow",
     "disconnected",
-    "sent",
-    "truncated",
-    "lost",
     "unaddressed",
-    "kept",
-    "deleted",
-    "unreadable",
-    "list_streams",
-    "describe_stream",
-    "get_shard_iterator",
-    "get_records",
-    "query",
-    "scan",
-    "shared",
-    "cached",
 ];
+const DEAD_LETTERS: &[&str] = &["sent", "truncated", "lost"];
+const ROWS: &[&str] = &["deleted", "kept", "expired"];
+const LOOKUPS: &[&str] = &["query", "scan", "shared", "cached"];
+const CALLS: &[&str] = &["list_streams", "describe_stream", "get_shard_iterator", "get_records"];
 
 /// Every metric; cheap to clone, all clones count into one.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +105,7 @@ pub struct Metrics {
     pub(super) gap_seconds: Family<NotifierLabels, Counter>,
     pub(super) lost_claims: Family<NotifierLabels, Counter>,
     pub(super) checkpoints: Family<NotifierLabels, Counter>,
+    conditions: Family<ConditionLabels, Gauge>,
 }
 
 /// How long things take.
@@ -117,26 +138,50 @@ impl Metrics {
         text
     }
 
+    /// Begins a notifier with all that it may count at nothing: a counter that comes with its first
+    /// event hides that from whoever looks for an increase.
+    pub(super) fn begin(&self, labels: &NotifierLabels) {
+        for (family, kinds) in self.by_kind() {
+            for kind in kinds {
+                drop(family.get_or_create(&labels.of(kind)));
+            }
+        }
+        for kind in CALLS {
+            drop(self.stream_wait_seconds.get_or_create(&labels.of(kind)));
+        }
+        for family in self.counters() {
+            drop(family.get_or_create(labels));
+        }
+        drop(self.expression_seconds.get_or_create(labels));
+    }
+
+    /// Tells of a notifier which of its conditions are true; a condition that is not there is not.
+    pub fn conditions(&self, namespace: &str, name: &str, is_true: impl Fn(&str) -> bool) {
+        for labels in NotifierLabels::new(namespace, name).conditions() {
+            self.conditions.get_or_create(&labels).set(is_true(labels.r#type).into());
+        }
+    }
+
+    /// Tells nothing of a notifier's conditions any more.
+    pub fn forget_conditions(&self, namespace: &str, name: &str) {
+        for labels in NotifierLabels::new(namespace, name).conditions() {
+            self.conditions.remove(&labels);
+        }
+    }
+
     /// Forgets a notifier that is gone, so that its labels do not stay for ever.
     pub fn forget(&self, namespace: &str, name: &str) {
-        for kind in KINDS {
-            let labels =
-                WordLabels { namespace: namespace.to_owned(), name: name.to_owned(), kind };
-            for family in [
-                &self.records,
-                &self.posts,
-                &self.messages,
-                &self.rows,
-                &self.lookups,
-                &self.stream_calls,
-            ] {
-                family.remove(&labels);
+        self.forget_conditions(namespace, name);
+        let labels = NotifierLabels::new(namespace, name);
+        for (family, kinds) in self.by_kind() {
+            for kind in kinds {
+                family.remove(&labels.of(kind));
             }
-            self.dead_letters.remove(&labels);
-            self.stream_wait_seconds.remove(&labels);
         }
-        let labels = NotifierLabels { namespace: namespace.to_owned(), name: name.to_owned() };
-        for family in [&self.gaps, &self.gap_seconds, &self.lost_claims, &self.checkpoints] {
+        for kind in CALLS {
+            self.stream_wait_seconds.remove(&labels.of(kind));
+        }
+        for family in self.counters() {
             family.remove(&labels);
         }
         for family in [&self.waiting_messages, &self.waiting_bytes] {
@@ -148,6 +193,24 @@ impl Metrics {
         self.post_wait_seconds.remove(&labels);
         self.get_records_per_month.remove(&labels);
         self.expression_seconds.remove(&labels);
+    }
+
+    /// What is counted by kind, and the kinds.
+    fn by_kind(&self) -> [(&Family<WordLabels, Counter>, &'static [&'static str]); 7] {
+        [
+            (&self.records, RECORDS),
+            (&self.posts, POSTS),
+            (&self.messages, MESSAGES),
+            (&self.dead_letters, DEAD_LETTERS),
+            (&self.rows, ROWS),
+            (&self.lookups, LOOKUPS),
+            (&self.stream_calls, CALLS),
+        ]
+    }
+
+    /// What is counted without kinds.
+    fn counters(&self) -> [&Family<NotifierLabels, Counter>; 4] {
+        [&self.gaps, &self.gap_seconds, &self.lost_claims, &self.checkpoints]
     }
 
     fn registry(&self) -> Registry {
@@ -231,6 +294,11 @@ impl Metrics {
             self.lost_claims.clone(),
         );
         registry.register("checkpoints", "Checkpoints written", self.checkpoints.clone());
+        registry.register(
+            "condition",
+            "Whether a condition of the status is true: 1 or 0, by its type",
+            self.conditions.clone(),
+        );
         registry
     }
 }
@@ -240,6 +308,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::telemetry::NotifierTelemetry;
 
     const DOCS: &str = include_str!("../../../docs/operations.md");
 
@@ -257,50 +326,25 @@ mod tests {
         .collect()
     }
 
-    /// One of every metric: what has counted nothing is not served.
+    /// A notifier that has begun, and what comes later: what has told nothing is not served.
     fn all() -> Metrics {
         let metrics = Metrics::default();
-        let word = WordLabels { namespace: "dev".into(), name: "orders".into(), kind: "sent" };
-        let notifier = NotifierLabels { namespace: "dev".into(), name: "orders".into() };
-        // Whoever adds one is sent here by the compiler.
-        let Metrics {
-            records,
-            expression_seconds,
-            posts,
-            messages,
-            rows,
-            dead_letters,
-            waiting_messages,
-            waiting_bytes,
-            post_wait_seconds,
-            times: Times { post, delivery },
-            lookups,
-            stream_calls,
-            stream_wait_seconds,
-            get_records_per_month,
-            gaps,
-            gap_seconds,
-            lost_claims,
-            checkpoints,
-        } = &metrics;
-        for family in [records, posts, messages, rows, dead_letters, lookups, stream_calls] {
-            drop(family.get_or_create(&word));
-        }
-        for family in [gaps, gap_seconds, lost_claims, checkpoints] {
-            drop(family.get_or_create(&notifier));
-        }
-        for family in [waiting_messages, waiting_bytes] {
-            drop(family.get_or_create(&notifier));
-        }
-        for family in [post, delivery] {
-            drop(family.get_or_create(&notifier));
-        }
-        for family in [expression_seconds, post_wait_seconds] {
-            drop(family.get_or_create(&notifier));
-        }
-        drop(stream_wait_seconds.get_or_create(&word));
-        drop(get_records_per_month.get_or_create(&notifier));
+        let telemetry = NotifierTelemetry::new(metrics.clone(), "dev", "orders");
+        telemetry.pace(1.0);
+        metrics.conditions("dev", "orders", |type_| type_ == "Stalled");
         metrics
+    }
+
+    /// The kinds, or types, that are served of each metric.
+    fn kinds(text: &str) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut kinds = BTreeMap::<_, BTreeSet<_>>::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (name, labels) = line.split_once('{').unwrap();
+            let kind = ["kind=\"", "type=\""].iter().find_map(|it| labels.split_once(it));
+            let kind = kind.map(|(_, kind)| kind.split('"').next().unwrap());
+            kinds.entry(name).or_default().extend(kind);
+        }
+        kinds
     }
 
     #[test]
@@ -317,11 +361,30 @@ mod tests {
                 (format!("{name}{total}"), tells.trim_end_matches('.').to_owned())
             })
             .collect();
-        let (told, kinds): (Vec<_>, Vec<_>) =
-            documented().into_iter().map(|(name, tells, kinds)| ((name, tells), kinds)).unzip();
+        let told: Vec<_> = documented().into_iter().map(|(name, tells, _)| (name, tells)).collect();
         assert_eq!(told, served, "docs/operations.md lists what is served, in its order");
-        let kinds: BTreeSet<_> = kinds.into_iter().flatten().collect();
-        assert_eq!(kinds, BTreeSet::from(KINDS));
+        let served = kinds(&text);
+        for (name, _, told) in documented() {
+            let served = served.get(&*name).cloned().unwrap_or_default();
+            assert_eq!(BTreeSet::from_iter(told), served, "the kinds of {name}");
+        }
+    }
+
+    #[test]
+    fn a_counter_is_there_before_it_counts() {
+        let text = all().encode();
+        let total = |line: &&str| line.split('{').next().is_some_and(|it| it.ends_with("_total"));
+        let counters: Vec<_> = text.lines().filter(total).collect();
+        assert!(counters.iter().all(|line| line.ends_with(" 0") || line.ends_with(" 0.0")));
+        for (metric, kind) in
+            [("dead_letters", "lost"), ("messages", "expired"), ("records", "invalid")]
+        {
+            let begin = format!("stream_notifier_{metric}_total{{");
+            let kind = format!("kind=\"{kind}\"");
+            assert!(counters.iter().any(|it| it.starts_with(&begin) && it.contains(&kind)));
+        }
+        let lost = "stream_notifier_lost_claims_total{namespace=\"dev\",name=\"orders\"} 0";
+        assert!(counters.contains(&lost), "{text}");
     }
 
     #[test]

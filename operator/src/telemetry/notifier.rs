@@ -112,7 +112,8 @@ struct Posting {
 impl NotifierTelemetry {
     /// The telemetry of `namespace/name`.
     pub fn new(metrics: Metrics, namespace: &str, name: &str) -> Self {
-        let labels = NotifierLabels { namespace: namespace.to_owned(), name: name.to_owned() };
+        let labels = NotifierLabels::new(namespace, name);
+        metrics.begin(&labels);
         let posting = Posting {
             duration: metrics.times.post.get_or_create_owned(&labels),
             wait_seconds: metrics.post_wait_seconds.get_or_create_owned(&labels),
@@ -140,9 +141,6 @@ impl NotifierTelemetry {
     pub fn claimed(&self, epoch: u64, shards: usize) {
         let NotifierLabels { namespace, name } = &self.labels;
         info!(%namespace, %name, epoch, shards, "checkpoint claimed");
-        // A counter that begins with its first gap hides it from whoever looks for an increase.
-        self.metrics.gaps.get_or_create(&self.labels).inc_by(0);
-        self.metrics.gap_seconds.get_or_create(&self.labels).inc_by(0);
     }
 
     /// The spec names another stream, or another table, than the checkpoint.
@@ -177,9 +175,9 @@ impl NotifierTelemetry {
     }
 
     /// A shard is read from here on.
-    pub fn shard_opened(&self, shard: &ShardId, from: &dyn std::fmt::Debug) {
+    pub fn shard_opened(&self, shard: &ShardId, from: &dyn std::fmt::Display) {
         let NotifierLabels { namespace, name } = &self.labels;
-        info!(%namespace, %name, %shard, ?from, "reading shard");
+        info!(%namespace, %name, %shard, %from, "reading shard");
     }
 
     /// A shard is read to its end and settled.
@@ -219,8 +217,7 @@ impl NotifierTelemetry {
     /// A call to the stream waited for its turn.
     pub fn waited(&self, call: &'static str, wait: Duration) {
         if !wait.is_zero() {
-            let NotifierLabels { namespace, name } = self.labels.clone();
-            let labels = WordLabels { namespace, name, kind: call };
+            let labels = self.labels.of(call);
             self.metrics.stream_wait_seconds.get_or_create(&labels).inc_by(wait.as_secs_f64());
         }
     }
@@ -395,8 +392,7 @@ impl NotifierTelemetry {
         kind: &'static str,
         by: u64,
     ) {
-        let NotifierLabels { namespace, name } = self.labels.clone();
-        family.get_or_create(&WordLabels { namespace, name, kind }).inc_by(by);
+        family.get_or_create(&self.labels.of(kind)).inc_by(by);
     }
 }
 

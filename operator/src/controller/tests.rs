@@ -1,0 +1,113 @@
+//! What `/readyz` and `/metrics` are told by a controller whose API server cannot be reached.
+
+use kube::config::Config as KubeConfig;
+use serde_json::json;
+
+use super::*;
+use crate::telemetry::{Health, Part, Picture, Trouble};
+
+/// A controller that has listed everything. Nothing listens where its API server should be.
+async fn context() -> Context {
+    let config = KubeConfig::new("http://127.0.0.1:1".parse().unwrap());
+    let client = Client::try_from(config).unwrap();
+    Context {
+        client: client.clone(),
+        aws: Aws::from_environment().await,
+        endpoints: Endpoints { allowed: vec![], template: None },
+        evaluator: Evaluator::Inline,
+        limits: AccountLimits::new(1000, 5000),
+        events: Events::new(client, "here"),
+        holder: "here".to_owned(),
+        supervisor: Supervisor::new(CancellationToken::new()),
+        metrics: Metrics::default(),
+        told: Told::default(),
+        wake: mpsc::unbounded_channel().0,
+        unworkable: Unworkable::default(),
+        listed: AtomicBool::new(true),
+    }
+}
+
+/// A stored notifier of this name, whose spec is suspended and else as given.
+fn stored(name: &str, mut spec: serde_json::Value) -> Arc<Guarded> {
+    spec["suspend"] = json!(true);
+    let stored = json!({
+        "apiVersion": "streamnotifier.dev/v1alpha1",
+        "kind": "StreamNotifier",
+        "metadata": {"namespace": "dev", "name": name, "uid": name, "generation": 1},
+        "spec": spec,
+    });
+    Arc::new(serde_json::from_value(stored).unwrap())
+}
+
+fn spec(table: &str) -> serde_json::Value {
+    json!({
+        "tableArn": table,
+        "connections": {"tableName": "connections"},
+        "webSocket": {"domain": "abc123.execute-api.eu-west-1.amazonaws.com", "stage": "prod"},
+    })
+}
+
+const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders";
+
+#[tokio::test]
+async fn not_ready_while_a_spec_is_invalid_or_does_not_parse() {
+    let context = Arc::new(context().await);
+    for (name, spec) in [("good", spec(TABLE)), ("bad", spec("orders")), ("later", json!({}))] {
+        // The status cannot be written.
+        let _ = reconcile(stored(name, spec), context.clone()).await;
+    }
+    assert_eq!(context.missing(), ["dev/bad: Invalid", "dev/later: unreadable"]);
+    let _ = reconcile(stored("bad", spec(TABLE)), context.clone()).await;
+    assert_eq!(context.missing(), ["dev/later: unreadable"]);
+    end_unlisted(&context, &reflector::store().0);
+    assert_eq!(context.missing(), [""; 0], "deleted while nobody watched");
+}
+
+#[tokio::test]
+async fn each_notifier_has_its_conditions_among_the_metrics() {
+    let context = Arc::new(context().await);
+    let of = |name: &str, type_: &str| {
+        let text = context.metrics.encode();
+        let begin = "stream_notifier_condition{namespace=\"dev\",";
+        let labels = format!("{begin}name=\"{name}\",type=\"{type_}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&labels)?.parse::<u8>().ok())
+    };
+    for (name, spec) in [("good", spec(TABLE)), ("bad", spec("orders")), ("later", json!({}))] {
+        let _ = reconcile(stored(name, spec), context.clone()).await;
+        let is_good = name == "good";
+        assert_eq!(of(name, "Ready"), Some(is_good.into()), "{name}");
+        assert_eq!(of(name, "Stalled"), Some((!is_good).into()), "{name}");
+        assert_eq!(of(name, "Degraded"), Some(0), "{name}");
+    }
+    let _ = reconcile(stored("bad", spec(TABLE)), context.clone()).await;
+    assert_eq!((of("bad", "Ready"), of("bad", "Stalled")), (Some(1), Some(0)));
+    let id = NotifierId { namespace: "dev".to_owned(), name: "bad".to_owned() };
+    forget(&context, &id);
+    assert_eq!((of("bad", "Ready"), of("good", "Ready")), (None, Some(1)));
+}
+
+#[tokio::test]
+async fn one_line_tells_of_many_parts_in_the_same_trouble() {
+    let context = context().await;
+    let id = NotifierId { namespace: "dev".to_owned(), name: "orders".to_owned() };
+    let work = |health: Arc<Health>, stop: CancellationToken| async move {
+        for part in [Part::Connections, Part::Rows, Part::Gateway] {
+            let trouble =
+                Trouble { reason: "AccessDenied", message: String::new(), stalled: false };
+            health.troubled(part, trouble);
+        }
+        stop.cancelled().await;
+    };
+    let (told, mut changes) = mpsc::unbounded_channel();
+    let revision = Revision { uid: "a".to_owned(), generation: 1 };
+    let changed = move || {
+        let _ = told.send(());
+    };
+    context.supervisor.start(id.clone(), revision.clone(), work, changed);
+    let all = |picture: Picture| picture.troubles.len() == 3;
+    while !context.supervisor.health(&id, &revision).is_some_and(all) {
+        changes.recv().await.unwrap();
+    }
+    assert_eq!(context.missing(), ["dev/orders: AccessDenied"]);
+    context.supervisor.stop(&id).await;
+}
