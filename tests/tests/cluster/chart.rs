@@ -105,7 +105,7 @@ async fn what_is_common_is_on_every_object_and_teams_may_declare() -> Result<()>
     let control_plane = ControlPlane::shared().await?;
     let helm = control_plane.helm().await?;
     let set = [
-        "--set=fullnameOverride=other,priorityClassName=high",
+        "--set=fullnameOverride=other,priorityClassName=high,rbac.aggregate=true",
         "--set=commonLabels.team=a,commonLabels.app\\.kubernetes\\.io/name=b",
         "--set-json=volumes=[{\"name\": \"certificates\", \"emptyDir\": {}}]",
         "--set-json=volumeMounts=[{\"name\": \"certificates\", \"mountPath\": \"/certificates\"}]",
@@ -139,7 +139,7 @@ async fn what_is_common_is_on_every_object_and_teams_may_declare() -> Result<()>
     ensure!(aggregated(&rendered, "view") == read);
     ensure!(aggregated(&rendered, "edit") == [&read[..], &write].concat());
     ensure!(aggregated(&rendered, "admin") == aggregated(&rendered, "edit"));
-    let off = render(&helm, control_plane.kubectl(), &["--set=rbac.aggregate=false"]).await?;
+    let off = render(&helm, control_plane.kubectl(), &[]).await?;
     ensure!(aggregated(&off, "admin").is_empty());
     Ok(())
 }
