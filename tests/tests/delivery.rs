@@ -204,8 +204,8 @@ async fn time_at_the_shut_gate_is_not_the_messages_own() {
     }
     worker.until("all are told", || worker.gateway.delivered() == 180).await;
     let metrics = worker.metrics.encode();
-    let expired = metrics.lines().filter(|line| line.contains(r#"kind="expired""#));
-    assert!(expired.map(|line| line.ends_with(" 0")).all(|it| it), "{metrics}");
+    let mut expired = metrics.lines().filter(|line| line.contains(r#"kind="expired""#));
+    assert!(expired.all(|line| line.ends_with(" 0")), "{metrics}");
 }
 
 #[tokio::test(start_paused = true)]

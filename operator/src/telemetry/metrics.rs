@@ -101,6 +101,7 @@ pub struct Metrics {
     pub(super) stream_calls: Family<WordLabels, Counter>,
     pub(super) stream_wait_seconds: Family<WordLabels, Counter<f64, AtomicU64>>,
     pub(super) get_records_per_month: Family<NotifierLabels, Gauge<f64, AtomicU64>>,
+    pub(super) iterator_age: Family<NotifierLabels, Gauge>,
     pub(super) gaps: Family<NotifierLabels, Counter>,
     pub(super) gap_seconds: Family<NotifierLabels, Counter>,
     pub(super) lost_claims: Family<NotifierLabels, Counter>,
@@ -184,7 +185,7 @@ impl Metrics {
         for family in self.counters() {
             family.remove(&labels);
         }
-        for family in [&self.waiting_messages, &self.waiting_bytes] {
+        for family in [&self.waiting_messages, &self.waiting_bytes, &self.iterator_age] {
             family.remove(&labels);
         }
         for family in [&self.times.post, &self.times.delivery] {
@@ -283,6 +284,11 @@ impl Metrics {
             self.get_records_per_month.clone(),
         );
         registry.register(
+            "iterator_age_seconds",
+            "How old the last changes read are, in the shard that is furthest behind",
+            self.iterator_age.clone(),
+        );
+        registry.register(
             "gap_seconds",
             "For how long records were lost to the retention, over all shards",
             self.gap_seconds.clone(),
@@ -331,6 +337,7 @@ mod tests {
         let metrics = Metrics::default();
         let telemetry = NotifierTelemetry::new(metrics.clone(), "dev", "orders");
         telemetry.pace(1.0);
+        telemetry.iterator_age(1);
         metrics.conditions("dev", "orders", |type_| type_ == "Stalled");
         metrics
     }

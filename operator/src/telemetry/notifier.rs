@@ -214,6 +214,16 @@ impl NotifierTelemetry {
         self.metrics.get_records_per_month.remove(&self.labels);
     }
 
+    /// So old are the last changes that were read in the shard that is furthest behind.
+    pub fn iterator_age(&self, seconds: i64) {
+        self.metrics.iterator_age.get_or_create(&self.labels).set(seconds.max(0));
+    }
+
+    /// Nothing is read any more.
+    pub fn no_iterator_age(&self) {
+        self.metrics.iterator_age.remove(&self.labels);
+    }
+
     /// A call to the stream waited for its turn.
     pub fn waited(&self, call: &'static str, wait: Duration) {
         if !wait.is_zero() {

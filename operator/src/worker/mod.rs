@@ -1,6 +1,7 @@
 //! One notifier at work: claims its checkpoint, reads every shard, and hands each matching change to
 //! the delivery; what is settled, and nothing else, is remembered.
 
+mod age;
 mod calls;
 mod children;
 mod doubt;
@@ -45,6 +46,7 @@ use crate::delivery::{
 use crate::record::UnixSeconds;
 use crate::stream::{Listing, Streams};
 use crate::telemetry::Part;
+use age::tell_age;
 use calls::Calls;
 use opening::{claimed, renewed};
 use pace::Beat;
@@ -168,6 +170,7 @@ where
         }
         () = tasks.broken.cancelled() => return Reads::Broken,
         never = shared.sweep(&streams) => match never {},
+        never = tell_age(&positions, &shared.clock, &job.telemetry) => match never {},
         read = reading.run(read_at) => if read.is_err() { return Reads::Broken },
     }
     tasks.tracker.close();

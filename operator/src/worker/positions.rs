@@ -92,6 +92,18 @@ impl Positions {
         inexact.map(State::read_at).chain(waits_since).fold(listed_at, UnixSeconds::min)
     }
 
+    /// Up to when changes are read in the shard that is furthest behind, of those that are read or wait
+    /// without an entry; `None` if there is none.
+    pub fn read_through(&self) -> Option<UnixSeconds> {
+        let waits_since = self.unread().waits_since;
+        let shards = self.lock();
+        let read = shards.values().filter_map(|state| match state {
+            State::Read(progress) => Some(progress.read_through()),
+            State::Rest(..) => None,
+        });
+        read.chain(waits_since).min()
+    }
+
     /// Notes since when a shard that has no entry yet waits to be read, if one does.
     pub fn wait_since(&self, waits_since: Option<UnixSeconds>) {
         self.unread().waits_since = waits_since;

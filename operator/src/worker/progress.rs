@@ -15,6 +15,8 @@ pub struct Progress {
     opened_at: Position,
     /// When it was last known that nothing waits to be read; counts while there is no number.
     read_at: Mutex<UnixSeconds>,
+    /// Up to when changes are read, settled or not.
+    read_through: Mutex<UnixSeconds>,
     has_answered: AtomicBool,
     watermark: Mutex<Watermark>,
     /// Told whenever the watermark moves: there is something to remember.
@@ -25,9 +27,15 @@ pub struct Progress {
 impl Progress {
     /// The progress of a shard that is read from `opened_at`, and before was read at `read_at`.
     pub fn new(opened_at: Position, read_at: UnixSeconds, moved: Arc<Notify>) -> Self {
-        let (read_at, has_answered) = (Mutex::new(read_at), AtomicBool::new(false));
-        let (watermark, idle) = (Mutex::default(), Notify::new());
-        Self { opened_at, read_at, has_answered, watermark, moved, idle }
+        Self {
+            opened_at,
+            read_at: Mutex::new(read_at),
+            read_through: Mutex::new(read_at),
+            has_answered: AtomicBool::new(false),
+            watermark: Mutex::default(),
+            moved,
+            idle: Notify::new(),
+        }
     }
 
     /// When it was last known that nothing waits to be read, unless the position says more exactly.
@@ -35,9 +43,15 @@ impl Progress {
         *self.read_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A page was read.
-    pub fn answered(&self) {
+    /// A page was read, and with it all changes up to this moment.
+    pub fn answered(&self, read_through: UnixSeconds) {
+        *self.read_through.lock().unwrap_or_else(PoisonError::into_inner) = read_through;
         self.has_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Up to when changes are read, settled or not.
+    pub fn read_through(&self) -> UnixSeconds {
+        *self.read_through.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a page was read.

@@ -112,7 +112,8 @@ fn note_read<S: Streams, C, G>(shared: &Shared<C, G>, task: &Task<S>, page: &Rea
     {
         return false;
     }
-    progress.answered();
+    // A page without records is taken to mean that nothing is left to read.
+    progress.answered(page.changes.last().map_or(now, |last| last.created));
     if page.changes.is_empty() {
         progress.found_nothing(now);
     }

@@ -371,3 +371,24 @@ fn no_listings(worker: &Worker<Twisted>) {
         is_refused.then_some(Fault::Fails(StreamErrorKind::AccessDenied))
     });
 }
+
+/// The right to read is gone for an hour.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_cannot_be_read_for_an_hour_is_an_hour_behind() {
+    let mut worker = table(unrolled());
+    worker.start_with(follow);
+    worker.after(600).await;
+    let age = |worker: &Worker<Twisted>| metric(worker, "iterator_age_seconds");
+    assert!(age(&worker) < 10.0, "nothing is left to read");
+    worker.streams.inner.faults(|call, moment| {
+        let is_read = (call, moment) == (SimulatedCall::Records, Moment::Before);
+        is_read.then_some(Fault::Fails(StreamErrorKind::AccessDenied))
+    });
+    worker.after(HOUR).await;
+    assert!((3_580.0..=3_610.0).contains(&age(&worker)), "{}", age(&worker));
+    worker.streams.inner.faults(|_, _| None);
+    worker.after(600).await;
+    assert!(age(&worker) < 10.0, "it has caught up");
+    worker.stop().await;
+    assert!(!worker.metrics.encode().contains("iterator_age_seconds{"), "nobody reads");
+}
