@@ -85,7 +85,7 @@ impl Supervisor {
         &self,
         id: NotifierId,
         revision: Revision,
-        work: impl Fn(Arc<Health>, CancellationToken) -> F + Send + 'static,
+        work: impl Fn(Arc<Health>, CancellationToken) -> F + Send + Sync + 'static,
         changed: impl Fn() + Send + Sync + 'static,
     ) where
         F: Future<Output = ()> + Send + 'static,
@@ -101,9 +101,11 @@ impl Supervisor {
         };
         let (given, stops) = (health.clone(), stop.clone());
         let worked = async move {
-            while keep(&given, work(given.clone(), stops.clone())).await.is_err() {
-                stops.run_until_cancelled(sleep(AFTER_A_PANIC)).await;
-            }
+            // Making it may panic too.
+            let made = async || work(given.clone(), stops.clone()).await;
+            while keep(&given, made()).await.is_err()
+                && stops.run_until_cancelled(sleep(AFTER_A_PANIC)).await.is_some()
+            {}
             // With the last sender gone, so is the listener.
             drop(given);
         };
@@ -228,6 +230,26 @@ mod tests {
         assert_eq!((picture.phase, picture.troubles.len()), (Phase::Reading, 0));
         assert_eq!(runs.load(Ordering::Relaxed), 2);
         supervisor.stop(&id()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_panics_each_time_can_be_stopped() {
+        for is_begun in [false, true] {
+            let supervisor = Supervisor::new(CancellationToken::new());
+            let runs = Arc::new(AtomicUsize::new(0));
+            let counted = runs.clone();
+            let work = move |_: Arc<Health>, _: CancellationToken| {
+                let run = counted.fetch_add(1, Ordering::Relaxed);
+                assert!(is_begun || run > 9, "it is not even made");
+                async move { assert!(run > 9, "it always fails") }
+            };
+            supervisor.start(id(), revision("a", 1), work, || {});
+            sleep(AFTER_A_PANIC * 3 / 2).await;
+            let picture = supervisor.health(&id(), &revision("a", 1)).unwrap();
+            assert_eq!(picture.troubles[&Part::Worker].reason, "WorkerFailed");
+            supervisor.stop(&id()).await;
+            assert_eq!(runs.load(Ordering::Relaxed), 2, "begun, and once more");
+        }
     }
 
     #[tokio::test(start_paused = true)]
