@@ -21,19 +21,24 @@ pub trait Readiness: Send + Sync + 'static {
     fn missing(&self) -> Vec<String>;
 }
 
-/// Serves until `stop` resolves.
+/// Serves until `stop` resolves. Whoever is asking then gets no answer: one that never ends its
+/// request would keep the process from ending.
 pub async fn serve(
     listener: TcpListener,
     metrics: Metrics,
     readiness: Arc<dyn Readiness>,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .with_state(readiness)
         .route("/metrics", get(async move || ([(CONTENT_TYPE, OPEN_METRICS)], metrics.encode())));
-    axum::serve(listener, routes).with_graceful_shutdown(stop).await
+    tokio::select! {
+        biased;
+        () = stop => Ok(()),
+        served = axum::serve(listener, routes).into_future() => served,
+    }
 }
 
 async fn readyz(State(readiness): State<Arc<dyn Readiness>>) -> (StatusCode, String) {
@@ -47,8 +52,12 @@ async fn readyz(State(readiness): State<Arc<dyn Readiness>>) -> (StatusCode, Str
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use tokio::net::TcpStream;
+    use tokio::time::timeout;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
 
@@ -78,5 +87,21 @@ mod tests {
         };
         let head = format!("content-type: {OPEN_METRICS}\r\n");
         assert!(answer.contains(&head) && answer.ends_with("\r\n\r\n# EOF\n"), "{answer}");
+    }
+    #[tokio::test]
+    async fn who_asks_and_never_ends_does_not_keep_it_from_stopping() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone().cancelled_owned();
+        let served = tokio::spawn(serve(listener, Metrics::default(), Arc::new(Ready), stopped));
+        let mut endless = TcpStream::connect(address).await.unwrap();
+        endless.write_all(b"GET /metr").await.unwrap();
+        // By the answer to a later one the server has begun with it.
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await.unwrap();
+        client.read_to_string(&mut String::new()).await.unwrap();
+        stop.cancel();
+        timeout(Duration::from_secs(10), served).await.expect("it stops").unwrap().unwrap();
     }
 }
