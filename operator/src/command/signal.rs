@@ -14,6 +14,7 @@ pub fn stop_on_signal() -> Result<CancellationToken, CommandError> {
     let told = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
+            biased;
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }

@@ -143,6 +143,7 @@ pub async fn run(
         }
     };
     tokio::select! {
+        biased;
         () = reconciled => {}
         () = stopped_unlisted => {}
     }
