@@ -190,6 +190,30 @@ async fn forbidden_for_a_while_loses_nothing_and_deletes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_waits_once_the_worker_has_stopped() {
+    let mut worker = started(Worker::new()).await;
+    connect(&worker, 30);
+    worker.gateway.everyone(5, 403);
+    worker.streams.append("only", change(1, "fuga", "hoge"));
+    worker.until("it is told", || worker.reasons() == ["GatewayForbidden"]).await;
+    let waiting = |worker: &Worker| {
+        let metrics = worker.metrics.encode();
+        let waiting = metrics.lines().filter(|line| line.starts_with("stream_notifier_waiting_"));
+        let count = |line: &str| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap();
+        waiting.map(count).collect::<Vec<_>>()
+    };
+    assert_eq!(waiting(&worker), [30, 30 * 1024]);
+    worker.stop().await;
+    worker.after(1).await;
+    assert_eq!(waiting(&worker), [0, 0], "they are the next worker's");
+    worker.gateway.everyone(5, 200);
+    worker.start("b", Begin::Latest);
+    worker.until("all are told", || worker.gateway.delivered() == 30).await;
+    worker.until("it is settled", || settled_up_to(&worker, 1)).await;
+    assert_eq!(waiting(&worker), [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn time_at_the_shut_gate_is_not_the_messages_own() {
     let worker = started(Worker::new()).await;
     connect(&worker, 60);
@@ -347,7 +371,12 @@ async fn a_value_of_another_type_than_the_key_is_invalid_and_stops_nothing() {
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.streams.append("only", change(2, "fuga", "hoge"));
     worker.until("both are settled", || settled_up_to(&worker, 2)).await;
-    assert!(worker.metrics.encode().contains(r#"kind="invalid"} 2"#));
+    let metrics = worker.metrics.encode();
+    let records = |kind: &str, count: u32| {
+        let begin = "stream_notifier_records_total{namespace=\"test\",name=\"notifier\"";
+        metrics.contains(&format!("{begin},kind=\"{kind}\"}} {count}\n"))
+    };
+    assert!(records("invalid", 2) && records("matched", 0), "{metrics}");
     assert_eq!(worker.connections.queries(), 0);
 }
 

@@ -16,7 +16,7 @@ use super::message::Message;
 use super::settle::Ticket;
 use super::tries::Tries;
 use crate::record::Item;
-use crate::telemetry::{Dropped, NotifierTelemetry};
+use crate::telemetry::{Dropped, NotifierTelemetry, Waiting};
 
 /// A post that takes so long hangs.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -66,8 +66,8 @@ struct Delivery {
     ticket: Ticket,
     /// When it was queued, by the gate's clock.
     queued_at: Duration,
-    /// Its place among those that wait.
-    _place: OwnedSemaphorePermit,
+    /// Its place among those that wait, and in their number.
+    _place: (OwnedSemaphorePermit, Waiting),
 }
 
 /// A message that is tried now, the first of its connection's queue.
@@ -162,7 +162,6 @@ impl Outbox {
             typical: Duration::ZERO,
             answers: 0,
         };
-        telemetry.nothing_queued();
         let places = Arc::new(Semaphore::new(bounds.waiting));
         let (room, connection_kib) = (Arc::default(), bounds.connection_kib);
         Self { state: Arc::new(Mutex::new(state)), places, room, connection_kib, telemetry }
@@ -185,6 +184,7 @@ impl Outbox {
             return vec![];
         };
         let (connection, message) = (connection.clone(), message.clone());
+        let place = (place, self.telemetry.waits(message.kib()));
         let mut delivery = Delivery { connection, message, ticket, queued_at, _place: place };
         loop {
             // Asked for before looking, so that what happens in between is not missed.
@@ -213,13 +213,11 @@ impl Outbox {
     ) -> Result<Vec<(Dropped, Left)>, (Delivery, Instant)> {
         let mut state = self.lock();
         let state = &mut *state;
-        let kib = i64::from(delivery.message.kib());
         let id = &*delivery.connection.id;
         let Some(queue) = state.queues.get_mut(id) else {
             let id: Arc<str> = Arc::from(id);
             state.queues.insert(id.clone(), Queue::of(delivery));
             state.ready.push_back(id);
-            self.telemetry.queued(1, kib);
             return Ok(vec![]);
         };
         if queue.kib + delivery.message.kib() > self.connection_kib
@@ -227,12 +225,7 @@ impl Outbox {
         {
             return Err((delivery, Instant::now() + PATIENCE));
         }
-        let gone = queue.push(delivery, self.connection_kib, conflates);
-        self.telemetry.queued(1, kib);
-        for (_, left) in &gone {
-            self.telemetry.queued(-1, -i64::from(left.message.kib()));
-        }
-        Ok(gone)
+        Ok(queue.push(delivery, self.connection_kib, conflates))
     }
 
     /// Whether one more task should post.
@@ -290,7 +283,6 @@ impl Outbox {
             queue.tries = Some(tries);
             state.is_next(id);
         }
-        self.telemetry.queued(-1, -i64::from(left.message.kib()));
         self.room.notify_waiters();
         Some(left)
     }
@@ -300,11 +292,8 @@ impl Outbox {
         let mut state = self.lock();
         state.posters_hanging -= usize::from(head.hangs);
         let queue = state.queues.remove(&*head.connection.id).unwrap_or_default();
-        let left: Vec<_> = queue.waiting.into_iter().map(Left::from).collect();
-        let kib: i64 = left.iter().map(|left| i64::from(left.message.kib())).sum();
-        self.telemetry.queued(-(left.len() as i64), -kib);
         self.room.notify_waiters();
-        left
+        queue.waiting.into_iter().map(Left::from).collect()
     }
 
     /// The post of a message leaves.

@@ -313,8 +313,11 @@ impl Metrics {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
+    use std::time::Duration;
+
     use super::*;
-    use crate::telemetry::NotifierTelemetry;
+    use crate::record::StreamLabel;
+    use crate::telemetry::{Counts, LookupKind, NotifierTelemetry};
 
     const DOCS: &str = include_str!("../../../docs/operations.md");
 
@@ -399,6 +402,25 @@ mod tests {
         let metrics = all();
         assert!(metrics.encode().contains("orders"));
         metrics.forget("dev", "orders");
+        assert_eq!(metrics.encode(), "# EOF\n");
+    }
+
+    #[test]
+    fn what_a_notifier_that_is_gone_still_counts_brings_nothing_back() {
+        let metrics = Metrics::default();
+        let telemetry = NotifierTelemetry::new(metrics.clone(), "dev", "orders");
+        metrics.forget("dev", "orders");
+        telemetry.posted("delivered", Duration::ZERO);
+        telemetry.delivered(1);
+        telemetry.read(&Counts { matched: 1, ..Counts::default() });
+        telemetry.called("get_records");
+        telemetry.waited("get_records", Duration::from_secs(1));
+        telemetry.post_waited(Duration::from_secs(1));
+        telemetry.evaluated(Duration::from_secs(1));
+        telemetry.looked_up(LookupKind::Query);
+        telemetry.checkpointed();
+        telemetry.claim_lost(&std::fmt::Error);
+        telemetry.gap(&StreamLabel::new("2024-12-03T08:06:15.779"), None, "trimmed", 1);
         assert_eq!(metrics.encode(), "# EOF\n");
     }
 }

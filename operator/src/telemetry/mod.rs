@@ -15,4 +15,4 @@ pub use health::{Happening, Health, Part, Phase, Picture, Trouble};
 pub use http::{Readiness, serve};
 pub use logging::init as init_logging;
 pub use metrics::Metrics;
-pub use notifier::{Counts, Dropped, LookupKind, NotifierTelemetry, chain};
+pub use notifier::{Counts, Dropped, LookupKind, NotifierTelemetry, Waiting, chain};

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
@@ -109,6 +110,20 @@ struct Posting {
     age: Histogram,
 }
 
+/// A message that waits for its connection.
+#[derive(Debug)]
+pub struct Waiting {
+    posting: Arc<Posting>,
+    bytes: i64,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.posting.waiting.dec();
+        self.posting.waiting_bytes.dec_by(self.bytes);
+    }
+}
+
 impl NotifierTelemetry {
     /// The telemetry of `namespace/name`.
     pub fn new(metrics: Metrics, namespace: &str, name: &str) -> Self {
@@ -154,12 +169,12 @@ impl NotifierTelemetry {
         let NotifierLabels { namespace, name } = &self.labels;
         let error = chain(lost);
         error!(%namespace, %name, error, "another operator holds the checkpoint: stopping here");
-        self.metrics.lost_claims.get_or_create(&self.labels).inc();
+        self.count_up(&self.metrics.lost_claims, 1);
     }
 
     /// A checkpoint was written.
     pub fn checkpointed(&self) {
-        self.metrics.checkpoints.get_or_create(&self.labels).inc();
+        self.count_up(&self.metrics.checkpoints, 1);
     }
 
     /// The worker has stopped; `drained` unless messages under way were left for the next one.
@@ -194,8 +209,8 @@ impl NotifierTelemetry {
             %namespace, %name, %stream, shard, why, seconds,
             "records were lost before they were read"
         );
-        self.metrics.gaps.get_or_create(&self.labels).inc();
-        self.metrics.gap_seconds.get_or_create(&self.labels).inc_by(seconds);
+        self.count_up(&self.metrics.gaps, 1);
+        self.count_up(&self.metrics.gap_seconds, seconds);
     }
 
     /// The worker has ended because of a gap.
@@ -228,7 +243,9 @@ impl NotifierTelemetry {
     pub fn waited(&self, call: &'static str, wait: Duration) {
         if !wait.is_zero() {
             let labels = self.labels.of(call);
-            self.metrics.stream_wait_seconds.get_or_create(&labels).inc_by(wait.as_secs_f64());
+            if let Some(waited) = self.metrics.stream_wait_seconds.get(&labels) {
+                waited.inc_by(wait.as_secs_f64());
+            }
         }
     }
 
@@ -257,7 +274,9 @@ impl NotifierTelemetry {
     /// Expressions were evaluated for so long.
     pub fn evaluated(&self, took: Duration) {
         let seconds = took.as_secs_f64();
-        self.metrics.expression_seconds.get_or_create(&self.labels).inc_by(seconds);
+        if let Some(evaluated) = self.metrics.expression_seconds.get(&self.labels) {
+            evaluated.inc_by(seconds);
+        }
     }
 
     /// A record on which an expression failed, of a table with these key attributes. `problem` has no
@@ -294,16 +313,12 @@ impl NotifierTelemetry {
         }
     }
 
-    /// No message waits.
-    pub fn nothing_queued(&self) {
-        self.posting.waiting.set(0);
-        self.posting.waiting_bytes.set(0);
-    }
-
-    /// So many messages more, or less, wait for their connections.
-    pub fn queued(&self, messages: i64, kib: i64) {
-        self.posting.waiting.inc_by(messages);
-        self.posting.waiting_bytes.inc_by(kib * 1024);
+    /// A message of this size waits for its connection, until what is returned is dropped.
+    pub fn waits(&self, kib: u32) -> Waiting {
+        let (posting, bytes) = (self.posting.clone(), i64::from(kib) * 1024);
+        posting.waiting.inc();
+        posting.waiting_bytes.inc_by(bytes);
+        Waiting { posting, bytes }
     }
 
     /// A message reached its connection, so many seconds after the item changed.
@@ -393,16 +408,19 @@ impl NotifierTelemetry {
         warn!(%namespace, %name, error = chain(error), "trying again");
     }
 
-    fn count(
-        &self,
-        family: &prometheus_client::metrics::family::Family<
-            WordLabels,
-            prometheus_client::metrics::counter::Counter,
-        >,
-        kind: &'static str,
-        by: u64,
-    ) {
-        family.get_or_create(&self.labels.of(kind)).inc_by(by);
+    /// Counts what has a kind. A notifier that is forgotten counts no more: its last tasks may end
+    /// after that, and would bring its labels back.
+    fn count(&self, family: &Family<WordLabels, Counter>, kind: &'static str, by: u64) {
+        if let Some(counter) = family.get(&self.labels.of(kind)) {
+            counter.inc_by(by);
+        }
+    }
+
+    /// Counts what has none.
+    fn count_up(&self, family: &Family<NotifierLabels, Counter>, by: u64) {
+        if let Some(counter) = family.get(&self.labels) {
+            counter.inc_by(by);
+        }
     }
 }
 
