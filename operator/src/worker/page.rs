@@ -10,11 +10,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::judge::{Judged, Page};
 use super::shared::{Shared, Task};
-use crate::delivery::{
-    Connection, Connections, Gateway, Letter, Message, NotAKey, PageLookup, Ticket,
-};
+use crate::delivery::{Connection, Connections, Gateway, Letter, Message, PageLookup, Ticket};
 use crate::notifier::{Notification, Verdict};
-use crate::record::{AttributeValue, Change, KeyNames, ShardId};
+use crate::record::{AttributeValue, Change, ShardId};
 use crate::stream::Streams;
 use crate::telemetry::{Counts, Dropped};
 
@@ -50,7 +48,7 @@ pub async fn take<S: Streams, C: Connections, G: Gateway>(
                 tokio::select! {
                     biased;
                     held = memory(shared, &work), if lookups.len() < LOOKUPS => break held,
-                    Some(found) = lookups.next() => queue(shared, &task.keys, found).await,
+                    Some(found) = lookups.next() => queue(shared, found).await,
                 }
             };
             let ticket = task.progress.begin(number, work.letter, held);
@@ -62,7 +60,7 @@ pub async fn take<S: Streams, C: Connections, G: Gateway>(
         shared.telemetry.read(&counts);
     }
     while let Some(found) = lookups.next().await {
-        queue(shared, &task.keys, found).await;
+        queue(shared, found).await;
     }
 }
 
@@ -80,7 +78,7 @@ async fn judged<S, C: Connections, G: Gateway>(
             biased;
             () = shared.stop.cancelled() => return None,
             judged = &mut judged => return judged,
-            Some(found) = lookups.next() => queue(shared, &task.keys, found).await,
+            Some(found) = lookups.next() => queue(shared, found).await,
         }
     }
 }
@@ -95,7 +93,7 @@ struct Work {
 
 /// The connections that a change concerns.
 struct Found {
-    connections: Result<Vec<Arc<Connection>>, NotAKey>,
+    connections: Vec<Arc<Connection>>,
     message: Message,
     ticket: Ticket,
 }
@@ -106,24 +104,17 @@ async fn find<C: Connections>(
     message: Message,
     ticket: Ticket,
 ) -> Found {
-    let connections = lookup.find(key.as_ref()).await;
+    let connections = lookup.find(key).await;
     Found { connections, message, ticket }
 }
 
-async fn queue<C: Connections, G: Gateway>(shared: &Shared<C, G>, keys: &KeyNames, found: Found) {
+async fn queue<C: Connections, G: Gateway>(shared: &Shared<C, G>, found: Found) {
     let Found { connections, message, ticket } = found;
-    match connections {
-        Ok(connections) => shared.deliverer.send(connections, message, ticket).await,
-        Err(not_a_key) => {
-            let problem = not_a_key.to_string();
-            shared.invalid(ticket.number(), keys, "connections.value", &problem);
-            ticket.lose(Dropped::Invalid);
-        }
-    }
+    shared.deliverer.send(connections, message, ticket).await;
 }
 
 /// What is to be done about a change, if anything.
-fn work<S: Streams, C, G>(
+fn work<S: Streams, C: Connections, G>(
     shared: &Shared<C, G>,
     task: &Task<S>,
     verdict: Verdict,
@@ -131,26 +122,37 @@ fn work<S: Streams, C, G>(
     counts: &mut Counts,
 ) -> Option<Work> {
     let shard = task.reader.shard();
-    match verdict {
-        Verdict::Notify(Notification { lookup, body, keys_only }) => {
-            counts.matched += 1;
-            let (item, created) = (change.keys.clone(), change.created);
-            let letter = letter(shared, shard, change);
-            let beside = letter.as_ref().map_or(0, |letter| letter.change.size());
-            let message = Message { body, keys_only, item, created, beside };
-            Some(Work { told: Some((lookup, message)), letter })
-        }
+    let (field, problem) = match verdict {
+        Verdict::Notify(notification) => match shared.lookup.check(notification.lookup.as_ref()) {
+            Ok(()) => {
+                counts.matched += 1;
+                return Some(notify(shared, shard, notification, change));
+            }
+            Err(not_a_key) => ("connections.value".to_owned(), not_a_key.to_string()),
+        },
         Verdict::Skip => {
             counts.skipped += 1;
-            None
+            return None;
         }
-        Verdict::Invalid(invalid) => {
-            let number = &change.sequence_number;
-            shared.invalid(number, &task.keys, &invalid.field, &invalid.problem);
-            let letter = letter(shared, shard, change)?;
-            Some(Work { told: None, letter: Some(letter) })
-        }
-    }
+        Verdict::Invalid(invalid) => (invalid.field, invalid.problem),
+    };
+    shared.invalid(&change.sequence_number, &task.keys, &field, &problem);
+    let letter = letter(shared, shard, change)?;
+    Some(Work { told: None, letter: Some(letter) })
+}
+
+fn notify<C, G>(
+    shared: &Shared<C, G>,
+    shard: &ShardId,
+    notification: Notification,
+    change: Change,
+) -> Work {
+    let Notification { lookup, body, keys_only } = notification;
+    let (item, created) = (change.keys.clone(), change.created);
+    let letter = letter(shared, shard, change);
+    let beside = letter.as_ref().map_or(0, |letter| letter.change.size());
+    let message = Message { body, keys_only, item, created, beside };
+    Work { told: Some((lookup, message)), letter }
 }
 
 /// What is sent to the dead-letter queue, if there is one and anything of the change is lost.

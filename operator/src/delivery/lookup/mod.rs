@@ -100,6 +100,16 @@ impl<C: Connections> Lookup<C> {
         Self { table: Arc::new(table), lookups, keys, key_type, health }
     }
 
+    /// Whether this value can be looked up: only one of the key's type can.
+    pub fn check(&self, value: Option<&AttributeValue>) -> Result<(), NotAKey> {
+        match (&self.key_type, value) {
+            (Some(key), Some(value)) if *key != value.kind() => {
+                Err(NotAKey { given: value.kind(), key: key.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A page of records was read, and it is `now`.
     pub fn of_page(self: &Arc<Self>, now: UnixSeconds) -> PageLookup<C> {
         let newest = self.table.beginnings.newest();
@@ -149,17 +159,8 @@ impl<C: Connections> Lookup<C> {
 impl<C: Connections> PageLookup<C> {
     /// The connections stored under this value, or every one: those of a lookup that may serve this
     /// page's records.
-    pub async fn find(
-        &self,
-        value: Option<&AttributeValue>,
-    ) -> Result<Vec<Arc<Connection>>, NotAKey> {
-        let Lookup { table, lookups, key_type, .. } = &*self.lookup;
-        if let (Some(key), Some(value)) = (key_type, value)
-            && *key != value.kind()
-        {
-            return Err(NotAKey { given: value.kind(), key: key.clone() });
-        }
-        let key = value.cloned();
+    pub async fn find(&self, key: Option<AttributeValue>) -> Vec<Arc<Connection>> {
+        let Lookup { table, lookups, .. } = &*self.lookup;
         let begin = || table.clone().find(key.clone(), self.now).map(Arc::new).boxed().shared();
         loop {
             let (found, is_ours) = match lookups.turn(&key, self.newest, begin) {
@@ -171,7 +172,7 @@ impl<C: Connections> PageLookup<C> {
                 if !is_ours {
                     table.telemetry.looked_up(kind);
                 }
-                return Ok(lookups.present(&found));
+                return lookups.present(&found);
             }
         }
     }
