@@ -227,6 +227,38 @@ async fn a_lookup_that_fails_serves_all_who_wait_once_it_works() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lookup_that_fails_is_told_until_it_works_whatever_others_do() {
+    let worker = started(Worker::new(), as_it_is).await;
+    worker.connections.put_new("first", "hot");
+    worker.connections.put_new("second", "cold");
+    worker.connections.throttle(Some("hot"));
+    worker.streams.append("one", change(1, "fuga", "hot"));
+    let is_told = || worker.reasons().contains(&"ConnectionsUnavailable");
+    worker.until("it is told", is_told).await;
+    for n in 2..60 {
+        worker.streams.append("other", change(n, "fuga", "cold"));
+        worker.until("others work", || worker.gateway.delivered() as u32 == n - 1).await;
+        assert!(is_told(), "change {n}");
+        worker.after(1).await;
+    }
+    worker.connections.throttle(None);
+    worker.until("it works", || worker.gateway.received("first").len() == 1).await;
+    assert!(worker.reasons().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_with_several_rows_of_one_key_is_told_once() {
+    let worker = started(Worker::new(), as_it_is).await;
+    worker.connections.put_new("first", "hoge");
+    worker.connections.put_new("first", "hoge");
+    worker.connections.put_new("second", "hoge");
+    worker.streams.append("one", change(1, "fuga", "hoge"));
+    worker.until("it is settled", || settled_up_to(&worker, 1)).await;
+    assert_eq!(worker.gateway.received("first").len(), 1);
+    assert_eq!(worker.gateway.received("second").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_key_every_connection_is_told_once() {
     let worker = broadcasting(Worker::with_pages(1_000, 20), None).await;
     for n in 0..500 {

@@ -23,6 +23,8 @@ pub struct ScriptedConnections {
     reads: AtomicUsize,
     latency: Mutex<Duration>,
     fault: Mutex<Option<ConnectionsErrorKind>>,
+    /// The value of which every query fails.
+    hot: Mutex<Option<AttributeValue>>,
     keeps_rows: AtomicBool,
     has_index: AtomicBool,
     key_type: Mutex<&'static str>,
@@ -39,6 +41,7 @@ impl ScriptedConnections {
             reads: AtomicUsize::new(0),
             latency: Mutex::default(),
             fault: Mutex::default(),
+            hot: Mutex::default(),
             keeps_rows: AtomicBool::new(false),
             has_index: AtomicBool::new(true),
             key_type: Mutex::new("S"),
@@ -102,6 +105,12 @@ impl ScriptedConnections {
     /// Every call fails like this, until told otherwise.
     pub fn fail(&self, kind: Option<ConnectionsErrorKind>) {
         *self.fault.lock().unwrap() = kind;
+    }
+
+    /// Queries of this value have no usable answer, as where its partition is throttled, until told
+    /// otherwise.
+    pub fn throttle(&self, sk: Option<&str>) {
+        *self.hot.lock().unwrap() = sk.map(|sk| AttributeValue::S(sk.to_owned()));
     }
 
     /// Denies the right to delete rows, or gives it back.
@@ -210,6 +219,10 @@ impl Connections for ScriptedConnections {
             });
         }
         self.check()?;
+        if self.hot.lock().unwrap().as_ref() == Some(value) {
+            let kind = ConnectionsErrorKind::Unavailable;
+            return Err(ConnectionsError { action: "dynamodb:Query", kind, source: None });
+        }
         let page = self.page(attributes, start, |_, row| row.get("sk") == Some(value));
         Ok(self.answer(page).await)
     }

@@ -32,6 +32,8 @@ pub(super) struct Table<C> {
     attributes: Vec<String>,
     pub beginnings: Beginnings,
     seen: Mutex<Seen>,
+    /// How many lookups fail, of those that have told so.
+    failing: Mutex<usize>,
     health: Arc<Health>,
     pub telemetry: NotifierTelemetry,
     random: Arc<Random>,
@@ -72,7 +74,8 @@ impl<C: Connections> Table<C> {
         random: Arc<Random>,
     ) -> Self {
         let attributes = columns.names();
-        let (beginnings, seen) = (Beginnings::default(), Mutex::default());
+        let (beginnings, seen, failing) =
+            (Beginnings::default(), Mutex::default(), Mutex::default());
         Self {
             connections,
             source,
@@ -80,6 +83,7 @@ impl<C: Connections> Table<C> {
             attributes,
             beginnings,
             seen,
+            failing,
             health,
             telemetry,
             random,
@@ -89,11 +93,12 @@ impl<C: Connections> Table<C> {
     /// The connections stored under this key; rows are out of date that are so at `now`.
     pub async fn find(self: Arc<Self>, key: Key, now: UnixSeconds) -> Found {
         let mut failing = Failing::new(LONGEST_WAIT);
+        let mut has_told = false;
         loop {
             let begun = self.beginnings.begin();
             let error = match self.rows(&key, now).await {
                 Ok(rows) => {
-                    self.health.well(&Part::Connections);
+                    self.works(has_told);
                     return Found { begun, connections: self.told(rows) };
                 }
                 Err(error) => error,
@@ -104,10 +109,30 @@ impl<C: Connections> Table<C> {
                 explained => explained,
             };
             if let Some(trouble) = trouble {
-                self.health.troubled(Part::Connections, trouble);
+                self.fails(trouble, std::mem::replace(&mut has_told, true));
             }
             sleep(failing.wait(&self.random)).await;
         }
+    }
+
+    /// A lookup fails, and tells why, again if it `has_told`.
+    fn fails(&self, trouble: Trouble, has_told: bool) {
+        let mut failing = self.failing();
+        *failing += usize::from(!has_told);
+        self.health.troubled(Part::Connections, trouble);
+    }
+
+    /// A lookup works. What others tell stays: one key may be throttled while the rest is well.
+    fn works(&self, has_told: bool) {
+        let mut failing = self.failing();
+        *failing -= usize::from(has_told);
+        if *failing == 0 {
+            self.health.well(&Part::Connections);
+        }
+    }
+
+    fn failing(&self) -> std::sync::MutexGuard<'_, usize> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is wrong with the table, where DynamoDB only says that a request is invalid: so it
@@ -131,7 +156,7 @@ impl<C: Connections> Table<C> {
             return Ok(Rows::joined(try_join_all(segments).await?));
         };
         self.telemetry.looked_up(LookupKind::Query);
-        self.pages(Asked::Of(value), now).await
+        Ok(Rows::joined(vec![self.pages(Asked::Of(value), now).await?]))
     }
 
     /// Every page of these rows.
