@@ -46,6 +46,9 @@ pub enum StoreError {
     /// It, named here, belongs to something else.
     #[error("{0} exists and does not belong to this notifier: delete it, or rename the notifier")]
     NotOwned(String),
+    /// It, named here, is that of an earlier notifier of this name, which is deleted with it.
+    #[error("{0} still belongs to an earlier notifier of this name: Kubernetes deletes it soon")]
+    NotYetDeleted(String),
     /// The identity lacks the right.
     #[error("access to the checkpoint was denied")]
     AccessDenied(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -38,9 +38,20 @@ impl ConfigMapStore {
         Some(Self { api, name, owned, uid })
     }
 
-    fn is_owned(&self, found: &ConfigMap) -> bool {
-        let owners = found.owner_references();
-        owners.iter().any(|owner| owner.controller == Some(true) && owner.uid == self.uid)
+    /// Refuses one that is not this notifier's.
+    fn check_owner(&self, found: &ConfigMap) -> Result<(), StoreError> {
+        let owner = found.owner_references().iter().find(|owner| owner.controller == Some(true));
+        if owner.is_some_and(|owner| owner.uid == self.uid) {
+            return Ok(());
+        }
+        let name = format!("the ConfigMap {:?}", self.name);
+        // Of the same name, and yet another: that one is no more.
+        let owned = self.owned.owner_references.iter().flatten().next();
+        let is_earlier = owner.zip(owned).is_some_and(|(owner, owned)| {
+            (&owner.kind, &owner.name) == (&owned.kind, &owned.name)
+                && owner.api_version == owned.api_version
+        });
+        Err(if is_earlier { StoreError::NotYetDeleted(name) } else { StoreError::NotOwned(name) })
     }
 }
 
@@ -49,9 +60,7 @@ impl CheckpointStore for ConfigMapStore {
         let Some(found) = self.api.get_opt(&self.name).await.map_err(failed)? else {
             return Ok(None);
         };
-        if !self.is_owned(&found) {
-            return Err(StoreError::NotOwned(format!("the ConfigMap {:?}", self.name)));
-        }
+        self.check_owner(&found)?;
         let version = Version(found.resource_version().unwrap_or_default());
         Ok(Some(Stored { data: found.data.unwrap_or_default(), version }))
     }
@@ -115,5 +124,52 @@ fn is_too_large(code: u16, message: &str) -> bool {
         422 => message.contains("Too long"),
         500 => message.contains("request is too large"),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+    use kube::Config;
+
+    use super::*;
+
+    fn store(uid: &str) -> ConfigMapStore {
+        let notifier = json!({
+            "apiVersion": "streamnotifier.dev/v1alpha1",
+            "kind": "StreamNotifier",
+            "metadata": {"namespace": "dev", "name": "orders", "uid": uid},
+            "spec": {
+                "tableArn": "arn:aws:dynamodb:eu-west-1:123456789012:table/orders",
+                "connections": {"tableName": "connections"},
+                "webSocket": {"domain": "ws.example.com"},
+            },
+        });
+        // Nothing listens there.
+        let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        ConfigMapStore::new(client, &serde_json::from_value(notifier).unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn only_its_own_is_used_and_that_of_an_earlier_one_is_waited_for() {
+        let store = store("now");
+        let checked = |owner_references| {
+            let metadata = ObjectMeta { owner_references, ..store.owned.clone() };
+            store.check_owner(&ConfigMap { metadata, ..ConfigMap::default() })
+        };
+        assert!(checked(store.owned.owner_references.clone()).is_ok());
+        let earlier = self::store("before").owned.owner_references;
+        assert!(matches!(checked(earlier.clone()), Err(StoreError::NotYetDeleted(_))));
+        let other = |change: fn(OwnerReference) -> OwnerReference| {
+            earlier.clone().map(|owners| owners.into_iter().map(change).collect())
+        };
+        for foreign in [
+            None,
+            other(|owner| OwnerReference { controller: None, ..owner }),
+            other(|owner| OwnerReference { name: "devices".to_owned(), ..owner }),
+            other(|owner| OwnerReference { kind: "Deployment".to_owned(), ..owner }),
+        ] {
+            assert!(matches!(checked(foreign), Err(StoreError::NotOwned(_))));
+        }
     }
 }

@@ -93,7 +93,7 @@ fn is_lost(error: &ClaimError) -> bool {
     match error {
         ClaimError::Lost { .. }
         | ClaimError::Format(_)
-        | ClaimError::Store(StoreError::NotOwned(_)) => true,
+        | ClaimError::Store(StoreError::NotOwned(_) | StoreError::NotYetDeleted(_)) => true,
         ClaimError::Store(
             StoreError::Conflict
             | StoreError::Unknown(_)

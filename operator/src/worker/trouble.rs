@@ -172,6 +172,8 @@ pub fn checkpoint(error: &ClaimError) -> Trouble {
         ClaimError::Lost { .. } => ("ClaimLost", true),
         ClaimError::Format(_) => ("CheckpointInvalid", true),
         ClaimError::Store(StoreError::NotOwned(_)) => ("CheckpointNotOwned", true),
+        // Whoever waits for `Ready` would take it for a failure.
+        ClaimError::Store(StoreError::NotYetDeleted(_)) => ("CheckpointNotOwned", false),
         ClaimError::Store(StoreError::AccessDenied(_)) => ("CheckpointAccessDenied", true),
         ClaimError::Store(StoreError::TooLarge(_)) => ("CheckpointTooLarge", false),
         ClaimError::Store(StoreError::Conflict | StoreError::Unknown(_)) => {
