@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::CommandError;
 use super::signal::stop_on_signal;
 use crate::aws::Aws;
-use crate::controller::{self, AccountLimits, Context, Endpoints, Told, Unworkable};
+use crate::controller::{self, AccountLimits, Context, Endpoints, Known, Told};
 use crate::kubernetes::Events;
 use crate::telemetry::{self, Metrics};
 use crate::worker::{Evaluator, Supervisor};
@@ -94,7 +94,7 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
         metrics: Metrics::default(),
         told: Told::default(),
         wake,
-        unworkable: Unworkable::default(),
+        known: Known::default(),
         listed: AtomicBool::new(false),
     });
     let namespace = options.namespace.as_deref();

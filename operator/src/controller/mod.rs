@@ -3,9 +3,9 @@
 
 mod apply;
 mod endpoint;
+mod known;
 mod status;
 mod told;
-mod unworkable;
 mod validate;
 mod wiring;
 
@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use apply::Applied;
 pub use endpoint::{Endpoint, Endpoints};
+pub use known::Known;
 pub use told::Told;
-pub use unworkable::Unworkable;
 pub use validate::{Prepared, Table, Work, prepare};
 pub use wiring::AccountLimits;
 
@@ -70,8 +70,8 @@ pub struct Context {
     pub told: Told,
     /// Wakes the reconcile of a notifier whose worker's health has changed.
     pub wake: mpsc::UnboundedSender<ObjectRef<Guarded>>,
-    /// Notifiers that no worker can be made for.
-    pub unworkable: Unworkable,
+    /// The notifiers that are stored.
+    pub known: Known,
     /// Whether the watch has listed everything.
     pub listed: AtomicBool,
 }
@@ -82,7 +82,7 @@ impl Readiness for Context {
             return vec!["StreamNotifiers are not listed yet".to_owned()];
         }
         let mut lines = self.supervisor.troubles();
-        lines.extend(self.unworkable.lines());
+        lines.extend(self.known.unworkable());
         lines.sort();
         // Many shards may be in the same trouble.
         lines.dedup();
@@ -158,7 +158,7 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
         Ok(notifier) => notifier,
         Err(unreadable) => {
             unreadable_notifier(&id.namespace, &id.name, unreadable);
-            context.unworkable.note(&id, Some("unreadable"));
+            context.known.note(&id, Some("unreadable"));
             // Its status cannot be written: nothing happens until it is one that can be read.
             context.metrics.conditions(&id.namespace, &id.name, |type_| type_ == "Stalled");
             context.supervisor.stop(&id).await;
@@ -167,12 +167,12 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
     };
     context.supervisor.abort_other(&id, &revision.uid);
     if notifier.metadata.deletion_timestamp.is_some() {
-        context.unworkable.note(&id, None);
+        context.known.note(&id, None);
         context.supervisor.stop(&id).await;
         return Ok(Action::await_change());
     }
     let prepared = prepare(&notifier.spec, &context.endpoints);
-    context.unworkable.note(&id, prepared.is_err().then_some("Invalid"));
+    context.known.note(&id, prepared.is_err().then_some("Invalid"));
     let applied = apply::apply(notifier, &id, &revision, prepared, &context).await;
     let again = status::update(notifier, &id, &revision, &applied, &context).await?;
     if matches!(&applied, Applied::Working { picture, .. } if picture.phase == Phase::ClaimLost) {
@@ -215,7 +215,7 @@ fn end_unlisted(context: &Context, listed: &Store<Guarded>) {
             forget(context, &id);
         }
     }
-    for id in context.told.ids().into_iter().chain(context.unworkable.ids()) {
+    for id in context.known.ids() {
         if find(&id).is_none() {
             forget(context, &id);
         }
@@ -223,7 +223,7 @@ fn end_unlisted(context: &Context, listed: &Store<Guarded>) {
 }
 
 fn forget(context: &Context, id: &NotifierId) {
-    context.unworkable.note(id, None);
+    context.known.forget(id);
     context.told.forget(id);
     context.supervisor.abort(id);
     context.metrics.forget(&id.namespace, &id.name);

@@ -22,7 +22,7 @@ async fn context() -> Context {
         metrics: Metrics::default(),
         told: Told::default(),
         wake: mpsc::unbounded_channel().0,
-        unworkable: Unworkable::default(),
+        known: Known::default(),
         listed: AtomicBool::new(true),
     }
 }
@@ -84,6 +84,8 @@ async fn each_notifier_has_its_conditions_among_the_metrics() {
     let id = NotifierId { namespace: "dev".to_owned(), name: "bad".to_owned() };
     forget(&context, &id);
     assert_eq!((of("bad", "Ready"), of("good", "Ready")), (None, Some(1)));
+    end_unlisted(&context, &reflector::store().0);
+    assert_eq!(context.metrics.encode(), "# EOF\n", "deleted while nobody watched");
 }
 
 #[tokio::test]

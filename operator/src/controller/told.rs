@@ -62,11 +62,6 @@ impl Told {
         self.lock().insert(id.clone(), Last { revision: revision.clone(), conditions, events });
     }
 
-    /// Every notifier of which something was told.
-    pub fn ids(&self) -> Vec<NotifierId> {
-        self.lock().keys().cloned().collect()
-    }
-
     /// The notifier is gone, or another process tells of it.
     pub fn forget(&self, id: &NotifierId) {
         self.lock().remove(id);
