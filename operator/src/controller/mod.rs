@@ -46,6 +46,9 @@ pub type Guarded = DeserializeGuard<StreamNotifier>;
 /// Changes of a notifier, or of its worker's health, that come faster make one reconcile.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 
+/// When a reconcile is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+
 /// Everything a reconcile needs.
 pub struct Context {
     /// The cluster.
@@ -189,7 +192,7 @@ fn identity(notifier: &Guarded) -> Option<(NotifierId, Revision)> {
 
 fn again(_: Arc<Guarded>, error: &ReconcileError, _: Arc<Context>) -> Action {
     reconcile_failed(error);
-    Action::requeue(Duration::from_secs(5))
+    Action::requeue(AGAIN_AFTER)
 }
 
 type Reconciled =

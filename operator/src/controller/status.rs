@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::apply::Applied;
 use super::told::Happened;
-use super::{Context, ReconcileError};
+use super::{AGAIN_AFTER, Context, ReconcileError};
 use crate::api::{
     Readiness, Ready, StreamNotifier, StreamNotifierStatus, conditions, gap_told_for,
 };
@@ -55,7 +55,8 @@ pub async fn update(
     };
     if status != stored && !write(notifier, &status, context).await? {
         context.metrics.forget_conditions(&id.namespace, &id.name);
-        return Ok(Action::await_change());
+        // Once the watch knows that too, its worker ends: one may have begun since it was told.
+        return Ok(Action::requeue(AGAIN_AFTER));
     }
     let told_for = gap_told_for(&conditions, now).filter(|left| !left.is_zero());
     let again = told_for.map_or_else(Action::await_change, Action::requeue);

@@ -1,14 +1,22 @@
-//! What `/readyz` and `/metrics` are told by a controller whose API server cannot be reached.
+//! What `/readyz` and `/metrics` are told by a controller whose API server cannot be reached, or has
+//! nothing.
 
+use axum::http::StatusCode;
+use axum::{Json, Router};
 use kube::config::Config as KubeConfig;
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::telemetry::{Health, Part, Picture, Trouble};
 
 /// A controller that has listed everything. Nothing listens where its API server should be.
 async fn context() -> Context {
-    let config = KubeConfig::new("http://127.0.0.1:1".parse().unwrap());
+    context_at("http://127.0.0.1:1").await
+}
+
+async fn context_at(api_server: &str) -> Context {
+    let config = KubeConfig::new(api_server.parse().unwrap());
     let client = Client::try_from(config).unwrap();
     Context {
         client: client.clone(),
@@ -27,9 +35,8 @@ async fn context() -> Context {
     }
 }
 
-/// A stored notifier of this name, whose spec is suspended and else as given.
-fn stored(name: &str, mut spec: serde_json::Value) -> Arc<Guarded> {
-    spec["suspend"] = json!(true);
+/// A stored notifier of this name, whose spec is as given.
+fn stored(name: &str, spec: serde_json::Value) -> Arc<Guarded> {
     let stored = json!({
         "apiVersion": "streamnotifier.dev/v1alpha1",
         "kind": "StreamNotifier",
@@ -41,6 +48,7 @@ fn stored(name: &str, mut spec: serde_json::Value) -> Arc<Guarded> {
 
 fn spec(table: &str) -> serde_json::Value {
     json!({
+        "suspend": true,
         "tableArn": table,
         "connections": {"tableName": "connections"},
         "webSocket": {"domain": "abc123.execute-api.eu-west-1.amazonaws.com", "stage": "prod"},
@@ -86,6 +94,28 @@ async fn each_notifier_has_its_conditions_among_the_metrics() {
     assert_eq!((of("bad", "Ready"), of("good", "Ready")), (None, Some(1)));
     end_unlisted(&context, &reflector::store().0);
     assert_eq!(context.metrics.encode(), "# EOF\n", "deleted while nobody watched");
+}
+
+/// As one that was deleted unwatched while a reconcile waited for its worker to stop: nothing else
+/// would end the next one.
+#[tokio::test]
+async fn a_notifier_that_is_not_found_is_looked_at_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let not_found = Json(json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "message": "not found",
+        "reason": "NotFound",
+        "code": 404,
+    }));
+    let answers = Router::new().fallback(async move || (StatusCode::NOT_FOUND, not_found));
+    let server = tokio::spawn(axum::serve(listener, answers).into_future());
+    let context = Arc::new(context_at(&format!("http://{address}")).await);
+    let again = reconcile(stored("gone", spec(TABLE)), context.clone()).await.unwrap();
+    assert_eq!(again, Action::requeue(AGAIN_AFTER));
+    server.abort();
 }
 
 #[tokio::test]
