@@ -263,7 +263,9 @@ async fn a_restart_between_a_shard_and_its_child_is_ready_and_finds_the_child() 
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_that_was_broken_by_hand_is_mended_or_made_again_without_a_loss() {
     let worker = reading().await;
-    worker.after(10).await;
+    worker.after(60).await;
+    let tells_pace = || worker.metrics.encode().contains("get_records_per_month{");
+    assert!(tells_pace());
     worker.gateway.everyone(0, 403);
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.after(10).await;
@@ -274,6 +276,7 @@ async fn a_checkpoint_that_was_broken_by_hand_is_mended_or_made_again_without_a_
     worker.until("it is told", || worker.reasons() == ["CheckpointInvalid"]).await;
     worker.streams.append("only", change(3, "fuga", "hoge"));
     worker.after(60).await;
+    assert!(!tells_pace(), "nothing is read");
     worker.store.delete();
     worker.until("the last is told", || values(&worker).last() == Some(&3)).await;
     assert_eq!(values(&worker)[0], 1);

@@ -11,7 +11,7 @@ use crate::telemetry::NotifierTelemetry;
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Tells for ever; when this is dropped, it is told no more.
+/// Tells for ever; when this is dropped, nothing is read, and neither this nor the pace is told.
 pub async fn tell_age(
     positions: &Positions,
     clock: &ServiceClock,
@@ -31,5 +31,6 @@ struct Ending<'a>(&'a NotifierTelemetry);
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.0.no_iterator_age();
+        self.0.no_pace();
     }
 }

@@ -33,12 +33,6 @@ pub struct Calls<S> {
     read: tokio::sync::Mutex<()>,
 }
 
-impl<S> Drop for Calls<S> {
-    fn drop(&mut self) {
-        self.telemetry.no_pace();
-    }
-}
-
 impl<S> Calls<S> {
     /// Calls to `streams` within `limits`.
     pub fn new(streams: Arc<S>, limits: Arc<Limits>, telemetry: NotifierTelemetry) -> Self {
