@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::checkpoint::{Start, StartedAt};
-use crate::record::UnixSeconds;
+use crate::record::{ShardId, UnixSeconds};
 
 /// How long a stream keeps a record, in seconds.
 ///
@@ -24,6 +24,12 @@ pub enum OnGap {
 pub fn lost_seconds(since: UnixSeconds, now: UnixSeconds) -> Option<u64> {
     let lost = now.0.saturating_sub(RETENTION_SECONDS).saturating_sub(since.0);
     u64::try_from(lost).ok().filter(|lost| *lost > 0)
+}
+
+/// Whether a shard may be gone: one whose name tells that it is younger than its records may become is
+/// not.
+pub fn may_be_gone(id: &ShardId, now: UnixSeconds) -> bool {
+    id.made_at().is_none_or(|made_at| lost_seconds(made_at, now).is_some())
 }
 
 /// What is about to be trimmed counts as lost: it goes while reading begins.

@@ -1,0 +1,189 @@
+//! A service that is behind: shards that are listed late, or not found although they are there; and a
+//! worker that is, by its budget or by messages that do not get through.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stream_notifier::stream::{Limits, StreamErrorKind};
+use stream_notifier::worker::Job;
+use stream_notifier_tests::scripted::Worker;
+use stream_notifier_tests::simulated::{Call, Fault, Moment, Settings};
+
+use super::twisted::Twisted;
+use super::{HOUR, follow, gaps, metric, table, unrolled, values, write};
+
+/// The id of a shard, in the order made.
+fn shard(worker: &Worker<Twisted>, index: usize) -> String {
+    worker.streams.with(|model| model.shards()[index].id.clone())
+}
+
+/// How many descriptions were asked for until now.
+fn describes(worker: &Worker<Twisted>) -> f64 {
+    let text = worker.metrics.encode();
+    let call = |line: &&str| line.contains("stream_calls_total{") && line.contains("describe");
+    let line = text.lines().find(call).unwrap();
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// An iterator is given, and what it points at is trimmed, again and again.
+#[tokio::test(start_paused = true)]
+async fn a_shard_whose_records_are_always_trimmed_is_not_ready() {
+    let mut worker = table(unrolled());
+    worker.start_with(follow);
+    worker.started().await;
+    worker.streams.inner.faults(|call, moment| {
+        let is_read = (call, moment) == (Call::Records, Moment::Before);
+        is_read.then_some(Fault::Fails(StreamErrorKind::Trimmed))
+    });
+    worker.after(120).await;
+    assert_eq!(worker.reasons(), ["StreamUnavailable"]);
+    worker.streams.inner.faults(|_, _| None);
+    write(&worker, 1);
+    worker.until("it is read", || values(&worker) == [1]).await;
+    assert_eq!(worker.reasons(), [""; 0]);
+}
+
+/// One message of the parent is tried for five minutes.
+#[tokio::test(start_paused = true)]
+async fn a_child_that_waits_for_the_messages_of_its_parent_is_not_ready() {
+    let mut worker = table(unrolled());
+    worker.connections.put("slow", "hoge", "2026-01-01");
+    worker.gateway.script("slow", &[(0, 429)]);
+    worker.start_with(follow);
+    worker.started().await;
+    write(&worker, 1);
+    worker.until("the first", || values(&worker) == [1]).await;
+    worker.streams.with(|model| model.roll(0));
+    write(&worker, 2);
+    worker.after(50).await;
+    assert_eq!(worker.reasons(), [""; 0]);
+    worker.after(20).await;
+    assert_eq!(values(&worker), [1], "a child comes after its parent");
+    assert_eq!(worker.reasons(), ["HeldUp"]);
+    worker.until("the message is given up", || values(&worker) == [1, 2]).await;
+    assert_eq!(worker.reasons(), [""; 0]);
+}
+
+/// Both shards roll at once, and a description shows the children only two seconds later.
+#[tokio::test(start_paused = true)]
+async fn children_that_are_described_late_are_read_soon_however_many_are_asked_for() {
+    for shards in [1, 2, 50] {
+        let mut worker = table(Settings { shards, ..unrolled() });
+        worker.start_with(follow);
+        worker.started().await;
+        worker.after(60).await;
+        worker.streams.with(|model| {
+            model.settings.inconsistency.stale = 1.0;
+            model.settings.inconsistency.stale_ms = 4_000;
+            (0..shards).for_each(|shard| model.roll(shard));
+        });
+        write(&worker, 1);
+        let begun = tokio::time::Instant::now();
+        worker.until("it is read", || values(&worker) == [1]).await;
+        assert!(begun.elapsed().as_secs() < 6, "{:?}, {shards} shards", begun.elapsed());
+        worker.stop().await;
+    }
+}
+
+/// 300 shards rolled, and no child is described for ten minutes.
+#[tokio::test(start_paused = true)]
+async fn many_shards_without_children_leave_descriptions_to_others() {
+    let mut worker = table(Settings { shards: 300, ..unrolled() });
+    worker.start_with(follow);
+    worker.started().await;
+    worker.after(60).await;
+    worker.streams.with(|model| {
+        model.settings.inconsistency.late = 1.0;
+        model.settings.inconsistency.late_ms = 1_000 * HOUR * 1_000;
+        (0..300).for_each(|shard| model.roll(shard));
+    });
+    worker.after(60).await;
+    let before = describes(&worker);
+    worker.after(300).await;
+    let a_second = (describes(&worker) - before) / 300.0;
+    assert!(a_second < 2.0, "{a_second} descriptions a second, of 8 for everybody");
+}
+
+/// What was listed for a moment is neither listed nor found for a while. It is too young to be gone.
+#[tokio::test(start_paused = true)]
+async fn a_young_shard_that_is_not_found_is_awaited_and_then_its_loss_is_told() {
+    for (lasts, told, lost) in [(40, vec![1], 0), (120, vec![], 1)] {
+        let mut worker = table(unrolled());
+        worker.start_with(follow);
+        worker.started().await;
+        worker.streams.with(|model| model.roll(0));
+        write(&worker, 1);
+        *worker.streams.unfound.lock().unwrap() = Some(shard(&worker, 1));
+        worker.until("it is begun", || worker.store.checkpoint().unwrap().shards.len() == 2).await;
+        *worker.streams.unlisted.lock().unwrap() = Some(shard(&worker, 1));
+        worker.after(lasts).await;
+        *worker.streams.unfound.lock().unwrap() = None;
+        *worker.streams.unlisted.lock().unwrap() = None;
+        worker.after(60).await;
+        assert_eq!((values(&worker), gaps(&worker)), (told, lost), "{lasts} s");
+        worker.stop().await;
+    }
+}
+
+/// The same for one that was read before.
+#[tokio::test(start_paused = true)]
+async fn one_answer_does_not_make_a_young_shard_gone() {
+    let mut worker = table(unrolled());
+    worker.start_with(follow);
+    write(&worker, 1);
+    worker.until("the first", || values(&worker) == [1]).await;
+    *worker.streams.unfound.lock().unwrap() = Some(shard(&worker, 0));
+    *worker.streams.unlisted.lock().unwrap() = Some(shard(&worker, 0));
+    worker.streams.inner.clock().sleep(Duration::from_secs(HOUR));
+    write(&worker, 2);
+    worker.after(30).await;
+    *worker.streams.unfound.lock().unwrap() = None;
+    *worker.streams.unlisted.lock().unwrap() = None;
+    worker.after(60).await;
+    assert_eq!((values(&worker), gaps(&worker)), (vec![1, 2], 0));
+}
+
+/// The parent is neither listed nor found at first. It is too young to be gone.
+#[tokio::test(start_paused = true)]
+async fn a_young_parent_that_is_not_found_is_awaited() {
+    let mut worker = table(unrolled());
+    write(&worker, 1);
+    worker.after(60).await;
+    worker.streams.with(|model| model.roll(0));
+    write(&worker, 2);
+    *worker.streams.unfound.lock().unwrap() = Some(shard(&worker, 0));
+    *worker.streams.unlisted.lock().unwrap() = Some(shard(&worker, 0));
+    worker.start_with(follow);
+    worker.after(4).await;
+    *worker.streams.unfound.lock().unwrap() = None;
+    *worker.streams.unlisted.lock().unwrap() = None;
+    worker.until("the last", || values(&worker).last() == Some(&2)).await;
+    assert_eq!((values(&worker), gaps(&worker)), (vec![1, 2], 0));
+}
+
+/// The gateway refuses everybody from the first change on, so that nothing is settled for ten hours.
+#[tokio::test(start_paused = true)]
+async fn a_gap_is_as_long_as_it_was_where_nothing_was_settled_for_long() {
+    let mut worker = table(unrolled());
+    worker.start_with(follow);
+    worker.started().await;
+    worker.gateway.everyone(0, 403);
+    for value in 1..=10 {
+        write(&worker, value);
+        worker.after(HOUR).await;
+    }
+    worker.streams.inner.clock().sleep(Duration::from_secs(25 * HOUR));
+    worker.until("it is told", || gaps(&worker) == 1).await;
+    let lost = metric(&worker, "gap_seconds_total");
+    assert!((3_500.0..3_700.0).contains(&lost), "an hour, not {lost} s");
+}
+
+/// One call a second, for 200 shards.
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_is_too_small_for_its_shards_is_not_ready() {
+    let mut worker = table(Settings { shards: 200, ..unrolled() });
+    worker.start_with(|job| Job { limits: Arc::new(Limits::new(1)), ..follow(job) });
+    worker.started().await;
+    worker.after(600).await;
+    assert!(worker.reasons().contains(&"HeldUp"));
+}
