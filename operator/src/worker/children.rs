@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
+use super::retention::may_be_gone;
 use super::shared::Shared;
 use super::sweep::Sweeper;
 use super::trouble;
@@ -113,11 +114,10 @@ pub async fn ask_on<S: Streams, C, G>(
     loop {
         sleep(BETWEEN_LATE_TRIES.mul_f64(0.75 + shared.random.fraction() / 2.0)).await;
         let newest = shared.sweeper.newest();
-        // Once it is not listed itself, nothing that is listed can follow it.
-        let is_open = newest
-            .streams
-            .get(&parent.stream)
-            .is_some_and(|stream| stream.is_open && stream.has(parent));
+        // Once it is gone itself, nothing that is listed can follow it.
+        let is_gone = !newest.has(parent) && may_be_gone(parent, shared.clock.now());
+        let stream = newest.streams.get(&parent.stream);
+        let is_open = !is_gone && stream.is_some_and(|stream| stream.is_open);
         let found = match newest.children(parent) {
             [] if is_open && !asking.is_dear(&shared.sweeper) => {
                 described(streams, shared, parent, asking).await

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::pace::{Pace, Seen};
 use super::page::take;
 use super::progress::Progress;
-use super::retention::{lost_seconds, may_be_gone};
+use super::retention::{horizon, lost_seconds, may_be_gone};
 use super::shared::{Shared, Task};
 use super::trouble::{self, LONGEST_WAIT};
 use crate::backoff::Failing;
@@ -85,6 +85,8 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
             }
             Err(error) => {
                 drop(place);
+                // However few there were before: by the time that it works, there may be many.
+                expects_records = true;
                 match failed(shared, &mut task, &error, &part, &mut failing).await {
                     Failed::Again => failing.wait(&shared.random),
                     Failed::Gone => {
@@ -109,15 +111,13 @@ fn note_read<S: Streams, C, G>(shared: &Shared<C, G>, task: &Task<S>, page: &Rea
     let now = shared.clock.now();
     if !reader.had_number()
         && let Some(lost) = lost_seconds(progress.read_at(), now)
-        && !gap(shared, reader.shard(), "it was not read for more than 24 hours", lost)
     {
-        return false;
+        if !gap(shared, reader.shard(), "it was not read for more than 24 hours", lost) {
+            return false;
+        }
+        progress.read_until(horizon(now));
     }
-    // A page without records is taken to mean that nothing is left to read.
-    progress.answered(page.changes.last().map_or(now, |last| last.created));
-    if page.changes.is_empty() {
-        progress.found_nothing(now);
-    }
+    progress.answered(page.changes.last().map(|last| last.created), now);
     if page.unreadable > 0 {
         shared.telemetry.unreadable(reader.shard(), page.unreadable);
     }
@@ -171,8 +171,8 @@ async fn failed<S: Streams, C, G>(
         {
             return Failed::Stopped;
         }
-        // From here on it is known how long nobody looked.
-        task.progress.read_until(shared.clock.now());
+        // All that is left may still be lost before it is read.
+        task.progress.read_until(horizon(shared.clock.now()));
         task.reader.restart();
     }
     Failed::Again

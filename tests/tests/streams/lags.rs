@@ -2,12 +2,14 @@
 //! worker that is, by its budget or by messages that do not get through.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use stream_notifier::delivery::Bounds;
 use stream_notifier::stream::{Limits, StreamErrorKind};
 use stream_notifier::worker::Job;
 use stream_notifier_tests::scripted::Worker;
-use stream_notifier_tests::simulated::{Call, Fault, Moment, Settings};
+use stream_notifier_tests::simulated::{Call, Fault, Key, Model, Moment, Settings};
 
 use super::twisted::Twisted;
 use super::{HOUR, follow, gaps, metric, table, unrolled, values, write};
@@ -186,4 +188,117 @@ async fn a_budget_that_is_too_small_for_its_shards_is_not_ready() {
     worker.started().await;
     worker.after(600).await;
     assert!(worker.reasons().contains(&"HeldUp"));
+}
+
+/// Reading is refused while all shards are quiet; then each has a page, and the gateway refuses.
+#[tokio::test(start_paused = true)]
+async fn what_is_read_ahead_after_an_outage_does_not_grow_with_the_shards() {
+    let mut worker = table(Settings { shards: 64, ..unrolled() });
+    worker.start_with(follow);
+    worker.started().await;
+    worker.after(60).await;
+    refuse(&worker, Call::Records, StreamErrorKind::AccessDenied);
+    worker.gateway.everyone(1, 403);
+    worker.after(60).await;
+    for value in 1..4 {
+        for item in 0..20_000 {
+            let key = Key::target(&format!("i{item}"), "hoge");
+            worker.streams.with(|model| model.write(&key, Some(value)));
+        }
+    }
+    worker.streams.inner.faults(|_, _| None);
+    worker.after(600).await;
+    let read = worker.streams.handed_out.load(Ordering::Relaxed);
+    let bounds = Bounds::default();
+    let most = bounds.pages * 1000 + bounds.memory_kib as usize;
+    assert!(read <= most, "{read} of 60,000 records are read and not settled");
+}
+
+/// Its stream can be read for a day.
+#[tokio::test(start_paused = true)]
+async fn what_a_table_left_that_is_deleted_is_read() {
+    let mut worker = table(unrolled());
+    worker.start_with(follow);
+    worker.started().await;
+    worker.stop().await;
+    write(&worker, 1);
+    worker.streams.with(|model| model.roll(0));
+    write(&worker, 2);
+    worker.streams.with(Model::disable);
+    refuse(&worker, Call::Streams, StreamErrorKind::NotFound);
+    worker.start_with(follow);
+    worker.after(60).await;
+    assert_eq!(values(&worker), [1, 2], "{:?}", worker.reasons());
+    assert_eq!(worker.reasons(), ["StreamDisabled"]);
+}
+
+/// Neither the child nor, for a while, its parent is listed.
+#[tokio::test(start_paused = true)]
+async fn a_child_that_is_missing_is_told_though_its_parent_was_missing_too() {
+    let mut worker = table(unrolled());
+    worker.start_with(follow);
+    worker.started().await;
+    worker.streams.with(|model| {
+        model.settings.inconsistency.late = 1.0;
+        model.settings.inconsistency.late_ms = 1_000 * HOUR * 1_000;
+        model.roll(0);
+    });
+    write(&worker, 1);
+    worker.after(10).await;
+    *worker.streams.unlisted.lock().unwrap() = Some(shard(&worker, 0));
+    worker.after(60).await;
+    *worker.streams.unlisted.lock().unwrap() = None;
+    worker.after(600).await;
+    assert_eq!(worker.reasons(), ["ShardMissing"]);
+}
+
+/// A page without records comes before one that has some, and nothing is read for ten hours after it.
+#[tokio::test(start_paused = true)]
+async fn a_page_without_records_does_not_tell_that_there_are_none() {
+    let mut worker = table(unrolled());
+    write(&worker, 1);
+    refuse(&worker, Call::Records, StreamErrorKind::AccessDenied);
+    worker.start_with(follow);
+    worker.after(20 * HOUR).await;
+    worker.streams.with(|model| model.settings.empty_page = 1.0);
+    worker.streams.inner.faults(|_, _| None);
+    worker.after(10).await;
+    refuse(&worker, Call::Records, StreamErrorKind::AccessDenied);
+    worker.streams.with(|model| model.settings.empty_page = 0.0);
+    worker.after(10 * HOUR).await;
+    write(&worker, 2);
+    worker.streams.inner.faults(|_, _| None);
+    worker.until("the second", || values(&worker) == [2]).await;
+    assert_eq!(gaps(&worker), 1);
+}
+
+/// What is left after a gap cannot be read for 15 hours, and some of that is lost, too.
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_after_a_gap_before_it_is_read_is_told_too() {
+    let mut worker = table(unrolled());
+    worker.start_with(follow);
+    write(&worker, 1);
+    worker.until("the first", || values(&worker) == [1]).await;
+    worker.stop().await;
+    write(&worker, 2);
+    worker.after(10 * HOUR).await;
+    write(&worker, 3);
+    worker.after(15 * HOUR).await;
+    refuse(&worker, Call::Records, StreamErrorKind::AccessDenied);
+    worker.start_with(follow);
+    worker.after(15 * HOUR).await;
+    assert_eq!(gaps(&worker), 1);
+    write(&worker, 4);
+    worker.streams.inner.faults(|_, _| None);
+    worker.until("the last", || values(&worker) == [1, 4]).await;
+    assert_eq!(gaps(&worker), 2);
+    let lost = metric(&worker, "gap_seconds_total");
+    assert!((16.0 * 3_600.0 - lost).abs() < 100.0, "16 hours, not {lost} s");
+}
+
+/// This call fails so from now on.
+fn refuse(worker: &Worker<Twisted>, refused: Call, kind: StreamErrorKind) {
+    worker.streams.inner.faults(move |call, moment| {
+        ((call, moment) == (refused, Moment::Before)).then_some(Fault::Fails(kind))
+    });
 }
