@@ -33,7 +33,7 @@ struct Reads {
 }
 
 /// Pages without records come before some that have them, too; so long, and nothing is left to read.
-/// Two polls are within that and [`GRACE_SECONDS`](super::retention::GRACE_SECONDS), so that a gap is told once.
+/// With a poll interval it is shorter than what counts as lost in advance, so that a gap is told once.
 const QUIET_SECONDS: i64 = 20;
 
 impl Progress {
