@@ -14,6 +14,7 @@ use super::retention::{GRACE_SECONDS, asked_since, horizon, lost_seconds};
 use super::shard::{self, End};
 use super::shared::{Shared, Task};
 use super::succession::{self, Drained};
+use crate::backoff::Failing;
 use crate::checkpoint::{Start, StartedAt};
 use crate::delivery::{Connections, Gateway};
 use crate::record::{KeyNames, Position, ShardId, StreamLabel, UnixSeconds};
@@ -50,6 +51,8 @@ pub struct Reading<S, C, G> {
     family: Family<S, C, G>,
     /// Streams whose records lack an image that the spec needs.
     passed_over: BTreeSet<StreamLabel>,
+    /// How long a stream that is open has shown no shard.
+    shardless: Failing,
     /// The key attributes of the table, which never change.
     keys: KeyNames,
     /// When it was last planned what to read.
@@ -78,6 +81,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             readers: JoinSet::new(),
             unanswered: Arc::default(),
             passed_over: BTreeSet::new(),
+            shardless: Failing::new(Duration::ZERO),
             keys: KeyNames::default(),
             planned_at: Instant::now(),
             plan_is_due: false,
@@ -224,6 +228,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         let mut current = None;
         let mut unfit = None;
         let mut waits_since = None;
+        let mut shardless = None;
         for (label, stream) in &listing.streams {
             let entries = self.positions.of(label);
             if stream.is_gone() && self.passed_over.contains(label) {
@@ -250,6 +255,9 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 return;
             }
             let plan = self.lineage.plan(stream, &entries);
+            if stream.is_open && stream.is_empty() && plan.read.is_empty() {
+                shardless = Some(label);
+            }
             let since = plan.wait.iter().map(|id| self.unread_since(id));
             waits_since = since.chain(waits_since).min();
             for (id, position) in plan.read {
@@ -267,7 +275,9 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         }
         self.positions.wait_since(waits_since);
         let Shared { follow, table, health, .. } = &*self.shared;
-        match unfit.or_else(|| succession::ended(follow, table, listing, current.is_none())) {
+        let ended = || succession::ended(follow, table, listing, current.is_none());
+        let shardless = || succession::shardless(table, shardless, &mut self.shardless);
+        match unfit.or_else(ended).or_else(shardless) {
             Some(trouble) => health.troubled(Part::Ended, trouble),
             None => health.well(&Part::Ended),
         }

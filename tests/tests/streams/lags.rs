@@ -252,6 +252,20 @@ async fn a_child_that_is_missing_is_told_though_its_parent_was_missing_too() {
     assert_eq!(worker.reasons(), ["ShardMissing"]);
 }
 
+/// A stream is enabled, and shows no shard for ten minutes.
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_a_shard_is_not_ready() {
+    let mut worker = table(unrolled());
+    *worker.streams.unlisted.lock().unwrap() = Some(shard(&worker, 0));
+    worker.start_with(follow);
+    write(&worker, 1);
+    worker.after(600).await;
+    assert_eq!(worker.reasons(), ["ShardMissing"]);
+    *worker.streams.unlisted.lock().unwrap() = None;
+    worker.until("it is read", || values(&worker) == [1]).await;
+    assert_eq!(worker.reasons(), [""; 0]);
+}
+
 /// A page without records comes before one that has some, and nothing is read for ten hours after it.
 #[tokio::test(start_paused = true)]
 async fn a_page_without_records_does_not_tell_that_there_are_none() {
