@@ -21,7 +21,7 @@ use crate::record::{KeyNames, Position, ShardId, StreamLabel, UnixSeconds};
 use crate::stream::{
     Entries, Lineage, Listing, MANY_ENTRIES, ReadFrom, Shard, ShardReader, Streams,
 };
-use crate::telemetry::Part;
+use crate::telemetry::{Part, Trouble};
 
 /// While parents are being asked for, it is planned anew at most this often.
 const BETWEEN_PLANS: Duration = Duration::from_secs(1);
@@ -274,6 +274,18 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             }
         }
         self.positions.wait_since(waits_since);
+        self.tell_streams(listing, current, unfit, shardless);
+    }
+
+    /// Tells which stream is read, and what keeps changes from being read: that one lacks an image, has
+    /// no shard, or has no more.
+    fn tell_streams(
+        &mut self,
+        listing: &Listing,
+        current: Option<&StreamLabel>,
+        unfit: Option<Trouble>,
+        shardless: Option<&StreamLabel>,
+    ) {
         let Shared { follow, table, health, .. } = &*self.shared;
         let ended = || succession::ended(follow, table, listing, current.is_none());
         let shardless = || succession::shardless(table, shardless, &mut self.shardless);
