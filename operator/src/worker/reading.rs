@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 use super::calls::Calls;
 use super::family::{Family, News};
 use super::positions::Positions;
-use super::retention::{GRACE_SECONDS, asked_since, horizon, lost_seconds};
+use super::retention::{GRACE_SECONDS, asked_since, horizon, kept_since, lost_seconds};
 use super::shard::{self, End};
 use super::shared::{Shared, Task};
 use super::succession::{self, Drained};
@@ -254,7 +254,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             if stream.is_gone() && !self.is_gone_unread(label, &entries) {
                 return;
             }
-            let plan = self.lineage.plan(stream, &entries);
+            let plan = self.lineage.plan(stream, &entries, kept_since(self.shared.clock.now()));
             if stream.is_open && stream.is_empty() && plan.read.is_empty() {
                 shardless = Some(label);
             }

@@ -310,6 +310,39 @@ async fn what_is_lost_after_a_gap_before_it_is_read_is_told_too() {
     assert!((16.0 * 3_600.0 - lost).abs() < 100.0, "16 hours, not {lost} s");
 }
 
+/// There were more finished shards than a checkpoint holds, so that most of their entries went. Then a
+/// listing lacks one of those that come one after the other, so that it is not known what is before it.
+#[tokio::test(start_paused = true)]
+async fn a_listing_that_lacks_a_shard_has_nothing_read_again_after_a_restart() {
+    let poll_interval = Duration::from_secs(10);
+    let follow = |job| Job { poll_interval, ..follow(job) };
+    let mut worker = table(Settings { shards: 1500, ..unrolled() });
+    for round in 0..4 {
+        worker.after(HOUR).await;
+        write(&worker, round + 1);
+        let shards = round as usize * 1500..(round as usize + 1) * 1500;
+        worker.streams.with(|model| shards.for_each(|shard| model.roll(shard)));
+    }
+    write(&worker, 5);
+    worker.start_with(follow);
+    worker.until("all are told", || values(&worker) == [1, 2, 3, 4, 5]).await;
+    worker.after(300).await;
+    worker.stop().await;
+    let line: Vec<_> = worker.streams.with(|model| {
+        let last = model.records().last().unwrap().shard;
+        std::iter::once(last).chain(model.ancestors(last)).collect()
+    });
+    for hidden in line {
+        *worker.streams.unlisted.lock().unwrap() = Some(shard(&worker, hidden));
+        worker.start_with(follow);
+        worker.after(20).await;
+        *worker.streams.unlisted.lock().unwrap() = None;
+        worker.after(60).await;
+        assert_eq!((values(&worker), gaps(&worker)), (vec![1, 2, 3, 4, 5], 0), "{hidden}");
+        worker.stop().await;
+    }
+}
+
 /// This call fails so from now on.
 fn refuse(worker: &Worker<Twisted>, refused: Call, kind: StreamErrorKind) {
     worker.streams.inner.faults(move |call, moment| {
