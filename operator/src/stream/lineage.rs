@@ -154,6 +154,7 @@ impl Lineage {
             self.pruned.remove(id);
             self.parents.remove(id);
             self.listed_at.remove(id);
+            self.gone.insert(id.clone());
         }
         gone
     }
@@ -221,7 +222,8 @@ impl Lineage {
     ) -> Option<UnixSeconds> {
         let known = entries.keys().chain(ancestors.iter().copied());
         let unlisted = known.filter(|id| !stream.has(id) && !self.pruned.contains(id));
-        unlisted.filter_map(ShardId::made_at).filter(|made_at| *made_at >= kept_since).max()
+        let missing = unlisted.filter(|id| !self.gone.contains(id));
+        missing.filter_map(ShardId::made_at).filter(|made_at| *made_at >= kept_since).max()
     }
 
     /// Every ancestor of a shard that has an entry.

@@ -88,6 +88,32 @@ async fn an_entry_stays_while_its_shard_is_listed_and_an_hour_more() {
     assert_eq!(forgotten(without_a), [id("a")]);
 }
 
+/// Shards whose names tell when they were made, on two days.
+#[tokio::test(start_paused = true)]
+async fn nothing_older_than_a_known_shard_that_is_missing_is_begun() {
+    let [old, middle, new] = [
+        "shardId-00000001733213200000-a",
+        "shardId-00000001733227600000-b",
+        "shardId-00000001733242000000-c",
+    ];
+    let without_middle: Family<'_> = &[(old, None), (new, Some(middle))];
+    let known = entries(&[(new, after(9))]);
+    let plan = |lineage: &Lineage, kept_since| {
+        let plan = lineage.plan(&described(true, without_middle), &known, UnixSeconds(kept_since));
+        plan.read.contains_key(&id(old))
+    };
+    let mut lineage = knowing(&[without_middle], &known);
+    assert!(!plan(&lineage, 1_733_200_000), "it may be finished, and its entry gone");
+    assert!(plan(&lineage, 1_733_227_601), "nothing is missing: that is no longer kept");
+    // One that was finished and not listed for an hour is not awaited.
+    let finished = entries(&[(middle, Position::Finished), (new, after(9))]);
+    for _ in 0..=ABSENCE.as_secs() / MOST_BETWEEN.as_secs() {
+        lineage.learn(&listing(without_middle), &finished, UnixSeconds(7), Instant::now());
+        tokio::time::advance(MOST_BETWEEN).await;
+    }
+    assert!(plan(&lineage, 1_733_200_000));
+}
+
 #[test]
 fn a_sibling_listed_late_is_read() {
     let known = entries(&[("a", Position::Finished), ("b", after(9)), ("other", after(1))]);
