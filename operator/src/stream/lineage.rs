@@ -5,8 +5,9 @@
 //! parent (trimmed). So what is known of a shard is what its entry says; an entry stays for as long as
 //! its shard is listed, or until there are too many; parents, and finished shards whose entries went,
 //! are remembered over listings; while a shard that is still read is missing from the listing, no
-//! shard is begun but the children of finished ones; and a parent that is not listed is asked for
-//! before it is believed to be gone. A shard without an entry that is an ancestor of one that has one
+//! shard is begun but the children of finished ones; while any known one is missing that is kept still,
+//! nothing is begun that was made before it; and a parent that is not listed is asked for before it is
+//! believed to be gone. A shard without an entry that is an ancestor of one that has one
 //! is finished by definition.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,6 +154,7 @@ impl Lineage {
             self.pruned.remove(id);
             self.parents.remove(id);
             self.listed_at.remove(id);
+            self.gone.insert(id.clone());
         }
         gone
     }
@@ -166,14 +168,19 @@ impl Lineage {
         pruned.into_iter().collect()
     }
 
-    /// What to read of one stream, given its listing and its entries.
-    pub fn plan(&self, stream: &Described, entries: &Entries) -> Plan {
+    /// What to read of one stream, given its listing and its entries. A shard made at `kept_since` or
+    /// later is listed, unless the listing is behind.
+    pub fn plan(&self, stream: &Described, entries: &Entries, kept_since: UnixSeconds) -> Plan {
         let ancestors = self.ancestors(entries);
         let is_finished = |id: &ShardId| match entries.get(id) {
             Some(position) => *position == Position::Finished,
             None => self.pruned.contains(id) || ancestors.contains(id),
         };
         let is_unlisted = |id: &ShardId| !entries.contains_key(id) && !stream.has(id);
+        let missing = self.missing(stream, entries, &ancestors, kept_since);
+        let may_be_before = |id: &ShardId| {
+            missing.zip(id.made_at()).is_some_and(|(missing, made_at)| made_at < missing)
+        };
         let mut plan = Plan::default();
         let mut is_behind = false;
         for (id, position) in entries.iter().filter(|(_, it)| **it != Position::Finished) {
@@ -188,7 +195,8 @@ impl Lineage {
             }
             let parent = self.parents.get(id);
             let is_root = parent.is_none_or(|it| is_unlisted(it) && self.gone.contains(it));
-            if parent.is_some_and(is_finished) || is_root && !is_behind {
+            let may_begin = parent.is_some_and(is_finished) || is_root && !is_behind;
+            if may_begin && !may_be_before(id) {
                 plan.read.insert(id.clone(), Position::Start);
                 continue;
             }
@@ -201,6 +209,21 @@ impl Lineage {
         let is_finished = !is_unfinished && plan.read.is_empty() && plan.wait.is_empty();
         plan.is_drained = !stream.is_open && is_finished;
         plan
+    }
+
+    /// When the last one was made of the shards that are known, and that the listing lacks although
+    /// they are kept: with them it is not known what comes before them, and is finished by definition.
+    fn missing(
+        &self,
+        stream: &Described,
+        entries: &Entries,
+        ancestors: &BTreeSet<&ShardId>,
+        kept_since: UnixSeconds,
+    ) -> Option<UnixSeconds> {
+        let known = entries.keys().chain(ancestors.iter().copied());
+        let unlisted = known.filter(|id| !stream.has(id) && !self.pruned.contains(id));
+        let missing = unlisted.filter(|id| !self.gone.contains(id));
+        missing.filter_map(ShardId::made_at).filter(|made_at| *made_at >= kept_since).max()
     }
 
     /// Every ancestor of a shard that has an entry.

@@ -67,6 +67,11 @@ impl Described {
         self.form.is_none()
     }
 
+    /// Whether no shard is listed.
+    pub fn is_empty(&self) -> bool {
+        self.parents.is_empty()
+    }
+
     /// Adds shards.
     pub fn add(&mut self, shards: &[Shard]) {
         for Shard { id, parent } in shards {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
+use super::retention::may_be_gone;
 use super::shared::Shared;
 use super::sweep::Sweeper;
 use super::trouble;
@@ -16,8 +17,9 @@ use crate::record::ShardId;
 use crate::stream::{Listed, Shard, Streams};
 use crate::telemetry::Part;
 
-const TRIES: u32 = 10;
-const TRIES_OF_A_LISTING: u32 = 5;
+/// A description may be behind for so long; where it is a whole listing, one may have begun too early.
+const ASKED_FOR: Duration = Duration::from_secs(5);
+const LEAST_TRIES: u32 = 2;
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -63,19 +65,19 @@ pub async fn ask<S: Streams, C, G>(
     let sweeper = &shared.sweeper;
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     asking.begin();
-    let mut found = Vec::new();
+    let begun = Instant::now();
     let mut tries = 0;
-    while tries < TRIES {
-        (found, tries) = if asking.is_dear(sweeper) {
-            (listed(sweeper, parent).await, tries + TRIES_OF_A_LISTING)
-        } else {
-            (described(streams, shared, parent, asking).await, tries + 1)
+    let found = loop {
+        let found = match asking.is_dear(sweeper) {
+            true => listed(sweeper, parent).await,
+            false => described(streams, shared, parent, asking).await,
         };
-        if !found.is_empty() {
-            break;
+        tries += 1;
+        if !found.is_empty() || tries >= LEAST_TRIES && begun.elapsed() >= ASKED_FOR {
+            break found;
         }
         sleep(backoff.next(&shared.random)).await;
-    }
+    };
     asking.end();
     found
 }
@@ -108,14 +110,14 @@ pub async fn ask_on<S: Streams, C, G>(
 ) -> Vec<Shard> {
     let part = Part::Shard(parent.clone());
     let mut failing = Failing::new(BETWEEN_LATE_TRIES);
+    asking.begin();
     loop {
         sleep(BETWEEN_LATE_TRIES.mul_f64(0.75 + shared.random.fraction() / 2.0)).await;
         let newest = shared.sweeper.newest();
-        // Once it is not listed itself, nothing that is listed can follow it.
-        let is_open = newest
-            .streams
-            .get(&parent.stream)
-            .is_some_and(|stream| stream.is_open && stream.has(parent));
+        // Once it is gone itself, nothing that is listed can follow it.
+        let is_gone = !newest.has(parent) && may_be_gone(parent, shared.clock.now());
+        let stream = newest.streams.get(&parent.stream);
+        let is_open = !is_gone && stream.is_some_and(|stream| stream.is_open);
         let found = match newest.children(parent) {
             [] if is_open && !asking.is_dear(&shared.sweeper) => {
                 described(streams, shared, parent, asking).await
@@ -125,6 +127,7 @@ pub async fn ask_on<S: Streams, C, G>(
         };
         if !found.is_empty() || !is_open || !newest.children(parent).is_empty() {
             shared.health.well(&part);
+            asking.end();
             return found;
         }
         if failing.has_lasted() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::calls::Calls;
+use super::retention::may_be_gone;
 use super::shared::Shared;
 use super::trouble;
 use crate::backoff::Failing;
@@ -15,8 +16,8 @@ use crate::telemetry::Part;
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const BEFORE_LISTING_AGAIN: Duration = Duration::from_secs(5);
 
-/// Whether a shard that is not listed is gone. If it is there, that is said only after a while: the
-/// next listing is to show it.
+/// Whether a shard that is not listed is gone. If it is there, or not old enough to be gone, that is
+/// said only after a while: the next listing is to show it.
 pub async fn is_gone<S: Streams, C, G>(
     streams: &Calls<S>,
     id: &ShardId,
@@ -25,15 +26,17 @@ pub async fn is_gone<S: Streams, C, G>(
     let part = Part::Shard(id.clone());
     let mut failing = Failing::new(LONGEST_WAIT);
     loop {
-        let Err(error) = streams.iterator(id, &ReadFrom::Start).await else {
-            shared.health.well(&part);
-            sleep(BEFORE_LISTING_AGAIN).await;
-            return false;
+        let error = match streams.iterator(id, &ReadFrom::Start).await {
+            Err(error) if !is_about_shard(error.kind) => error,
+            answer => {
+                shared.health.well(&part);
+                let is_gone = answer.is_err() && may_be_gone(id, shared.clock.now());
+                if !is_gone {
+                    sleep(BEFORE_LISTING_AGAIN).await;
+                }
+                return is_gone;
+            }
         };
-        if matches!(error.kind, StreamErrorKind::NotFound | StreamErrorKind::Trimmed) {
-            shared.health.well(&part);
-            return true;
-        }
         shared.telemetry.retrying(&error);
         let stream = id.stream.arn(&shared.table);
         if let Some(trouble) = trouble::stream(&stream, &error, &mut failing) {
@@ -41,4 +44,8 @@ pub async fn is_gone<S: Streams, C, G>(
         }
         sleep(failing.wait(&shared.random)).await;
     }
+}
+
+fn is_about_shard(kind: StreamErrorKind) -> bool {
+    matches!(kind, StreamErrorKind::NotFound | StreamErrorKind::Trimmed)
 }

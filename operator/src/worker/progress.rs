@@ -13,10 +13,7 @@ use crate::record::{Position, SequenceNumber, UnixSeconds};
 #[derive(Debug)]
 pub struct Progress {
     opened_at: Position,
-    /// When it was last known that nothing waits to be read; counts while there is no number.
-    read_at: Mutex<UnixSeconds>,
-    /// Up to when changes are read, settled or not.
-    read_through: Mutex<UnixSeconds>,
+    reads: Mutex<Reads>,
     has_answered: AtomicBool,
     watermark: Mutex<Watermark>,
     /// Told whenever the watermark moves: there is something to remember.
@@ -24,13 +21,27 @@ pub struct Progress {
     idle: Notify,
 }
 
+/// When the shard was read.
+#[derive(Debug)]
+struct Reads {
+    /// When it was last known that nothing waits to be read; counts while there is no number.
+    at: UnixSeconds,
+    /// Up to when changes are read, settled or not.
+    through: UnixSeconds,
+    /// Since when pages have had no records.
+    quiet_since: Option<UnixSeconds>,
+}
+
+/// Pages without records come before some that have them, too; so long, and nothing is left to read.
+/// With a poll interval it is shorter than what counts as lost in advance, so that a gap is told once.
+const QUIET_SECONDS: i64 = 20;
+
 impl Progress {
     /// The progress of a shard that is read from `opened_at`, and before was read at `read_at`.
     pub fn new(opened_at: Position, read_at: UnixSeconds, moved: Arc<Notify>) -> Self {
         Self {
             opened_at,
-            read_at: Mutex::new(read_at),
-            read_through: Mutex::new(read_at),
+            reads: Mutex::new(Reads { at: read_at, through: read_at, quiet_since: None }),
             has_answered: AtomicBool::new(false),
             watermark: Mutex::default(),
             moved,
@@ -40,18 +51,28 @@ impl Progress {
 
     /// When it was last known that nothing waits to be read, unless the position says more exactly.
     pub fn read_at(&self) -> UnixSeconds {
-        *self.read_at.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reads().at
     }
 
-    /// A page was read, and with it all changes up to this moment.
-    pub fn answered(&self, read_through: UnixSeconds) {
-        *self.read_through.lock().unwrap_or_else(PoisonError::into_inner) = read_through;
+    /// A page was read; its last record was made then, if it had any.
+    pub fn answered(&self, last: Option<UnixSeconds>, now: UnixSeconds) {
         self.has_answered.store(true, Ordering::Relaxed);
+        let is_idle = self.lock().is_idle();
+        let mut reads = self.reads();
+        reads.through = last.unwrap_or(now);
+        if last.is_some() {
+            reads.quiet_since = None;
+            return;
+        }
+        let quiet_since = *reads.quiet_since.get_or_insert(now);
+        if is_idle && now.0.saturating_sub(quiet_since.0) >= QUIET_SECONDS {
+            reads.at = now;
+        }
     }
 
     /// Up to when changes are read, settled or not.
     pub fn read_through(&self) -> UnixSeconds {
-        *self.read_through.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reads().through
     }
 
     /// Whether a page was read.
@@ -59,16 +80,10 @@ impl Progress {
         self.has_answered.load(Ordering::Relaxed)
     }
 
-    /// A page without records was read.
-    pub fn found_nothing(&self, now: UnixSeconds) {
-        if self.lock().is_idle() {
-            self.read_until(now);
-        }
-    }
-
-    /// What there was until now was read, or told to be lost.
-    pub fn read_until(&self, now: UnixSeconds) {
-        *self.read_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    /// What there was until then was read, or told to be lost.
+    pub fn read_until(&self, then: UnixSeconds) {
+        let mut reads = self.reads();
+        reads.at = reads.at.max(then);
     }
 
     /// A record was read and needs no work.
@@ -113,6 +128,10 @@ impl Progress {
             }
             idle.await;
         }
+    }
+
+    fn reads(&self) -> std::sync::MutexGuard<'_, Reads> {
+        self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Watermark> {

@@ -10,17 +10,18 @@ use tokio::time::{Instant, sleep_until};
 use super::calls::Calls;
 use super::family::{Family, News};
 use super::positions::Positions;
-use super::retention::{GRACE_SECONDS, asked_since, horizon, lost_seconds};
+use super::retention::{GRACE_SECONDS, asked_since, horizon, kept_since, lost_seconds};
 use super::shard::{self, End};
 use super::shared::{Shared, Task};
 use super::succession::{self, Drained};
+use crate::backoff::Failing;
 use crate::checkpoint::{Start, StartedAt};
 use crate::delivery::{Connections, Gateway};
 use crate::record::{KeyNames, Position, ShardId, StreamLabel, UnixSeconds};
 use crate::stream::{
     Entries, Lineage, Listing, MANY_ENTRIES, ReadFrom, Shard, ShardReader, Streams,
 };
-use crate::telemetry::Part;
+use crate::telemetry::{Part, Trouble};
 
 /// While parents are being asked for, it is planned anew at most this often.
 const BETWEEN_PLANS: Duration = Duration::from_secs(1);
@@ -50,6 +51,8 @@ pub struct Reading<S, C, G> {
     family: Family<S, C, G>,
     /// Streams whose records lack an image that the spec needs.
     passed_over: BTreeSet<StreamLabel>,
+    /// How long a stream that is open has shown no shard.
+    shardless: Failing,
     /// The key attributes of the table, which never change.
     keys: KeyNames,
     /// When it was last planned what to read.
@@ -78,6 +81,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             readers: JoinSet::new(),
             unanswered: Arc::default(),
             passed_over: BTreeSet::new(),
+            shardless: Failing::new(Duration::ZERO),
             keys: KeyNames::default(),
             planned_at: Instant::now(),
             plan_is_due: false,
@@ -224,6 +228,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         let mut current = None;
         let mut unfit = None;
         let mut waits_since = None;
+        let mut shardless = None;
         for (label, stream) in &listing.streams {
             let entries = self.positions.of(label);
             if stream.is_gone() && self.passed_over.contains(label) {
@@ -249,7 +254,10 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             if stream.is_gone() && !self.is_gone_unread(label, &entries) {
                 return;
             }
-            let plan = self.lineage.plan(stream, &entries);
+            let plan = self.lineage.plan(stream, &entries, kept_since(self.shared.clock.now()));
+            if stream.is_open && stream.is_empty() && plan.read.is_empty() {
+                shardless = Some(label);
+            }
             let since = plan.wait.iter().map(|id| self.unread_since(id));
             waits_since = since.chain(waits_since).min();
             for (id, position) in plan.read {
@@ -266,8 +274,22 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             }
         }
         self.positions.wait_since(waits_since);
+        self.tell_streams(listing, current, unfit, shardless);
+    }
+
+    /// Tells which stream is read, and what keeps changes from being read: that one lacks an image, has
+    /// no shard, or has no more.
+    fn tell_streams(
+        &mut self,
+        listing: &Listing,
+        current: Option<&StreamLabel>,
+        unfit: Option<Trouble>,
+        shardless: Option<&StreamLabel>,
+    ) {
         let Shared { follow, table, health, .. } = &*self.shared;
-        match unfit.or_else(|| succession::ended(follow, table, listing, current.is_none())) {
+        let ended = || succession::ended(follow, table, listing, current.is_none());
+        let shardless = || succession::shardless(table, shardless, &mut self.shardless);
+        match unfit.or_else(ended).or_else(shardless) {
             Some(trouble) => health.troubled(Part::Ended, trouble),
             None => health.well(&Part::Ended),
         }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::checkpoint::{Start, StartedAt};
-use crate::record::UnixSeconds;
+use crate::record::{ShardId, UnixSeconds};
 
 /// How long a stream keeps a record, in seconds.
 ///
@@ -20,10 +20,21 @@ pub enum OnGap {
     Stop,
 }
 
+/// Since when all records are kept.
+pub fn kept_since(now: UnixSeconds) -> UnixSeconds {
+    UnixSeconds(now.0.saturating_sub(RETENTION_SECONDS))
+}
+
 /// For how many seconds records may be gone from what was last read `since`; `None` if all are there.
 pub fn lost_seconds(since: UnixSeconds, now: UnixSeconds) -> Option<u64> {
-    let lost = now.0.saturating_sub(RETENTION_SECONDS).saturating_sub(since.0);
+    let lost = kept_since(now).0.saturating_sub(since.0);
     u64::try_from(lost).ok().filter(|lost| *lost > 0)
+}
+
+/// Whether a shard may be gone: one whose name tells that it is younger than its records may become is
+/// not.
+pub fn may_be_gone(id: &ShardId, now: UnixSeconds) -> bool {
+    id.made_at().is_none_or(|made_at| made_at < kept_since(now))
 }
 
 /// What is about to be trimmed counts as lost: it goes while reading begins.
@@ -31,7 +42,7 @@ pub const GRACE_SECONDS: u64 = 60;
 
 /// What is older than this is lost, or will be before it is read.
 pub fn horizon(now: UnixSeconds) -> UnixSeconds {
-    UnixSeconds(now.0.saturating_sub(RETENTION_SECONDS).saturating_add(GRACE_SECONDS as i64))
+    UnixSeconds(kept_since(now).0.saturating_add(GRACE_SECONDS as i64))
 }
 
 /// At `TrimHorizon` the oldest hour is not asked for: it is trimmed while reading begins.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::pace::{Pace, Seen};
 use super::page::take;
 use super::progress::Progress;
-use super::retention::lost_seconds;
+use super::retention::{horizon, lost_seconds, may_be_gone};
 use super::shared::{Shared, Task};
 use super::trouble::{self, LONGEST_WAIT};
 use crate::backoff::Failing;
@@ -18,7 +18,7 @@ use crate::record::{Change, ShardId};
 use crate::stream::{Described, Read, StreamError, StreamErrorKind, Streams};
 use crate::telemetry::Part;
 
-/// A shard that could not be read for so long, because its records wait, is not Ready.
+/// A shard that could not be read for so long, because something waits, is not Ready.
 const HELD_UP: Duration = Duration::from_secs(60);
 
 /// How reading a shard ended.
@@ -52,7 +52,8 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
         let Some(place) = place(shared, expects_records, &part).await else {
             return End::Stopped;
         };
-        let Some(read) = shared.stop.run_until_cancelled(task.reader.read()).await else {
+        let read = in_time(shared, &part, task.reader.read());
+        let Some(read) = shared.stop.run_until_cancelled(read).await else {
             return End::Stopped;
         };
         let wait = match read {
@@ -71,7 +72,7 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
                 // What is left is to wait, not to look at a page.
                 drop(place);
                 if read.end {
-                    return finish(shared, &task.progress).await;
+                    return finish(shared, &task.progress, &part).await;
                 }
                 let now = Instant::now();
                 let pause = pace.after(seen, now);
@@ -84,11 +85,13 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
             }
             Err(error) => {
                 drop(place);
+                // However few there were before: by the time that it works, there may be many.
+                expects_records = true;
                 match failed(shared, &mut task, &error, &part, &mut failing).await {
                     Failed::Again => failing.wait(&shared.random),
                     Failed::Gone => {
                         answer();
-                        return finish(shared, &task.progress).await;
+                        return finish(shared, &task.progress, &part).await;
                     }
                     Failed::Stopped => return End::Stopped,
                 }
@@ -108,15 +111,13 @@ fn note_read<S: Streams, C, G>(shared: &Shared<C, G>, task: &Task<S>, page: &Rea
     let now = shared.clock.now();
     if !reader.had_number()
         && let Some(lost) = lost_seconds(progress.read_at(), now)
-        && !gap(shared, reader.shard(), "it was not read for more than 24 hours", lost)
     {
-        return false;
+        if !gap(shared, reader.shard(), "it was not read for more than 24 hours", lost) {
+            return false;
+        }
+        progress.read_until(horizon(now));
     }
-    // A page without records is taken to mean that nothing is left to read.
-    progress.answered(page.changes.last().map_or(now, |last| last.created));
-    if page.changes.is_empty() {
-        progress.found_nothing(now);
-    }
+    progress.answered(page.changes.last().map(|last| last.created), now);
     if page.unreadable > 0 {
         shared.telemetry.unreadable(reader.shard(), page.unreadable);
     }
@@ -157,54 +158,78 @@ async fn failed<S: Streams, C, G>(
 ) -> Failed {
     shared.telemetry.retrying(error);
     let shard = task.reader.shard();
-    let (read_at, is_numbered) = (task.progress.read_at(), task.reader.is_numbered());
-    // Without a number only what is older than a day can be gone, and where somebody has looked since
-    // then that was not asked for.
-    let lost = || lost_seconds(read_at, shared.clock.now()).or(is_numbered.then_some(1));
-    let goes_on = |why| lost().is_none_or(|lost| gap(shared, shard, why, lost));
-    match error.kind {
-        StreamErrorKind::Trimmed => {
-            if !goes_on("its records were trimmed") {
-                return Failed::Stopped;
-            }
-            // From here on it is known how long nobody looked.
-            task.progress.read_until(shared.clock.now());
-            task.reader.restart();
+    if error.kind == StreamErrorKind::NotFound {
+        return not_found(shared, task, part, failing).await;
+    }
+    let stream = shard.stream.arn(&shared.table);
+    if let Some(trouble) = trouble::stream(&stream, error, failing) {
+        shared.health.troubled(part.clone(), trouble);
+    }
+    if error.kind == StreamErrorKind::Trimmed {
+        if let Some(lost) = lost(shared, task)
+            && !gap(shared, shard, "its records were trimmed", lost)
+        {
+            return Failed::Stopped;
         }
-        StreamErrorKind::NotFound => {
-            // A stream that is gone is told by the sweep; only a listing can say that it is the shard.
-            let next = shared.stop.run_until_cancelled(shared.sweeper.next()).await;
-            let Some(next) = next else {
-                return Failed::Stopped;
-            };
-            let is_stream_gone = next.streams.get(&shard.stream).is_some_and(Described::is_gone);
-            if next.has(shard) {
-                if failing.has_lasted() {
-                    let trouble = trouble::shard(shard, &shared.table);
-                    shared.health.troubled(part.clone(), trouble);
-                }
-            } else if is_stream_gone {
-                // Nothing of it is left, however little that was.
-                let goes_on = gap(shared, shard, "its stream is gone", lost().unwrap_or(1));
-                return if goes_on { Failed::Gone } else { Failed::Stopped };
-            } else if lost().is_some() || failing.has_lasted() {
-                // If nothing can be lost, it was made sure of.
-                return if goes_on("it is gone") { Failed::Gone } else { Failed::Stopped };
-            }
-        }
-        _ => {
-            let stream = shard.stream.arn(&shared.table);
-            if let Some(trouble) = trouble::stream(&stream, error, failing) {
-                shared.health.troubled(part.clone(), trouble);
-            }
-        }
+        // All that is left may still be lost before it is read.
+        task.progress.read_until(horizon(shared.clock.now()));
+        task.reader.restart();
     }
     Failed::Again
 }
 
+/// Finds out what it leads to that a shard is not found. A stream that is gone is told by the sweep;
+/// only a listing can say that it is the shard, and of one that cannot be gone yet only several.
+async fn not_found<S: Streams, C, G>(
+    shared: &Shared<C, G>,
+    task: &Task<S>,
+    part: &Part,
+    failing: &mut Failing,
+) -> Failed {
+    let shard = task.reader.shard();
+    let Some(next) = shared.stop.run_until_cancelled(shared.sweeper.next()).await else {
+        return Failed::Stopped;
+    };
+    let is_stream_gone = next.streams.get(&shard.stream).is_some_and(Described::is_gone);
+    let may_be_gone = may_be_gone(shard, shared.clock.now());
+    let lost = lost(shared, task);
+    let (why, lost) = if is_stream_gone {
+        // Nothing of it is left, however little that was.
+        ("its stream is gone", lost.or(Some(1)))
+    } else if next.has(shard) {
+        if failing.has_lasted() {
+            shared.health.troubled(part.clone(), trouble::shard(shard, &shared.table));
+        }
+        return Failed::Again;
+    } else if may_be_gone && lost.is_some() {
+        ("it is gone", lost)
+    } else if failing.has_lasted() {
+        // It was made sure of. What is younger than a day is lost then although it was kept.
+        ("it is gone", lost.or((!may_be_gone).then_some(1)))
+    } else {
+        return Failed::Again;
+    };
+    match lost.is_none_or(|lost| gap(shared, shard, why, lost)) {
+        true => Failed::Gone,
+        false => Failed::Stopped,
+    }
+}
+
+/// For how many seconds records of a shard are gone that was trimmed, or is; `None` if none were asked
+/// for. Without a number only what is older than a day can be gone, and nothing of that where somebody
+/// has looked since.
+fn lost<S: Streams, C, G>(shared: &Shared<C, G>, task: &Task<S>) -> Option<u64> {
+    let now = shared.clock.now();
+    match task.reader.is_numbered() {
+        true => lost_seconds(task.progress.read_through(), now).or(Some(1)),
+        false => lost_seconds(task.progress.read_at(), now),
+    }
+}
+
 /// A shard is finished once all of its records are settled.
-async fn finish<C, G>(shared: &Shared<C, G>, progress: &Progress) -> End {
-    match shared.stop.run_until_cancelled(progress.drained()).await {
+async fn finish<C, G>(shared: &Shared<C, G>, progress: &Progress, part: &Part) -> End {
+    let drained = in_time(shared, part, progress.drained());
+    match shared.stop.run_until_cancelled(drained).await {
         Some(()) => End::Finished,
         None => End::Stopped,
     }

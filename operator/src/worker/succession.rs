@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::trouble;
+use crate::backoff::Failing;
 use crate::notifier::Notifier;
 use crate::record::StreamLabel;
 use crate::stream::{Described, Follow, Listing};
@@ -64,6 +65,21 @@ pub fn ended(
         (Follow::Stream(_), None) if all_drained => Some(trouble::disabled(&newest.arn(table))),
         (Follow::Table, None) if all_drained => Some(trouble::no_stream(table)),
         _ => None,
+    }
+}
+
+/// What there is to tell of a stream that is open and shows no shard, once that has lasted.
+pub fn shardless(
+    table: &str,
+    stream: Option<&StreamLabel>,
+    failing: &mut Failing,
+) -> Option<Trouble> {
+    match stream {
+        Some(stream) => failing.has_lasted().then(|| trouble::shardless(&stream.arn(table))),
+        None => {
+            failing.worked();
+            None
+        }
     }
 }
 

@@ -65,7 +65,13 @@ pub async fn list<S: Streams>(
     };
     match follow {
         Follow::Table => {
-            let mut later = later(streams.streams().await?);
+            let mut later = match streams.streams().await {
+                // The table is deleted, and what it left can be read for a day.
+                Err(error) if error.kind == StreamErrorKind::NotFound && !labels.is_empty() => {
+                    BTreeSet::new()
+                }
+                all => later(all?),
+            };
             if labels.is_empty() {
                 later = later.pop_last().into_iter().collect();
             }

@@ -141,10 +141,17 @@ pub fn childless(shard: &ShardId, stream: &str) -> Trouble {
     Trouble { reason: "ShardMissing", message, stalled: false }
 }
 
-/// A shard whose records wait for others to be delivered.
+/// A stream of which no shard can be read, since none is there.
+pub fn shardless(stream: &str) -> Trouble {
+    let message =
+        format!("{stream} has shown no shard for a minute: changes wait until it shows one");
+    Trouble { reason: "ShardMissing", message, stalled: false }
+}
+
+/// A shard that waits: for earlier changes to be delivered, or for its turn to be asked.
 pub fn held_up(table: &str) -> Trouble {
     let message = format!(
-        "a shard of {table} has not been read for a minute: lookups or messages of earlier changes do not get through"
+        "a shard of {table} has not been read for a minute: lookups or messages of earlier changes do not get through, or its calls wait for their turn within --get-records-per-second"
     );
     Trouble { reason: "HeldUp", message, stalled: false }
 }

@@ -2,6 +2,7 @@
 //! retention takes before it is read, and where reading begins. What hand-written stories leave out
 //! is in `simulation.rs`.
 
+mod lags;
 mod stalls;
 mod twisted;
 

@@ -3,9 +3,10 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use stream_notifier::record::{ShardId, StreamLabel};
+use stream_notifier::record::{ShardId, StreamLabel, UnixSeconds};
 use stream_notifier::stream::{
-    Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams, ViewType,
+    Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
+    ViewType,
 };
 use stream_notifier_tests::simulated::{Model, SimulatedStreams};
 
@@ -16,6 +17,8 @@ pub struct Twisted {
     pub keys_only: Mutex<Option<String>>,
     /// A shard that is never listed although it is there.
     pub unlisted: Mutex<Option<String>>,
+    /// A shard of which no iterator is given although it is there.
+    pub unfound: Mutex<Option<String>>,
     /// How many records were handed out.
     pub handed_out: AtomicUsize,
 }
@@ -23,8 +26,8 @@ pub struct Twisted {
 impl Twisted {
     /// A table without a twist.
     pub fn new(inner: SimulatedStreams) -> Self {
-        let (keys_only, unlisted) = (Mutex::default(), Mutex::default());
-        Self { inner, keys_only, unlisted, handed_out: AtomicUsize::new(0) }
+        let [keys_only, unlisted, unfound] = std::array::from_fn(|_| Mutex::default());
+        Self { inner, keys_only, unlisted, unfound, handed_out: AtomicUsize::new(0) }
     }
 
     /// The model, its clock set to now.
@@ -58,7 +61,13 @@ impl Streams for Twisted {
         shard: &ShardId,
         from: &ReadFrom,
     ) -> Result<ShardIterator, StreamError> {
-        self.inner.iterator(shard, from).await
+        let iterator = self.inner.iterator(shard, from).await?;
+        if self.unfound.lock().unwrap().as_ref() == Some(&shard.name) {
+            let (action, kind) = ("dynamodb:GetShardIterator", StreamErrorKind::NotFound);
+            let service_time = Some(UnixSeconds((self.inner.clock().now() / 1_000) as i64));
+            return Err(StreamError { action, kind, service_time, source: None });
+        }
+        Ok(iterator)
     }
 
     async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {

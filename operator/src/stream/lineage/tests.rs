@@ -10,6 +10,8 @@ fn id(name: &str) -> ShardId {
     ShardId::new(&label(), name)
 }
 
+const LONG_AGO: UnixSeconds = UnixSeconds(0);
+
 type Family<'a> = &'a [(&'a str, Option<&'a str>)];
 
 const FAMILY: Family<'_> =
@@ -47,7 +49,7 @@ fn knowing(listings: &[Family<'_>], entries: &Entries) -> Lineage {
 /// What is to be read given this listing, and those before it.
 fn read(before: &[Family<'_>], now: Family<'_>, entries: &Entries) -> Entries {
     let lineage = knowing(&[before, &[now]].concat(), entries);
-    lineage.plan(&described(true, now), entries).read
+    lineage.plan(&described(true, now), entries, LONG_AGO).read
 }
 
 #[test]
@@ -84,6 +86,32 @@ async fn an_entry_stays_while_its_shard_is_listed_and_an_hour_more() {
     }
     tokio::time::advance(MOST_BETWEEN).await;
     assert_eq!(forgotten(without_a), [id("a")]);
+}
+
+/// Shards whose names tell when they were made, on two days.
+#[tokio::test(start_paused = true)]
+async fn nothing_older_than_a_known_shard_that_is_missing_is_begun() {
+    let [old, middle, new] = [
+        "shardId-00000001733213200000-a",
+        "shardId-00000001733227600000-b",
+        "shardId-00000001733242000000-c",
+    ];
+    let without_middle: Family<'_> = &[(old, None), (new, Some(middle))];
+    let known = entries(&[(new, after(9))]);
+    let plan = |lineage: &Lineage, kept_since| {
+        let plan = lineage.plan(&described(true, without_middle), &known, UnixSeconds(kept_since));
+        plan.read.contains_key(&id(old))
+    };
+    let mut lineage = knowing(&[without_middle], &known);
+    assert!(!plan(&lineage, 1_733_200_000), "it may be finished, and its entry gone");
+    assert!(plan(&lineage, 1_733_227_601), "nothing is missing: that is no longer kept");
+    // One that was finished and not listed for an hour is not awaited.
+    let finished = entries(&[(middle, Position::Finished), (new, after(9))]);
+    for _ in 0..=ABSENCE.as_secs() / MOST_BETWEEN.as_secs() {
+        lineage.learn(&listing(without_middle), &finished, UnixSeconds(7), Instant::now());
+        tokio::time::advance(MOST_BETWEEN).await;
+    }
+    assert!(plan(&lineage, 1_733_200_000));
 }
 
 #[test]
@@ -144,16 +172,16 @@ fn a_parent_that_is_not_listed_is_doubted_and_waited_for_until_it_is_known_to_be
     let shards: Family<'_> = &[("b", Some("a")), ("c", Some("b"))];
     let stream = described(true, shards);
     let mut lineage = knowing(&[shards], &Entries::new());
-    let plan = lineage.plan(&stream, &Entries::new());
+    let plan = lineage.plan(&stream, &Entries::new(), LONG_AGO);
     assert_eq!((plan.read, plan.doubted), (Entries::new(), BTreeSet::from([id("a")])));
     lineage.learn_gone(id("a"));
-    let plan = lineage.plan(&stream, &Entries::new());
+    let plan = lineage.plan(&stream, &Entries::new(), LONG_AGO);
     assert_eq!((plan.read, plan.doubted), (entries(&[("b", Position::Start)]), BTreeSet::new()));
     assert_eq!(plan.wait, [id("c")]);
     // It was listed after all.
     let both: Family<'_> = &[("a", None), ("b", Some("a"))];
     lineage.learn(&listing(both), &Entries::new(), UnixSeconds(7), Instant::now());
-    let plan = lineage.plan(&described(true, both), &Entries::new());
+    let plan = lineage.plan(&described(true, both), &Entries::new(), LONG_AGO);
     assert_eq!(plan.read, entries(&[("a", Position::Start)]));
 }
 
@@ -186,7 +214,7 @@ fn with_many_entries_finished_ones_go_and_their_shards_are_not_read_again() {
     let children: Entries = known.keys().map(|id| (id.clone(), Position::Finished)).collect();
     let parents: Vec<_> = names.iter().map(|(parent, _)| (parent.as_str(), None)).collect();
     let behind = described(true, &parents);
-    let plan = lineage.plan(&behind, &children);
+    let plan = lineage.plan(&behind, &children, LONG_AGO);
     assert_eq!(plan.read, Entries::new());
 }
 
@@ -197,7 +225,7 @@ fn a_stream_is_drained_once_it_is_disabled_and_all_is_finished() {
         let known = entries(known);
         let lineage = knowing(&[shards], &known);
         let stream = described(is_open, shards);
-        lineage.plan(&stream, &known).is_drained
+        lineage.plan(&stream, &known, LONG_AGO).is_drained
     };
     let finished = Position::Finished;
     assert!(drained(false, &[("a", finished.clone()), ("b", finished.clone())]));
