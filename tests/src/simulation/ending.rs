@@ -26,6 +26,9 @@ const DELIVERY_LIMIT_AFTER_FAULTS: Duration = Duration::from_secs(120);
 /// What a process has sent before it ended may arrive so much later: a claim, too.
 const LAST_WORD: Duration = Duration::from_secs(10);
 
+/// How long a stop waits for what is under way.
+const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+
 /// What a worker says whose stream is no more.
 const STREAM_GONE: [&str; 3] = ["StreamNotFound", "StreamReplaced", "StreamDisabled"];
 
@@ -205,6 +208,7 @@ impl Story {
     }
 
     async fn stop_all(&mut self) -> Result<(), String> {
+        let begun = Instant::now();
         for worker in &self.workers {
             worker.stop();
         }
@@ -214,7 +218,7 @@ impl Story {
             match timeout(STOP_LIMIT, worker.joined()).await {
                 Ok(joined) => {
                     joined?;
-                    self.check_remembered(life.number);
+                    self.check_remembered(life.number, begun.elapsed());
                 }
                 Err(_) => {
                     let how =
@@ -248,10 +252,16 @@ impl Story {
     }
 
     /// After a stop in peace nothing is left to repeat.
-    fn check_remembered(&self, life: usize) {
+    fn check_remembered(&self, life: usize, took: Duration) {
         self.world.with(|model, state| {
             let history = &state.history;
             let claim = history.claims.last().filter(|claim| claim.life == life);
+            let mut manners = claim.into_iter().flat_map(|claim| claim.manners.values());
+            let asks_again = manners.any(|it| it.is_asked_again(model.now()));
+            // Connections that are gone, one after the other, may take longer than a stop may.
+            if took >= DRAIN_LIMIT && asks_again {
+                return;
+            }
             let told = claim.into_iter().flat_map(|claim| &claim.settled).map(|(record, _)| record);
             let is_remembered = |record: &Record| history.saved(record.shard).covers(record.number);
             // What is trimmed cannot be told again: its shard may be gone.

@@ -35,6 +35,9 @@ const TROUBLED: u64 = 10_000;
 /// Nor one whose posts take longer than this, mostly, and four times as long as others'.
 const A_LITTLE: Duration = Duration::from_millis(250);
 
+/// One that is gone is asked again for so long after each answer.
+const ASKED_AGAIN: u64 = 4_000;
+
 /// What the last answers of a connection say of it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Manners {
@@ -52,9 +55,16 @@ pub struct Manners {
     posted_at: u64,
     /// Whether it is being disconnected: it gets nothing until that has an answer too.
     is_closing: bool,
+    /// Whether its last answer was that it is gone.
+    is_gone: bool,
 }
 
 impl Manners {
+    /// Whether it is asked once more whether it is gone.
+    pub fn is_asked_again(&self, now: u64) -> bool {
+        self.is_gone && now - self.answered_at <= ASKED_AGAIN
+    }
+
     fn answered(&mut self, began: u64, now: u64) {
         self.takes = (self.takes * 3 + Duration::from_millis(now - began + 1)) / 4;
         self.answered_at = now;
@@ -164,6 +174,7 @@ impl State {
         }
         manners.posted_at = began;
         manners.answered(began, now);
+        manners.is_gone = matches!(answer, Answer::Status { status: 410, .. });
         match answer {
             Answer::Status { status: 429, .. } => {
                 if manners.throttled == 0 {
