@@ -22,7 +22,7 @@ use stream_notifier::aws::{ApiGateway, Aws, DynamoDbStreams};
 use stream_notifier::record::StreamLabel;
 use stream_notifier::stream::{Follow, Streams as _};
 use stream_notifier::telemetry::{Metrics, Phase};
-use stream_notifier::worker::{Begin, Job, Neighbours, work};
+use stream_notifier::worker::{Backends, Begin, work};
 use stream_notifier_tests::http;
 use stream_notifier_tests::scripted::{MemoryStore, ScriptedConnections, job};
 use stream_notifier_tests::simulated::{Clock, Key, Model, Settings, date, respond};
@@ -143,16 +143,17 @@ async fn notifier(endpoint: &str, stop: &CancellationToken) -> Result<tokio::tas
     let label: StreamLabel = streams.streams().await?.pop().context("a stream")?;
     let connections = ScriptedConnections::new(1_000);
     connections.put_new("L0SM9cOFvHcCAbc=", "hoge");
-    let neighbours = Neighbours {
+    let backends = Backends {
         streams: Arc::new(streams),
         connections: Arc::new(connections),
         gateway: Arc::new(ApiGateway::new(&aws, "eu-west-1", &format!("{endpoint}/api"))),
-        store: Arc::new(MemoryStore::default()),
+        checkpoints: Arc::new(MemoryStore::default()),
+        dead_letters: None,
     };
-    let (job, pictures) = job("bench", Begin::Latest, &Metrics::default());
-    let job = Job { follow: Follow::Stream(label), table: TABLE.to_owned(), ..job };
+    let (mut job, pictures) = job("bench", Begin::Latest, &Metrics::default());
+    (job.consumer.follow, job.consumer.table) = (Follow::Stream(label), TABLE.to_owned());
     let told = stop.clone();
-    let worker = tokio::spawn(async move { work(&neighbours, &job, &told).await });
+    let worker = tokio::spawn(async move { work(&backends, &job, &told).await });
     let begun = Instant::now();
     while pictures.borrow().phase != Phase::Reading {
         ensure!(begun.elapsed() < LIMIT, "it does not begin: {:?}", pictures.borrow());

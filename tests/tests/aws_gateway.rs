@@ -2,6 +2,7 @@
 //! makes of what comes back.
 
 use std::future::pending;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,8 +11,8 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use stream_notifier::api::{StreamNotifierSpec, WebSocket};
 use stream_notifier::aws::{ApiGateway, Aws};
-use stream_notifier::controller::{Endpoints, Prepared, prepare};
 use stream_notifier::delivery::{Answer, Gateway};
+use stream_notifier::worker::{Backends, Endpoints, Prepared, prepare};
 use stream_notifier_tests::scripted::{MemoryStore, spec};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -86,9 +87,9 @@ async fn request(web_socket: WebSocket) -> Result<String> {
     let Prepared::Active(mut work) = prepared else { panic!("it is not suspended") };
     // The same path, where it can be seen.
     let here = endpoint.trim_end_matches("/api");
-    work.endpoint.url = work.endpoint.url.replace(&own, here);
+    work.delivery.endpoint = work.delivery.endpoint.replace(&own, here);
     let aws = Aws::local("http://127.0.0.1:9").await;
-    let gateway = work.neighbours(&aws, MemoryStore::default()).gateway;
+    let gateway = Backends::new(&work, &aws, Arc::new(MemoryStore::default())).gateway;
     let message = Bytes::from_static(br#"{"value":"90"}"#);
     assert_eq!(gateway.post(ID, &message).await, status(200));
     Ok(served.await?)

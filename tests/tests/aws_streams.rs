@@ -11,9 +11,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use stream_notifier::aws::{Aws, DynamoDbStreams};
-use stream_notifier::record::{EventName, ShardId, StreamLabel, UnixSeconds};
+use stream_notifier::record::{EventName, ShardId, StreamLabel, UnixSeconds, ViewType};
 use stream_notifier::stream::{
-    Listed, ReadFrom, ShardReader, StreamErrorKind, StreamStatus, Streams, ViewType,
+    Listed, ReadFrom, ShardReader, StreamErrorKind, StreamStatus, Streams,
 };
 use tokio::net::TcpListener;
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use fastrand::Rng;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
 use stream_notifier::aws::{Aws, DynamoDbStreams};
@@ -26,7 +27,7 @@ use stream_notifier::stream::{
     Follow, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
 };
 use stream_notifier::telemetry::{Metrics, Phase, Picture};
-use stream_notifier::worker::{Begin, Job, Neighbours, work};
+use stream_notifier::worker::{Backends, Begin, work};
 use stream_notifier_tests::scripted::{ScriptedConnections, job};
 use stream_notifier_tests::simulated::{Clock, HttpStreams, Key, Model, Record, Settings, Shard};
 use tokio::runtime::Builder;
@@ -86,6 +87,7 @@ fn key(item: usize) -> Key {
 }
 
 /// The service, and the clock of both sides.
+#[derive(Debug)]
 struct Service {
     model: Arc<Mutex<Model>>,
     clock: Clock,
@@ -116,7 +118,7 @@ impl Service {
 }
 
 /// What the worker has done, and what was wrong with it.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Done {
     /// Shards of the day whose first iterator was asked for, and those whose last page was given.
     begun: Mutex<BTreeSet<usize>>,
@@ -173,6 +175,7 @@ fn all_so_far(model: &Model) -> SoFar {
 }
 
 /// The real client. While a call is under way, the worker's clock stands still.
+#[derive(Debug)]
 struct Client {
     streams: DynamoDbStreams,
     service: Arc<Service>,
@@ -213,58 +216,71 @@ impl Client {
 }
 
 impl Streams for Client {
-    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
-        self.call(self.streams.streams()).await
+    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+        Box::pin(async move { self.call(self.streams.streams()).await })
     }
 
-    async fn describe(
-        &self,
-        stream: &StreamLabel,
-        listed: Listed<'_>,
-        after: Option<&ShardId>,
-    ) -> Result<StreamPage, StreamError> {
-        self.call(self.streams.describe(stream, listed, after)).await
+    fn describe<'a>(
+        &'a self,
+        stream: &'a StreamLabel,
+        listed: Listed<'a>,
+        after: Option<&'a ShardId>,
+    ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
+        Box::pin(async move { self.call(self.streams.describe(stream, listed, after)).await })
     }
 
-    async fn iterator(
-        &self,
-        shard: &ShardId,
-        from: &ReadFrom,
-    ) -> Result<ShardIterator, StreamError> {
-        self.done.begin(&self.service.now(), shard);
-        self.call(self.streams.iterator(shard, from)).await
+    fn iterator<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        from: &'a ReadFrom,
+    ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
+        Box::pin(async move {
+            self.done.begin(&self.service.now(), shard);
+            self.call(self.streams.iterator(shard, from)).await
+        })
     }
 
-    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        let page = self.call(self.streams.records(iterator)).await?;
-        if page.next.is_none() {
-            self.done.end(&self.service.now(), iterator);
-        }
-        Ok(page)
+    fn records<'a>(
+        &'a self,
+        iterator: &'a ShardIterator,
+    ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
+        Box::pin(async move {
+            let page = self.call(self.streams.records(iterator)).await?;
+            if page.next.is_none() {
+                self.done.end(&self.service.now(), iterator);
+            }
+            Ok(page)
+        })
     }
 }
 
 /// Every round has a value of its own, one more than the last.
 impl Gateway for Done {
-    async fn post(&self, connection: &str, message: &Bytes) -> Answer {
-        let text = String::from_utf8_lossy(message).into_owned();
-        let message: Value = serde_json::from_str(&text).unwrap_or_default();
-        let item = message["pk"].as_str().unwrap_or_default().to_owned();
-        let expected = self.posted.lock().unwrap().get(&item).map_or(ROUNDS + 1, |last| last + 1);
-        if message["value"].as_str() != Some(&expected.to_string()) || message["sk"] != connection {
-            self.wrong(format!("{text} to {connection} in place of {expected}"));
-        }
-        self.posted.lock().unwrap().insert(item, expected);
-        self.messages.fetch_add(1, Ordering::Relaxed);
-        Answer::Status { status: 200, names_connection: false }
+    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let text = String::from_utf8_lossy(message).into_owned();
+            let message: Value = serde_json::from_str(&text).unwrap_or_default();
+            let item = message["pk"].as_str().unwrap_or_default().to_owned();
+            let expected =
+                self.posted.lock().unwrap().get(&item).map_or(ROUNDS + 1, |last| last + 1);
+            if message["value"].as_str() != Some(&expected.to_string())
+                || message["sk"] != connection
+            {
+                self.wrong(format!("{text} to {connection} in place of {expected}"));
+            }
+            self.posted.lock().unwrap().insert(item, expected);
+            self.messages.fetch_add(1, Ordering::Relaxed);
+            Answer::Status { status: 200, names_connection: false }
+        })
     }
 
-    async fn disconnect(&self, connection: &str) -> Answer {
-        unreachable!("{connection} is never disconnected")
+    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, Answer> {
+        Box::pin(async move { unreachable!("{connection} is never disconnected") })
     }
 }
 
 /// A checkpoint, and how large it was at most.
+#[derive(Debug)]
 struct Store(Mutex<(Checkpoint, usize)>);
 
 impl Store {
@@ -291,21 +307,25 @@ impl Store {
 }
 
 impl CheckpointStore for Store {
-    async fn load(&self) -> Result<Option<Stored>, StoreError> {
-        let data = self.0.lock().unwrap().0.to_data();
-        Ok(Some(Stored { data, version: Version("any".to_owned()) }))
+    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+        Box::pin(async move {
+            let data = self.0.lock().unwrap().0.to_data();
+            Ok(Some(Stored { data, version: Version("any".to_owned()) }))
+        })
     }
 
-    async fn save(
-        &self,
-        data: &BTreeMap<String, String>,
-        _: Option<&Version>,
-    ) -> Result<Version, StoreError> {
-        let mut state = self.0.lock().unwrap();
-        let size = data.iter().map(|(key, value)| key.len() + value.len()).sum();
-        state.0 = Checkpoint::from_data(data).expect("it can be read");
-        state.1 = state.1.max(size);
-        Ok(Version("any".to_owned()))
+    fn save<'a>(
+        &'a self,
+        data: &'a BTreeMap<String, String>,
+        _: Option<&'a Version>,
+    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        Box::pin(async move {
+            let mut state = self.0.lock().unwrap();
+            let size = data.iter().map(|(key, value)| key.len() + value.len()).sum();
+            state.0 = Checkpoint::from_data(data).expect("it can be read");
+            state.1 = state.1.max(size);
+            Ok(Version("any".to_owned()))
+        })
     }
 }
 
@@ -338,7 +358,7 @@ impl Day {
         for n in 0..CONNECTIONS {
             connections.put_new(&format!("hoge{n}"), &format!("hoge{n}"));
         }
-        let neighbours = Neighbours {
+        let backends = Backends {
             streams: Arc::new(Client {
                 streams: DynamoDbStreams::new(&aws, "eu-west-1", &table),
                 service: service.clone(),
@@ -347,13 +367,15 @@ impl Day {
             }),
             connections: Arc::new(connections),
             gateway: done.clone(),
-            store: store.clone(),
+            checkpoints: store.clone(),
+            dead_letters: None,
         };
-        let (job, pictures) = job("day", Begin::TrimHorizon, &Metrics::default());
-        let job = Job { follow: Follow::Stream(label), table, poll_interval: POLL, ..job };
+        let (mut job, pictures) = job("day", Begin::TrimHorizon, &Metrics::default());
+        (job.consumer.follow, job.consumer.table) = (Follow::Stream(label), table);
+        job.consumer.poll_interval = POLL;
         let stop = CancellationToken::new();
         let told = stop.clone();
-        let worker = tokio::spawn(async move { work(&neighbours, &job, &told).await });
+        let worker = tokio::spawn(async move { work(&backends, &job, &told).await });
         Ok(Self { service, done, store, pictures, stop, worker })
     }
 

@@ -6,14 +6,12 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use stream_notifier::delivery::{
-    DeadLetterError, DeadLetterErrorKind, DeadLetterQueue, Policy, PostLimits,
+    DeadLetterError, DeadLetterErrorKind, DeadLetterQueue, PostLimits,
 };
 use stream_notifier::record::{AttributeValue, Position};
 use stream_notifier::worker::Job;
-use stream_notifier_tests::scripted::{ScriptedQueue, Worker, change, number, shard_id};
+use stream_notifier_tests::scripted::{QUEUE, ScriptedQueue, Worker, change, number, shard_id};
 use tokio::time::{Instant, sleep};
-
-const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:lost";
 
 fn counted(worker: &Worker, kind: &str) -> u64 {
     let metrics = worker.metrics.encode();
@@ -32,7 +30,15 @@ async fn settled(worker: &Worker, n: u32) {
 }
 
 async fn started(with: impl FnOnce(Job) -> Job) -> Worker {
+    started_with_queue(None, with).await
+}
+
+async fn started_with_queue(
+    queue: Option<Arc<dyn DeadLetterQueue>>,
+    with: impl FnOnce(Job) -> Job,
+) -> Worker {
     let mut worker = Worker::new();
+    worker.dead_letters = queue;
     worker.streams.open("only", None);
     worker.start_with(with);
     worker.started().await;
@@ -71,7 +77,7 @@ async fn waiting_for_the_account_is_nobodys_own_trouble() {
 #[tokio::test(start_paused = true)]
 async fn the_letters_of_one_deaf_client_do_not_take_all_memory() {
     let queue = Arc::new(ScriptedQueue::default());
-    let worker = started(|job| Job { dead_letters: Some((QUEUE.to_owned(), queue)), ..job }).await;
+    let worker = started_with_queue(Some(queue), |job| job).await;
     worker.connections.put("deaf", "hoge", "2026-01-01");
     worker.connections.put("quick", "other", "2026-01-01");
     worker.gateway.script("deaf", &[(0, 429)]);
@@ -118,10 +124,20 @@ async fn one_that_answers_slowly_holds_up_nobody() {
     assert!(wait < Duration::from_secs(2), "{wait:?}");
 }
 
+/// Drops a message after its first failed attempt.
+fn one_attempt(mut job: Job) -> Job {
+    job.delivery.policy.most_attempts = Some(1);
+    job
+}
+
 #[derive(Debug)]
 struct Hangs;
 
 impl DeadLetterQueue for Hangs {
+    fn arn(&self) -> &str {
+        QUEUE
+    }
+
     fn send<'a>(
         &'a self,
         _: &'a str,
@@ -139,12 +155,7 @@ impl DeadLetterQueue for Hangs {
 /// One that cannot be reached: no VPC endpoint, as is common.
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_hangs_holds_nothing_up_for_ever() {
-    let worker = started(|job| Job {
-        dead_letters: Some((QUEUE.to_owned(), Arc::new(Hangs))),
-        policy: Policy { most_attempts: Some(1), ..job.policy },
-        ..job
-    })
-    .await;
+    let worker = started_with_queue(Some(Arc::new(Hangs)), one_attempt).await;
     worker.connections.put("bad", "hoge", "2026-01-01");
     worker.gateway.everyone(0, 500);
     let begun = Instant::now();
@@ -159,12 +170,7 @@ async fn a_queue_that_hangs_holds_nothing_up_for_ever() {
 async fn a_letter_is_tried_for_a_minute_whatever_was_days_ago() {
     let queue = Arc::new(ScriptedQueue::default());
     let letters = queue.clone();
-    let worker = started(|job| Job {
-        dead_letters: Some((QUEUE.to_owned(), letters)),
-        policy: Policy { most_attempts: Some(1), ..job.policy },
-        ..job
-    })
-    .await;
+    let worker = started_with_queue(Some(letters), one_attempt).await;
     worker.connections.put("one", "hoge", "2026-01-01");
     worker.gateway.everyone(0, 500);
     queue.fail(Some(DeadLetterErrorKind::Unavailable));

@@ -10,10 +10,9 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use stream_notifier::aws::{ApiGateway, Aws};
-use stream_notifier::delivery::Policy;
 use stream_notifier::record::Position;
 use stream_notifier::telemetry::Metrics;
-use stream_notifier::worker::{Begin, Job, Neighbours, work};
+use stream_notifier::worker::{Backends, Begin, work};
 use stream_notifier_tests::scripted::{
     MemoryStore, Post, ScriptedConnections, ScriptedStreams, Worker, change, job, number, shard_id,
 };
@@ -209,19 +208,20 @@ async fn a_thousand_do_not_notice_them_over_real_sockets_either() -> Result<()> 
     let connections = Arc::new(ScriptedConnections::new(1_000));
     connect(&connections);
     let aws = Aws::local("http://127.0.0.1:9").await;
-    let neighbours = Neighbours {
+    let backends = Backends {
         streams: streams.clone(),
         connections: connections.clone(),
         gateway: Arc::new(ApiGateway::new(&aws, "eu-west-1", &endpoint)),
-        store: store.clone(),
+        checkpoints: store.clone(),
+        dead_letters: None,
     };
     let (stop, metrics) = (CancellationToken::new(), Metrics::default());
     let told = stop.clone();
-    let (job, mut pictures) = job("holder", Begin::Latest, &metrics);
-    let policy = Policy { longest_try: Duration::from_secs(10), ..job.policy };
-    let poll_interval = Duration::from_millis(250);
+    let (mut job, mut pictures) = job("holder", Begin::Latest, &metrics);
+    job.delivery.policy.longest_try = Duration::from_secs(10);
+    job.consumer.poll_interval = Duration::from_millis(250);
     let worker = tokio::spawn(async move {
-        work(&neighbours, &Job { policy, poll_interval, ..job }, &told).await;
+        work(&backends, &job, &told).await;
     });
     pictures.wait_for(|it| it.phase == stream_notifier::telemetry::Phase::Reading).await?;
 

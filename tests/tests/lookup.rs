@@ -6,7 +6,7 @@ use std::time::Duration;
 use stream_notifier::delivery::{ConnectionsErrorKind, Source};
 use stream_notifier::notifier::Notifier;
 use stream_notifier::record::{AttributeValue, Item, Position};
-use stream_notifier::worker::{Begin, Job};
+use stream_notifier::worker::Job;
 use stream_notifier_tests::scripted::{NOW, Worker, change, number, shard_id, spec};
 use tokio::time::sleep;
 
@@ -15,9 +15,9 @@ async fn started(mut worker: Worker, change: impl FnOnce(Source) -> Source) -> W
     worker.streams.open("one", None);
     worker.streams.open("other", None);
     worker.streams.open("third", None);
-    worker.start_with(|job| {
-        let source = change(job.source.clone());
-        Job { begin: Begin::Latest, source, ..job }
+    worker.start_with(|mut job| {
+        job.delivery.source = change(job.delivery.source);
+        job
     });
     worker.started().await;
     worker
@@ -30,9 +30,9 @@ async fn broadcasting(mut worker: Worker, index: Option<&str>) -> Worker {
     (spec.connections.partition_key, spec.connections.value) = (None, None);
     let notifier = Arc::new(Notifier::new(&spec).unwrap());
     let index = index.map(str::to_owned);
-    worker.start_with(|job| {
-        let source = Source { partition_key: None, index, ..job.source.clone() };
-        Job { begin: Begin::Latest, notifier, source, ..job }
+    worker.start_with(|mut job| {
+        job.delivery.source = Source { partition_key: None, index, ..job.delivery.source };
+        Job { notifier, ..job }
     });
     worker.started().await;
     worker

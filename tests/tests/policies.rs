@@ -13,8 +13,6 @@ use stream_notifier::worker::Job;
 use stream_notifier_tests::scripted::{ScriptedQueue, Worker, change, number, shard_id, spec};
 use tokio::time::Instant;
 
-const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:lost";
-
 /// A worker that reads one open shard, under a policy, with a queue for dead letters.
 async fn started(policy: impl FnOnce(Policy) -> Policy) -> (Worker, Arc<ScriptedQueue>) {
     started_with(spec(), policy).await
@@ -27,11 +25,10 @@ async fn started_with(
     let (mut worker, queue) = (Worker::new(), Arc::new(ScriptedQueue::default()));
     worker.streams.open("only", None);
     let dead_letters = queue.clone();
-    worker.start_with(|job| Job {
-        policy: policy(job.policy),
-        notifier: Arc::new(Notifier::new(&spec).unwrap()),
-        dead_letters: Some((QUEUE.to_owned(), dead_letters)),
-        ..job
+    worker.dead_letters = Some(dead_letters);
+    worker.start_with(|mut job| {
+        job.delivery.policy = policy(job.delivery.policy);
+        Job { notifier: Arc::new(Notifier::new(&spec).unwrap()), ..job }
     });
     worker.started().await;
     (worker, queue)
@@ -312,10 +309,9 @@ async fn crowd(connections: usize, slow_client: SlowClient) -> (Worker, Arc<Post
     worker.streams.open("only", None);
     let of_all = limits.clone();
     let longest_try = Duration::from_secs(3_600);
-    worker.start_with(|job| Job {
-        policy: Policy { longest_try, most_attempts: Some(2), slow_client },
-        post_limits: of_all,
-        ..job
+    worker.start_with(|mut job| {
+        job.delivery.policy = Policy { longest_try, most_attempts: Some(2), slow_client };
+        Job { post_limits: of_all, ..job }
     });
     worker.started().await;
     for n in 0..connections {

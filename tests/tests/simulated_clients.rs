@@ -6,9 +6,11 @@ use std::time::Duration;
 use anyhow::Result;
 use fastrand::Rng;
 use stream_notifier::aws::{Aws, DynamoDbStreams};
-use stream_notifier::record::{Change, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
+use stream_notifier::record::{
+    Change, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType,
+};
 use stream_notifier::stream::{
-    Listed, ReadFrom, Shard, ShardIterator, StreamErrorKind, StreamStatus, Streams, ViewType,
+    Listed, ReadFrom, Shard, ShardIterator, StreamErrorKind, StreamStatus, Streams,
 };
 use stream_notifier_tests::simulated::{
     Call, Clock, Fault, HttpStreams, Key, Model, Moment, Settings, SimulatedStreams, change,

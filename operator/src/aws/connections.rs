@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{self, AttributeValue as Sdk, IndexStatus};
 use aws_smithy_runtime_api::client::result::SdkError;
+use futures::future::BoxFuture;
 
 use super::attribute::{item_from_table, item_to_table, value_to_table};
 use super::{Aws, error};
@@ -34,125 +35,135 @@ impl DynamoDbConnections {
 }
 
 impl Connections for DynamoDbConnections {
-    async fn describe(&self) -> Result<TableDescription, ConnectionsError> {
-        let answer = self
-            .client
-            .describe_table()
-            .table_name(&self.source.table)
-            .send()
-            .await
-            .map_err(|failure| error::connections(DESCRIBE, failure))?;
-        let table = answer.table.ok_or_else(|| unusable(DESCRIBE, "no table"))?;
-        let keys = keys(table.key_schema).ok_or_else(|| unusable(DESCRIBE, "no key schema"))?;
-        let types = table.attribute_definitions.unwrap_or_default().into_iter();
-        let types = types
-            .map(|known| (known.attribute_name, known.attribute_type.as_str().to_owned()))
-            .collect();
-        let global = table.global_secondary_indexes.unwrap_or_default().into_iter();
-        let local = table.local_secondary_indexes.unwrap_or_default().into_iter();
-        let indexes = global
-            .filter(|index| can_be_asked(index.index_status.as_ref()))
-            .map(|index| (index.index_name, index.key_schema))
-            .chain(local.map(|index| (index.index_name, index.key_schema)))
-            .filter_map(|(name, schema)| Some((name?, self::keys(schema)?)))
-            .collect();
-        Ok(TableDescription { keys, indexes, types })
+    fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>> {
+        Box::pin(async move {
+            let answer = self
+                .client
+                .describe_table()
+                .table_name(&self.source.table)
+                .send()
+                .await
+                .map_err(|failure| error::connections(DESCRIBE, failure))?;
+            let table = answer.table.ok_or_else(|| unusable(DESCRIBE, "no table"))?;
+            let keys = keys(table.key_schema).ok_or_else(|| unusable(DESCRIBE, "no key schema"))?;
+            let types = table.attribute_definitions.unwrap_or_default().into_iter();
+            let types = types
+                .map(|known| (known.attribute_name, known.attribute_type.as_str().to_owned()))
+                .collect();
+            let global = table.global_secondary_indexes.unwrap_or_default().into_iter();
+            let local = table.local_secondary_indexes.unwrap_or_default().into_iter();
+            let indexes = global
+                .filter(|index| can_be_asked(index.index_status.as_ref()))
+                .map(|index| (index.index_name, index.key_schema))
+                .chain(local.map(|index| (index.index_name, index.key_schema)))
+                .filter_map(|(name, schema)| Some((name?, self::keys(schema)?)))
+                .collect();
+            Ok(TableDescription { keys, indexes, types })
+        })
     }
 
-    async fn query(
-        &self,
-        value: &AttributeValue,
-        attributes: &[String],
-        start: Option<&Item>,
-    ) -> Result<RowPage, ConnectionsError> {
-        let (projection, names) = projection(attributes);
-        let answer = self
-            .client
-            .query()
-            .table_name(&self.source.table)
-            .set_index_name(self.source.index.clone())
-            .consistent_read(self.is_consistent())
-            .key_condition_expression("#key = :value")
-            .projection_expression(projection)
-            .set_expression_attribute_names(Some(names))
-            .expression_attribute_names(
-                "#key",
-                self.source.partition_key.clone().unwrap_or_default(),
-            )
-            .expression_attribute_values(":value", value_to_table(value))
-            .set_exclusive_start_key(start.map(item_to_table))
-            .send()
-            .await
-            .map_err(|failure| error::connections(QUERY, failure))?;
-        Ok(page(answer.items, answer.last_evaluated_key))
+    fn query<'a>(
+        &'a self,
+        value: &'a AttributeValue,
+        attributes: &'a [String],
+        start: Option<&'a Item>,
+    ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
+        Box::pin(async move {
+            let (projection, names) = projection(attributes);
+            let answer = self
+                .client
+                .query()
+                .table_name(&self.source.table)
+                .set_index_name(self.source.index.clone())
+                .consistent_read(self.is_consistent())
+                .key_condition_expression("#key = :value")
+                .projection_expression(projection)
+                .set_expression_attribute_names(Some(names))
+                .expression_attribute_names(
+                    "#key",
+                    self.source.partition_key.clone().unwrap_or_default(),
+                )
+                .expression_attribute_values(":value", value_to_table(value))
+                .set_exclusive_start_key(start.map(item_to_table))
+                .send()
+                .await
+                .map_err(|failure| error::connections(QUERY, failure))?;
+            Ok(page(answer.items, answer.last_evaluated_key))
+        })
     }
 
-    async fn scan(
-        &self,
+    fn scan<'a>(
+        &'a self,
         segment: Segment,
-        attributes: &[String],
-        start: Option<&Item>,
-    ) -> Result<RowPage, ConnectionsError> {
-        let (projection, names) = projection(attributes);
-        let in_sdk = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
-        let answer = self
-            .client
-            .scan()
-            .table_name(&self.source.table)
-            .set_index_name(self.source.index.clone())
-            .consistent_read(self.is_consistent())
-            .segment(in_sdk(segment.number))
-            .total_segments(in_sdk(segment.of))
-            .projection_expression(projection)
-            .set_expression_attribute_names(Some(names))
-            .set_exclusive_start_key(start.map(item_to_table))
-            .send()
-            .await
-            .map_err(|failure| error::connections(SCAN, failure))?;
-        Ok(page(answer.items, answer.last_evaluated_key))
+        attributes: &'a [String],
+        start: Option<&'a Item>,
+    ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
+        Box::pin(async move {
+            let (projection, names) = projection(attributes);
+            let in_sdk = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+            let answer = self
+                .client
+                .scan()
+                .table_name(&self.source.table)
+                .set_index_name(self.source.index.clone())
+                .consistent_read(self.is_consistent())
+                .segment(in_sdk(segment.number))
+                .total_segments(in_sdk(segment.of))
+                .projection_expression(projection)
+                .set_expression_attribute_names(Some(names))
+                .set_exclusive_start_key(start.map(item_to_table))
+                .send()
+                .await
+                .map_err(|failure| error::connections(SCAN, failure))?;
+            Ok(page(answer.items, answer.last_evaluated_key))
+        })
     }
 
-    async fn get(&self, key: &Item) -> Result<Option<Item>, ConnectionsError> {
-        let answer = self
-            .client
-            .get_item()
-            .table_name(&self.source.table)
-            .consistent_read(true)
-            .set_key(Some(item_to_table(key)))
-            .send()
-            .await
-            .map_err(|failure| error::connections(GET, failure))?;
-        Ok(answer.item.map(item_from_table))
+    fn get<'a>(&'a self, key: &'a Item) -> BoxFuture<'a, Result<Option<Item>, ConnectionsError>> {
+        Box::pin(async move {
+            let answer = self
+                .client
+                .get_item()
+                .table_name(&self.source.table)
+                .consistent_read(true)
+                .set_key(Some(item_to_table(key)))
+                .send()
+                .await
+                .map_err(|failure| error::connections(GET, failure))?;
+            Ok(answer.item.map(item_from_table))
+        })
     }
 
-    async fn delete_unchanged(
-        &self,
-        keys: &KeyNames,
-        row: &Item,
-    ) -> Result<bool, ConnectionsError> {
-        let Some(key) = key(keys, row) else {
-            return Err(unusable(DELETE, "a row without the table's key"));
-        };
-        let (condition, names, values) = unchanged(row);
-        let answer = self
-            .client
-            .delete_item()
-            .table_name(&self.source.table)
-            .set_key(Some(item_to_table(&key)))
-            .condition_expression(condition)
-            .set_expression_attribute_names(Some(names))
-            .set_expression_attribute_values(Some(values))
-            .send()
-            .await;
-        match answer {
-            Ok(_) => Ok(true),
-            Err(SdkError::ServiceError(refused))
-                if refused.err().is_conditional_check_failed_exception() =>
-            {
-                Ok(false)
+    fn delete_unchanged<'a>(
+        &'a self,
+        keys: &'a KeyNames,
+        row: &'a Item,
+    ) -> BoxFuture<'a, Result<bool, ConnectionsError>> {
+        Box::pin(async move {
+            let Some(key) = key(keys, row) else {
+                return Err(unusable(DELETE, "a row without the table's key"));
+            };
+            let (condition, names, values) = unchanged(row);
+            let answer = self
+                .client
+                .delete_item()
+                .table_name(&self.source.table)
+                .set_key(Some(item_to_table(&key)))
+                .condition_expression(condition)
+                .set_expression_attribute_names(Some(names))
+                .set_expression_attribute_values(Some(values))
+                .send()
+                .await;
+            match answer {
+                Ok(_) => Ok(true),
+                Err(SdkError::ServiceError(refused))
+                    if refused.err().is_conditional_check_failed_exception() =>
+                {
+                    Ok(false)
+                }
+                Err(failure) => Err(error::connections(DELETE, failure)),
             }
-            Err(failure) => Err(error::connections(DELETE, failure)),
-        }
+        })
     }
 }
 

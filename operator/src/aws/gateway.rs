@@ -3,6 +3,7 @@
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Aws;
@@ -57,14 +58,18 @@ impl ApiGateway {
 }
 
 impl Gateway for ApiGateway {
-    async fn post(&self, connection_id: &str, message: &Bytes) -> Answer {
-        let headers = [("content-type", "application/octet-stream")];
-        // Of many kilobytes: only a post under way is to have it, not every message that waits.
-        Box::pin(self.call("POST", connection_id, &headers, message)).await
+    fn post<'a>(&'a self, connection_id: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let headers = [("content-type", "application/octet-stream")];
+            // Of many kilobytes: only a post under way is to have it, not every message that waits.
+            Box::pin(self.call("POST", connection_id, &headers, message)).await
+        })
     }
 
-    async fn disconnect(&self, connection_id: &str) -> Answer {
-        Box::pin(self.call("DELETE", connection_id, &[], &Bytes::new())).await
+    fn disconnect<'a>(&'a self, connection_id: &'a str) -> BoxFuture<'a, Answer> {
+        Box::pin(
+            async move { Box::pin(self.call("DELETE", connection_id, &[], &Bytes::new())).await },
+        )
     }
 }
 

@@ -11,17 +11,23 @@ use crate::delivery::{DeadLetterError, DeadLetterQueue};
 #[derive(Debug)]
 pub struct SqsQueue {
     client: Client,
+    arn: String,
     url: String,
 }
 
 impl SqsQueue {
-    /// The queue of this URL, in this region.
-    pub fn new(aws: &Aws, region: &str, url: &str) -> Self {
-        Self { client: Client::new(&aws.region(region)), url: url.to_owned() }
+    /// The queue of this ARN and URL, in this region.
+    pub fn new(aws: &Aws, region: &str, arn: &str, url: &str) -> Self {
+        let client = Client::new(&aws.region(region));
+        Self { client, arn: arn.to_owned(), url: url.to_owned() }
     }
 }
 
 impl DeadLetterQueue for SqsQueue {
+    fn arn(&self) -> &str {
+        &self.arn
+    }
+
     fn send<'a>(
         &'a self,
         letter: &'a str,

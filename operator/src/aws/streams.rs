@@ -13,16 +13,17 @@ use aws_smithy_runtime_api::client::interceptors::context::BeforeDeserialization
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::config_bag::ConfigBag;
+use futures::future::BoxFuture;
 
 use super::json::JsonCall;
 use super::records::parse;
 use super::signed::SignedClient;
 use super::skew::date;
 use super::{Aws, endpoint, error};
-use crate::record::{KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
+use crate::record::{KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType};
 use crate::stream::{
     Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
-    StreamStatus, Streams, ViewType,
+    StreamStatus, Streams,
 };
 
 const LIST: &str = "dynamodb:ListStreams";
@@ -108,112 +109,123 @@ impl DynamoDbStreams {
 }
 
 impl Streams for DynamoDbStreams {
-    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
-        let name = self.table.rsplit('/').next().unwrap_or_default();
-        let mut labels = Vec::new();
-        let mut after = None;
-        loop {
-            let answer = self
-                .client
-                .list_streams()
-                .table_name(name)
-                .set_exclusive_start_stream_arn(after)
-                .send()
-                .await
-                .map_err(|failure| error::stream(LIST, failure))?;
-            let found = answer.streams.unwrap_or_default().into_iter();
-            // A table of the same name may be somebody else's: the name alone means the caller's.
-            let ours = found.filter_map(|it| {
-                let arn = it.stream_arn?;
-                let label = arn.strip_prefix(&self.table)?.strip_prefix("/stream/")?;
-                Some(StreamLabel::new(label))
-            });
-            labels.extend(ours);
-            after = answer.last_evaluated_stream_arn;
-            if after.is_none() {
-                return Ok(labels);
+    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+        Box::pin(async move {
+            let name = self.table.rsplit('/').next().unwrap_or_default();
+            let mut labels = Vec::new();
+            let mut after = None;
+            loop {
+                let answer = self
+                    .client
+                    .list_streams()
+                    .table_name(name)
+                    .set_exclusive_start_stream_arn(after)
+                    .send()
+                    .await
+                    .map_err(|failure| error::stream(LIST, failure))?;
+                let found = answer.streams.unwrap_or_default().into_iter();
+                // A table of the same name may be somebody else's: the name alone means the caller's.
+                let ours = found.filter_map(|it| {
+                    let arn = it.stream_arn?;
+                    let label = arn.strip_prefix(&self.table)?.strip_prefix("/stream/")?;
+                    Some(StreamLabel::new(label))
+                });
+                labels.extend(ours);
+                after = answer.last_evaluated_stream_arn;
+                if after.is_none() {
+                    return Ok(labels);
+                }
             }
-        }
-    }
-
-    async fn describe(
-        &self,
-        stream: &StreamLabel,
-        listed: Listed<'_>,
-        after: Option<&ShardId>,
-    ) -> Result<StreamPage, StreamError> {
-        let filter = match listed {
-            Listed::All => None,
-            Listed::ChildrenOf(parent) => Some(
-                ShardFilter::builder()
-                    .r#type(ShardFilterType::ChildShards)
-                    .shard_id(&parent.name)
-                    .build(),
-            ),
-        };
-        let date = ServiceDate::default();
-        let answer = self
-            .client
-            .describe_stream()
-            .stream_arn(self.arn(stream))
-            .set_shard_filter(filter)
-            .set_exclusive_start_shard_id(after.map(|shard| shard.name.clone()))
-            .customize()
-            .interceptor(date.clone())
-            .send()
-            .await
-            .map_err(|failure| StreamError {
-                service_time: date.get(),
-                ..error::stream(DESCRIBE, failure)
-            })?;
-        let service_time = date.get().ok_or_else(|| unusable(DESCRIBE, "no Date header"))?;
-        let page = answer.stream_description.ok_or_else(|| unusable(DESCRIBE, "no stream"))?;
-        let view = view(page.stream_view_type.as_ref())
-            .ok_or_else(|| unusable(DESCRIBE, "an unknown view type"))?;
-        let keys = keys(page.key_schema.unwrap_or_default())
-            .ok_or_else(|| unusable(DESCRIBE, "no key schema"))?;
-        let shards = page.shards.unwrap_or_default().into_iter();
-        Ok(StreamPage {
-            status: status(page.stream_status.as_ref()),
-            view,
-            keys,
-            shards: shards.filter_map(|it| shard(stream, it)).collect(),
-            next: page.last_evaluated_shard_id.map(|name| ShardId::new(stream, name)),
-            service_time,
         })
     }
 
-    async fn iterator(
-        &self,
-        shard: &ShardId,
-        from: &ReadFrom,
-    ) -> Result<ShardIterator, StreamError> {
-        match from {
-            ReadFrom::Start => {
-                self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None).await
-            }
-            ReadFrom::After(number) => {
-                let kind = ShardIteratorType::AfterSequenceNumber;
-                self.iterator_of(shard, kind, Some(number), None).await
-            }
-            ReadFrom::At(at) => self.iterator_at(shard, *at).await,
-        }
+    fn describe<'a>(
+        &'a self,
+        stream: &'a StreamLabel,
+        listed: Listed<'a>,
+        after: Option<&'a ShardId>,
+    ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
+        Box::pin(async move {
+            let filter = match listed {
+                Listed::All => None,
+                Listed::ChildrenOf(parent) => Some(
+                    ShardFilter::builder()
+                        .r#type(ShardFilterType::ChildShards)
+                        .shard_id(&parent.name)
+                        .build(),
+                ),
+            };
+            let date = ServiceDate::default();
+            let answer = self
+                .client
+                .describe_stream()
+                .stream_arn(self.arn(stream))
+                .set_shard_filter(filter)
+                .set_exclusive_start_shard_id(after.map(|shard| shard.name.clone()))
+                .customize()
+                .interceptor(date.clone())
+                .send()
+                .await
+                .map_err(|failure| StreamError {
+                    service_time: date.get(),
+                    ..error::stream(DESCRIBE, failure)
+                })?;
+            let service_time = date.get().ok_or_else(|| unusable(DESCRIBE, "no Date header"))?;
+            let page = answer.stream_description.ok_or_else(|| unusable(DESCRIBE, "no stream"))?;
+            let view = view(page.stream_view_type.as_ref())
+                .ok_or_else(|| unusable(DESCRIBE, "an unknown view type"))?;
+            let keys = keys(page.key_schema.unwrap_or_default())
+                .ok_or_else(|| unusable(DESCRIBE, "no key schema"))?;
+            let shards = page.shards.unwrap_or_default().into_iter();
+            Ok(StreamPage {
+                status: status(page.stream_status.as_ref()),
+                view,
+                keys,
+                shards: shards.filter_map(|it| shard(stream, it)).collect(),
+                next: page.last_evaluated_shard_id.map(|name| ShardId::new(stream, name)),
+                service_time,
+            })
+        })
     }
 
-    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        let asked = serde_json::json!({ "ShardIterator": iterator.0 }).to_string();
-        let answer = self.records.send(&asked.into()).await;
-        let answer = answer.map_err(|failure| error::stream_call(RECORDS, failure))?;
-        let service_time = answer.date.map(|date| UnixSeconds(date.secs()));
-        match parse(&answer.body) {
-            Ok(page) => Ok(RecordPage { service_time, ..page }),
-            Err(failure) => Err(StreamError {
-                action: RECORDS,
-                kind: StreamErrorKind::Unavailable,
-                service_time,
-                source: Some(failure.into()),
-            }),
-        }
+    fn iterator<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        from: &'a ReadFrom,
+    ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
+        Box::pin(async move {
+            match from {
+                ReadFrom::Start => {
+                    self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None).await
+                }
+                ReadFrom::After(number) => {
+                    let kind = ShardIteratorType::AfterSequenceNumber;
+                    self.iterator_of(shard, kind, Some(number), None).await
+                }
+                ReadFrom::At(at) => self.iterator_at(shard, *at).await,
+            }
+        })
+    }
+
+    fn records<'a>(
+        &'a self,
+        iterator: &'a ShardIterator,
+    ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
+        Box::pin(async move {
+            let asked = serde_json::json!({ "ShardIterator": iterator.0 }).to_string();
+            let answer = self.records.send(&asked.into()).await;
+            let answer = answer.map_err(|failure| error::stream_call(RECORDS, failure))?;
+            let service_time = answer.date.map(|date| UnixSeconds(date.secs()));
+            match parse(&answer.body) {
+                Ok(page) => Ok(RecordPage { service_time, ..page }),
+                Err(failure) => Err(StreamError {
+                    action: RECORDS,
+                    kind: StreamErrorKind::Unavailable,
+                    service_time,
+                    source: Some(failure.into()),
+                }),
+            }
+        })
     }
 }
 

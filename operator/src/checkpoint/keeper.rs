@@ -24,8 +24,8 @@ const CLAIM_TRIES: u32 = 5;
 
 /// A claimed checkpoint.
 #[derive(Debug)]
-pub struct Keeper<K> {
-    store: Arc<K>,
+pub struct Keeper {
+    store: Arc<dyn CheckpointStore>,
     checkpoint: Checkpoint,
     /// What the next write must name; `None` creates it.
     version: Option<Version>,
@@ -52,9 +52,9 @@ pub enum ClaimError {
     Store(#[source] StoreError),
 }
 
-impl<K: CheckpointStore> Keeper<K> {
+impl Keeper {
     /// What is stored, if anything; it is not claimed by that.
-    pub async fn stored(store: &K) -> Result<Option<Checkpoint>, ClaimError> {
+    pub async fn stored(store: &dyn CheckpointStore) -> Result<Option<Checkpoint>, ClaimError> {
         let stored = load(store).await.map_err(ClaimError::Store)?;
         let read = |Stored { data, .. }| Checkpoint::from_data(&data).map_err(ClaimError::Format);
         stored.map(read).transpose()
@@ -63,7 +63,7 @@ impl<K: CheckpointStore> Keeper<K> {
     /// Claims the checkpoint for `holder`, by a write. `open` says what to go on from, given what
     /// is stored; the keeper sets holder and epoch.
     pub async fn claim(
-        store: Arc<K>,
+        store: Arc<dyn CheckpointStore>,
         holder: &str,
         open: impl Fn(Option<Checkpoint>) -> Checkpoint,
     ) -> Result<Self, ClaimError> {
@@ -151,14 +151,14 @@ impl<K: CheckpointStore> Keeper<K> {
     }
 }
 
-async fn load(store: &impl CheckpointStore) -> Result<Option<Stored>, StoreError> {
+async fn load(store: &dyn CheckpointStore) -> Result<Option<Stored>, StoreError> {
     timeout(CALL_LIMIT, store.load())
         .await
         .unwrap_or_else(|late| Err(StoreError::Unknown(late.into())))
 }
 
 async fn save(
-    store: &impl CheckpointStore,
+    store: &dyn CheckpointStore,
     checkpoint: &Checkpoint,
     expected: Option<&Version>,
 ) -> Result<Version, StoreError> {

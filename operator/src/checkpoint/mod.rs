@@ -4,7 +4,9 @@ mod format;
 mod keeper;
 mod watermark;
 
-use std::future::Future;
+use std::fmt;
+
+use futures::future::BoxFuture;
 
 pub use format::{Checkpoint, FormatError, Start, StartedAt};
 pub use keeper::{ClaimError, Keeper};
@@ -24,17 +26,17 @@ pub struct Stored {
 }
 
 /// Where one notifier's checkpoint is kept.
-pub trait CheckpointStore: Send + Sync + 'static {
+pub trait CheckpointStore: fmt::Debug + Send + Sync + 'static {
     /// What is stored, if anything.
-    fn load(&self) -> impl Future<Output = Result<Option<Stored>, StoreError>> + Send;
+    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>>;
 
     /// Replaces what is stored if it still has this version; with `None`, creates it if there is
     /// none.
-    fn save(
-        &self,
-        data: &std::collections::BTreeMap<String, String>,
-        expected: Option<&Version>,
-    ) -> impl Future<Output = Result<Version, StoreError>> + Send;
+    fn save<'a>(
+        &'a self,
+        data: &'a std::collections::BTreeMap<String, String>,
+        expected: Option<&'a Version>,
+    ) -> BoxFuture<'a, Result<Version, StoreError>>;
 }
 
 /// Why a checkpoint was not read or written.

@@ -10,12 +10,10 @@ use super::CommandError;
 use super::signal::stop_on_signal;
 use crate::api::StreamNotifier;
 use crate::aws::Aws;
-use crate::controller::{Endpoints, Prepared, Work, prepare};
-use crate::delivery::PostLimits;
 use crate::local::{self, Local};
-use crate::stream::Limits;
-use crate::telemetry::{self, Health, Metrics, NotifierTelemetry, Phase, Picture};
-use crate::worker::{Evaluator, work};
+use crate::notifier::Evaluator;
+use crate::telemetry::{self, Health, Metrics, Phase, Picture};
+use crate::worker::{AccountLimits, Endpoints, Prepared, WorkerFactory, WorkerSpec};
 
 const EXAMPLE: &str = include_str!("../../../examples/target-attribute.yaml");
 
@@ -62,21 +60,17 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
         data_dir: options.data_dir,
     })
     .await?;
-    let to_do = to_do(&local, domain)?;
-    let aws = Aws::local(&local.dynamodb_endpoint).await;
-    let neighbours = to_do.neighbours(&aws, local.checkpoint.clone());
+    let factory = factory(&local, domain).await?;
+    let spec = match factory.validate(&local.spec)? {
+        // There is no emulated SQS.
+        Prepared::Active(spec) => WorkerSpec { dead_letter_queue: None, ..*spec },
+        Prepared::Suspended => {
+            return Err("the manifest has suspend: true, so that nothing is read".into());
+        }
+    };
+    let checkpoints = Arc::new(local.checkpoint.clone());
+    let worker = factory.worker("local", &name, Arc::new(spec), checkpoints);
     let (health, mut pictures) = Health::new();
-    let telemetry = NotifierTelemetry::new(Metrics::default(), "local", &name);
-    let limits = Arc::new(Limits::new(GET_RECORDS_PER_SECOND));
-    let post_limits = Arc::new(PostLimits::new(POSTS_PER_SECOND));
-    let job = to_do.job(
-        Evaluator::on_threads(None)?,
-        limits,
-        post_limits,
-        "local".to_owned(),
-        Arc::new(health),
-        telemetry,
-    );
     let told = async {
         let mut ready = false;
         while pictures.changed().await.is_ok() {
@@ -84,7 +78,7 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
         }
     };
     tokio::select! {
-        () = work(&neighbours, &job, &stop) => {}
+        () = worker(Arc::new(health), stop) => {}
         () = told => {}
     }
     local.stop().await?;
@@ -139,16 +133,19 @@ fn unknown(written: &Value, known: &Value, path: &str) -> Option<String> {
     }
 }
 
-/// The manifest as the worker takes it: its domain is the local gateway.
-fn to_do(local: &Local, domain: String) -> Result<Box<Work>, CommandError> {
-    let endpoints =
-        Endpoints { allowed: vec![domain], template: Some(local.gateway_endpoint.clone()) };
-    match prepare(&local.spec, &endpoints)? {
-        Prepared::Active(work) => Ok(work),
-        Prepared::Suspended => {
-            Err("the manifest has suspend: true, so that nothing is read".into())
-        }
-    }
+/// Makes the worker: the spec's domain is the local gateway.
+async fn factory(local: &Local, domain: String) -> Result<WorkerFactory, CommandError> {
+    Ok(WorkerFactory {
+        aws: Aws::local(&local.dynamodb_endpoint).await,
+        endpoints: Endpoints {
+            allowed: vec![domain],
+            template: Some(local.gateway_endpoint.clone()),
+        },
+        evaluator: Evaluator::on_threads(None)?,
+        rate_limiters: AccountLimits::new(GET_RECORDS_PER_SECOND, POSTS_PER_SECOND),
+        holder: "local".to_owned(),
+        metrics: Metrics::default(),
+    })
 }
 
 /// Prints what to paste once everything reads, and every trouble; `true` once printed.

@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::CommandError;
 use super::signal::stop_on_signal;
 use crate::aws::Aws;
-use crate::controller::{self, AccountLimits, Context, Endpoints, Known, Told};
+use crate::controller::{self, Context, Known, Told};
 use crate::kubernetes::Events;
+use crate::notifier::Evaluator;
 use crate::telemetry::{self, Metrics};
-use crate::worker::{Evaluator, Supervisor};
+use crate::worker::{AccountLimits, Endpoints, Supervisor, WorkerFactory};
 
 /// The operator's flags; each can be given as an environment variable too.
 #[derive(Debug, Args)]
@@ -81,28 +82,33 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     let holder = holder();
     let context = Arc::new(Context {
         client: client.clone(),
-        aws: Aws::from_environment().await,
-        endpoints: Endpoints {
-            allowed: options.allowed_websocket_domains,
-            template: options.gateway_endpoint,
+        factory: WorkerFactory {
+            aws: Aws::from_environment().await,
+            endpoints: Endpoints {
+                allowed: options.allowed_websocket_domains,
+                template: options.gateway_endpoint,
+            },
+            evaluator: Evaluator::on_threads(None)?,
+            rate_limiters: AccountLimits::new(
+                options.get_records_per_second,
+                options.posts_per_second,
+            ),
+            holder: holder.clone(),
+            metrics: Metrics::default(),
         },
-        evaluator: Evaluator::on_threads(None)?,
-        limits: AccountLimits::new(options.get_records_per_second, options.posts_per_second),
         events: Events::new(client.clone(), &holder),
-        holder,
         supervisor: Supervisor::new(stop.clone()),
-        metrics: Metrics::default(),
         told: Told::default(),
         wake,
         known: Known::default(),
         listed: AtomicBool::new(false),
     });
     let namespace = options.namespace.as_deref();
-    telemetry::started(&context.holder, listener.local_addr()?, namespace);
+    telemetry::started(&holder, listener.local_addr()?, namespace);
     let served = CancellationToken::new();
     let server = tokio::spawn(telemetry::serve(
         listener,
-        context.metrics.clone(),
+        context.factory.metrics.clone(),
         context.clone(),
         served.clone().cancelled_owned(),
     ));

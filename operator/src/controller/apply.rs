@@ -5,12 +5,11 @@ use std::sync::Arc;
 use kube_runtime::reflector::ObjectRef;
 
 use super::Context;
-use super::validate::{Prepared, Work};
 use crate::api::StreamNotifier;
 use crate::kubernetes::ConfigMapStore;
 use crate::notifier::InvalidSpec;
-use crate::telemetry::{NotifierTelemetry, Phase, Picture};
-use crate::worker::{Job, NotifierId, Revision, work};
+use crate::telemetry::{Phase, Picture};
+use crate::worker::{NotifierId, Prepared, Revision, WorkerSpec};
 
 /// What has been applied.
 #[derive(Debug)]
@@ -67,38 +66,16 @@ fn start(
     notifier: &StreamNotifier,
     id: &NotifierId,
     revision: &Revision,
-    to_do: Work,
+    to_do: WorkerSpec,
     context: &Context,
 ) {
     let Some(store) = ConfigMapStore::new(context.client.clone(), notifier) else {
         return;
     };
-    let neighbours = Arc::new(to_do.neighbours(&context.aws, store));
-    let telemetry = NotifierTelemetry::new(context.metrics.clone(), &id.namespace, &id.name);
-    let limits = context.limits.of(&to_do.table);
-    let post_limits = context.limits.posts(to_do.signed_for());
-    let dead_letters = to_do.dead_letters(&context.aws);
-    let (evaluator, holder) = (context.evaluator.clone(), context.holder.clone());
-    let (wake, object) = (context.wake.clone(), ObjectRef::new(&id.name).within(&id.namespace));
-    context.supervisor.start(
-        id.clone(),
-        revision.clone(),
-        move |health, stop| {
-            let neighbours = neighbours.clone();
-            let job = Job {
-                dead_letters: dead_letters.clone(),
-                ..to_do.clone().job(
-                    evaluator.clone(),
-                    limits.clone(),
-                    post_limits.clone(),
-                    holder.clone(),
-                    health,
-                    telemetry.clone(),
-                )
-            };
-            async move { work(&*neighbours, &job, &stop).await }
-        },
-        // The receiver lives as long as the controller; without one there is nobody to tell.
-        move || drop(wake.send(object.clone())),
-    );
+    let NotifierId { namespace, name } = id;
+    let worker = context.factory.worker(namespace, name, Arc::new(to_do), Arc::new(store));
+    let (wake, object) = (context.wake.clone(), ObjectRef::new(name).within(namespace));
+    // The receiver lives as long as the controller. Without one there is nothing to wake.
+    let changed = move || drop(wake.send(object.clone()));
+    context.supervisor.start(id.clone(), revision.clone(), worker, changed);
 }

@@ -2,12 +2,9 @@
 //! is a list of steps: validate → apply → status; only the last two talk to anybody.
 
 mod apply;
-mod endpoint;
 mod known;
 mod status;
 mod told;
-mod validate;
-mod wiring;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,17 +21,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use apply::Applied;
-pub use endpoint::{Endpoint, Endpoints};
 pub use known::Known;
 pub use told::Told;
-pub use validate::{Prepared, Table, Work, prepare};
-pub use wiring::AccountLimits;
 
 use crate::api::StreamNotifier;
-use crate::aws::Aws;
 use crate::kubernetes::Events;
-use crate::telemetry::{Metrics, Phase, Readiness, reconcile_failed, unreadable_notifier};
-use crate::worker::{Evaluator, NotifierId, Revision, Supervisor};
+use crate::telemetry::{Phase, Readiness, reconcile_failed, unreadable_notifier};
+use crate::worker::{NotifierId, Revision, Supervisor, WorkerFactory};
 
 /// Reconciles under way at once. One that waits for a worker to stop holds its place.
 const CONCURRENCY: u16 = 16;
@@ -53,22 +46,12 @@ const AGAIN_AFTER: Duration = Duration::from_secs(5);
 pub struct Context {
     /// The cluster.
     pub client: Client,
-    /// AWS.
-    pub aws: Aws,
-    /// Which WebSocket domains are allowed, and where they are.
-    pub endpoints: Endpoints,
-    /// Where expressions are evaluated.
-    pub evaluator: Evaluator,
-    /// How often streams are asked.
-    pub limits: AccountLimits,
+    /// Makes the workers.
+    pub factory: WorkerFactory,
     /// Where Events are stored.
     pub events: Events,
-    /// This process, as checkpoints name it.
-    pub holder: String,
     /// The workers.
     pub supervisor: Supervisor,
-    /// The metrics.
-    pub metrics: Metrics,
     /// What was told of each notifier.
     pub told: Told,
     /// Wakes the reconcile of a notifier whose worker's health has changed.
@@ -163,7 +146,7 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
             unreadable_notifier(&id.namespace, &id.name, unreadable);
             context.known.note(&id, Some("unreadable"));
             // Its status cannot be written: nothing happens until it is one that can be read.
-            context.metrics.conditions(&id.namespace, &id.name, |type_| type_ == "Stalled");
+            context.factory.metrics.conditions(&id.namespace, &id.name, |type_| type_ == "Stalled");
             context.supervisor.stop(&id).await;
             return Ok(Action::await_change());
         }
@@ -174,7 +157,7 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
         context.supervisor.stop(&id).await;
         return Ok(Action::await_change());
     }
-    let prepared = prepare(&notifier.spec, &context.endpoints);
+    let prepared = context.factory.validate(&notifier.spec);
     context.known.note(&id, prepared.is_err().then_some("Invalid"));
     let applied = apply::apply(notifier, &id, &revision, prepared, &context).await;
     let again = status::update(notifier, &id, &revision, &applied, &context).await?;
@@ -229,7 +212,7 @@ fn forget(context: &Context, id: &NotifierId) {
     context.known.forget(id);
     context.told.forget(id);
     context.supervisor.abort(id);
-    context.metrics.forget(&id.namespace, &id.name);
+    context.factory.metrics.forget(&id.namespace, &id.name);
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub async fn update(
 ) -> Result<Action, ReconcileError> {
     let Some(readiness) = readiness(applied) else {
         context.told.forget(id);
-        context.metrics.forget_conditions(&id.namespace, &id.name);
+        context.factory.metrics.forget_conditions(&id.namespace, &id.name);
         return Ok(Action::await_change());
     };
     let (told, happened) = (context.told.happened(id, revision), applied.happened());
@@ -45,7 +45,7 @@ pub async fn update(
     let now = in_seconds(Timestamp::now());
     let conditions = conditions(&before, generation, &readiness, new_gap.clone(), now);
     // Also where the status cannot be written.
-    context.metrics.conditions(&id.namespace, &id.name, |type_| {
+    context.factory.metrics.conditions(&id.namespace, &id.name, |type_| {
         conditions.iter().any(|it| it.type_ == type_ && it.status == "True")
     });
     let status = StreamNotifierStatus {
@@ -54,7 +54,7 @@ pub async fn update(
         stream_arn: applied.stream_arn(),
     };
     if status != stored && !write(notifier, &status, context).await? {
-        context.metrics.forget_conditions(&id.namespace, &id.name);
+        context.factory.metrics.forget_conditions(&id.namespace, &id.name);
         // Once the watch knows that too, its worker ends: one may have begun since it was told.
         return Ok(Action::requeue(AGAIN_AFTER));
     }

@@ -8,7 +8,10 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::telemetry::{Health, Part, Picture, Trouble};
+use crate::aws::Aws;
+use crate::notifier::Evaluator;
+use crate::telemetry::{Health, Metrics, Part, Picture, Trouble};
+use crate::worker::{AccountLimits, Endpoints};
 
 /// A controller that has listed everything. Nothing listens where its API server should be.
 async fn context() -> Context {
@@ -20,14 +23,16 @@ async fn context_at(api_server: &str) -> Context {
     let client = Client::try_from(config).unwrap();
     Context {
         client: client.clone(),
-        aws: Aws::from_environment().await,
-        endpoints: Endpoints { allowed: vec![], template: None },
-        evaluator: Evaluator::Inline,
-        limits: AccountLimits::new(1000, 5000),
+        factory: WorkerFactory {
+            aws: Aws::from_environment().await,
+            endpoints: Endpoints { allowed: vec![], template: None },
+            evaluator: Evaluator::Inline,
+            rate_limiters: AccountLimits::new(1000, 5000),
+            holder: "here".to_owned(),
+            metrics: Metrics::default(),
+        },
         events: Events::new(client, "here"),
-        holder: "here".to_owned(),
         supervisor: Supervisor::new(CancellationToken::new()),
-        metrics: Metrics::default(),
         told: Told::default(),
         wake: mpsc::unbounded_channel().0,
         known: Known::default(),
@@ -75,7 +80,7 @@ async fn not_ready_while_a_spec_is_invalid_or_does_not_parse() {
 async fn each_notifier_has_its_conditions_among_the_metrics() {
     let context = Arc::new(context().await);
     let of = |name: &str, type_: &str| {
-        let text = context.metrics.encode();
+        let text = context.factory.metrics.encode();
         let begin = "stream_notifier_condition{namespace=\"dev\",";
         let labels = format!("{begin}name=\"{name}\",type=\"{type_}\"}} ");
         text.lines().find_map(|line| line.strip_prefix(&labels)?.parse::<u8>().ok())
@@ -93,7 +98,7 @@ async fn each_notifier_has_its_conditions_among_the_metrics() {
     forget(&context, &id);
     assert_eq!((of("bad", "Ready"), of("good", "Ready")), (None, Some(1)));
     end_unlisted(&context, &reflector::store().0);
-    assert_eq!(context.metrics.encode(), "# EOF\n", "deleted while nobody watched");
+    assert_eq!(context.factory.metrics.encode(), "# EOF\n", "deleted while nobody watched");
 }
 
 /// As one that was deleted unwatched while a reconcile waited for its worker to stop: nothing else

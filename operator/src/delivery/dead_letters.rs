@@ -28,6 +28,9 @@ const AT_ONCE: usize = 32;
 
 /// A queue for the records of lost messages.
 pub trait DeadLetterQueue: fmt::Debug + Send + Sync + 'static {
+    /// The queue's ARN, which conditions name.
+    fn arn(&self) -> &str;
+
     /// Sends a letter, once. A queue that keeps order keeps it within `group`, and takes the same
     /// `id` once.
     fn send<'a>(
@@ -73,8 +76,6 @@ pub enum DeadLetterErrorKind {
 #[derive(Debug)]
 pub struct DeadLetters {
     queue: Arc<dyn DeadLetterQueue>,
-    /// The queue's ARN, named in conditions.
-    arn: String,
     from: From,
     tasks: Tasks,
     places: Semaphore,
@@ -112,7 +113,6 @@ impl DeadLetters {
     /// Sends to this queue.
     pub fn new(
         queue: Arc<dyn DeadLetterQueue>,
-        arn: String,
         from: From,
         tasks: Tasks,
         health: Arc<Health>,
@@ -121,7 +121,7 @@ impl DeadLetters {
     ) -> Self {
         let (places, probe) = (Semaphore::new(AT_ONCE), Semaphore::new(1));
         let failing = Mutex::default();
-        Self { queue, arn, from, tasks, places, probe, failing, health, telemetry, random }
+        Self { queue, from, tasks, places, probe, failing, health, telemetry, random }
     }
 
     async fn send(&self, shard: &ShardId, change: &Change, losses: &Losses) {
@@ -168,7 +168,7 @@ impl DeadLetters {
     /// Tells what is wrong with the queue; nothing while it may still pass by itself. A warning, since
     /// every change goes out that can: whoever waits for `Ready` would wait for the next lost message.
     fn tell(&self, kind: DeadLetterErrorKind, since: Instant) {
-        let arn = &self.arn;
+        let arn = self.queue.arn();
         let (reason, message) = match kind {
             DeadLetterErrorKind::NotFound => (
                 "DeadLetterQueueNotFound",

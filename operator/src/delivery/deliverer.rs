@@ -10,27 +10,28 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
+use super::config::{Bounds, Policy, SlowClient};
 use super::gate::{Gate, Pass};
 use super::guard::Guard;
 use super::limits::PostLimits;
 use super::message::{LONGEST, Message};
-use super::outbox::{Bounds, Head, Left, Outbox};
+use super::outbox::{Head, Left, Outbox};
 use super::outcome::{Hold, Outcome, outcome};
 use super::settle::Ticket;
 use super::tasks::Tasks;
-use super::tries::{End, Known, Next, Policy, SlowClient};
-use super::{Connection, Connections, Gateway, Lookup};
+use super::tries::{End, Known, Next};
+use super::{Connection, Gateway, Lookup};
 use crate::backoff::{Failing, Random};
 use crate::clock::ServiceClock;
 use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part, Trouble};
 
 /// Who posts for a notifier, and by which rules.
 #[derive(Debug)]
-pub struct Setup<C, G> {
+pub struct Setup {
     /// Where connections are stored.
-    pub lookup: Arc<Lookup<C>>,
+    pub lookup: Arc<Lookup>,
     /// The WebSocket API.
-    pub gateway: Arc<G>,
+    pub gateway: Arc<dyn Gateway>,
     /// Its endpoint, named in conditions.
     pub endpoint: String,
     /// What is done about messages that do not get through.
@@ -51,8 +52,8 @@ pub struct Setup<C, G> {
 
 /// Posts the messages of one notifier.
 #[derive(Debug)]
-pub struct Deliverer<C, G> {
-    setup: Setup<C, G>,
+pub struct Deliverer {
+    setup: Setup,
     outbox: Outbox,
     gate: Gate,
     guard: Mutex<Guard>,
@@ -64,9 +65,9 @@ pub struct Deliverer<C, G> {
     delivered: AtomicU64,
 }
 
-impl<C: Connections, G: Gateway> Deliverer<C, G> {
+impl Deliverer {
     /// A deliverer with an empty outbox.
-    pub fn new(setup: Setup<C, G>, clock: Arc<ServiceClock>) -> Self {
+    pub fn new(setup: Setup, clock: Arc<ServiceClock>) -> Self {
         Self {
             outbox: Outbox::new(&setup.bounds, setup.telemetry.clone()),
             gate: Gate::new(setup.random.clone()),

@@ -1,6 +1,7 @@
 //! Tells connections of a change: every one stored at lookup time, in order per connection, none
 //! held up by another.
 
+mod config;
 mod dead_letters;
 mod deliverer;
 mod flight;
@@ -12,15 +13,18 @@ mod lookup;
 mod message;
 mod outbox;
 mod outcome;
+mod pipeline;
 mod settle;
 mod tasks;
 mod tries;
 
 use std::collections::BTreeMap;
-use std::future::Future;
+use std::fmt;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 
+pub use config::{Bounds, DeliveryConfig, Policy, SlowClient};
 pub use dead_letters::{
     DeadLetterError, DeadLetterErrorKind, DeadLetterQueue, DeadLetters, Letter,
 };
@@ -29,10 +33,9 @@ pub use letter::From as LetterFrom;
 pub use limits::PostLimits;
 pub use lookup::{Connection, Lookup, NotAKey, PageLookup, Source};
 pub use message::Message;
-pub use outbox::Bounds;
-pub use settle::{Settled, Ticket};
+pub use pipeline::Pipeline;
+pub use settle::Ticket;
 pub use tasks::Tasks;
-pub use tries::{Policy, SlowClient};
 
 use crate::record::{AttributeValue, Item, KeyNames};
 
@@ -66,39 +69,36 @@ pub struct RowPage {
 }
 
 /// The table where connections are stored.
-pub trait Connections: Send + Sync + 'static {
+pub trait Connections: fmt::Debug + Send + Sync + 'static {
     /// The table's key and indexes.
-    fn describe(&self) -> impl Future<Output = Result<TableDescription, ConnectionsError>> + Send;
+    fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>>;
 
     /// One page of the rows whose partition key has this value, from `start` on.
-    fn query(
-        &self,
-        value: &AttributeValue,
-        attributes: &[String],
-        start: Option<&Item>,
-    ) -> impl Future<Output = Result<RowPage, ConnectionsError>> + Send;
+    fn query<'a>(
+        &'a self,
+        value: &'a AttributeValue,
+        attributes: &'a [String],
+        start: Option<&'a Item>,
+    ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>>;
 
     /// One page of all rows of a segment, from `start` on.
-    fn scan(
-        &self,
+    fn scan<'a>(
+        &'a self,
         segment: Segment,
-        attributes: &[String],
-        start: Option<&Item>,
-    ) -> impl Future<Output = Result<RowPage, ConnectionsError>> + Send;
+        attributes: &'a [String],
+        start: Option<&'a Item>,
+    ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>>;
 
     /// The row of this key of the table, whole and as it is now.
-    fn get(
-        &self,
-        key: &Item,
-    ) -> impl Future<Output = Result<Option<Item>, ConnectionsError>> + Send;
+    fn get<'a>(&'a self, key: &'a Item) -> BoxFuture<'a, Result<Option<Item>, ConnectionsError>>;
 
     /// Deletes the row of this key if every attribute of `row` is still as it was; `false` if the
     /// row is gone or was written again.
-    fn delete_unchanged(
-        &self,
-        keys: &KeyNames,
-        row: &Item,
-    ) -> impl Future<Output = Result<bool, ConnectionsError>> + Send;
+    fn delete_unchanged<'a>(
+        &'a self,
+        keys: &'a KeyNames,
+        row: &'a Item,
+    ) -> BoxFuture<'a, Result<bool, ConnectionsError>>;
 }
 
 /// Why a call to the connections table failed.
@@ -135,12 +135,12 @@ pub enum ConnectionsErrorKind {
 }
 
 /// The WebSocket API's `@connections`.
-pub trait Gateway: Send + Sync + 'static {
+pub trait Gateway: fmt::Debug + Send + Sync + 'static {
     /// Posts a message to a connection, once; never fails, but says what came back.
-    fn post(&self, connection_id: &str, message: &Bytes) -> impl Future<Output = Answer> + Send;
+    fn post<'a>(&'a self, connection_id: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer>;
 
     /// Closes a connection; never fails, but says what came back.
-    fn disconnect(&self, connection_id: &str) -> impl Future<Output = Answer> + Send;
+    fn disconnect<'a>(&'a self, connection_id: &'a str) -> BoxFuture<'a, Answer>;
 }
 
 /// What came back of one post.

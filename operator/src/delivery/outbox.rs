@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
+use super::config::Bounds;
 use super::flight::Flight;
 use super::gate::Gate;
 use super::lookup::Connection;
@@ -27,35 +28,6 @@ const TROUBLED: Duration = Duration::from_secs(10);
 /// Nor one that takes longer than others by this factor, and a little.
 const SLOWER: u32 = 4;
 const A_LITTLE: Duration = Duration::from_millis(250);
-
-/// How much of a notifier's may be under way at once.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// Pages of records that are looked at, 1 MB each at the most as the stream sends them.
-    pub pages: usize,
-    /// Messages of records at work, in KiB.
-    pub memory_kib: u32,
-    /// Messages that wait, over all connections. Their bodies are bounded with their records, what
-    /// is kept of their rows is shared by all messages that one lookup leads to.
-    pub waiting: usize,
-    /// Messages that wait for one connection, in KiB; beyond that older ones go if it does not take
-    /// any. Far less than `memory_kib`, so that one connection cannot hold up the others.
-    pub connection_kib: u32,
-    /// Posts.
-    pub posts: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            pages: 16,
-            memory_kib: 16 * 1024,
-            waiting: 65_536,
-            connection_kib: 512,
-            posts: 1_024,
-        }
-    }
-}
 
 /// One message on its way to one connection.
 #[derive(Debug)]

@@ -6,14 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::dead_letters::Letter;
 use super::letter::Losses;
-use crate::record::SequenceNumber;
+use crate::record::{RecordProgress, SequenceNumber};
 use crate::telemetry::Dropped;
-
-/// Told when a record is settled.
-pub trait Settled: Send + Sync + 'static {
-    /// The record with this mark is settled.
-    fn settled(&self, mark: u64);
-}
 
 /// A share in a record that is at work.
 #[derive(Debug)]
@@ -21,9 +15,9 @@ pub struct Ticket(Arc<Shared>);
 
 struct Shared {
     open: AtomicUsize,
-    mark: u64,
+    slot: u64,
     number: SequenceNumber,
-    settled: Arc<dyn Settled>,
+    progress: Arc<dyn RecordProgress>,
     losses: Mutex<Losses>,
     /// What is sent to a dead-letter queue if anything of the record is lost.
     letter: Mutex<Option<Letter>>,
@@ -38,20 +32,20 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Ticket {
-    /// The ticket of a record; `settled` hears of `mark` once this and all shares are settled, and
-    /// `letter` has been sent if any was lost.
+    /// The ticket of a record. It completes `slot` once this and all shares are settled, and `letter`
+    /// has been sent if any was lost.
     pub fn new(
-        settled: Arc<dyn Settled>,
-        mark: u64,
+        progress: Arc<dyn RecordProgress>,
+        slot: u64,
         number: SequenceNumber,
         letter: Option<Letter>,
         held: impl Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Shared {
             open: AtomicUsize::new(1),
-            mark,
+            slot,
             number,
-            settled,
+            progress,
             losses: Mutex::default(),
             letter: Mutex::new(letter),
             _held: Box::new(held),
@@ -89,8 +83,8 @@ impl Shared {
         let letter = lock(&self.letter).take();
         let losses = std::mem::take(&mut *lock(&self.losses));
         match letter.filter(|_| !losses.is_empty()) {
-            Some(letter) => letter.send(losses, move || self.settled.settled(self.mark)),
-            None => self.settled.settled(self.mark),
+            Some(letter) => letter.send(losses, move || self.progress.complete(self.slot)),
+            None => self.progress.complete(self.slot),
         }
     }
 }
@@ -103,38 +97,44 @@ fn lock<T>(what: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    #[derive(Default)]
-    struct Heard(Mutex<Vec<u64>>);
+    #[derive(Debug, Default)]
+    struct Completed(Mutex<Vec<u64>>);
 
-    impl Settled for Heard {
-        fn settled(&self, mark: u64) {
-            self.0.lock().unwrap().push(mark);
+    impl RecordProgress for Completed {
+        fn skip(&self, _: SequenceNumber) {}
+
+        fn track(&self, _: SequenceNumber) -> u64 {
+            0
+        }
+
+        fn complete(&self, slot: u64) {
+            self.0.lock().unwrap().push(slot);
         }
     }
 
-    fn ticket(heard: &Arc<Heard>) -> Ticket {
-        Ticket::new(heard.clone(), 7, SequenceNumber::parse("1").unwrap(), None, ())
+    fn ticket(completed: &Arc<Completed>) -> Ticket {
+        Ticket::new(completed.clone(), 7, SequenceNumber::parse("1").unwrap(), None, ())
     }
 
     #[test]
     fn a_record_is_settled_with_its_last_share() {
-        let heard = Arc::new(Heard::default());
-        let ticket = ticket(&heard);
+        let completed = Arc::new(Completed::default());
+        let ticket = ticket(&completed);
         let shares = [ticket.share(), ticket.share()];
         ticket.settle();
         for share in shares {
-            assert!(heard.0.lock().unwrap().is_empty());
+            assert!(completed.0.lock().unwrap().is_empty());
             share.lose(Dropped::Expired);
         }
-        assert_eq!(*heard.0.lock().unwrap(), [7]);
+        assert_eq!(*completed.0.lock().unwrap(), [7]);
     }
 
     #[test]
     fn a_share_that_is_dropped_settles_nothing() {
-        let heard = Arc::new(Heard::default());
-        let ticket = ticket(&heard);
+        let completed = Arc::new(Completed::default());
+        let ticket = ticket(&completed);
         drop(ticket.share());
         ticket.settle();
-        assert!(heard.0.lock().unwrap().is_empty());
+        assert!(completed.0.lock().unwrap().is_empty());
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::config::{Policy, SlowClient};
 use super::outcome::Outcome;
 use crate::backoff::{Backoff, Random};
 use crate::telemetry::Dropped;
@@ -15,28 +16,6 @@ const GONE_AGAIN_AFTER: [Duration; 3] =
 /// A client is disconnected once so many posts in a row found its buffer full; one that was refused
 /// for the account's sake can only be the first of them.
 const TOO_SLOW: u32 = 3;
-
-/// What a spec says about messages that do not get through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// For how long a message is tried, not counting the time at a shut gate.
-    pub longest_try: Duration,
-    /// How often it is tried, if that is bounded.
-    pub most_attempts: Option<u32>,
-    /// What happens to a client that does not read.
-    pub slow_client: SlowClient,
-}
-
-/// What happens to a client that does not read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlowClient {
-    /// Its messages wait for it.
-    Wait,
-    /// A newer message of the same item takes the place of one that waits.
-    Drop,
-    /// It is disconnected.
-    Disconnect,
-}
 
 /// What was tried of the messages of one connection so far.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use futures::future::BoxFuture;
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, ReplaceOperation};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -56,35 +57,39 @@ impl ConfigMapStore {
 }
 
 impl CheckpointStore for ConfigMapStore {
-    async fn load(&self) -> Result<Option<Stored>, StoreError> {
-        let Some(found) = self.api.get_opt(&self.name).await.map_err(failed)? else {
-            return Ok(None);
-        };
-        self.check_owner(&found)?;
-        let version = Version(found.resource_version().unwrap_or_default());
-        Ok(Some(Stored { data: found.data.unwrap_or_default(), version }))
+    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+        Box::pin(async move {
+            let Some(found) = self.api.get_opt(&self.name).await.map_err(failed)? else {
+                return Ok(None);
+            };
+            self.check_owner(&found)?;
+            let version = Version(found.resource_version().unwrap_or_default());
+            Ok(Some(Stored { data: found.data.unwrap_or_default(), version }))
+        })
     }
 
-    async fn save(
-        &self,
-        data: &BTreeMap<String, String>,
-        expected: Option<&Version>,
-    ) -> Result<Version, StoreError> {
-        let written = match expected {
-            None => {
-                let made = ConfigMap {
-                    metadata: self.owned.clone(),
-                    data: Some(data.clone()),
-                    ..ConfigMap::default()
-                };
-                self.api.create(&PostParams::default(), &made).await
-            }
-            Some(Version(version)) => {
-                let patch = Patch::<()>::Json(replacement(data, version));
-                self.api.patch(&self.name, &PatchParams::default(), &patch).await
-            }
-        };
-        Ok(Version(written.map_err(failed)?.resource_version().unwrap_or_default()))
+    fn save<'a>(
+        &'a self,
+        data: &'a BTreeMap<String, String>,
+        expected: Option<&'a Version>,
+    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        Box::pin(async move {
+            let written = match expected {
+                None => {
+                    let made = ConfigMap {
+                        metadata: self.owned.clone(),
+                        data: Some(data.clone()),
+                        ..ConfigMap::default()
+                    };
+                    self.api.create(&PostParams::default(), &made).await
+                }
+                Some(Version(version)) => {
+                    let patch = Patch::<()>::Json(replacement(data, version));
+                    self.api.patch(&self.name, &PatchParams::default(), &patch).await
+                }
+            };
+            Ok(Version(written.map_err(failed)?.resource_version().unwrap_or_default()))
+        })
     }
 }
 

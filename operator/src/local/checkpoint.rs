@@ -7,20 +7,22 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{CheckpointStore, StoreError, Stored, Version};
 
 /// Where the checkpoint is kept. Clones share it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct LocalCheckpoint(Arc<Mutex<Place>>);
 
+#[derive(Debug)]
 enum Place {
     Memory(Option<Kept>),
     File(PathBuf),
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Kept {
     /// Counts the writes.
     version: u64,
@@ -53,32 +55,36 @@ impl LocalCheckpoint {
 }
 
 impl CheckpointStore for LocalCheckpoint {
-    async fn load(&self) -> Result<Option<Stored>, StoreError> {
-        self.with(|place| {
-            let kept = place.read().map_err(|error| StoreError::Unknown(Box::new(error)))?;
-            Ok(kept.map(|kept| Stored { version: version(&kept), data: kept.data }))
+    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+        Box::pin(async move {
+            self.with(|place| {
+                let kept = place.read().map_err(|error| StoreError::Unknown(Box::new(error)))?;
+                Ok(kept.map(|kept| Stored { version: version(&kept), data: kept.data }))
+            })
+            .await
         })
-        .await
     }
 
-    async fn save(
-        &self,
-        data: &BTreeMap<String, String>,
-        expected: Option<&Version>,
-    ) -> Result<Version, StoreError> {
-        let (data, expected) = (data.clone(), expected.cloned());
-        self.with(move |place| {
-            let unknown = |error| StoreError::Unknown(Box::new(error));
-            let before = place.read().map_err(unknown)?;
-            if before.as_ref().map(version) != expected {
-                return Err(StoreError::Conflict);
-            }
-            let kept = Kept { version: before.map_or(1, |before| before.version + 1), data };
-            let written = version(&kept);
-            place.write(kept).map_err(unknown)?;
-            Ok(written)
+    fn save<'a>(
+        &'a self,
+        data: &'a BTreeMap<String, String>,
+        expected: Option<&'a Version>,
+    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        Box::pin(async move {
+            let (data, expected) = (data.clone(), expected.cloned());
+            self.with(move |place| {
+                let unknown = |error| StoreError::Unknown(Box::new(error));
+                let before = place.read().map_err(unknown)?;
+                if before.as_ref().map(version) != expected {
+                    return Err(StoreError::Conflict);
+                }
+                let kept = Kept { version: before.map_or(1, |before| before.version + 1), data };
+                let written = version(&kept);
+                place.write(kept).map_err(unknown)?;
+                Ok(written)
+            })
+            .await
         })
-        .await
     }
 }
 

@@ -36,7 +36,7 @@ impl InvalidRecord {
 }
 
 /// Parsers answer in paragraphs and draw arrows; a condition's message is one bounded line.
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     let printable = |c: char| if c.is_control() { ' ' } else { c };
     let mut line = String::new();
     for word in text.chars().take(4 * LONGEST_PROBLEM).map(printable).collect::<String>().split(' ')

@@ -7,12 +7,14 @@
 
 mod budget;
 mod error;
+mod evaluator;
 mod expression;
 mod key_filter;
 mod library;
 mod lookup;
 mod message;
 mod number;
+mod page_evaluator;
 mod pattern;
 mod strings;
 mod syntax;
@@ -26,13 +28,14 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 pub use self::error::{InvalidRecord, InvalidSpec};
+pub use self::evaluator::{Evaluator, Turns};
 use self::expression::Expression;
 use self::key_filter::KeyFilter;
 use self::message::Object;
+pub use self::page_evaluator::{PageEvaluation, PageEvaluator, Prefiltered, Slice};
 use self::syntax::Variable;
-use self::view::Needs;
 use crate::api::{Event, Oversize, StreamNotifierSpec};
-use crate::record::{AttributeValue, Change, EventName, KeyNames};
+use crate::record::{AttributeValue, Change, EventName, KeyNames, RequiredImages};
 
 /// The most fields a message may have; the schema has the same bound.
 const MOST_FIELDS: usize = 32;
@@ -50,7 +53,7 @@ pub struct Notifier {
     message: Option<Vec<(String, Expression)>>,
     /// The variables that any expression uses.
     uses: BTreeSet<Variable>,
-    needs: Needs,
+    required_images: RequiredImages,
     /// Whether a message that is too large is made shorter.
     shortens: bool,
 }
@@ -98,7 +101,8 @@ impl Notifier {
         };
         let uses = expressions().flat_map(Expression::uses).copied().collect();
         let compares = spec.events.contains(&Event::Modify);
-        let needs = Needs::new(spec.attribute.is_some(), compares, expressions());
+        let required_images =
+            view::required_images(spec.attribute.is_some(), compares, expressions());
         Ok(Self {
             events: spec.events.iter().map(|event| event_name(*event)).collect(),
             key_filters,
@@ -107,15 +111,14 @@ impl Notifier {
             lookup,
             message,
             uses,
-            needs,
+            required_images,
             shortens: spec.delivery.oversize == Oversize::KeysOnly,
         })
     }
 
-    /// Whether a stream has the images that the fields need. `view` is its view type as AWS
-    /// spells it.
-    pub fn check_view(&self, has_old: bool, has_new: bool, view: &str) -> Result<(), InvalidSpec> {
-        self.needs.check(has_old, has_new, view)
+    /// The images that the records of a stream must carry for this spec.
+    pub fn required_images(&self) -> &RequiredImages {
+        &self.required_images
     }
 
     /// What is to be done about one change.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::api::{Connections, Delivery, KeyFilter, OnGap, StartingPosition, WebSocket};
-use crate::record::{Item, SequenceNumber, UnixSeconds, UserIdentity};
+use crate::record::{Item, SequenceNumber, UnixSeconds, UserIdentity, ViewType};
 
 pub(super) fn s(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
@@ -313,14 +313,14 @@ fn a_stream_must_have_the_images_that_are_needed() {
         (s.attribute, s.message) = (None, None);
         s.connections.value = Some("[keys].map(new, new.SK)[0]".to_owned());
     };
-    const BOTH: (bool, bool, &str) = (true, true, "NEW_AND_OLD_IMAGES");
-    const NEW: (bool, bool, &str) = (false, true, "NEW_IMAGE");
-    const OLD: (bool, bool, &str) = (true, false, "OLD_IMAGE");
-    const KEYS: (bool, bool, &str) = (false, false, "KEYS_ONLY");
+    const BOTH: ViewType = ViewType::NewAndOldImages;
+    const NEW: ViewType = ViewType::NewImage;
+    const OLD: ViewType = ViewType::OldImage;
+    const KEYS: ViewType = ViewType::KeysOnly;
     const WANTS_NEW: &str = "NEW_IMAGE or NEW_AND_OLD_IMAGES";
     const WANTS_OLD: &str = "OLD_IMAGE or NEW_AND_OLD_IMAGES";
     let compares = "attribute: compares the old with the new value";
-    for (edit, (old, new, view), error) in [
+    for (edit, view, error) in [
         (whole, BOTH, None),
         (whole, NEW, Some((compares, "NEW_AND_OLD_IMAGES"))),
         (whole, KEYS, Some((compares, "NEW_AND_OLD_IMAGES"))),
@@ -337,14 +337,15 @@ fn a_stream_must_have_the_images_that_are_needed() {
     ] {
         let mut spec = spec();
         edit(&mut spec);
-        let answer = Notifier::new(&spec).unwrap().check_view(old, new, view);
+        let missing = Notifier::new(&spec).unwrap().required_images().missing_from(view);
         let expected = error.map(|(why, wanted)| {
             format!(
-                "{why}, but the stream's view type is {view}: enable a stream with the view type \
-                 {wanted}, or leave this out"
+                "{why}, but the stream's view type is {}: enable a stream with the view type \
+                 {wanted}, or remove the field",
+                view.as_str()
             )
         });
-        assert_eq!(answer.err().map(|error| error.to_string()), expected);
+        assert_eq!(missing.map(|missing| missing.to_string()), expected);
     }
 }
 

@@ -1,73 +1,34 @@
-//! Which images of an item a spec needs, and whether the stream has them.
+//! Derives the item images that a spec requires from its expressions and `attribute`.
 
-use super::error::InvalidSpec;
+use super::error::one_line;
 use super::expression::Expression;
 use super::syntax::Variable;
+use crate::record::{Image, RequiredImages};
 
-/// An image of the item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Image {
-    Old,
-    New,
-}
-
-/// What the images are needed for.
-#[derive(Debug)]
-pub(super) struct Needs {
-    needs: Vec<(Image, String, &'static str)>,
-}
-
-impl Needs {
-    /// What the expressions and `attribute` need; an attribute is compared only if a change can
-    /// have both images.
-    pub(super) fn new<'a>(
-        attribute: bool,
-        compares: bool,
-        expressions: impl Iterator<Item = &'a Expression>,
-    ) -> Self {
-        let mut needs = Vec::new();
-        if attribute {
-            let why = if compares {
-                "compares the old with the new value"
-            } else {
-                "looks at the new value"
-            };
-            needs.push((Image::New, "attribute".to_owned(), why));
-            if compares {
-                needs.push((Image::Old, "attribute".to_owned(), why));
+/// The images that the expressions and `attribute` use. `attribute` compares both images only if a
+/// record can have both.
+pub(super) fn required_images<'a>(
+    has_attribute: bool,
+    compares: bool,
+    expressions: impl Iterator<Item = &'a Expression>,
+) -> RequiredImages {
+    let mut images = RequiredImages::default();
+    let attribute = || "attribute".to_owned();
+    if has_attribute && compares {
+        let does = "compares the old with the new value";
+        images.require(Image::New, attribute(), does);
+        images.require(Image::Old, attribute(), does);
+    } else if has_attribute {
+        images.require(Image::New, attribute(), "looks at the new value");
+    }
+    for expression in expressions {
+        for (variable, image, does) in
+            [(Variable::New, Image::New, "uses `new`"), (Variable::Old, Image::Old, "uses `old`")]
+        {
+            if expression.uses().contains(&variable) {
+                images.require(image, one_line(expression.field()), does);
             }
         }
-        for expression in expressions {
-            let field = || expression.field().to_owned();
-            if expression.uses().contains(&Variable::New) {
-                needs.push((Image::New, field(), "uses `new`"));
-            }
-            if expression.uses().contains(&Variable::Old) {
-                needs.push((Image::Old, field(), "uses `old`"));
-            }
-        }
-        Self { needs }
     }
-
-    /// The first need that a stream of this view type does not meet.
-    pub(super) fn check(&self, old: bool, new: bool, view: &str) -> Result<(), InvalidSpec> {
-        let has = |image| match image {
-            Image::Old => old,
-            Image::New => new,
-        };
-        let Some((_, field, why)) = self.needs.iter().find(|(image, ..)| !has(*image)) else {
-            return Ok(());
-        };
-        let needed = |wanted| self.needs.iter().any(|(image, ..)| *image == wanted);
-        let wanted = match (needed(Image::Old), needed(Image::New)) {
-            (true, true) => "NEW_AND_OLD_IMAGES",
-            (true, false) => "OLD_IMAGE or NEW_AND_OLD_IMAGES",
-            _ => "NEW_IMAGE or NEW_AND_OLD_IMAGES",
-        };
-        let problem = format!(
-            "{why}, but the stream's view type is {view}: enable a stream with the view type \
-             {wanted}, or leave this out"
-        );
-        Err(InvalidSpec::new(field.clone(), &problem))
-    }
+    images
 }

@@ -6,9 +6,12 @@ mod listing;
 mod reader;
 
 use std::fmt;
-use std::future::Future;
 
-use crate::record::{Change, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
+use futures::future::BoxFuture;
+
+use crate::record::{
+    Change, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType,
+};
 
 pub use limits::{Budget, Limits};
 pub use lineage::{Entries, Lineage, MANY_ENTRIES, Plan};
@@ -64,41 +67,6 @@ pub enum Listed<'a> {
     ChildrenOf(&'a ShardId),
 }
 
-/// Which images a stream's records carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ViewType {
-    /// Keys only.
-    KeysOnly,
-    /// Keys and the item after.
-    NewImage,
-    /// Keys and the item before.
-    OldImage,
-    /// Keys and both.
-    NewAndOldImages,
-}
-
-impl ViewType {
-    /// Whether records carry the item as it was.
-    pub fn has_old(self) -> bool {
-        matches!(self, Self::OldImage | Self::NewAndOldImages)
-    }
-
-    /// Whether records carry the item as it is.
-    pub fn has_new(self) -> bool {
-        matches!(self, Self::NewImage | Self::NewAndOldImages)
-    }
-
-    /// The type as AWS spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::KeysOnly => "KEYS_ONLY",
-            Self::NewImage => "NEW_IMAGE",
-            Self::OldImage => "OLD_IMAGE",
-            Self::NewAndOldImages => "NEW_AND_OLD_IMAGES",
-        }
-    }
-}
-
 /// Which of a table's streams are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Follow {
@@ -148,30 +116,30 @@ pub struct RecordPage {
 }
 
 /// The streams of one table: one that is enabled, and for 24 hours those before it.
-pub trait Streams: Send + Sync + 'static {
+pub trait Streams: fmt::Debug + Send + Sync + 'static {
     /// Every stream that there is, in any order.
-    fn streams(&self) -> impl Future<Output = Result<Vec<StreamLabel>, StreamError>> + Send;
+    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>>;
 
     /// One page of a stream's description, from the shard after `after`.
-    fn describe(
-        &self,
-        stream: &StreamLabel,
-        listed: Listed<'_>,
-        after: Option<&ShardId>,
-    ) -> impl Future<Output = Result<StreamPage, StreamError>> + Send;
+    fn describe<'a>(
+        &'a self,
+        stream: &'a StreamLabel,
+        listed: Listed<'a>,
+        after: Option<&'a ShardId>,
+    ) -> BoxFuture<'a, Result<StreamPage, StreamError>>;
 
     /// An iterator of a shard.
-    fn iterator(
-        &self,
-        shard: &ShardId,
-        from: &ReadFrom,
-    ) -> impl Future<Output = Result<ShardIterator, StreamError>> + Send;
+    fn iterator<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        from: &'a ReadFrom,
+    ) -> BoxFuture<'a, Result<ShardIterator, StreamError>>;
 
     /// The page at an iterator.
-    fn records(
-        &self,
-        iterator: &ShardIterator,
-    ) -> impl Future<Output = Result<RecordPage, StreamError>> + Send;
+    fn records<'a>(
+        &'a self,
+        iterator: &'a ShardIterator,
+    ) -> BoxFuture<'a, Result<RecordPage, StreamError>>;
 }
 
 /// Why a call to a stream failed.

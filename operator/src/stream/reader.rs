@@ -8,8 +8,8 @@ use crate::record::{Change, ShardId};
 
 /// One shard's reader.
 #[derive(Debug)]
-pub struct ShardReader<S> {
-    streams: Arc<S>,
+pub struct ShardReader {
+    streams: Arc<dyn Streams>,
     shard: ShardId,
     /// Where a new iterator begins: after the last record read, if there was one.
     from: ReadFrom,
@@ -28,9 +28,9 @@ pub struct Read {
     pub end: bool,
 }
 
-impl<S: Streams> ShardReader<S> {
+impl ShardReader {
     /// A reader of `shard` that begins at `from`.
-    pub fn new(streams: Arc<S>, shard: ShardId, from: ReadFrom) -> Self {
+    pub fn new(streams: Arc<dyn Streams>, shard: ShardId, from: ReadFrom) -> Self {
         Self { streams, shard, from, iterator: None, had_number: false }
     }
 

@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::BoxFuture;
 use tokio::time::{Instant, timeout};
 
 use super::trouble::{CALL_LIMIT, late};
@@ -19,8 +20,8 @@ const MONTH_SECONDS: f64 = 30.44 * 86_400.0;
 
 /// A table's streams, within the limits.
 #[derive(Debug)]
-pub struct Calls<S> {
-    streams: Arc<S>,
+pub struct Calls {
+    streams: Arc<dyn Streams>,
     limits: Arc<Limits>,
     telemetry: NotifierTelemetry,
     clock: Arc<ServiceClock>,
@@ -33,9 +34,13 @@ pub struct Calls<S> {
     read: tokio::sync::Mutex<()>,
 }
 
-impl<S> Calls<S> {
+impl Calls {
     /// Calls to `streams` within `limits`.
-    pub fn new(streams: Arc<S>, limits: Arc<Limits>, telemetry: NotifierTelemetry) -> Self {
+    pub fn new(
+        streams: Arc<dyn Streams>,
+        limits: Arc<Limits>,
+        telemetry: NotifierTelemetry,
+    ) -> Self {
         let since = Mutex::new(Instant::now());
         let reads = AtomicU64::new(0);
         let [list, describe, read] = std::array::from_fn(|_| tokio::sync::Mutex::default());
@@ -89,44 +94,55 @@ impl<S> Calls<S> {
     }
 }
 
-impl<S: Streams> Streams for Calls<S> {
-    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
-        self.turn("list_streams", &self.list, &self.limits.list).await;
-        self.telemetry.called("list_streams");
-        self.answer("dynamodb:ListStreams", self.streams.streams(), |_| None).await
+impl Streams for Calls {
+    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+        Box::pin(async move {
+            self.turn("list_streams", &self.list, &self.limits.list).await;
+            self.telemetry.called("list_streams");
+            self.answer("dynamodb:ListStreams", self.streams.streams(), |_| None).await
+        })
     }
 
-    async fn describe(
-        &self,
-        stream: &StreamLabel,
-        listed: Listed<'_>,
-        after: Option<&ShardId>,
-    ) -> Result<StreamPage, StreamError> {
-        if listed == Listed::All {
-            self.turn("describe_stream", &self.list, &self.limits.list).await;
-        }
-        self.turn("describe_stream", &self.describe, &self.limits.describe).await;
-        self.telemetry.called("describe_stream");
-        let call = self.streams.describe(stream, listed, after);
-        self.answer("dynamodb:DescribeStream", call, |page| Some(page.service_time)).await
+    fn describe<'a>(
+        &'a self,
+        stream: &'a StreamLabel,
+        listed: Listed<'a>,
+        after: Option<&'a ShardId>,
+    ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
+        Box::pin(async move {
+            if listed == Listed::All {
+                self.turn("describe_stream", &self.list, &self.limits.list).await;
+            }
+            self.turn("describe_stream", &self.describe, &self.limits.describe).await;
+            self.telemetry.called("describe_stream");
+            let call = self.streams.describe(stream, listed, after);
+            self.answer("dynamodb:DescribeStream", call, |page| Some(page.service_time)).await
+        })
     }
 
-    async fn iterator(
-        &self,
-        shard: &ShardId,
-        from: &ReadFrom,
-    ) -> Result<ShardIterator, StreamError> {
-        self.turn("get_shard_iterator", &self.read, &self.limits.read).await;
-        self.telemetry.called("get_shard_iterator");
-        let call = self.streams.iterator(shard, from);
-        self.answer("dynamodb:GetShardIterator", call, |_| None).await
+    fn iterator<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        from: &'a ReadFrom,
+    ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
+        Box::pin(async move {
+            self.turn("get_shard_iterator", &self.read, &self.limits.read).await;
+            self.telemetry.called("get_shard_iterator");
+            let call = self.streams.iterator(shard, from);
+            self.answer("dynamodb:GetShardIterator", call, |_| None).await
+        })
     }
 
-    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        self.turn("get_records", &self.read, &self.limits.read).await;
-        self.telemetry.called("get_records");
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        let call = self.streams.records(iterator);
-        self.answer("dynamodb:GetRecords", call, |page| page.service_time).await
+    fn records<'a>(
+        &'a self,
+        iterator: &'a ShardIterator,
+    ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
+        Box::pin(async move {
+            self.turn("get_records", &self.read, &self.limits.read).await;
+            self.telemetry.called("get_records");
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            let call = self.streams.records(iterator);
+            self.answer("dynamodb:GetRecords", call, |page| page.service_time).await
+        })
     }
 }

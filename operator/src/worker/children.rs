@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::calls::Calls;
 use super::retention::may_be_gone;
-use super::shared::Shared;
+use super::shared::ConsumerContext;
 use super::sweep::Sweeper;
 use super::trouble;
 use crate::backoff::{Backoff, Failing};
@@ -56,9 +56,9 @@ impl Asking {
 }
 
 /// The children of `parent` as soon as they are described; none if they are not for some seconds.
-pub async fn ask<S: Streams, C, G>(
-    streams: &Calls<S>,
-    shared: &Shared<C, G>,
+pub async fn ask(
+    streams: &Calls,
+    shared: &ConsumerContext,
     parent: &ShardId,
     asking: &Asking,
 ) -> Vec<Shard> {
@@ -83,9 +83,9 @@ pub async fn ask<S: Streams, C, G>(
 }
 
 /// The children of a shard of which one is known: another one may be described a little later.
-pub async fn ask_again<S: Streams, C, G>(
-    streams: &Calls<S>,
-    shared: &Shared<C, G>,
+pub async fn ask_again(
+    streams: &Calls,
+    shared: &ConsumerContext,
     parent: &ShardId,
     asking: &Asking,
 ) -> Vec<Shard> {
@@ -102,9 +102,9 @@ pub async fn ask_again<S: Streams, C, G>(
 
 /// The children of a shard of which none is known for long; something must follow it as long as its
 /// stream is open, and nobody reads that meanwhile.
-pub async fn ask_on<S: Streams, C, G>(
-    streams: &Calls<S>,
-    shared: &Shared<C, G>,
+pub async fn ask_on(
+    streams: &Calls,
+    shared: &ConsumerContext,
     parent: &ShardId,
     asking: &Asking,
 ) -> Vec<Shard> {
@@ -131,15 +131,15 @@ pub async fn ask_on<S: Streams, C, G>(
             return found;
         }
         if failing.has_lasted() {
-            let stream = parent.stream.arn(&shared.table);
+            let stream = parent.stream.arn(&shared.config.table);
             shared.health.troubled(part.clone(), trouble::childless(parent, &stream));
         }
     }
 }
 
-async fn described<S: Streams, C, G>(
-    streams: &Calls<S>,
-    shared: &Shared<C, G>,
+async fn described(
+    streams: &Calls,
+    shared: &ConsumerContext,
     parent: &ShardId,
     asking: &Asking,
 ) -> Vec<Shard> {

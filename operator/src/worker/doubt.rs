@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use super::calls::Calls;
 use super::retention::may_be_gone;
-use super::shared::Shared;
+use super::shared::ConsumerContext;
 use super::trouble;
 use crate::backoff::Failing;
 use crate::record::ShardId;
@@ -18,11 +18,7 @@ const BEFORE_LISTING_AGAIN: Duration = Duration::from_secs(5);
 
 /// Whether a shard that is not listed is gone. If it is there, or not old enough to be gone, that is
 /// said only after a while: the next listing is to show it.
-pub async fn is_gone<S: Streams, C, G>(
-    streams: &Calls<S>,
-    id: &ShardId,
-    shared: &Shared<C, G>,
-) -> bool {
+pub async fn is_gone(streams: &Calls, id: &ShardId, shared: &ConsumerContext) -> bool {
     let part = Part::Shard(id.clone());
     let mut failing = Failing::new(LONGEST_WAIT);
     loop {
@@ -38,7 +34,7 @@ pub async fn is_gone<S: Streams, C, G>(
             }
         };
         shared.telemetry.retrying(&error);
-        let stream = id.stream.arn(&shared.table);
+        let stream = id.stream.arn(&shared.config.table);
         if let Some(trouble) = trouble::stream(&stream, &error, &mut failing) {
             shared.health.troubled(part.clone(), trouble);
         }

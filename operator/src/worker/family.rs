@@ -9,10 +9,9 @@ use tokio::task::{JoinError, JoinSet};
 use super::calls::Calls;
 use super::children::{Asking, ask, ask_again, ask_on};
 use super::doubt::is_gone;
-use super::shared::Shared;
-use crate::delivery::{Connections, Gateway};
+use super::shared::ConsumerContext;
 use crate::record::{ShardId, StreamLabel};
-use crate::stream::{Listing, Shard, Streams};
+use crate::stream::{Listing, Shard};
 
 /// How often a parent may be found that no listing shows, before it is read all the same.
 const LISTINGS: u32 = 3;
@@ -32,9 +31,9 @@ pub enum News {
 
 /// What is being asked.
 #[derive(Debug)]
-pub struct Family<S, C, G> {
-    streams: Arc<Calls<S>>,
-    shared: Arc<Shared<C, G>>,
+pub struct Family {
+    streams: Arc<Calls>,
+    shared: Arc<ConsumerContext>,
     asking: Asking,
     /// Finished shards whose children are asked for, for the first time.
     childless: BTreeSet<ShardId>,
@@ -43,9 +42,9 @@ pub struct Family<S, C, G> {
     tasks: JoinSet<News>,
 }
 
-impl<S: Streams, C: Connections, G: Gateway> Family<S, C, G> {
+impl Family {
     /// Nothing is asked yet.
-    pub fn new(streams: Arc<Calls<S>>, shared: Arc<Shared<C, G>>) -> Self {
+    pub fn new(streams: Arc<Calls>, shared: Arc<ConsumerContext>) -> Self {
         Self {
             streams,
             shared,

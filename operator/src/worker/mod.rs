@@ -2,18 +2,19 @@
 //! the delivery; what is settled, and nothing else, is remembered.
 
 mod age;
+mod backends;
 mod calls;
 mod children;
+pub mod config;
+mod consumer;
 mod doubt;
-mod evaluator;
+mod factory;
 mod family;
-mod job;
-mod judge;
 mod opening;
 mod pace;
-mod page;
 mod positions;
 mod progress;
+mod rate_limiters;
 mod reading;
 mod remember;
 mod retention;
@@ -25,36 +26,34 @@ mod sweep;
 mod trouble;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use evaluator::Evaluator;
-pub use job::{Begin, Job, Neighbours};
-pub use retention::OnGap;
+pub use backends::Backends;
+pub use config::arn::{Queue, Table};
+pub use config::endpoint::Endpoints;
+pub use config::validate::{MAX_PAGES, Prepared, prepare};
+pub use config::worker_config::{Begin, Job, WorkerSpec};
+pub use consumer::ConsumerConfig;
+pub use factory::{RunWorker, WorkerFactory};
+pub use rate_limiters::AccountLimits;
 pub use supervisor::{NotifierId, Revision, Supervisor};
 
 use crate::backoff::Backoff;
-use crate::checkpoint::{Checkpoint, CheckpointStore, ClaimError, Keeper};
-use crate::clock::ServiceClock;
-use crate::delivery::{
-    Connections, DeadLetters, Deliverer, Gateway, LetterFrom, Lookup, Setup, Tasks,
-};
+use crate::checkpoint::{Checkpoint, ClaimError, Keeper};
+use crate::delivery::{DeadLetters, Deliverer, LetterFrom, Lookup, Pipeline, Setup, Tasks};
+use crate::notifier::PageEvaluator;
 use crate::record::UnixSeconds;
-use crate::stream::{Listing, Streams};
+use crate::stream::Listing;
 use crate::telemetry::Part;
-use age::tell_age;
 use calls::Calls;
+use consumer::{ConsumerStart, StreamConsumer};
 use opening::{claimed, renewed};
-use pace::Beat;
 use positions::Positions;
-use reading::Reading;
 use remember::{remember, remember_at_last};
-use shared::Shared;
-use sweep::Sweeper;
 
 /// How long a stop waits for posts under way; a pod has 30 s by default.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
@@ -68,26 +67,17 @@ const LONGEST_AFTER_A_FAULT: Duration = Duration::from_secs(300);
 /// were lost and the job says to stop then (`Phase::Stopped`). If the returned
 /// future is dropped, everything ends at once, and what was not remembered is repeated by the next
 /// worker.
-pub async fn work<S, C, G, K>(
-    neighbours: &Neighbours<S, C, G, K>,
-    job: &Job,
-    stop: &CancellationToken,
-) where
-    S: Streams,
-    C: Connections,
-    G: Gateway,
-    K: CheckpointStore,
-{
+pub async fn work(backends: &Backends, job: &Job, stop: &CancellationToken) {
     let mut faults = Backoff::new(AFTER_A_FAULT, LONGEST_AFTER_A_FAULT);
     let mut known = None;
-    let streams = Calls::new(neighbours.streams.clone(), job.limits.clone(), job.telemetry.clone());
+    let streams = Calls::new(backends.streams.clone(), job.limits.clone(), job.telemetry.clone());
     let streams = Arc::new(streams);
     loop {
         let begun = Instant::now();
         job.health.starting();
         let opened = async {
-            let store = neighbours.store.clone();
-            tokio::join!(claimed(&streams, store, job, known.as_ref()), lookup(neighbours, job))
+            let store = backends.checkpoints.clone();
+            tokio::join!(claimed(&streams, store, job, known.as_ref()), lookup(backends, job))
         };
         // Before the first record is read there is nothing to finish.
         let Some(((listing, keeper), lookup)) = stop.run_until_cancelled(opened).await else {
@@ -99,10 +89,12 @@ pub async fn work<S, C, G, K>(
         };
         let tasks = Tasks::default();
         let _abandoned = tasks.abandon.clone().drop_guard();
-        let clients = (Arc::new(lookup), neighbours.gateway.clone(), streams.clock().clone());
-        let not_before = keeper.checkpoint().start.not_before();
-        let shared = shared(job, stop, listing, not_before, clients, &tasks);
-        match read(streams.clone(), job, Arc::new(shared), keeper, tasks).await {
+        // A data gap may stop this run, and nothing else.
+        let stop_run = stop.child_token();
+        let pipeline = pipeline(backends, job, &streams, lookup, &keeper, &tasks, &stop_run);
+        let run =
+            Run { streams: streams.clone(), pipeline, listing, tasks, stop: stop_run.clone() };
+        match run.read(job, keeper).await {
             Reads::Stopped => return,
             Reads::Halted => {
                 job.telemetry.halted();
@@ -114,8 +106,8 @@ pub async fn work<S, C, G, K>(
                 job.health.claim_lost(trouble::checkpoint(&lost));
                 return;
             }
-            // Somebody broke the checkpoint by hand: it is claimed again once it is mended, and made
-            // again from what is known once it is deleted.
+            // The checkpoint was edited by hand and is unusable. It is claimed again once it is
+            // fixed, and created from the known positions once it is deleted.
             Reads::Lost(broken, checkpoint) => {
                 job.telemetry.retrying(&broken);
                 known = Some(checkpoint);
@@ -133,119 +125,119 @@ pub async fn work<S, C, G, K>(
     }
 }
 
-/// How reading ended.
+/// How a run ended.
 enum Reads {
-    /// As it was told.
+    /// It was stopped.
     Stopped,
-    /// Records were lost, and the job says to stop then.
+    /// Records were lost, and the notifier stops on data gaps.
     Halted,
-    /// The checkpoint is not ours any more, or not readable; and what it should be.
+    /// The checkpoint has another holder or is unusable; and what it should be.
     Lost(ClaimError, Checkpoint),
-    /// A task panicked, a fault of ours: everything begins anew from the checkpoint.
+    /// A task panicked, which is a bug. The next run begins from the stored checkpoint.
     Broken,
 }
 
-/// Reads until told to stop, or until it cannot go on.
-async fn read<S, C, G, K>(
-    streams: Arc<Calls<S>>,
-    job: &Job,
-    shared: Arc<Shared<C, G>>,
-    mut keeper: Keeper<K>,
+/// One run of the worker, from a claimed checkpoint to its last write.
+struct Run {
+    streams: Arc<Calls>,
+    pipeline: Pipeline,
+    listing: Listing,
     tasks: Tasks,
-) -> Reads
-where
-    S: Streams,
-    C: Connections,
-    G: Gateway,
-    K: CheckpointStore,
-{
-    let Checkpoint { start, read_at, shards, .. } = keeper.checkpoint().clone();
-    let read_at = UnixSeconds(read_at.as_second());
-    let positions = Arc::new(Positions::new(shards, read_at));
-    let mut reading = Reading::new(streams.clone(), shared.clone(), positions.clone(), start);
-    tokio::select! {
-        biased;
-        lost = remember(&mut keeper, &positions, &job.health, &job.telemetry) => {
-            return Reads::Lost(lost, known(&keeper, &positions));
+    stop: CancellationToken,
+}
+
+impl Run {
+    /// Reads until it is stopped or cannot continue.
+    async fn read(self, job: &Job, mut keeper: Keeper) -> Reads {
+        let Self { streams, pipeline, listing, tasks, stop } = self;
+        let Checkpoint { start, read_at, shards, .. } = keeper.checkpoint().clone();
+        let read_at = UnixSeconds(read_at.as_second());
+        let positions = Arc::new(Positions::new(shards, read_at));
+        let from = ConsumerStart {
+            start,
+            listing,
+            positions: positions.clone(),
+            health: job.health.clone(),
+            telemetry: job.telemetry.clone(),
+            random: job.random.clone(),
+            stop,
+        };
+        let sink = Arc::new(pipeline);
+        let mut consumer = StreamConsumer::new(streams, job.consumer.clone(), sink, from);
+        tokio::select! {
+            biased;
+            lost = remember(&mut keeper, &positions, &job.health, &job.telemetry) => {
+                return Reads::Lost(lost, known(&keeper, &positions));
+            }
+            () = tasks.broken.cancelled() => return Reads::Broken,
+            read = consumer.run(read_at) => if read.is_err() { return Reads::Broken },
         }
-        () = tasks.broken.cancelled() => return Reads::Broken,
-        never = shared.sweep(&streams) => match never {},
-        never = tell_age(&positions, &shared.clock, &job.telemetry) => match never {},
-        read = reading.run(read_at) => if read.is_err() { return Reads::Broken },
-    }
-    tasks.tracker.close();
-    let drained = async {
-        reading.wait().await;
-        tasks.tracker.wait().await;
-    };
-    let in_time = timeout(DRAIN_LIMIT, drained).await.is_ok();
-    job.telemetry.stopped(in_time);
-    let last = remember_at_last(&mut keeper, &positions, &job.telemetry).await;
-    match last {
-        Some(lost) => Reads::Lost(lost, known(&keeper, &positions)),
-        None if shared.halted.load(Ordering::Relaxed) => Reads::Halted,
-        None => Reads::Stopped,
+        tasks.tracker.close();
+        let drained = async {
+            consumer.drain().await;
+            tasks.tracker.wait().await;
+        };
+        let in_time = timeout(DRAIN_LIMIT, drained).await.is_ok();
+        job.telemetry.stopped(in_time);
+        let last = remember_at_last(&mut keeper, &positions, &job.telemetry).await;
+        match last {
+            Some(lost) => Reads::Lost(lost, known(&keeper, &positions)),
+            None if consumer.is_halted() => Reads::Halted,
+            None => Reads::Stopped,
+        }
     }
 }
 
-fn known<K: CheckpointStore>(keeper: &Keeper<K>, positions: &Positions) -> Checkpoint {
+fn known(keeper: &Keeper, positions: &Positions) -> Checkpoint {
     Checkpoint { shards: positions.all(), ..keeper.checkpoint().clone() }
 }
 
-fn shared<C: Connections, G: Gateway>(
+/// The delivery of one run.
+fn pipeline(
+    backends: &Backends,
     job: &Job,
-    stop: &CancellationToken,
-    listing: Listing,
-    not_before: Option<UnixSeconds>,
-    (lookup, gateway, clock): (Arc<Lookup<C>>, Arc<G>, Arc<ServiceClock>),
+    streams: &Calls,
+    lookup: Lookup,
+    keeper: &Keeper,
     tasks: &Tasks,
-) -> Shared<C, G> {
+    stop: &CancellationToken,
+) -> Pipeline {
+    let lookup = Arc::new(lookup);
     let setup = Setup {
         lookup: lookup.clone(),
-        gateway,
-        endpoint: job.endpoint.clone(),
-        policy: job.policy,
+        gateway: backends.gateway.clone(),
+        endpoint: job.delivery.endpoint.clone(),
+        policy: job.delivery.policy,
         limits: job.post_limits.clone(),
-        bounds: job.bounds,
+        bounds: job.delivery.bounds,
         tasks: tasks.clone(),
         health: job.health.clone(),
         telemetry: job.telemetry.clone(),
         random: job.random.clone(),
     };
-    Shared {
-        notifier: job.notifier.clone(),
-        turns: job.evaluator.turns(),
-        not_before,
+    let clock = streams.clock().clone();
+    let memory_kib = job.delivery.bounds.memory_kib;
+    let skip_before = keeper.checkpoint().start.not_before();
+    Pipeline {
+        evaluator: PageEvaluator::new(job.notifier.clone(), job.evaluator.turns(), skip_before),
         lookup,
         deliverer: Arc::new(Deliverer::new(setup, clock.clone())),
-        dead_letters: dead_letters(job, tasks),
-        bounds: job.bounds,
-        pages: Semaphore::new(job.bounds.pages),
-        memory: Arc::new(Semaphore::new(job.bounds.memory_kib as usize)),
-        poll_interval: job.poll_interval,
-        beat: Beat::default(),
-        table: job.table.clone(),
-        stream: job.stream(),
-        follow: job.follow.clone(),
-        on_gap: job.on_gap,
+        dead_letters: dead_letters(backends, job, tasks),
+        memory: Arc::new(Semaphore::new(memory_kib as usize)),
+        memory_kib,
         clock,
-        sweeper: Sweeper::new(listing),
         health: job.health.clone(),
         telemetry: job.telemetry.clone(),
-        random: job.random.clone(),
-        // A gap may stop this reading, and nothing else.
-        stop: stop.child_token(),
-        halted: AtomicBool::new(false),
+        stop: stop.clone(),
     }
 }
 
-fn dead_letters(job: &Job, tasks: &Tasks) -> Option<Arc<DeadLetters>> {
-    let (arn, queue) = job.dead_letters.clone()?;
-    let from = LetterFrom { notifier: job.telemetry.notifier(), table: job.table.clone() };
+fn dead_letters(backends: &Backends, job: &Job, tasks: &Tasks) -> Option<Arc<DeadLetters>> {
+    let queue = backends.dead_letters.clone()?;
+    let (notifier, table) = (job.telemetry.notifier(), job.consumer.table.clone());
     Some(Arc::new(DeadLetters::new(
         queue,
-        arn,
-        from,
+        LetterFrom { notifier, table },
         tasks.clone(),
         job.health.clone(),
         job.telemetry.clone(),
@@ -253,13 +245,10 @@ fn dead_letters(job: &Job, tasks: &Tasks) -> Option<Arc<DeadLetters>> {
     )))
 }
 
-async fn lookup<S, C: Connections, G, K>(
-    neighbours: &Neighbours<S, C, G, K>,
-    job: &Job,
-) -> Lookup<C> {
+async fn lookup(backends: &Backends, job: &Job) -> Lookup {
     Lookup::open(
-        neighbours.connections.clone(),
-        job.source.clone(),
+        backends.connections.clone(),
+        job.delivery.source.clone(),
         job.health.clone(),
         job.telemetry.clone(),
         job.random.clone(),

@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::calls::Calls;
-use super::job::{Begin, Job};
+use super::config::worker_config::{Begin, Job};
 use super::retention::timestamp;
 use super::trouble::{self, LONGEST_WAIT};
 use super::{succession, sweep};
 use crate::backoff::{Backoff, Failing};
 use crate::checkpoint::{Checkpoint, CheckpointStore, ClaimError, Keeper, Start, StartedAt};
 use crate::record::{StreamLabel, UnixSeconds};
-use crate::stream::{Entries, Follow, Listing, Streams};
+use crate::stream::{Entries, Follow, Listing};
 use crate::telemetry::{Part, Trouble};
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -25,12 +25,12 @@ const LONGEST_CLAIM_WAIT: Duration = Duration::from_secs(15);
 const LISTING_AGE: Duration = Duration::from_secs(60);
 
 /// The streams as they are listed, and the checkpoint, which is ours from here on.
-pub async fn claimed<S: Streams, K: CheckpointStore>(
-    streams: &Calls<S>,
-    store: Arc<K>,
+pub async fn claimed(
+    streams: &Calls,
+    store: Arc<dyn CheckpointStore>,
     job: &Job,
     known: Option<&Checkpoint>,
-) -> (Listing, Keeper<K>) {
+) -> (Listing, Keeper) {
     // What is stored says which streams are still to be read; some may be listed nowhere else.
     let found = match known {
         Some(known) => Some(known.clone()),
@@ -50,8 +50,8 @@ pub async fn claimed<S: Streams, K: CheckpointStore>(
 
 /// The listing, made again if the claim, or the connections table, kept reading from beginning for so
 /// long that it is old.
-pub async fn renewed<S: Streams>(
-    streams: &Calls<S>,
+pub async fn renewed(
+    streams: &Calls,
     job: &Job,
     listing: Listing,
     checkpoint: &Checkpoint,
@@ -71,7 +71,7 @@ fn labels(checkpoint: &Checkpoint) -> BTreeSet<StreamLabel> {
 }
 
 /// What is stored, once the store answers. What is wrong with it is told once it is claimed.
-async fn stored<K: CheckpointStore>(store: &K, job: &Job) -> Option<Checkpoint> {
+async fn stored(store: &dyn CheckpointStore, job: &Job) -> Option<Checkpoint> {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_CLAIM_WAIT);
     loop {
         match Keeper::stored(store).await {
@@ -95,14 +95,10 @@ async fn refused(job: &Job, error: &ClaimError, backoff: &mut Backoff) {
 /// The shards of the `known` streams and of those after them, once they can be described; without a
 /// known one, of the stream that reading would begin with, which must have the images that the spec
 /// needs.
-async fn listed<S: Streams>(
-    streams: &Calls<S>,
-    job: &Job,
-    known: &BTreeSet<StreamLabel>,
-) -> Listing {
+async fn listed(streams: &Calls, job: &Job, known: &BTreeSet<StreamLabel>) -> Listing {
     let mut failing = Failing::new(LONGEST_WAIT);
     loop {
-        let trouble = match sweep::list(streams, &job.follow, known, &job.random).await {
+        let trouble = match sweep::list(streams, &job.consumer.follow, known, &job.random).await {
             Ok(listing) => match unfit(job, &listing, known) {
                 Some(trouble) => Some(trouble),
                 None => {
@@ -112,7 +108,7 @@ async fn listed<S: Streams>(
             },
             Err(error) => {
                 job.telemetry.retrying(&error);
-                trouble::stream(&job.stream(), &error, &mut failing)
+                trouble::stream(&job.consumer.stream_name(), &error, &mut failing)
             }
         };
         if let Some(trouble) = trouble {
@@ -126,30 +122,32 @@ async fn listed<S: Streams>(
 fn unfit(job: &Job, listing: &Listing, known: &BTreeSet<StreamLabel>) -> Option<Trouble> {
     let newest = listing.newest();
     let found = newest.filter(|(_, stream)| !stream.is_gone());
-    match (found, &job.follow, &listing.replaced_by) {
+    match (found, &job.consumer.follow, &listing.replaced_by) {
         // One that follows those that are known is looked at once they are read.
         (Some((label, stream)), _, _) if known.is_empty() || known.contains(label) => {
-            succession::unfit(&job.notifier, stream)
+            succession::unfit(&job.consumer.required_images, stream)
         }
         _ if !known.is_empty() => None,
-        (_, _, Some(new)) => Some(trouble::replaced(&job.stream(), &new.arn(&job.table))),
-        (_, Follow::Stream(_), None) => Some(trouble::not_found(&job.stream())),
-        (_, Follow::Table, None) => Some(trouble::no_stream(&job.table)),
+        (_, _, Some(new)) => {
+            Some(trouble::replaced(&job.consumer.stream_name(), &new.arn(&job.consumer.table)))
+        }
+        (_, Follow::Stream(_), None) => Some(trouble::not_found(&job.consumer.stream_name())),
+        (_, Follow::Table, None) => Some(trouble::no_stream(&job.consumer.table)),
     }
 }
 
 /// The checkpoint, claimed: gone on from what is stored, else from what is known, or begun.
-async fn claim<K: CheckpointStore>(
-    store: Arc<K>,
+async fn claim(
+    store: Arc<dyn CheckpointStore>,
     job: &Job,
     listing: &Listing,
     known: Option<&Checkpoint>,
-) -> Keeper<K> {
+) -> Keeper {
     let open = |found: Option<Checkpoint>| match found {
         Some(found) => match continued(found, job) {
             Ok(continued) => continued,
             Err(other) => {
-                job.telemetry.other_stream(&other.start.stream, &job.stream());
+                job.telemetry.other_stream(&other.start.stream, &job.consumer.stream_name());
                 begin(job, listing)
             }
         },
@@ -172,16 +170,16 @@ async fn claim<K: CheckpointStore>(
 /// What of a checkpoint can be gone on from; all of it is given back if it is of another stream.
 fn continued(mut found: Checkpoint, job: &Job) -> Result<Checkpoint, Checkpoint> {
     let (table, label) = found.start.table_and_label();
-    if table != job.table {
+    if table != job.consumer.table {
         return Err(found);
     }
-    if let Follow::Stream(stream) = &job.follow {
+    if let Follow::Stream(stream) = &job.consumer.follow {
         let has_begun = label == stream.as_str();
         if !has_begun && found.shards.keys().all(|id| id.stream != *stream) {
             return Err(found);
         }
         found.shards.retain(|id, _| id.stream == *stream);
-        found.start.stream = stream.arn(&job.table);
+        found.start.stream = stream.arn(&job.consumer.table);
     }
     Ok(found)
 }
@@ -197,7 +195,7 @@ fn begin(job: &Job, listing: &Listing) -> Checkpoint {
         Begin::AtTimestamp(at) => (StartedAt::AtTimestamp, at),
     };
     let newest = listing.newest().map(|(label, _)| label);
-    let stream = newest.map(|label| label.arn(&job.table)).unwrap_or_default();
+    let stream = newest.map(|label| label.arn(&job.consumer.table)).unwrap_or_default();
     // Before the stream there was nothing to be read, nor to be lost.
     let made_at = newest.and_then(StreamLabel::enabled_at).map_or(at, timestamp);
     let start = Start { stream, position, at };

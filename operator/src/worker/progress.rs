@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use crate::checkpoint::Watermark;
-use crate::delivery::{Letter, Settled, Ticket};
-use crate::record::{Position, SequenceNumber, UnixSeconds};
+use crate::record::{Position, RecordProgress, SequenceNumber, UnixSeconds};
 
 /// One shard's progress.
 #[derive(Debug)]
@@ -86,30 +85,6 @@ impl Progress {
         reads.at = reads.at.max(then);
     }
 
-    /// A record was read and needs no work.
-    pub fn skip(&self, number: SequenceNumber) {
-        let idle = {
-            let mut watermark = self.lock();
-            watermark.skip(number);
-            watermark.is_idle()
-        };
-        if idle {
-            self.moved.notify_one();
-        }
-    }
-
-    /// A record was read and is at work; it is settled with the ticket, and after the letter if
-    /// anything of it is lost. `held` is let go then.
-    pub fn begin(
-        self: &Arc<Self>,
-        number: SequenceNumber,
-        letter: Option<Letter>,
-        held: impl Send + Sync + 'static,
-    ) -> Ticket {
-        let mark = self.lock().begin(number.clone());
-        Ticket::new(self.clone(), mark, number, letter, held)
-    }
-
     /// How far the shard is settled.
     pub fn position(&self) -> Position {
         match self.lock().settled() {
@@ -139,11 +114,26 @@ impl Progress {
     }
 }
 
-impl Settled for Progress {
-    fn settled(&self, mark: u64) {
+impl RecordProgress for Progress {
+    fn skip(&self, number: SequenceNumber) {
+        let idle = {
+            let mut watermark = self.lock();
+            watermark.skip(number);
+            watermark.is_idle()
+        };
+        if idle {
+            self.moved.notify_one();
+        }
+    }
+
+    fn track(&self, number: SequenceNumber) -> u64 {
+        self.lock().begin(number)
+    }
+
+    fn complete(&self, slot: u64) {
         let (moved, idle) = {
             let mut watermark = self.lock();
-            (watermark.settle(mark), watermark.is_idle())
+            (watermark.settle(slot), watermark.is_idle())
         };
         if moved {
             self.moved.notify_one();

@@ -10,17 +10,17 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::calls::Calls;
+use super::consumer::ConsumerConfig;
 use super::family::{Family, News};
 use super::positions::Positions;
 use super::retention::{asked_since, kept_since};
 use super::shard::{self, End};
-use super::shared::{Shared, Task};
+use super::shared::{ConsumerContext, ShardTask};
 use super::succession::{self, Drained};
 use crate::backoff::Failing;
 use crate::checkpoint::{Start, StartedAt};
-use crate::delivery::{Connections, Gateway};
 use crate::record::{KeyNames, Position, ShardId, StreamLabel, UnixSeconds};
-use crate::stream::{Lineage, Listing, MANY_ENTRIES, ReadFrom, Shard, ShardReader, Streams};
+use crate::stream::{Lineage, Listing, MANY_ENTRIES, ReadFrom, Shard, ShardReader};
 use crate::telemetry::{Part, Trouble};
 
 /// While parents are being asked for, it is planned anew at most this often.
@@ -32,9 +32,9 @@ pub struct Panicked;
 
 /// The readers of a notifier.
 #[derive(Debug)]
-pub struct Reading<S, C, G> {
-    streams: Arc<Calls<S>>,
-    shared: Arc<Shared<C, G>>,
+pub struct Reading {
+    streams: Arc<Calls>,
+    shared: Arc<ConsumerContext>,
     positions: Arc<Positions>,
     /// Where and when reading began.
     start: Start,
@@ -48,7 +48,7 @@ pub struct Reading<S, C, G> {
     readers: JoinSet<(ShardId, End)>,
     /// Shards open at the start that have not answered yet.
     unanswered: Arc<Mutex<BTreeSet<ShardId>>>,
-    family: Family<S, C, G>,
+    family: Family,
     /// Streams whose records lack an image that the spec needs.
     passed_over: BTreeSet<StreamLabel>,
     /// How long a stream that is open has shown no shard.
@@ -61,11 +61,11 @@ pub struct Reading<S, C, G> {
     plan_is_due: bool,
 }
 
-impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
+impl Reading {
     /// No reader yet.
     pub fn new(
-        streams: Arc<Calls<S>>,
-        shared: Arc<Shared<C, G>>,
+        streams: Arc<Calls>,
+        shared: Arc<ConsumerContext>,
         positions: Arc<Positions>,
         start: Start,
     ) -> Self {
@@ -180,7 +180,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
                 continue;
             }
             if entries.is_empty() {
-                unfit = succession::unfit(&self.shared.notifier, stream);
+                unfit = succession::unfit(&self.shared.config.required_images, stream);
                 let is_last = listing.newest().is_some_and(|(newest, _)| newest == label);
                 if unfit.is_some() && !is_last {
                     // A stream keeps its images for life: what has others comes after it.
@@ -231,7 +231,8 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         unfit: Option<Trouble>,
         shardless: Option<&StreamLabel>,
     ) {
-        let Shared { follow, table, health, .. } = &*self.shared;
+        let ConsumerContext { config, health, .. } = &*self.shared;
+        let ConsumerConfig { follow, table, .. } = config;
         let ended = || succession::ended(follow, table, listing, current.is_none());
         let shardless = || succession::shardless(table, shardless, &mut self.shardless);
         match unfit.or_else(ended).or_else(shardless) {
@@ -264,7 +265,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         let read_at = self.unread_since(&id);
         let from = self.from(&position);
         self.shared.telemetry.shard_opened(&id, &from);
-        let task = Task {
+        let task = ShardTask {
             reader: ShardReader::new(self.streams.clone(), id.clone(), from),
             keys: self.keys.clone(),
             progress: self.positions.open(id.clone(), position, read_at),
@@ -285,7 +286,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
 
     /// Where reading begins in a shard that is settled up to `position`.
     fn from(&self, position: &Position) -> ReadFrom {
-        match (position, self.shared.not_before) {
+        match (position, self.shared.skip_before) {
             (Position::After(number), _) => ReadFrom::After(number.clone()),
             // The moment reading began, never the service's LATEST: that is another moment at each
             // call. In a shard that was made later it is the start. One to come is refused; until

@@ -9,7 +9,7 @@ use super::positions::Positions;
 use super::retention::timestamp;
 use super::trouble;
 use crate::backoff::Failing;
-use crate::checkpoint::{CheckpointStore, ClaimError, Keeper, StoreError};
+use crate::checkpoint::{ClaimError, Keeper, StoreError};
 use crate::telemetry::{Health, NotifierTelemetry, Part};
 
 /// Checkpoints are written at most this often.
@@ -23,8 +23,8 @@ const LAST_TRIES: Duration = Duration::from_secs(8);
 const BETWEEN_LAST_TRIES: Duration = Duration::from_millis(250);
 
 /// Writes until the checkpoint is ours no longer, and says why.
-pub async fn remember<K: CheckpointStore>(
-    keeper: &mut Keeper<K>,
+pub async fn remember(
+    keeper: &mut Keeper,
     positions: &Positions,
     health: &Health,
     telemetry: &NotifierTelemetry,
@@ -62,8 +62,8 @@ pub async fn remember<K: CheckpointStore>(
 }
 
 /// Writes for the last time, trying again for as long as a stop may take.
-pub async fn remember_at_last<K: CheckpointStore>(
-    keeper: &mut Keeper<K>,
+pub async fn remember_at_last(
+    keeper: &mut Keeper,
     positions: &Positions,
     telemetry: &NotifierTelemetry,
 ) -> Option<ClaimError> {
@@ -80,8 +80,8 @@ pub async fn remember_at_last<K: CheckpointStore>(
     timeout(LAST_TRIES, saved).await.unwrap_or(None)
 }
 
-async fn save<K: CheckpointStore>(
-    keeper: &mut Keeper<K>,
+async fn save(
+    keeper: &mut Keeper,
     positions: &Positions,
     is_last: bool,
 ) -> Result<bool, ClaimError> {

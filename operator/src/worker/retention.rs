@@ -10,16 +10,6 @@ use crate::record::{ShardId, UnixSeconds};
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Streams.html>
 const RETENTION_SECONDS: i64 = 24 * 3600;
 
-/// What to do when records were lost before they were read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnGap {
-    /// Go on from the oldest record left.
-    #[default]
-    Continue,
-    /// Read nothing more, and leave the checkpoint before the gap.
-    Stop,
-}
-
 /// Since when all records are kept.
 pub fn kept_since(now: UnixSeconds) -> UnixSeconds {
     UnixSeconds(now.0.saturating_sub(RETENTION_SECONDS))

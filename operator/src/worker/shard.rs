@@ -7,15 +7,13 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::pace::{Pace, Seen};
-use super::page::take;
 use super::progress::Progress;
 use super::retention::{horizon, lost_seconds, may_be_gone};
-use super::shared::{Shared, Task};
+use super::shared::{ConsumerContext, ShardTask};
 use super::trouble::{self, LONGEST_WAIT};
 use crate::backoff::Failing;
-use crate::delivery::{Connections, Gateway};
-use crate::record::{Change, ShardId};
-use crate::stream::{Described, Read, StreamError, StreamErrorKind, Streams};
+use crate::record::{BatchOutcome, Change, RecordBatch, ShardId};
+use crate::stream::{Described, Read, StreamError, StreamErrorKind};
 use crate::telemetry::Part;
 
 /// A shard that could not be read for so long, because something waits, is not Ready.
@@ -32,11 +30,7 @@ pub enum End {
 
 /// Reads a shard until its end, or until told to stop; `answered` is called once it has been read,
 /// or is known to be gone.
-pub async fn read<S: Streams, C: Connections, G: Gateway>(
-    shared: &Shared<C, G>,
-    mut task: Task<S>,
-    answered: impl FnOnce(),
-) -> End {
+pub async fn read(shared: &ConsumerContext, mut task: ShardTask, answered: impl FnOnce()) -> End {
     let part = Part::Shard(task.reader.shard().clone());
     let mut answered = Some(answered);
     let mut answer = || {
@@ -46,7 +40,7 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
         }
     };
     let mut failing = Failing::new(LONGEST_WAIT);
-    let mut pace = Pace::new(shared.poll_interval);
+    let mut pace = Pace::new(shared.config.poll_interval);
     let mut expects_records = true;
     loop {
         let Some(place) = place(shared, expects_records, &part).await else {
@@ -68,16 +62,25 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
                 let Some(place) = place_for(shared, place, expects_records, &part).await else {
                     return End::Stopped;
                 };
-                in_time(shared, &part, take(shared, read.changes, &task)).await;
-                // What is left is to wait, not to look at a page.
+                let batch = RecordBatch {
+                    shard: task.reader.shard().clone(),
+                    keys: task.keys.clone(),
+                    records: read.changes,
+                    progress: task.progress.clone(),
+                };
+                let outcome = in_time(shared, &part, shared.sink.process(batch)).await;
+                // The rest is waiting, which needs no page.
                 drop(place);
+                if outcome == BatchOutcome::Stopped {
+                    return End::Stopped;
+                }
                 if read.end {
                     return finish(shared, &task.progress, &part).await;
                 }
                 let now = Instant::now();
                 let pause = pace.after(seen, now);
                 let jittered = pause.mul_f64(1.0 + shared.random.fraction() / 10.0);
-                if pause < shared.poll_interval {
+                if pause < shared.config.poll_interval {
                     jittered
                 } else {
                     shared.beat.join(jittered, now)
@@ -106,8 +109,8 @@ pub async fn read<S: Streams, C: Connections, G: Gateway>(
 
 /// Notes that a page was read. Until the first record there is no number by which the service could
 /// tell that records are gone, only the time that nobody looked; `false` if that stops everything.
-fn note_read<S: Streams, C, G>(shared: &Shared<C, G>, task: &Task<S>, page: &Read) -> bool {
-    let Task { reader, progress, .. } = task;
+fn note_read(shared: &ConsumerContext, task: &ShardTask, page: &Read) -> bool {
+    let ShardTask { reader, progress, .. } = task;
     let now = shared.clock.now();
     if !reader.had_number()
         && let Some(lost) = lost_seconds(progress.read_at(), now)
@@ -124,11 +127,11 @@ fn note_read<S: Streams, C, G>(shared: &Shared<C, G>, task: &Task<S>, page: &Rea
     true
 }
 
-fn gap<C, G>(shared: &Shared<C, G>, shard: &ShardId, why: &'static str, lost: u64) -> bool {
-    shared.gap(&shard.stream, Some(shard), why, lost)
+fn gap(shared: &ConsumerContext, shard: &ShardId, why: &'static str, lost: u64) -> bool {
+    shared.report_gap(&shard.stream, Some(shard), why, lost)
 }
 
-fn seen<C, G>(shared: &Shared<C, G>, shard: &ShardId, page: &Read) -> Seen {
+fn seen(shared: &ConsumerContext, shard: &ShardId, page: &Read) -> Seen {
     let age = |change: &Change| shared.clock.now().0.saturating_sub(change.created.0);
     Seen {
         records: page.changes.len(),
@@ -149,9 +152,9 @@ enum Failed {
 }
 
 /// Tells of a failed read, and finds out what it leads to.
-async fn failed<S: Streams, C, G>(
-    shared: &Shared<C, G>,
-    task: &mut Task<S>,
+async fn failed(
+    shared: &ConsumerContext,
+    task: &mut ShardTask,
     error: &StreamError,
     part: &Part,
     failing: &mut Failing,
@@ -161,7 +164,7 @@ async fn failed<S: Streams, C, G>(
     if error.kind == StreamErrorKind::NotFound {
         return not_found(shared, task, part, failing).await;
     }
-    let stream = shard.stream.arn(&shared.table);
+    let stream = shard.stream.arn(&shared.config.table);
     if let Some(trouble) = trouble::stream(&stream, error, failing) {
         shared.health.troubled(part.clone(), trouble);
     }
@@ -180,9 +183,9 @@ async fn failed<S: Streams, C, G>(
 
 /// Finds out what it leads to that a shard is not found. A stream that is gone is told by the sweep;
 /// only a listing can say that it is the shard, and of one that cannot be gone yet only several.
-async fn not_found<S: Streams, C, G>(
-    shared: &Shared<C, G>,
-    task: &Task<S>,
+async fn not_found(
+    shared: &ConsumerContext,
+    task: &ShardTask,
     part: &Part,
     failing: &mut Failing,
 ) -> Failed {
@@ -198,7 +201,7 @@ async fn not_found<S: Streams, C, G>(
         ("its stream is gone", lost.or(Some(1)))
     } else if next.has(shard) {
         if failing.has_lasted() {
-            shared.health.troubled(part.clone(), trouble::shard(shard, &shared.table));
+            shared.health.troubled(part.clone(), trouble::shard(shard, &shared.config.table));
         }
         return Failed::Again;
     } else if may_be_gone && lost.is_some() {
@@ -218,7 +221,7 @@ async fn not_found<S: Streams, C, G>(
 /// For how many seconds records of a shard are gone that was trimmed, or is; `None` if none were asked
 /// for. Without a number only what is older than a day can be gone, and nothing of that where somebody
 /// has looked since.
-fn lost<S: Streams, C, G>(shared: &Shared<C, G>, task: &Task<S>) -> Option<u64> {
+fn lost(shared: &ConsumerContext, task: &ShardTask) -> Option<u64> {
     let now = shared.clock.now();
     match task.reader.is_numbered() {
         true => lost_seconds(task.progress.read_through(), now).or(Some(1)),
@@ -227,7 +230,7 @@ fn lost<S: Streams, C, G>(shared: &Shared<C, G>, task: &Task<S>) -> Option<u64> 
 }
 
 /// A shard is finished once all of its records are settled.
-async fn finish<C, G>(shared: &Shared<C, G>, progress: &Progress, part: &Part) -> End {
+async fn finish(shared: &ConsumerContext, progress: &Progress, part: &Part) -> End {
     let drained = in_time(shared, part, progress.drained());
     match shared.stop.run_until_cancelled(drained).await {
         Some(()) => End::Finished,
@@ -237,8 +240,8 @@ async fn finish<C, G>(shared: &Shared<C, G>, progress: &Progress, part: &Part) -
 
 /// A place among the pages that are looked at, if records are expected: a poll that finds nothing
 /// needs none. `None` if all is to stop.
-async fn place<'a, C, G>(
-    shared: &'a Shared<C, G>,
+async fn place<'a>(
+    shared: &'a ConsumerContext,
     is_needed: bool,
     part: &Part,
 ) -> Option<Option<SemaphorePermit<'a>>> {
@@ -251,8 +254,8 @@ async fn place<'a, C, G>(
 }
 
 /// The place that was taken before, or one now if there are records all the same.
-async fn place_for<'a, C, G>(
-    shared: &'a Shared<C, G>,
+async fn place_for<'a>(
+    shared: &'a ConsumerContext,
     taken: Option<SemaphorePermit<'a>>,
     is_needed: bool,
     part: &Part,
@@ -264,12 +267,12 @@ async fn place_for<'a, C, G>(
 }
 
 /// Waits for something that keeps the shard from being read, and tells if that takes long.
-async fn in_time<T, C, G>(shared: &Shared<C, G>, part: &Part, what: impl Future<Output = T>) -> T {
+async fn in_time<T>(shared: &ConsumerContext, part: &Part, what: impl Future<Output = T>) -> T {
     let mut what = pin!(what);
     if let Ok(done) = timeout(HELD_UP, &mut what).await {
         return done;
     }
-    shared.health.troubled(part.clone(), trouble::held_up(&shared.table));
+    shared.health.troubled(part.clone(), trouble::held_up(&shared.config.table));
     let done = what.await;
     shared.health.well(part);
     done

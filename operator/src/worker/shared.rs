@@ -1,100 +1,88 @@
-//! What the readers of all shards of a notifier share, and what each of them has for itself.
+//! State that the stream consumer's tasks share, and the state of one shard's task.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
-use super::evaluator::Turns;
+use super::consumer::ConsumerConfig;
 use super::pace::Beat;
 use super::progress::Progress;
-use super::retention::OnGap;
 use super::sweep::{Sweep, Sweeper};
 use super::trouble;
 use crate::backoff::Random;
 use crate::clock::ServiceClock;
-use crate::delivery::{Bounds, DeadLetters, Deliverer, Lookup};
-use crate::notifier::Notifier;
-use crate::record::{KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
-use crate::stream::{Follow, ShardReader, Streams};
+use crate::record::{KeyNames, RecordSink, ShardId, StreamLabel, UnixSeconds};
+use crate::stream::ShardReader;
 use crate::telemetry::{Health, NotifierTelemetry};
 
-/// What all shards of a notifier share.
+/// State that all tasks of one stream consumer share.
 #[derive(Debug)]
-pub struct Shared<C, G> {
-    pub notifier: Arc<Notifier>,
-    /// Its turns at evaluating expressions.
-    pub turns: Turns,
-    pub not_before: Option<UnixSeconds>,
-    pub lookup: Arc<Lookup<C>>,
-    pub deliverer: Arc<Deliverer<C, G>>,
-    pub dead_letters: Option<Arc<DeadLetters>>,
-    pub bounds: Bounds,
+pub struct ConsumerContext {
+    /// What to consume, and how.
+    pub config: ConsumerConfig,
+    /// Takes the records.
+    pub sink: Arc<dyn RecordSink>,
+    /// Records before this moment count as read.
+    pub skip_before: Option<UnixSeconds>,
+    /// Pages that may be in memory at once.
     pub pages: Semaphore,
-    pub memory: Arc<Semaphore>,
-    pub poll_interval: Duration,
+    /// Polls quiet shards together.
     pub beat: Beat,
-    pub table: String,
-    /// What is read, as conditions name it.
-    pub stream: String,
-    pub follow: Follow,
-    pub on_gap: OnGap,
+    /// The service's clock.
     pub clock: Arc<ServiceClock>,
+    /// Lists the shards.
     pub sweeper: Sweeper,
+    /// Where problems are reported.
     pub health: Arc<Health>,
+    /// Where events are counted.
     pub telemetry: NotifierTelemetry,
+    /// Spreads waits.
     pub random: Arc<Random>,
+    /// Stops every task. Shared with the sink.
     pub stop: CancellationToken,
-    /// Whether it was a gap that stopped everything.
+    /// Whether a data gap stopped the consumer.
     pub halted: AtomicBool,
 }
 
-impl<C, G> Shared<C, G> {
-    /// Lists the shards for ever, for all who look at the sweeper.
-    pub async fn sweep<S: Streams>(&self, streams: &Calls<S>) -> Infallible {
-        let Self { follow, stream, health, telemetry, random, .. } = self;
+impl ConsumerContext {
+    /// Lists the shards until it is dropped.
+    pub async fn sweep(&self, streams: &Calls) -> Infallible {
+        let Self { config, health, telemetry, random, .. } = self;
+        let stream = &config.stream_name();
+        let follow = &config.follow;
         self.sweeper.run(Sweep { streams, follow, stream, health, telemetry, random }).await
     }
 
-    /// Tells, now and then, of a record on which an expression failed, and counts each.
-    pub fn invalid(&self, number: &SequenceNumber, keys: &KeyNames, field: &str, problem: &str) {
-        if self.telemetry.invalid(number, keys, field, problem) {
-            self.health.invalid(trouble::invalid(keys, field, problem));
-        }
-    }
-
-    /// Tells that records of a shard, or of any, were lost before they were read, and for how many
-    /// seconds; `true` if reading goes on.
-    pub fn gap(
+    /// Reports that records of a shard, or of any if there is none, were lost before they were read,
+    /// and for how many seconds. Returns `true` if the consumer continues.
+    pub fn report_gap(
         &self,
         stream: &StreamLabel,
         shard: Option<&ShardId>,
         why: &'static str,
         lost: u64,
     ) -> bool {
+        let ConsumerConfig { table, stop_on_gap, .. } = &self.config;
         self.telemetry.gap(stream, shard, why, lost);
-        self.health.gap(trouble::gap(&stream.arn(&self.table), self.on_gap));
-        match self.on_gap {
-            OnGap::Continue => true,
-            OnGap::Stop => {
-                self.halted.store(true, Ordering::Relaxed);
-                self.stop.cancel();
-                false
-            }
+        self.health.gap(trouble::gap(&stream.arn(table), *stop_on_gap));
+        if *stop_on_gap {
+            self.halted.store(true, Ordering::Relaxed);
+            self.stop.cancel();
         }
+        !stop_on_gap
     }
 }
 
-/// One shard to read.
+/// The task that consumes one shard.
 #[derive(Debug)]
-pub struct Task<S> {
-    /// Where reading stands.
-    pub reader: ShardReader<S>,
-    /// The key attributes of its stream's records.
+pub struct ShardTask {
+    /// Reads the shard from its current position.
+    pub reader: ShardReader,
+    /// The key attributes of the table.
     pub keys: KeyNames,
     /// What is settled.
     pub progress: Arc<Progress>,

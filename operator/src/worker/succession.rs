@@ -8,8 +8,7 @@ use tokio::time::Instant;
 
 use super::trouble;
 use crate::backoff::Failing;
-use crate::notifier::Notifier;
-use crate::record::StreamLabel;
+use crate::record::{RequiredImages, StreamLabel};
 use crate::stream::{Described, Follow, Listing};
 use crate::telemetry::Trouble;
 
@@ -68,10 +67,9 @@ impl Drained {
 }
 
 /// Why a stream that was not begun yet cannot be: it lacks an image that the spec needs.
-pub fn unfit(notifier: &Notifier, stream: &Described) -> Option<Trouble> {
+pub fn unfit(required: &RequiredImages, stream: &Described) -> Option<Trouble> {
     let (view, _) = stream.form.as_ref()?;
-    let checked = notifier.check_view(view.has_old(), view.has_new(), view.as_str());
-    checked.err().map(|invalid| trouble::view(&invalid))
+    required.missing_from(*view).map(|missing| trouble::view(&missing))
 }
 
 /// What there is to tell where no more changes come, or others than are read.

@@ -34,8 +34,8 @@ const LONGEST_PAGE_WAIT: Duration = Duration::from_secs(2);
 
 /// Lists all shards of the streams that are `known` and, with [`Follow::Table`], of those that came
 /// after them; none at all if the table has none. Without a known one, of the newest.
-pub async fn list<S: Streams>(
-    streams: &S,
+pub async fn list(
+    streams: &dyn Streams,
     follow: &Follow,
     known: &BTreeSet<StreamLabel>,
     random: &Random,
@@ -89,8 +89,8 @@ pub async fn list<S: Streams>(
 }
 
 /// Adds one stream to the listing, page by page.
-async fn describe<S: Streams>(
-    streams: &S,
+async fn describe(
+    streams: &dyn Streams,
     label: &StreamLabel,
     listing: &mut Listing,
     random: &Random,
@@ -128,8 +128,8 @@ async fn describe<S: Streams>(
 }
 
 /// One page, asked for so often where its failure may pass by itself.
-async fn page<S: Streams>(
-    streams: &S,
+async fn page(
+    streams: &dyn Streams,
     label: &StreamLabel,
     after: Option<&ShardId>,
     tries: u32,
@@ -160,8 +160,8 @@ pub struct Sweeper {
 
 /// What a sweeper asks, and whom it tells.
 #[derive(Debug)]
-pub struct Sweep<'a, S> {
-    pub streams: &'a Calls<S>,
+pub struct Sweep<'a> {
+    pub streams: &'a Calls,
     pub follow: &'a Follow,
     /// What is read, as conditions name it.
     pub stream: &'a str,
@@ -220,7 +220,7 @@ impl Sweeper {
     }
 
     /// Lists for ever.
-    pub async fn run<S: Streams>(&self, sweep: Sweep<'_, S>) -> Infallible {
+    pub async fn run(&self, sweep: Sweep<'_>) -> Infallible {
         let Sweep { streams, follow, stream, health, telemetry, random } = sweep;
         let mut failing = Failing::new(LONGEST_WAIT);
         loop {

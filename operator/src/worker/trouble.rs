@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use super::retention::OnGap;
 use crate::backoff::Failing;
 use crate::checkpoint::{ClaimError, StoreError};
-use crate::notifier::InvalidSpec;
-use crate::record::{KeyNames, ShardId};
+use crate::record::{MissingImage, ShardId};
 use crate::stream::{StreamError, StreamErrorKind};
 use crate::telemetry::Trouble;
 
@@ -104,25 +102,18 @@ pub fn no_stream(table: &str) -> Trouble {
 }
 
 /// What to tell of records that were lost before they were read, and what follows.
-pub fn gap(stream: &str, on_gap: OnGap) -> String {
+pub fn gap(stream: &str, stop_on_gap: bool) -> String {
     let lost = format!(
         "changes of {stream} were lost: they were not read within the 24 hours for which a stream keeps them, or lack an image that the spec needs"
     );
-    match on_gap {
-        OnGap::Continue => format!(
+    match stop_on_gap {
+        false => format!(
             "{lost}; reading goes on with the oldest change left, since onGap is Continue: have clients load anew what they show"
         ),
-        OnGap::Stop => format!(
+        true => format!(
             "{lost}; nothing more is read, since onGap is Stop: set onGap to Continue to go on with the oldest change left, or suspend the notifier, edit or delete its checkpoint, and resume it"
         ),
     }
-}
-
-/// What to tell of a change on which an expression failed.
-pub fn invalid(keys: &KeyNames, field: &str, problem: &str) -> String {
-    format!(
-        "an expression failed on a change, and nobody is told of it: {field}: {problem} (key attributes {keys}); such changes are counted as invalid, see the operator's log for the sequence number"
-    )
 }
 
 /// A shard that is listed and yet not found.
@@ -169,8 +160,8 @@ pub fn late(action: &'static str, elapsed: tokio::time::error::Elapsed) -> Strea
 }
 
 /// A view type that lacks an image the spec needs.
-pub fn view(invalid: &InvalidSpec) -> Trouble {
-    Trouble { reason: "ViewTypeMismatch", message: invalid.to_string(), stalled: true }
+pub fn view(missing: &MissingImage) -> Trouble {
+    Trouble { reason: "ViewTypeMismatch", message: missing.to_string(), stalled: true }
 }
 
 /// A checkpoint that cannot be claimed or stored.

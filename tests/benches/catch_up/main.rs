@@ -10,7 +10,7 @@ use std::env;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use stream_notifier::worker::Evaluator;
+use stream_notifier::notifier::Evaluator;
 use tokio::process::Command;
 use tokio::time::Instant;
 

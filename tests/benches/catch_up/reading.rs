@@ -8,14 +8,16 @@ use anyhow::{Context as _, Result, ensure};
 use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::types::ShardIteratorType;
 use axum::body::Bytes;
+use futures::future::BoxFuture;
 use stream_notifier::aws::{ApiGateway, Aws, DynamoDbStreams};
 use stream_notifier::delivery::{Answer, Gateway};
+use stream_notifier::notifier::Evaluator;
 use stream_notifier::record::{ShardId, StreamLabel};
 use stream_notifier::stream::{
     Follow, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
 };
 use stream_notifier::telemetry::Metrics;
-use stream_notifier::worker::{Begin, Evaluator, Job, Neighbours, work};
+use stream_notifier::worker::{Backends, Begin, work};
 use stream_notifier_tests::scripted::{MemoryStore, ScriptedConnections, job};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -92,21 +94,22 @@ pub async fn notifier(endpoint: &str, evaluator: &Evaluator) -> Result<()> {
         table_of_connections.put_new(&format!("L0SM9cOFvHcC{n:03}="), &sk(n));
     }
     let done = Arc::new(Done { to_read: shards, ..Done::default() });
-    let neighbours = Neighbours {
+    let backends = Backends {
         streams: Arc::new(Watched { streams, done: done.clone() }),
         connections: Arc::new(table_of_connections),
         gateway: Arc::new(Counted {
             gateway: ApiGateway::new(&aws, "eu-west-1", &web_socket_api(endpoint)?),
             done: done.clone(),
         }),
-        store: Arc::new(MemoryStore::default()),
+        checkpoints: Arc::new(MemoryStore::default()),
+        dead_letters: None,
     };
-    let (job, _pictures) = job("bench", Begin::TrimHorizon, &Metrics::default());
-    let evaluator = evaluator.clone();
-    let job = Job { follow: Follow::Stream(label), table: TABLE.to_owned(), evaluator, ..job };
+    let (mut job, _pictures) = job("bench", Begin::TrimHorizon, &Metrics::default());
+    (job.consumer.follow, job.consumer.table) = (Follow::Stream(label), TABLE.to_owned());
+    job.evaluator = evaluator.clone();
     let stop = CancellationToken::new();
     let told = stop.clone();
-    let worker = tokio::spawn(async move { work(&neighbours, &job, &told).await });
+    let worker = tokio::spawn(async move { work(&backends, &job, &told).await });
     timeout(LIMIT, done.all.notified()).await.context("it does not come to an end")?;
     stop.cancel();
     worker.await?;
@@ -122,7 +125,7 @@ fn web_socket_api(endpoint: &str) -> Result<String> {
     Ok(format!("http://localhost:{port}/api"))
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Done {
     to_read: usize,
     ends: AtomicUsize,
@@ -140,57 +143,66 @@ impl Done {
 }
 
 /// The real client; shards that come to their ends are counted.
+#[derive(Debug)]
 struct Watched {
     streams: DynamoDbStreams,
     done: Arc<Done>,
 }
 
 impl Streams for Watched {
-    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
-        self.streams.streams().await
+    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+        Box::pin(async move { self.streams.streams().await })
     }
 
-    async fn describe(
-        &self,
-        stream: &StreamLabel,
-        listed: Listed<'_>,
-        after: Option<&ShardId>,
-    ) -> Result<StreamPage, StreamError> {
-        self.streams.describe(stream, listed, after).await
+    fn describe<'a>(
+        &'a self,
+        stream: &'a StreamLabel,
+        listed: Listed<'a>,
+        after: Option<&'a ShardId>,
+    ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
+        Box::pin(async move { self.streams.describe(stream, listed, after).await })
     }
 
-    async fn iterator(
-        &self,
-        shard: &ShardId,
-        from: &ReadFrom,
-    ) -> Result<ShardIterator, StreamError> {
-        self.streams.iterator(shard, from).await
+    fn iterator<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        from: &'a ReadFrom,
+    ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
+        Box::pin(async move { self.streams.iterator(shard, from).await })
     }
 
-    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        let page = self.streams.records(iterator).await?;
-        self.done.ends.fetch_add(usize::from(page.next.is_none()), Ordering::Relaxed);
-        self.done.look();
-        Ok(page)
+    fn records<'a>(
+        &'a self,
+        iterator: &'a ShardIterator,
+    ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
+        Box::pin(async move {
+            let page = self.streams.records(iterator).await?;
+            self.done.ends.fetch_add(usize::from(page.next.is_none()), Ordering::Relaxed);
+            self.done.look();
+            Ok(page)
+        })
     }
 }
 
 /// The real client; posts that arrive are counted.
+#[derive(Debug)]
 struct Counted {
     gateway: ApiGateway,
     done: Arc<Done>,
 }
 
 impl Gateway for Counted {
-    async fn post(&self, connection: &str, message: &Bytes) -> Answer {
-        let answer = self.gateway.post(connection, message).await;
-        let arrived = matches!(answer, Answer::Status { status: 200, .. });
-        self.done.posts.fetch_add(usize::from(arrived), Ordering::Relaxed);
-        self.done.look();
-        answer
+    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let answer = self.gateway.post(connection, message).await;
+            let arrived = matches!(answer, Answer::Status { status: 200, .. });
+            self.done.posts.fetch_add(usize::from(arrived), Ordering::Relaxed);
+            self.done.look();
+            answer
+        })
     }
 
-    async fn disconnect(&self, connection: &str) -> Answer {
-        self.gateway.disconnect(connection).await
+    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, Answer> {
+        Box::pin(async move { self.gateway.disconnect(connection).await })
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use stream_notifier::aws::{ApiGateway, Aws};
 use stream_notifier::delivery::{Answer, Gateway, PostLimits};
 use stream_notifier::telemetry::Metrics;
-use stream_notifier::worker::{Begin, Job, Neighbours, work};
+use stream_notifier::worker::{Backends, Begin, Job, work};
 use stream_notifier_tests::scripted::{
     MemoryStore, ScriptedConnections, ScriptedStreams, change, job,
 };
@@ -47,17 +48,18 @@ impl Notifier {
             left: AtomicUsize::new(0),
             all: Notify::new(),
         });
-        let neighbours = Neighbours {
+        let backends = Backends {
             streams: streams.clone(),
             connections: Arc::new(table),
             gateway: counted.clone(),
-            store: Arc::new(MemoryStore::default()),
+            checkpoints: Arc::new(MemoryStore::default()),
+            dead_letters: None,
         };
         let stop = CancellationToken::new();
         let told = stop.clone();
         let (job, _) = job("bench", Begin::Latest, &Metrics::default());
         let job = Job { post_limits: Arc::new(PostLimits::new(posts_per_second)), ..job };
-        let worker = tokio::spawn(async move { work(&neighbours, &job, &told).await });
+        let worker = tokio::spawn(async move { work(&backends, &job, &told).await });
         Self { streams, counted, connections, changes: 0, stop, worker }
     }
 
@@ -79,6 +81,7 @@ impl Notifier {
 }
 
 /// The real client; posts that arrive are counted.
+#[derive(Debug)]
 struct Counted {
     gateway: ApiGateway,
     left: AtomicUsize,
@@ -86,16 +89,18 @@ struct Counted {
 }
 
 impl Gateway for Counted {
-    async fn post(&self, connection: &str, message: &Bytes) -> Answer {
-        let answer = self.gateway.post(connection, message).await;
-        let arrived = matches!(answer, Answer::Status { status: 200, .. });
-        if arrived && self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.all.notify_one();
-        }
-        answer
+    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let answer = self.gateway.post(connection, message).await;
+            let arrived = matches!(answer, Answer::Status { status: 200, .. });
+            if arrived && self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                self.all.notify_one();
+            }
+            answer
+        })
     }
 
-    async fn disconnect(&self, connection: &str) -> Answer {
-        self.gateway.disconnect(connection).await
+    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, Answer> {
+        Box::pin(async move { self.gateway.disconnect(connection).await })
     }
 }

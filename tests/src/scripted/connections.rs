@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use stream_notifier::delivery::{
     Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, TableDescription,
 };
@@ -187,76 +188,90 @@ fn row(connection: &str, sk: &str, created_at: &str) -> Item {
 }
 
 impl Connections for ScriptedConnections {
-    async fn describe(&self) -> Result<TableDescription, ConnectionsError> {
-        self.check()?;
-        let key = |name: &str| KeyNames { partition: name.to_owned(), sort: None };
-        Ok(TableDescription {
-            keys: key("connection_id"),
-            indexes: if self.has_index.load(Ordering::Relaxed) {
-                vec![("sk-index".to_owned(), key("sk"))]
-            } else {
-                vec![]
-            },
-            types: [("connection_id", "S"), ("sk", *self.key_type.lock().unwrap())]
-                .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
-                .into(),
+    fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>> {
+        Box::pin(async move {
+            self.check()?;
+            let key = |name: &str| KeyNames { partition: name.to_owned(), sort: None };
+            Ok(TableDescription {
+                keys: key("connection_id"),
+                indexes: if self.has_index.load(Ordering::Relaxed) {
+                    vec![("sk-index".to_owned(), key("sk"))]
+                } else {
+                    vec![]
+                },
+                types: [("connection_id", "S"), ("sk", *self.key_type.lock().unwrap())]
+                    .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+                    .into(),
+            })
         })
     }
 
-    async fn query(
-        &self,
-        value: &AttributeValue,
-        attributes: &[String],
-        start: Option<&Item>,
-    ) -> Result<RowPage, ConnectionsError> {
-        self.queries.fetch_add(1, Ordering::Relaxed);
-        self.check_index()?;
-        if *self.fault.lock().unwrap() == Some(ConnectionsErrorKind::Invalid) {
-            return Err(ConnectionsError {
-                action: "dynamodb:Query",
-                kind: ConnectionsErrorKind::Invalid,
-                source: None,
-            });
-        }
-        self.check()?;
-        if self.hot.lock().unwrap().as_ref() == Some(value) {
-            let kind = ConnectionsErrorKind::Unavailable;
-            return Err(ConnectionsError { action: "dynamodb:Query", kind, source: None });
-        }
-        let page = self.page(attributes, start, |_, row| row.get("sk") == Some(value));
-        Ok(self.answer(page).await)
+    fn query<'a>(
+        &'a self,
+        value: &'a AttributeValue,
+        attributes: &'a [String],
+        start: Option<&'a Item>,
+    ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
+        Box::pin(async move {
+            self.queries.fetch_add(1, Ordering::Relaxed);
+            self.check_index()?;
+            if *self.fault.lock().unwrap() == Some(ConnectionsErrorKind::Invalid) {
+                return Err(ConnectionsError {
+                    action: "dynamodb:Query",
+                    kind: ConnectionsErrorKind::Invalid,
+                    source: None,
+                });
+            }
+            self.check()?;
+            if self.hot.lock().unwrap().as_ref() == Some(value) {
+                let kind = ConnectionsErrorKind::Unavailable;
+                return Err(ConnectionsError { action: "dynamodb:Query", kind, source: None });
+            }
+            let page = self.page(attributes, start, |_, row| row.get("sk") == Some(value));
+            Ok(self.answer(page).await)
+        })
     }
 
-    async fn scan(
-        &self,
+    fn scan<'a>(
+        &'a self,
         segment: Segment,
-        attributes: &[String],
-        start: Option<&Item>,
-    ) -> Result<RowPage, ConnectionsError> {
-        *self.scans.lock().unwrap().entry(segment.number).or_default() += 1;
-        self.check()?;
-        let in_segment = |n: usize| n as u32 % segment.of == segment.number;
-        let page = self.page(attributes, start, |n, _| in_segment(n));
-        Ok(self.answer(page).await)
+        attributes: &'a [String],
+        start: Option<&'a Item>,
+    ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
+        Box::pin(async move {
+            *self.scans.lock().unwrap().entry(segment.number).or_default() += 1;
+            self.check()?;
+            let in_segment = |n: usize| n as u32 % segment.of == segment.number;
+            let page = self.page(attributes, start, |n, _| in_segment(n));
+            Ok(self.answer(page).await)
+        })
     }
 
-    async fn get(&self, key: &Item) -> Result<Option<Item>, ConnectionsError> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        self.check()?;
-        let id = key.get("connection_id");
-        let rows = self.rows.lock().unwrap();
-        Ok(rows.iter().find(|row| row.get("connection_id") == id).cloned())
+    fn get<'a>(&'a self, key: &'a Item) -> BoxFuture<'a, Result<Option<Item>, ConnectionsError>> {
+        Box::pin(async move {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.check()?;
+            let id = key.get("connection_id");
+            let rows = self.rows.lock().unwrap();
+            Ok(rows.iter().find(|row| row.get("connection_id") == id).cloned())
+        })
     }
 
-    async fn delete_unchanged(&self, _: &KeyNames, row: &Item) -> Result<bool, ConnectionsError> {
-        self.check()?;
-        if self.keeps_rows.load(Ordering::Relaxed) {
-            let kind = ConnectionsErrorKind::AccessDenied;
-            return Err(ConnectionsError { action: "dynamodb:DeleteItem", kind, source: None });
-        }
-        let mut rows = self.rows.lock().unwrap();
-        let before = rows.len();
-        rows.retain(|other| other != row);
-        Ok(rows.len() < before)
+    fn delete_unchanged<'a>(
+        &'a self,
+        _: &'a KeyNames,
+        row: &'a Item,
+    ) -> BoxFuture<'a, Result<bool, ConnectionsError>> {
+        Box::pin(async move {
+            self.check()?;
+            if self.keeps_rows.load(Ordering::Relaxed) {
+                let kind = ConnectionsErrorKind::AccessDenied;
+                return Err(ConnectionsError { action: "dynamodb:DeleteItem", kind, source: None });
+            }
+            let mut rows = self.rows.lock().unwrap();
+            let before = rows.len();
+            rows.retain(|other| other != row);
+            Ok(rows.len() < before)
+        })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use stream_notifier::delivery::{Answer, Gateway};
 use tokio::time::{Instant, sleep};
 
@@ -118,29 +119,33 @@ impl ScriptedGateway {
 }
 
 impl Gateway for ScriptedGateway {
-    async fn post(&self, connection: &str, message: &Bytes) -> Answer {
-        let (after, answer) = self.begin(connection);
-        sleep(after).await;
-        let mut state = self.0.lock().unwrap();
-        *state.in_flight.get_mut(connection).unwrap() -= 1;
-        state.all_in_flight -= 1;
-        state.delivered += usize::from(answer == status(200));
-        state.posts.push(Post {
-            connection: connection.to_owned(),
-            message: String::from_utf8(message.to_vec()).unwrap(),
-            answer: answer.clone(),
-            at: Instant::now(),
-        });
-        answer
+    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let (after, answer) = self.begin(connection);
+            sleep(after).await;
+            let mut state = self.0.lock().unwrap();
+            *state.in_flight.get_mut(connection).unwrap() -= 1;
+            state.all_in_flight -= 1;
+            state.delivered += usize::from(answer == status(200));
+            state.posts.push(Post {
+                connection: connection.to_owned(),
+                message: String::from_utf8(message.to_vec()).unwrap(),
+                answer: answer.clone(),
+                at: Instant::now(),
+            });
+            answer
+        })
     }
 
-    async fn disconnect(&self, connection: &str) -> Answer {
-        let mut state = self.0.lock().unwrap();
-        if let Some(refusal) = state.refusals.pop_front() {
-            return status(refusal);
-        }
-        state.disconnected.push(connection.to_owned());
-        status(204)
+    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let mut state = self.0.lock().unwrap();
+            if let Some(refusal) = state.refusals.pop_front() {
+                return status(refusal);
+            }
+            state.disconnected.push(connection.to_owned());
+            status(204)
+        })
     }
 }
 

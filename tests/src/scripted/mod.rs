@@ -10,7 +10,7 @@ mod worker;
 
 pub use connections::ScriptedConnections;
 pub use gateway::{Post, ScriptedGateway};
-pub use queue::ScriptedQueue;
+pub use queue::{QUEUE, ScriptedQueue};
 pub use store::MemoryStore;
 pub use streams::{Call, NOW, ScriptedStreams, change, number, shard_id};
-pub use worker::{STREAM, Worker, job, spec};
+pub use worker::{STREAM, Worker, job, spec, worker_spec};

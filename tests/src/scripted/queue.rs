@@ -7,6 +7,9 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use stream_notifier::delivery::{DeadLetterError, DeadLetterErrorKind, DeadLetterQueue};
 
+/// The ARN of the scripted queue.
+pub const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:lost";
+
 /// A queue that takes everything unless told otherwise.
 #[derive(Debug, Default)]
 pub struct ScriptedQueue(Mutex<State>);
@@ -42,6 +45,10 @@ impl ScriptedQueue {
 }
 
 impl DeadLetterQueue for ScriptedQueue {
+    fn arn(&self) -> &str {
+        QUEUE
+    }
+
     fn send<'a>(
         &'a self,
         letter: &'a str,

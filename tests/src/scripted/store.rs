@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
+use futures::future::BoxFuture;
 use stream_notifier::checkpoint::{Checkpoint, CheckpointStore, StoreError, Stored, Version};
 
 /// A checkpoint.
@@ -73,31 +74,35 @@ impl State {
 }
 
 impl CheckpointStore for MemoryStore {
-    async fn load(&self) -> Result<Option<Stored>, StoreError> {
-        let mut state = self.0.lock().unwrap();
-        state.fault()?;
-        let version = Version(state.version.to_string());
-        Ok(state.stored.clone().map(|data| Stored { data, version }))
+    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+        Box::pin(async move {
+            let mut state = self.0.lock().unwrap();
+            state.fault()?;
+            let version = Version(state.version.to_string());
+            Ok(state.stored.clone().map(|data| Stored { data, version }))
+        })
     }
 
-    async fn save(
-        &self,
-        data: &BTreeMap<String, String>,
-        expected: Option<&Version>,
-    ) -> Result<Version, StoreError> {
-        let mut state = self.0.lock().unwrap();
-        state.fault()?;
-        let found = state.stored.is_some().then(|| Version(state.version.to_string()));
-        if found.as_ref() != expected {
-            return Err(StoreError::Conflict);
-        }
-        state.version += 1;
-        state.stored = Some(data.clone());
-        state.saves.push(Checkpoint::from_data(data).unwrap());
-        if state.lost_answers > 0 {
-            state.lost_answers -= 1;
-            return Err(StoreError::Unknown("the answer was lost".into()));
-        }
-        Ok(Version(state.version.to_string()))
+    fn save<'a>(
+        &'a self,
+        data: &'a BTreeMap<String, String>,
+        expected: Option<&'a Version>,
+    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        Box::pin(async move {
+            let mut state = self.0.lock().unwrap();
+            state.fault()?;
+            let found = state.stored.is_some().then(|| Version(state.version.to_string()));
+            if found.as_ref() != expected {
+                return Err(StoreError::Conflict);
+            }
+            state.version += 1;
+            state.stored = Some(data.clone());
+            state.saves.push(Checkpoint::from_data(data).unwrap());
+            if state.lost_answers > 0 {
+                state.lost_answers -= 1;
+                return Err(StoreError::Unknown("the answer was lost".into()));
+            }
+            Ok(Version(state.version.to_string()))
+        })
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use futures::future::BoxFuture;
 use stream_notifier::record::{
     AttributeValue, Change, EventName, Item, KeyNames, SequenceNumber, ShardId, StreamLabel,
-    UnixSeconds,
+    UnixSeconds, ViewType,
 };
 use stream_notifier::stream::{
     Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
-    StreamStatus, Streams, ViewType,
+    StreamStatus, Streams,
 };
 use tokio::time::Instant;
 
@@ -187,81 +188,94 @@ impl State {
 }
 
 impl Streams for ScriptedStreams {
-    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
-        Ok(vec![StreamLabel::new(LABEL)])
+    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+        Box::pin(async move { Ok(vec![StreamLabel::new(LABEL)]) })
     }
 
-    async fn describe(
-        &self,
-        stream: &StreamLabel,
-        listed: Listed<'_>,
-        after: Option<&ShardId>,
-    ) -> Result<StreamPage, StreamError> {
-        assert_eq!(stream.as_str(), LABEL);
-        if let Listed::ChildrenOf(parent) = listed {
-            return self.0.lock().unwrap().children(parent);
-        }
-        let mut state = self.0.lock().unwrap();
-        state.calls.push(Call::Describe(after.cloned()));
-        state.fault("Describe")?;
-        if after.is_some() && std::mem::take(&mut state.rolls) {
-            let parent = &mut state.shards[0];
-            parent.changes.push(change(1, "fuga", "hoge"));
-            parent.closed = true;
-            let child = ScriptedShard::open(shard_id("zz-child"), Some(parent.id.clone()));
-            state.shards.push(child);
-        }
-        let begin = after.map_or(0, |after| {
-            state.shards.iter().position(|shard| shard.id == *after).unwrap() + 1
-        });
-        let page: Vec<_> = state.shards[begin..].iter().take(SHARDS_ON_A_PAGE).collect();
-        let more = begin + page.len() < state.shards.len();
-        let next = page.last().filter(|_| more).map(|shard| shard.id.clone());
-        let shown = page.into_iter().filter(|shard| !shard.hidden);
-        Ok(description(shown, next))
-    }
-
-    async fn iterator(&self, id: &ShardId, from: &ReadFrom) -> Result<ShardIterator, StreamError> {
-        let mut state = self.0.lock().unwrap();
-        state.calls.push(Call::Iterator(id.clone(), from.clone()));
-        state.fault("Iterator")?;
-        let generation = state.generation;
-        let shard = state.found(id)?;
-        let begin = match from {
-            ReadFrom::Start => 0,
-            ReadFrom::At(at) => shard.changes.partition_point(|change| change.created < *at),
-            ReadFrom::After(last) => {
-                shard.changes.partition_point(|change| change.sequence_number <= *last)
+    fn describe<'a>(
+        &'a self,
+        stream: &'a StreamLabel,
+        listed: Listed<'a>,
+        after: Option<&'a ShardId>,
+    ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
+        Box::pin(async move {
+            assert_eq!(stream.as_str(), LABEL);
+            if let Listed::ChildrenOf(parent) = listed {
+                return self.0.lock().unwrap().children(parent);
             }
-        };
-        Ok(ShardIterator(format!("{generation} {begin} {id}")))
+            let mut state = self.0.lock().unwrap();
+            state.calls.push(Call::Describe(after.cloned()));
+            state.fault("Describe")?;
+            if after.is_some() && std::mem::take(&mut state.rolls) {
+                let parent = &mut state.shards[0];
+                parent.changes.push(change(1, "fuga", "hoge"));
+                parent.closed = true;
+                let child = ScriptedShard::open(shard_id("zz-child"), Some(parent.id.clone()));
+                state.shards.push(child);
+            }
+            let begin = after.map_or(0, |after| {
+                state.shards.iter().position(|shard| shard.id == *after).unwrap() + 1
+            });
+            let page: Vec<_> = state.shards[begin..].iter().take(SHARDS_ON_A_PAGE).collect();
+            let more = begin + page.len() < state.shards.len();
+            let next = page.last().filter(|_| more).map(|shard| shard.id.clone());
+            let shown = page.into_iter().filter(|shard| !shard.hidden);
+            Ok(description(shown, next))
+        })
     }
 
-    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        let mut parts = iterator.0.splitn(3, ' ');
-        let generation: u64 = parts.next().unwrap().parse().unwrap();
-        let begin: usize = parts.next().unwrap().parse().unwrap();
-        let id = shard_id(parts.next().unwrap());
-        let mut state = self.0.lock().unwrap();
-        state.calls.push(Call::Records(id.clone()));
-        state.fault("Records")?;
-        if state.panics {
-            drop(state);
-            panic!("a fault, as the test wants it");
-        }
-        if generation < state.generation {
-            return Err(failed(StreamErrorKind::ExpiredIterator));
-        }
-        let most = state.records_on_a_page;
-        let shard = state.found(&id)?;
-        let changes: Vec<_> = shard.changes[begin..].iter().take(most).cloned().collect();
-        let end = begin + changes.len();
-        let more = !shard.closed || end < shard.changes.len();
-        let next = more.then(|| ShardIterator(format!("{generation} {end} {id}")));
-        if !changes.is_empty() {
-            state.read_at = Some(Instant::now());
-        }
-        Ok(RecordPage { changes, unreadable: 0, next, service_time: Some(NOW) })
+    fn iterator<'a>(
+        &'a self,
+        id: &'a ShardId,
+        from: &'a ReadFrom,
+    ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
+        Box::pin(async move {
+            let mut state = self.0.lock().unwrap();
+            state.calls.push(Call::Iterator(id.clone(), from.clone()));
+            state.fault("Iterator")?;
+            let generation = state.generation;
+            let shard = state.found(id)?;
+            let begin = match from {
+                ReadFrom::Start => 0,
+                ReadFrom::At(at) => shard.changes.partition_point(|change| change.created < *at),
+                ReadFrom::After(last) => {
+                    shard.changes.partition_point(|change| change.sequence_number <= *last)
+                }
+            };
+            Ok(ShardIterator(format!("{generation} {begin} {id}")))
+        })
+    }
+
+    fn records<'a>(
+        &'a self,
+        iterator: &'a ShardIterator,
+    ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
+        Box::pin(async move {
+            let mut parts = iterator.0.splitn(3, ' ');
+            let generation: u64 = parts.next().unwrap().parse().unwrap();
+            let begin: usize = parts.next().unwrap().parse().unwrap();
+            let id = shard_id(parts.next().unwrap());
+            let mut state = self.0.lock().unwrap();
+            state.calls.push(Call::Records(id.clone()));
+            state.fault("Records")?;
+            if state.panics {
+                drop(state);
+                panic!("a fault, as the test wants it");
+            }
+            if generation < state.generation {
+                return Err(failed(StreamErrorKind::ExpiredIterator));
+            }
+            let most = state.records_on_a_page;
+            let shard = state.found(&id)?;
+            let changes: Vec<_> = shard.changes[begin..].iter().take(most).cloned().collect();
+            let end = begin + changes.len();
+            let more = !shard.closed || end < shard.changes.len();
+            let next = more.then(|| ShardIterator(format!("{generation} {end} {id}")));
+            if !changes.is_empty() {
+                state.read_at = Some(Instant::now());
+            }
+            Ok(RecordPage { changes, unreadable: 0, next, service_time: Some(NOW) })
+        })
     }
 }
 

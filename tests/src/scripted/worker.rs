@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
 use stream_notifier::backoff::Random;
-use stream_notifier::controller::{Endpoints, Prepared, prepare};
-use stream_notifier::delivery::PostLimits;
+use stream_notifier::delivery::{DeadLetterQueue, PostLimits};
+use stream_notifier::notifier::Evaluator;
 use stream_notifier::stream::{Limits, Streams};
 use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
-use stream_notifier::worker::{Begin, Evaluator, Job, Neighbours, work};
+use stream_notifier::worker::{
+    Backends, Begin, Endpoints, Job, Prepared, WorkerSpec, prepare, work,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -32,6 +34,8 @@ pub struct Worker<S = ScriptedStreams> {
     pub gateway: Arc<ScriptedGateway>,
     /// The checkpoint.
     pub store: Arc<MemoryStore>,
+    /// The dead-letter queue, if there is one.
+    pub dead_letters: Option<Arc<dyn DeadLetterQueue>>,
     /// The metrics it counts into.
     pub metrics: Metrics,
     running: Option<Running>,
@@ -67,6 +71,7 @@ impl<S: Streams> Worker<S> {
             connections: Arc::new(ScriptedConnections::new(1000)),
             gateway: Arc::default(),
             store: Arc::default(),
+            dead_letters: None,
             metrics: Metrics::default(),
             running: None,
         }
@@ -79,17 +84,18 @@ impl<S: Streams> Worker<S> {
 
     /// Starts it with a job that is another than the usual one.
     pub fn start_with(&mut self, change: impl FnOnce(Job) -> Job) {
-        let neighbours = Neighbours {
+        let backends = Backends {
             streams: self.streams.clone(),
             connections: self.connections.clone(),
             gateway: self.gateway.clone(),
-            store: self.store.clone(),
+            checkpoints: self.store.clone(),
+            dead_letters: self.dead_letters.clone(),
         };
         let (job, pictures) = job("holder", Begin::Latest, &self.metrics);
         let job = change(job);
         let stop = CancellationToken::new();
         let told = stop.clone();
-        let task = tokio::spawn(async move { work(&neighbours, &job, &told).await });
+        let task = tokio::spawn(async move { work(&backends, &job, &told).await });
         self.running = Some(Running { stop, task, pictures });
     }
 
@@ -157,24 +163,31 @@ impl Default for Worker {
 /// The job of the scripted worker, and what it will say of its health.
 pub fn job(holder: &str, begin: Begin, metrics: &Metrics) -> (Job, watch::Receiver<Picture>) {
     let (health, pictures) = Health::new();
-    let endpoints = Endpoints { allowed: vec![], template: None };
-    let Ok(Prepared::Active(to_do)) = prepare(&spec(), &endpoints) else {
-        panic!("the spec is not valid");
-    };
+    let spec = worker_spec(&spec());
     let telemetry = NotifierTelemetry::new(metrics.clone(), "test", "notifier");
     let job = Job {
+        notifier: spec.notifier,
+        evaluator: Evaluator::Inline,
+        consumer: spec.consumer,
         begin,
+        delivery: spec.delivery,
+        holder: holder.to_owned(),
+        limits: Arc::new(Limits::new(1000)),
+        post_limits: Arc::new(PostLimits::new(1_000_000)),
+        health: Arc::new(health),
+        telemetry,
         random: Arc::new(Random::seeded(1)),
-        ..to_do.job(
-            Evaluator::Inline,
-            Arc::new(Limits::new(1000)),
-            Arc::new(PostLimits::new(1_000_000)),
-            holder.to_owned(),
-            Arc::new(health),
-            telemetry,
-        )
     };
     (job, pictures)
+}
+
+/// A valid spec, in the terms of the worker.
+pub fn worker_spec(spec: &StreamNotifierSpec) -> WorkerSpec {
+    let endpoints = Endpoints { allowed: vec![], template: None };
+    match prepare(spec, &endpoints) {
+        Ok(Prepared::Active(spec)) => *spec,
+        other => panic!("the spec is not valid, or suspended: {other:?}"),
+    }
 }
 
 /// The spec of `examples/target-attribute.yaml`, on the scripted stream.

@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
+use futures::future::BoxFuture;
 use stream_notifier::record::{
     AttributeValue, Change, EventName, Item, KeyNames, SequenceNumber, ShardId, StreamLabel,
-    UnixSeconds,
+    UnixSeconds, ViewType,
 };
 use stream_notifier::stream::{
     Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
-    StreamStatus, Streams, ViewType,
+    StreamStatus, Streams,
 };
 use tokio::time::{Instant, sleep};
 
@@ -176,71 +177,82 @@ impl Network {
 }
 
 impl Streams for SimulatedStreams {
-    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
-        let labels = self.call(Call::Streams, Model::list_streams).await?;
-        Ok(labels.iter().map(|label| StreamLabel::new(label)).collect())
+    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+        Box::pin(async move {
+            let labels = self.call(Call::Streams, Model::list_streams).await?;
+            Ok(labels.iter().map(|label| StreamLabel::new(label)).collect())
+        })
     }
 
-    async fn describe(
-        &self,
-        stream: &StreamLabel,
-        listed: Listed<'_>,
-        after: Option<&ShardId>,
-    ) -> Result<StreamPage, StreamError> {
-        let children_of = match listed {
-            Listed::All => None,
-            Listed::ChildrenOf(parent) => Some(parent.name.as_str()),
-        };
-        let after = after.map(|shard| shard.name.as_str());
-        let id = |name: String| ShardId::new(stream, name);
-        let ask = |model: &mut Model| {
-            let described = model.describe(stream.as_str(), children_of, after, None)?;
-            let shard = |shard: super::DescribedShard| Shard {
-                id: id(shard.id),
-                parent: shard.parent.map(id),
+    fn describe<'a>(
+        &'a self,
+        stream: &'a StreamLabel,
+        listed: Listed<'a>,
+        after: Option<&'a ShardId>,
+    ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
+        Box::pin(async move {
+            let children_of = match listed {
+                Listed::All => None,
+                Listed::ChildrenOf(parent) => Some(parent.name.as_str()),
             };
-            Ok(StreamPage {
-                status: status(described.status),
-                view: view(model.settings.view),
-                keys: KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) },
-                shards: described.shards.into_iter().map(shard).collect(),
-                next: described.last.map(id),
-                service_time: seconds(model.now()),
-            })
-        };
-        self.call(Call::Describe, ask).await
+            let after = after.map(|shard| shard.name.as_str());
+            let id = |name: String| ShardId::new(stream, name);
+            let ask = |model: &mut Model| {
+                let described = model.describe(stream.as_str(), children_of, after, None)?;
+                let shard = |shard: super::DescribedShard| Shard {
+                    id: id(shard.id),
+                    parent: shard.parent.map(id),
+                };
+                Ok(StreamPage {
+                    status: status(described.status),
+                    view: view(model.settings.view),
+                    keys: KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) },
+                    shards: described.shards.into_iter().map(shard).collect(),
+                    next: described.last.map(id),
+                    service_time: seconds(model.now()),
+                })
+            };
+            self.call(Call::Describe, ask).await
+        })
     }
 
-    async fn iterator(
-        &self,
-        shard: &ShardId,
-        from: &ReadFrom,
-    ) -> Result<ShardIterator, StreamError> {
-        let from = match from {
-            // What the trait asks of a client whose service does not know timestamps.
-            ReadFrom::At(_) if !self.with(|model| model.settings.knows_timestamps) => {
-                From::TrimHorizon
-            }
-            ReadFrom::Start => From::TrimHorizon,
-            ReadFrom::At(at) => From::Timestamp(at.0.try_into().expect("it is after 1970")),
-            ReadFrom::After(number) => From::After(number.as_str().parse().expect("a number")),
-        };
-        let ask =
-            |model: &mut Model| model.shard_iterator(shard.stream.as_str(), &shard.name, from);
-        self.call(Call::Iterator, ask).await.map(ShardIterator)
+    fn iterator<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        from: &'a ReadFrom,
+    ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
+        Box::pin(async move {
+            let from = match from {
+                // What the trait asks of a client whose service does not know timestamps.
+                ReadFrom::At(_) if !self.with(|model| model.settings.knows_timestamps) => {
+                    From::TrimHorizon
+                }
+                ReadFrom::Start => From::TrimHorizon,
+                ReadFrom::At(at) => From::Timestamp(at.0.try_into().expect("it is after 1970")),
+                ReadFrom::After(number) => From::After(number.as_str().parse().expect("a number")),
+            };
+            let ask =
+                |model: &mut Model| model.shard_iterator(shard.stream.as_str(), &shard.name, from);
+            self.call(Call::Iterator, ask).await.map(ShardIterator)
+        })
     }
 
-    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        let ask = |model: &mut Model| {
-            let page = model.get_records(&iterator.0, None)?;
-            Ok(RecordPage {
-                changes: page.records.iter().map(|record| change(model, *record)).collect(),
-                unreadable: 0,
-                next: page.next.map(ShardIterator),
-                service_time: Some(seconds(model.now())),
-            })
-        };
-        self.call(Call::Records, ask).await
+    fn records<'a>(
+        &'a self,
+        iterator: &'a ShardIterator,
+    ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
+        Box::pin(async move {
+            let ask = |model: &mut Model| {
+                let page = model.get_records(&iterator.0, None)?;
+                Ok(RecordPage {
+                    changes: page.records.iter().map(|record| change(model, *record)).collect(),
+                    unreadable: 0,
+                    next: page.next.map(ShardIterator),
+                    service_time: Some(seconds(model.now())),
+                })
+            };
+            self.call(Call::Records, ask).await
+        })
     }
 }
 

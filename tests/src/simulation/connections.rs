@@ -1,6 +1,7 @@
 //! The connections table: rows in pages, lookups that fail, an index that comes and goes. And
 //! whether each connection is up, which the gateway knows and the table does not.
 
+use futures::future::BoxFuture;
 use stream_notifier::delivery::{
     Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, TableDescription,
 };
@@ -132,36 +133,48 @@ impl State {
 }
 
 impl Connections for Outside {
-    async fn describe(&self) -> Result<TableDescription, ConnectionsError> {
-        self.ask(Call::DescribeTable, |model, state| state.describe_table(model)).await
+    fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>> {
+        Box::pin(async move {
+            self.ask(Call::DescribeTable, |model, state| state.describe_table(model)).await
+        })
     }
 
-    async fn query(
-        &self,
-        value: &AttributeValue,
-        attributes: &[String],
-        start: Option<&Item>,
-    ) -> Result<RowPage, ConnectionsError> {
-        let answer =
-            |model: &Model, state: &mut State| state.query(model, value, attributes, start);
-        self.ask(Call::Query, answer).await
+    fn query<'a>(
+        &'a self,
+        value: &'a AttributeValue,
+        attributes: &'a [String],
+        start: Option<&'a Item>,
+    ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
+        Box::pin(async move {
+            let answer =
+                |model: &Model, state: &mut State| state.query(model, value, attributes, start);
+            self.ask(Call::Query, answer).await
+        })
     }
 
-    async fn scan(
-        &self,
+    fn scan<'a>(
+        &'a self,
         _: Segment,
-        _: &[String],
-        _: Option<&Item>,
-    ) -> Result<RowPage, ConnectionsError> {
-        unimplemented!("the simulated notifier looks connections up by their group")
+        _: &'a [String],
+        _: Option<&'a Item>,
+    ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
+        Box::pin(async move {
+            unimplemented!("the simulated notifier looks connections up by their group")
+        })
     }
 
-    async fn get(&self, key: &Item) -> Result<Option<Item>, ConnectionsError> {
-        self.ask(Call::GetRow, |model, state| state.get(model, key)).await
+    fn get<'a>(&'a self, key: &'a Item) -> BoxFuture<'a, Result<Option<Item>, ConnectionsError>> {
+        Box::pin(async move { self.ask(Call::GetRow, |model, state| state.get(model, key)).await })
     }
 
-    async fn delete_unchanged(&self, _: &KeyNames, row: &Item) -> Result<bool, ConnectionsError> {
-        let row = row.clone();
-        self.send(Call::DeleteRow, move |model, state| state.delete(model, &row)).await
+    fn delete_unchanged<'a>(
+        &'a self,
+        _: &'a KeyNames,
+        row: &'a Item,
+    ) -> BoxFuture<'a, Result<bool, ConnectionsError>> {
+        Box::pin(async move {
+            let row = row.clone();
+            self.send(Call::DeleteRow, move |model, state| state.delete(model, &row)).await
+        })
     }
 }

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use stream_notifier::worker::OnGap;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::plan::Plan;
@@ -74,7 +73,7 @@ impl Story {
         }
         self.plan.dooms = 0;
         // From here on somebody has read what was lost, and wants it to go on.
-        self.plan.on_gap = OnGap::Continue;
+        self.plan.stop_on_gap = false;
     }
 
     /// Waits until all is well; `false` if a guarantee was broken meanwhile.

@@ -2,6 +2,7 @@
 //! answers that get lost. What arrives is looked at here: it must be due, new and in order.
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use stream_notifier::delivery::{Answer, Gateway};
 
 use super::faults::now;
@@ -157,35 +158,39 @@ impl State {
 }
 
 impl Gateway for Outside {
-    async fn post(&self, connection: &str, message: &Bytes) -> Answer {
-        let began = self.world.clock.now();
-        self.pass(Call::Post, When::Before).await;
-        let life = self.life.number;
-        let post = self.world.with(|model, state| {
-            let post = state.post(model, life, connection, message);
-            if post.is_none() {
-                let how = format!("{}: {message:?} was posted to {connection}", self.life);
-                state.break_guarantee(model, "nothing posted that is not due", how);
-            }
-            post
-        });
-        let Some(post) = post else { return Answer::NoAnswer };
-        let answer = self.send(Call::Post, move |model, state| state.arrive(model, post)).await;
-        self.world.with(|model, state| state.answered(model, life, post, began, &answer));
-        answer
+    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let began = self.world.clock.now();
+            self.pass(Call::Post, When::Before).await;
+            let life = self.life.number;
+            let post = self.world.with(|model, state| {
+                let post = state.post(model, life, connection, message);
+                if post.is_none() {
+                    let how = format!("{}: {message:?} was posted to {connection}", self.life);
+                    state.break_guarantee(model, "nothing posted that is not due", how);
+                }
+                post
+            });
+            let Some(post) = post else { return Answer::NoAnswer };
+            let answer = self.send(Call::Post, move |model, state| state.arrive(model, post)).await;
+            self.world.with(|model, state| state.answered(model, life, post, began, &answer));
+            answer
+        })
     }
 
-    async fn disconnect(&self, connection: &str) -> Answer {
-        let life = self.life.number;
-        let connection = self.world.with(|model, state| {
-            let index = state.connections.iter().position(|it| it.id == connection)?;
-            state.check_disconnection(model, life, index);
-            Some(index)
-        });
-        let Some(connection) = connection else { return Answer::NoAnswer };
-        let closes = move |model: &Model, state: &mut State| state.close(model, connection);
-        let answer = self.send(Call::Disconnect, closes).await;
-        self.world.with(|model, state| state.closed(model, life, connection));
-        answer
+    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let life = self.life.number;
+            let connection = self.world.with(|model, state| {
+                let index = state.connections.iter().position(|it| it.id == connection)?;
+                state.check_disconnection(model, life, index);
+                Some(index)
+            });
+            let Some(connection) = connection else { return Answer::NoAnswer };
+            let closes = move |model: &Model, state: &mut State| state.close(model, connection);
+            let answer = self.send(Call::Disconnect, closes).await;
+            self.world.with(|model, state| state.closed(model, life, connection));
+            answer
+        })
     }
 }

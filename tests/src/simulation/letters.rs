@@ -10,6 +10,8 @@ use super::outside::Outside;
 use super::world::State;
 use crate::simulated::Model;
 
+const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:letters";
+
 /// How long a letter is tried, in milliseconds.
 const LONGEST_TRY: u64 = 60_000;
 
@@ -102,6 +104,10 @@ impl State {
 }
 
 impl DeadLetterQueue for Outside {
+    fn arn(&self) -> &str {
+        QUEUE
+    }
+
     fn send<'a>(
         &'a self,
         letter: &'a str,

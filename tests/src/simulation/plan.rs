@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use stream_notifier::delivery::{Bounds, Policy, SlowClient};
-use stream_notifier::worker::OnGap;
 
 use super::faults::Chances;
 use super::step::Step;
@@ -39,11 +38,13 @@ pub struct Plan {
     /// Where reading begins.
     pub beginning: Beginning,
     /// What a gap leads to.
-    pub on_gap: OnGap,
+    pub stop_on_gap: bool,
     /// How often a quiet shard is asked.
     pub poll_interval: Duration,
     /// How much may be under way at once.
     pub bounds: Bounds,
+    /// Pages in memory at once.
+    pub max_pages: usize,
     /// What is done about messages that do not get through.
     pub policy: Policy,
     /// Whether there is a dead-letter queue.
@@ -85,9 +86,10 @@ impl Plan {
                 2 => Beginning::Ago(rng.u64(1..60)),
                 _ => Beginning::Latest,
             },
-            on_gap: if rng.u8(..3) == 0 { OnGap::Stop } else { OnGap::Continue },
+            stop_on_gap: rng.u8(..3) == 0,
             poll_interval: Duration::from_millis([250, 1_000, 2_000, 5_000][rng.usize(..4)]),
             bounds: bounds(rng),
+            max_pages: [1, 2, 16][rng.usize(..3)],
             policy: policy(rng),
             has_queue: rng.u8(..3) > 0,
             items: rng.usize(1..=6),
@@ -119,10 +121,9 @@ fn policy(rng: &mut Rng) -> Policy {
 
 /// Mostly so tight that they are reached.
 fn bounds(rng: &mut Rng) -> Bounds {
-    let Bounds { pages, memory_kib, waiting, connection_kib, posts } = Bounds::default();
+    let Bounds { memory_kib, waiting, connection_kib, posts } = Bounds::default();
     Bounds {
         connection_kib: [1, 2, 4, connection_kib][rng.usize(..4)],
-        pages: [1, 2, pages][rng.usize(..3)],
         memory_kib: [1, 3, 8, memory_kib][rng.usize(..4)],
         waiting: [1, 2, 8, waiting][rng.usize(..4)],
         posts: [1, 2, posts][rng.usize(..3)],

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::pending;
 
+use futures::future::BoxFuture;
 use stream_notifier::checkpoint::{CheckpointStore, StoreError, Stored, Version};
 
 use super::faults::{StoreFault, now};
@@ -138,21 +139,25 @@ fn unknown() -> StoreError {
 }
 
 impl CheckpointStore for Outside {
-    async fn load(&self) -> Result<Option<Stored>, StoreError> {
-        let loaded = self.ask(Call::Load, |model, state| state.load(model)).await;
-        or_never(loaded).await
+    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+        Box::pin(async move {
+            let loaded = self.ask(Call::Load, |model, state| state.load(model)).await;
+            or_never(loaded).await
+        })
     }
 
-    async fn save(
-        &self,
-        data: &BTreeMap<String, String>,
-        expected: Option<&Version>,
-    ) -> Result<Version, StoreError> {
-        let (life, data, expected) = (self.life.number, data.clone(), expected.cloned());
-        let act = move |model: &Model, state: &mut State| {
-            state.save(model, life, &data, expected.as_ref())
-        };
-        or_never(self.send(Call::Save, act).await).await
+    fn save<'a>(
+        &'a self,
+        data: &'a BTreeMap<String, String>,
+        expected: Option<&'a Version>,
+    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        Box::pin(async move {
+            let (life, data, expected) = (self.life.number, data.clone(), expected.cloned());
+            let act = move |model: &Model, state: &mut State| {
+                state.save(model, life, &data, expected.as_ref())
+            };
+            or_never(self.send(Call::Save, act).await).await
+        })
     }
 }
 

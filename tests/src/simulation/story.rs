@@ -103,9 +103,9 @@ impl Story {
 
     /// Starts a worker, which is to end at a call, or not.
     pub fn start(&mut self) {
-        let (seed, on_gap) = (self.rng.u64(..), self.plan.on_gap);
+        let (seed, stop_on_gap) = (self.rng.u64(..), self.plan.stop_on_gap);
         self.world.count("worker started");
-        self.workers.push(Worker::start(&self.world, &self.plan, on_gap, seed, &self.metrics));
+        self.workers.push(Worker::start(&self.world, &self.plan, stop_on_gap, seed, &self.metrics));
         if self.plan.dooms > 0 && self.rng.u32(..10) < self.plan.dooms {
             let doom = self.draw_doom();
             if let Some(worker) = self.workers.last() {

@@ -4,6 +4,7 @@
 
 use std::future::pending;
 
+use futures::future::BoxFuture;
 use stream_notifier::record::{ShardId, StreamLabel};
 use stream_notifier::stream::{
     Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
@@ -75,80 +76,93 @@ fn failed(kind: StreamErrorKind) -> StreamError {
 }
 
 impl Streams for Outside {
-    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
-        self.call(Call::ListStreams, self.streams.streams()).await
+    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+        Box::pin(async move { self.call(Call::ListStreams, self.streams.streams()).await })
     }
 
-    async fn describe(
-        &self,
-        stream: &StreamLabel,
-        listed: Listed<'_>,
-        after: Option<&ShardId>,
-    ) -> Result<StreamPage, StreamError> {
-        let described =
-            self.call(Call::DescribeStream, self.streams.describe(stream, listed, after)).await;
-        self.world.with(|model, state| {
-            state.note(model, || {
-                let index = |shard: &ShardId| model.shard(stream.as_str(), &shard.name);
-                let asked = match listed {
-                    Listed::All => "all".to_owned(),
-                    Listed::ChildrenOf(parent) => format!("children of {:?}", index(parent)),
-                };
-                let described = described.as_ref().map_err(|error| error.kind).map(|page| {
-                    let shards = page.shards.iter().filter_map(|shard| index(&shard.id));
-                    (page.status, shards.collect::<Vec<_>>(), page.next.as_ref().and_then(index))
+    fn describe<'a>(
+        &'a self,
+        stream: &'a StreamLabel,
+        listed: Listed<'a>,
+        after: Option<&'a ShardId>,
+    ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
+        Box::pin(async move {
+            let described =
+                self.call(Call::DescribeStream, self.streams.describe(stream, listed, after)).await;
+            self.world.with(|model, state| {
+                state.note(model, || {
+                    let index = |shard: &ShardId| model.shard(stream.as_str(), &shard.name);
+                    let asked = match listed {
+                        Listed::All => "all".to_owned(),
+                        Listed::ChildrenOf(parent) => format!("children of {:?}", index(parent)),
+                    };
+                    let described = described.as_ref().map_err(|error| error.kind).map(|page| {
+                        let shards = page.shards.iter().filter_map(|shard| index(&shard.id));
+                        (
+                            page.status,
+                            shards.collect::<Vec<_>>(),
+                            page.next.as_ref().and_then(index),
+                        )
+                    });
+                    format!("{}: {asked} of {stream}: {described:?}", self.life)
                 });
-                format!("{}: {asked} of {stream}: {described:?}", self.life)
             });
-        });
-        described
+            described
+        })
     }
 
-    async fn iterator(
-        &self,
-        shard: &ShardId,
-        from: &ReadFrom,
-    ) -> Result<ShardIterator, StreamError> {
-        let asked = async {
-            match (self.streams.iterator(shard, from).await, from) {
-                // What the client of AWS does where the service does not know timestamps.
-                (Err(error), ReadFrom::At(_)) if error.kind == StreamErrorKind::Invalid => {
-                    self.world.count("timestamp refused");
-                    self.streams.iterator(shard, &ReadFrom::Start).await
+    fn iterator<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        from: &'a ReadFrom,
+    ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
+        Box::pin(async move {
+            let asked = async {
+                match (self.streams.iterator(shard, from).await, from) {
+                    // What the client of AWS does where the service does not know timestamps.
+                    (Err(error), ReadFrom::At(_)) if error.kind == StreamErrorKind::Invalid => {
+                        self.world.count("timestamp refused");
+                        self.streams.iterator(shard, &ReadFrom::Start).await
+                    }
+                    (answer, _) => answer,
                 }
-                (answer, _) => answer,
-            }
-        };
-        let answer = self.call(Call::GetShardIterator, asked).await;
-        let index = self.world.with(|model, state| {
-            let index = model.shard(shard.stream.as_str(), &shard.name);
-            state.note(model, || {
-                let answer = answer.as_ref().map(|_| "given").map_err(|error| error.kind);
-                format!("{}: iterator of shard {index:?} from {from:?}: {answer:?}", self.life)
+            };
+            let answer = self.call(Call::GetShardIterator, asked).await;
+            let index = self.world.with(|model, state| {
+                let index = model.shard(shard.stream.as_str(), &shard.name);
+                state.note(model, || {
+                    let answer = answer.as_ref().map(|_| "given").map_err(|error| error.kind);
+                    format!("{}: iterator of shard {index:?} from {from:?}: {answer:?}", self.life)
+                });
+                index
             });
-            index
-        });
-        let Some(index) = index else { return answer };
-        // The shard is noted in it, so that a read can be told from others.
-        answer.map(|ShardIterator(text)| ShardIterator(format!("{index} {text}")))
+            let Some(index) = index else { return answer };
+            // The shard is noted in it, so that a read can be told from others.
+            answer.map(|ShardIterator(text)| ShardIterator(format!("{index} {text}")))
+        })
     }
 
-    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        let Some((shard, text)) = iterator.0.split_once(' ') else {
-            return Err(failed(StreamErrorKind::Invalid));
-        };
-        let shard: usize = shard.parse().expect("as it was given");
-        let life = self.life.number;
-        let inner = ShardIterator(text.to_owned());
-        let asked = async {
-            self.world.with(|model, state| state.check_reading(model, life, shard));
-            self.streams.records(&inner).await
-        };
-        let mut answer = self.call(Call::GetRecords, asked).await;
-        self.world.with(|model, state| state.take_page(model, life, shard, &answer));
-        if let Ok(RecordPage { next: Some(ShardIterator(next)), .. }) = &mut answer {
-            *next = format!("{shard} {next}");
-        }
-        answer
+    fn records<'a>(
+        &'a self,
+        iterator: &'a ShardIterator,
+    ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
+        Box::pin(async move {
+            let Some((shard, text)) = iterator.0.split_once(' ') else {
+                return Err(failed(StreamErrorKind::Invalid));
+            };
+            let shard: usize = shard.parse().expect("as it was given");
+            let life = self.life.number;
+            let inner = ShardIterator(text.to_owned());
+            let asked = async {
+                self.world.with(|model, state| state.check_reading(model, life, shard));
+                self.streams.records(&inner).await
+            };
+            let mut answer = self.call(Call::GetRecords, asked).await;
+            self.world.with(|model, state| state.take_page(model, life, shard, &answer));
+            if let Ok(RecordPage { next: Some(ShardIterator(next)), .. }) = &mut answer {
+                *next = format!("{shard} {next}");
+            }
+            answer
+        })
     }
 }

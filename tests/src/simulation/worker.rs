@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
 use stream_notifier::backoff::Random;
-use stream_notifier::delivery::{DeadLetterQueue, PostLimits, Source};
+use stream_notifier::delivery::{DeadLetterQueue, DeliveryConfig, PostLimits, Source};
+use stream_notifier::notifier::Evaluator;
 use stream_notifier::notifier::Notifier;
 use stream_notifier::record::StreamLabel;
 use stream_notifier::stream::{Follow, Limits};
 use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
-use stream_notifier::worker::{Begin, Evaluator, Job, Neighbours, OnGap, work};
+use stream_notifier::worker::{Backends, Begin, ConsumerConfig, Job, work};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,6 @@ use super::plan::{Beginning, Plan};
 use super::world::{DAWN, World};
 
 const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/sample-table-dev";
-const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:letters";
 
 /// A worker that runs, or ran.
 #[derive(Debug)]
@@ -38,36 +38,35 @@ impl Worker {
     pub fn start(
         world: &Arc<World>,
         plan: &Plan,
-        on_gap: OnGap,
+        stop_on_gap: bool,
         seed: u64,
         metrics: &Metrics,
     ) -> Self {
         let number = world.with(|model, state| {
-            let number = state.history.begin_life(model.now(), on_gap == OnGap::Stop);
+            let number = state.history.begin_life(model.now(), stop_on_gap);
             state.note(model, || format!("worker-{number} starts"));
             number
         });
         let life = Arc::new(Life::new(number));
         let outside = Arc::new(Outside::new(world.clone(), life.clone()));
-        let queue =
-            plan.has_queue.then(|| (QUEUE.to_owned(), outside.clone() as Arc<dyn DeadLetterQueue>));
-        let neighbours = Neighbours {
+        let queue = plan.has_queue.then(|| outside.clone() as Arc<dyn DeadLetterQueue>);
+        let backends = Backends {
             streams: outside.clone(),
             connections: outside.clone(),
             gateway: outside.clone(),
-            store: outside,
+            checkpoints: outside,
+            dead_letters: queue,
         };
         let (health, pictures) = Health::new();
         let telemetry = NotifierTelemetry::new(metrics.clone(), "simulation", &life.holder());
-        let job =
-            Job { dead_letters: queue, ..job(world, plan, on_gap, &life, health, telemetry, seed) };
+        let job = job(world, plan, stop_on_gap, &life, health, telemetry, seed);
         let stop = CancellationToken::new();
         let (told, ends) = (stop.clone(), life.clone());
         let task = tokio::spawn(async move {
             tokio::select! {
                 biased;
                 () = ends.until_ended() => {}
-                () = work(&neighbours, &job, &told) => {}
+                () = work(&backends, &job, &told) => {}
             }
         });
         Self { life, stop, task, pictures }
@@ -132,7 +131,7 @@ impl Worker {
 fn job(
     world: &World,
     plan: &Plan,
-    on_gap: OnGap,
+    stop_on_gap: bool,
     life: &Life,
     health: Health,
     telemetry: NotifierTelemetry,
@@ -155,27 +154,32 @@ fn job(
     Job {
         notifier: notifier(),
         evaluator: Evaluator::Inline,
-        table: TABLE.to_owned(),
-        follow,
-        begin,
-        on_gap,
-        source: Source {
-            region: "eu-west-1".to_owned(),
-            table: "connections".to_owned(),
-            index: Some("sk-index".to_owned()),
-            partition_key: Some("sk".to_owned()),
-            connection_id_attribute: "connection_id".to_owned(),
-            ttl_attribute: None,
-            cache: Duration::ZERO,
+        consumer: ConsumerConfig {
+            table: TABLE.to_owned(),
+            follow,
+            required_images: notifier().required_images().clone(),
+            poll_interval: plan.poll_interval,
+            max_pages: plan.max_pages,
+            stop_on_gap,
         },
-        endpoint: "https://gateway.simulated/api".to_owned(),
+        begin,
+        delivery: DeliveryConfig {
+            source: Source {
+                region: "eu-west-1".to_owned(),
+                table: "connections".to_owned(),
+                index: Some("sk-index".to_owned()),
+                partition_key: Some("sk".to_owned()),
+                connection_id_attribute: "connection_id".to_owned(),
+                ttl_attribute: None,
+                cache: Duration::ZERO,
+            },
+            endpoint: "https://gateway.simulated/api".to_owned(),
+            policy: plan.policy,
+            bounds: plan.bounds,
+        },
         holder: life.holder(),
-        poll_interval: plan.poll_interval,
-        bounds: plan.bounds,
         limits: Arc::new(Limits::new(1_000)),
         post_limits: Arc::new(PostLimits::new(1_000_000)),
-        policy: plan.policy,
-        dead_letters: None,
         health: Arc::new(health),
         telemetry,
         random: Arc::new(Random::seeded(seed)),

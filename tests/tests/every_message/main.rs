@@ -17,7 +17,7 @@ use stream_notifier::backoff::Random;
 use stream_notifier::delivery::{Bounds, Policy, PostLimits, SlowClient};
 use stream_notifier::record::Position;
 use stream_notifier::telemetry::{Metrics, Phase};
-use stream_notifier::worker::{Begin, Job, Neighbours, work};
+use stream_notifier::worker::{Backends, Begin, Job, work};
 use stream_notifier_tests::scripted::{
     MemoryStore, ScriptedConnections, ScriptedStreams, change, job, number, shard_id,
 };
@@ -34,6 +34,7 @@ const LIMIT: Duration = Duration::from_secs(900);
 #[derive(Clone, Copy, Debug)]
 struct Plan {
     policy: Policy,
+    max_pages: usize,
     bounds: Bounds,
     posts_a_second: u32,
     groups: usize,
@@ -51,8 +52,8 @@ impl Plan {
                 most_attempts: rng.bool().then(|| rng.u32(1..=4)),
                 slow_client: slow_clients[rng.usize(..3)],
             },
+            max_pages: [1, 16][rng.usize(..2)],
             bounds: Bounds {
-                pages: [1, 16][rng.usize(..2)],
                 memory_kib: [2, 8, 64][rng.usize(..3)],
                 waiting: [1, 5, 65_536][rng.usize(..3)],
                 connection_kib: [1, 3, 512][rng.usize(..3)],
@@ -252,24 +253,25 @@ async fn run(seed: u64, seen: Shared) -> Result<(), String> {
     streams.open("only", None);
     let table = Arc::new(Remembering(ScriptedConnections::new(1_000), seen.clone()));
     let store = Arc::<MemoryStore>::default();
-    let neighbours = Neighbours {
+    let backends = Backends {
         streams: streams.clone(),
         connections: table.clone(),
         gateway: Arc::new(Moody(seen.clone())),
-        store: store.clone(),
+        checkpoints: store.clone(),
+        dead_letters: None,
     };
     let (stop, metrics) = (CancellationToken::new(), Metrics::default());
     let (job, mut pictures) = job("holder", Begin::Latest, &metrics);
-    let job = Job {
-        policy: plan.policy,
-        bounds: plan.bounds,
+    let mut job = Job {
         post_limits: Arc::new(PostLimits::new(plan.posts_a_second)),
         random: Arc::new(Random::seeded(seed)),
-        poll_interval: Duration::from_millis(250),
         ..job
     };
+    (job.delivery.policy, job.delivery.bounds) = (plan.policy, plan.bounds);
+    job.consumer.poll_interval = Duration::from_millis(250);
+    job.consumer.max_pages = plan.max_pages;
     let told = stop.clone();
-    let worker = tokio::spawn(async move { work(&neighbours, &job, &told).await });
+    let worker = tokio::spawn(async move { work(&backends, &job, &told).await });
     let is_reading = pictures.wait_for(|it| it.phase == Phase::Reading).await;
     is_reading.map_err(|_| "it does not read".to_owned())?;
 

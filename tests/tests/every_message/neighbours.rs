@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use stream_notifier::delivery::{
     Answer, Connections, ConnectionsError, Gateway, RowPage, Segment, TableDescription,
 };
@@ -83,40 +84,44 @@ pub fn group(value: &AttributeValue) -> usize {
 pub struct Moody(pub Shared);
 
 impl Gateway for Moody {
-    async fn post(&self, connection: &str, message: &Bytes) -> Answer {
-        let to = client(connection);
-        let message: serde_json::Value = serde_json::from_slice(message).unwrap();
-        let change: u32 = message["value"].as_str().unwrap().parse().unwrap();
-        let (mood, is_forbidden) = {
+    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let to = client(connection);
+            let message: serde_json::Value = serde_json::from_slice(message).unwrap();
+            let change: u32 = message["value"].as_str().unwrap().parse().unwrap();
+            let (mood, is_forbidden) = {
+                let seen = &mut *self.0.lock().unwrap();
+                seen.under_way += 1;
+                seen.most_under_way = seen.most_under_way.max(seen.under_way);
+                seen.two_for_one |= std::mem::replace(&mut seen.clients[to].is_posted_to, true);
+                (seen.clients[to].mood, seen.is_forbidden)
+            };
+            sleep(Duration::from_millis(if mood == Mood::Hanging { 15_000 } else { 20 })).await;
             let seen = &mut *self.0.lock().unwrap();
-            seen.under_way += 1;
-            seen.most_under_way = seen.most_under_way.max(seen.under_way);
-            seen.two_for_one |= std::mem::replace(&mut seen.clients[to].is_posted_to, true);
-            (seen.clients[to].mood, seen.is_forbidden)
-        };
-        sleep(Duration::from_millis(if mood == Mood::Hanging { 15_000 } else { 20 })).await;
-        let seen = &mut *self.0.lock().unwrap();
-        seen.under_way -= 1;
-        let client = &mut seen.clients[to];
-        client.is_posted_to = false;
-        if !is_forbidden && matches!(mood, Mood::Well | Mood::Mute) {
-            client.received.push(change);
-        }
-        let status = |status| Answer::Status { status, names_connection: false };
-        match mood {
-            _ if is_forbidden => status(403),
-            Mood::Well => status(200),
-            Mood::Full => status(429),
-            Mood::Failing => status(500),
-            Mood::Mute | Mood::Hanging => Answer::NoAnswer,
-            Mood::Gone => status(410),
-        }
+            seen.under_way -= 1;
+            let client = &mut seen.clients[to];
+            client.is_posted_to = false;
+            if !is_forbidden && matches!(mood, Mood::Well | Mood::Mute) {
+                client.received.push(change);
+            }
+            let status = |status| Answer::Status { status, names_connection: false };
+            match mood {
+                _ if is_forbidden => status(403),
+                Mood::Well => status(200),
+                Mood::Full => status(429),
+                Mood::Failing => status(500),
+                Mood::Mute | Mood::Hanging => Answer::NoAnswer,
+                Mood::Gone => status(410),
+            }
+        })
     }
 
-    async fn disconnect(&self, connection: &str) -> Answer {
-        let client = &mut self.0.lock().unwrap().clients[client(connection)];
-        (client.disconnected, client.mood) = (true, Mood::Gone);
-        Answer::Status { status: 204, names_connection: false }
+    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, Answer> {
+        Box::pin(async move {
+            let client = &mut self.0.lock().unwrap().clients[client(connection)];
+            (client.disconnected, client.mood) = (true, Mood::Gone);
+            Answer::Status { status: 204, names_connection: false }
+        })
     }
 }
 
@@ -125,45 +130,47 @@ impl Gateway for Moody {
 pub struct Remembering(pub ScriptedConnections, pub Shared);
 
 impl Connections for Remembering {
-    async fn describe(&self) -> Result<TableDescription, ConnectionsError> {
-        self.0.describe().await
+    fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>> {
+        Box::pin(async move { self.0.describe().await })
     }
 
-    async fn query(
-        &self,
-        value: &AttributeValue,
-        attributes: &[String],
-        start: Option<&Item>,
-    ) -> Result<RowPage, ConnectionsError> {
-        let page = self.0.query(value, attributes, start).await?;
-        let id = |row: &Item| match row.get("connection_id") {
-            Some(AttributeValue::S(id)) => client(id),
-            other => panic!("{other:?}"),
-        };
-        let found = page.rows.iter().map(id).collect();
-        self.1.lock().unwrap().found.entry(group(value)).or_default().push(found);
-        Ok(page)
+    fn query<'a>(
+        &'a self,
+        value: &'a AttributeValue,
+        attributes: &'a [String],
+        start: Option<&'a Item>,
+    ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
+        Box::pin(async move {
+            let page = self.0.query(value, attributes, start).await?;
+            let id = |row: &Item| match row.get("connection_id") {
+                Some(AttributeValue::S(id)) => client(id),
+                other => panic!("{other:?}"),
+            };
+            let found = page.rows.iter().map(id).collect();
+            self.1.lock().unwrap().found.entry(group(value)).or_default().push(found);
+            Ok(page)
+        })
     }
 
-    async fn scan(
-        &self,
+    fn scan<'a>(
+        &'a self,
         segment: Segment,
-        attributes: &[String],
-        start: Option<&Item>,
-    ) -> Result<RowPage, ConnectionsError> {
-        self.0.scan(segment, attributes, start).await
+        attributes: &'a [String],
+        start: Option<&'a Item>,
+    ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
+        Box::pin(async move { self.0.scan(segment, attributes, start).await })
     }
 
-    async fn get(&self, key: &Item) -> Result<Option<Item>, ConnectionsError> {
-        self.0.get(key).await
+    fn get<'a>(&'a self, key: &'a Item) -> BoxFuture<'a, Result<Option<Item>, ConnectionsError>> {
+        Box::pin(async move { self.0.get(key).await })
     }
 
-    async fn delete_unchanged(
-        &self,
-        keys: &KeyNames,
-        row: &Item,
-    ) -> Result<bool, ConnectionsError> {
-        self.0.delete_unchanged(keys, row).await
+    fn delete_unchanged<'a>(
+        &'a self,
+        keys: &'a KeyNames,
+        row: &'a Item,
+    ) -> BoxFuture<'a, Result<bool, ConnectionsError>> {
+        Box::pin(async move { self.0.delete_unchanged(keys, row).await })
     }
 }
 

@@ -12,7 +12,7 @@ use stream_notifier_tests::scripted::Worker;
 use stream_notifier_tests::simulated::{Call, Fault, Key, Model, Moment, Settings};
 
 use super::twisted::Twisted;
-use super::{HOUR, follow, gaps, metric, table, unrolled, values, write};
+use super::{HOUR, follow, gaps, metric, polling, table, unrolled, values, write};
 
 /// The id of a shard, in the order made.
 fn shard(worker: &Worker<Twisted>, index: usize) -> String {
@@ -210,7 +210,7 @@ async fn what_is_read_ahead_after_an_outage_does_not_grow_with_the_shards() {
     worker.after(600).await;
     let read = worker.streams.handed_out.load(Ordering::Relaxed);
     let bounds = Bounds::default();
-    let most = bounds.pages * 1000 + bounds.memory_kib as usize;
+    let most = stream_notifier::worker::MAX_PAGES * 1000 + bounds.memory_kib as usize;
     assert!(read <= most, "{read} of 60,000 records are read and not settled");
 }
 
@@ -315,7 +315,7 @@ async fn what_is_lost_after_a_gap_before_it_is_read_is_told_too() {
 #[tokio::test(start_paused = true)]
 async fn a_listing_that_lacks_a_shard_has_nothing_read_again_after_a_restart() {
     let poll_interval = Duration::from_secs(10);
-    let follow = |job| Job { poll_interval, ..follow(job) };
+    let follow = |job| polling(poll_interval, follow(job));
     let mut worker = table(Settings { shards: 1500, ..unrolled() });
     for round in 0..4 {
         worker.after(HOUR).await;

@@ -15,7 +15,7 @@ use stream_notifier::checkpoint::StartedAt;
 use stream_notifier::record::{Position, StreamLabel};
 use stream_notifier::stream::Follow;
 use stream_notifier::telemetry::Phase;
-use stream_notifier::worker::{Begin, Job, OnGap};
+use stream_notifier::worker::{Begin, Job};
 use stream_notifier_tests::scripted::Worker;
 use stream_notifier_tests::simulated::{Clock, Key, Model, Settings, SimulatedStreams};
 
@@ -51,20 +51,36 @@ fn write(worker: &Worker<Twisted>, value: u64) {
 
 /// The job of a worker that follows the table, from the start.
 fn follow(job: Job) -> Job {
-    Job { follow: Follow::Table, begin: Begin::TrimHorizon, ..of_model(job) }
+    let mut job = Job { begin: Begin::TrimHorizon, ..of_model(job) };
+    job.consumer.follow = Follow::Table;
+    job
 }
 
-fn of_model(job: Job) -> Job {
-    let table = "arn:aws:dynamodb:eu-west-1:123456789012:table/sample-table-dev".to_owned();
-    Job { table, ..job }
+fn of_model(mut job: Job) -> Job {
+    job.consumer.table =
+        "arn:aws:dynamodb:eu-west-1:123456789012:table/sample-table-dev".to_owned();
+    job
+}
+
+/// The job with another poll interval.
+fn polling(poll_interval: Duration, mut job: Job) -> Job {
+    job.consumer.poll_interval = poll_interval;
+    job
+}
+
+/// The job that stops on a data gap.
+fn stopping(mut job: Job) -> Job {
+    job.consumer.stop_on_gap = true;
+    job
 }
 
 /// The job of a worker that reads the present stream only.
 fn this_stream(worker: &Worker<Twisted>) -> impl Fn(Job) -> Job + use<> {
     let label = worker.streams.with(|model| model.list_streams().unwrap().pop().unwrap());
     move |job| {
-        let follow = Follow::Stream(StreamLabel::new(&label));
-        Job { follow, begin: Begin::TrimHorizon, ..of_model(job) }
+        let mut job = Job { begin: Begin::TrimHorizon, ..of_model(job) };
+        job.consumer.follow = Follow::Stream(StreamLabel::new(&label));
+        job
     }
 }
 
@@ -202,7 +218,8 @@ async fn a_shard_without_a_number_that_nobody_read_for_a_day_is_a_gap() {
         let mut worker = table(unrolled());
         worker.after(60).await;
         let poll_interval = Duration::from_secs(60);
-        worker.start_with(|job| Job { begin: Begin::Latest, poll_interval, ..follow(job) });
+        worker
+            .start_with(|job| polling(poll_interval, Job { begin: Begin::Latest, ..follow(job) }));
         worker.started().await;
         // It is quiet, and that is written down now and then.
         worker.after(50 * HOUR).await;
@@ -265,7 +282,7 @@ async fn a_gap_is_as_long_as_it_was_where_no_stream_is_left() {
 
 #[tokio::test(start_paused = true)]
 async fn with_stop_nothing_more_is_read_and_the_checkpoint_stays_before_the_gap() {
-    let stop = |job| Job { on_gap: OnGap::Stop, ..follow(job) };
+    let stop = |job| stopping(follow(job));
     let mut worker = table(unrolled());
     worker.start_with(stop);
     write(&worker, 1);
@@ -332,7 +349,7 @@ async fn an_old_closed_shard_that_is_listed_late_is_not_replayed() {
         model.settings.inconsistency.late_ms = 3 * HOUR * 1000;
     });
     let poll_interval = Duration::from_secs(10);
-    worker.start_with(|job| Job { begin: Begin::Latest, poll_interval, ..follow(job) });
+    worker.start_with(|job| polling(poll_interval, Job { begin: Begin::Latest, ..follow(job) }));
     worker.after(6 * HOUR).await;
     write(&worker, 6);
     worker.after(4 * HOUR).await;
@@ -374,7 +391,7 @@ async fn nothing_is_written_while_it_is_quiet_but_the_time_every_six_hours() {
     let mut worker = table(unrolled());
     worker.after(60).await;
     let poll_interval = Duration::from_secs(10);
-    worker.start_with(|job| Job { begin: Begin::Latest, poll_interval, ..follow(job) });
+    worker.start_with(|job| polling(poll_interval, Job { begin: Begin::Latest, ..follow(job) }));
     worker.started().await;
     worker.after(HOUR).await;
     let before = worker.store.saves().len();

@@ -7,14 +7,16 @@ use std::time::Duration;
 use stream_notifier::delivery::{Bounds, ConnectionsErrorKind};
 use stream_notifier::stream::{Budget, StreamErrorKind};
 use stream_notifier::telemetry::Phase;
-use stream_notifier::worker::{Begin, Job, OnGap};
+use stream_notifier::worker::{Begin, Job};
 use stream_notifier_tests::scripted::{Call, Worker};
 use stream_notifier_tests::simulated::{
     Call as SimulatedCall, Fault, Key, Model, Moment, Settings,
 };
 
 use super::twisted::Twisted;
-use super::{HOUR, follow, gaps, metric, one_shard, table, unrolled, values, write};
+use super::{
+    HOUR, follow, gaps, metric, one_shard, polling, stopping, table, unrolled, values, write,
+};
 
 /// The view type is wrong; the user does what the condition says; nothing is read for a day.
 #[tokio::test(start_paused = true)]
@@ -82,7 +84,7 @@ async fn a_first_start_with_many_listed_shards_fits_a_config_map() {
         }
     }
     let poll_interval = Duration::from_secs(10);
-    worker.start_with(|job| Job { begin: Begin::Latest, poll_interval, ..follow(job) });
+    worker.start_with(|job| polling(poll_interval, Job { begin: Begin::Latest, ..follow(job) }));
     worker.started().await;
     worker.after(10).await;
     let most = worker.store.saves().iter().map(|save| save.shards.len()).max().unwrap();
@@ -125,7 +127,7 @@ async fn a_clean_stop_of_less_than_a_day_is_no_gap() {
     worker.stop().await;
     worker.after(20 * HOUR).await;
     write(&worker, 1);
-    worker.start_with(|job| Job { on_gap: OnGap::Stop, ..follow(job) });
+    worker.start_with(|job| stopping(follow(job)));
     worker.after(60).await;
     let picture = worker.picture();
     assert!(picture.phase == Phase::Reading && picture.gap.is_none(), "{picture:?}");
@@ -146,7 +148,7 @@ async fn what_is_read_ahead_does_not_grow_with_the_shards() {
     worker.after(600).await;
     let read = worker.streams.handed_out.load(Ordering::Relaxed);
     let bounds = Bounds::default();
-    let most = bounds.pages * 1000 + bounds.memory_kib as usize;
+    let most = stream_notifier::worker::MAX_PAGES * 1000 + bounds.memory_kib as usize;
     assert!(read <= most, "{read} of 60,000 records are read and not settled");
 }
 
@@ -211,7 +213,7 @@ async fn a_first_start_at_the_trim_horizon_has_lost_nothing_it_asked_for() {
             && std::mem::take(&mut is_first);
         now.then_some(Fault::Fails(StreamErrorKind::Trimmed))
     });
-    worker.start_with(|job| Job { on_gap: OnGap::Stop, ..follow(job) });
+    worker.start_with(|job| stopping(follow(job)));
     worker.after(60).await;
     let picture = worker.picture();
     assert!(picture.phase == Phase::Reading && picture.gap.is_none(), "{picture:?}");
@@ -231,7 +233,7 @@ async fn a_first_start_at_latest_has_lost_nothing() {
             && std::mem::take(&mut is_first);
         now.then_some(Fault::Hangs)
     });
-    worker.start_with(|job| Job { begin: Begin::Latest, on_gap: OnGap::Stop, ..follow(job) });
+    worker.start_with(|job| stopping(Job { begin: Begin::Latest, ..follow(job) }));
     worker.after(120).await;
     let picture = worker.picture();
     assert!(picture.phase == Phase::Reading && picture.gap.is_none(), "{picture:?}");

@@ -3,14 +3,15 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use stream_notifier::record::{ShardId, StreamLabel, UnixSeconds};
+use futures::future::BoxFuture;
+use stream_notifier::record::{ShardId, StreamLabel, UnixSeconds, ViewType};
 use stream_notifier::stream::{
     Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
-    ViewType,
 };
 use stream_notifier_tests::simulated::{Model, SimulatedStreams};
 
 /// A table.
+#[derive(Debug)]
 pub struct Twisted {
     pub inner: SimulatedStreams,
     /// The label of a stream that has keys only.
@@ -37,42 +38,51 @@ impl Twisted {
 }
 
 impl Streams for Twisted {
-    async fn streams(&self) -> Result<Vec<StreamLabel>, StreamError> {
-        self.inner.streams().await
+    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+        Box::pin(async move { self.inner.streams().await })
     }
 
-    async fn describe(
-        &self,
-        stream: &StreamLabel,
-        listed: Listed<'_>,
-        after: Option<&ShardId>,
-    ) -> Result<StreamPage, StreamError> {
-        let mut page = self.inner.describe(stream, listed, after).await?;
-        if self.keys_only.lock().unwrap().as_deref() == Some(stream.as_str()) {
-            page.view = ViewType::KeysOnly;
-        }
-        let unlisted = self.unlisted.lock().unwrap().clone();
-        page.shards.retain(|shard| Some(&shard.id.name) != unlisted.as_ref());
-        Ok(page)
+    fn describe<'a>(
+        &'a self,
+        stream: &'a StreamLabel,
+        listed: Listed<'a>,
+        after: Option<&'a ShardId>,
+    ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
+        Box::pin(async move {
+            let mut page = self.inner.describe(stream, listed, after).await?;
+            if self.keys_only.lock().unwrap().as_deref() == Some(stream.as_str()) {
+                page.view = ViewType::KeysOnly;
+            }
+            let unlisted = self.unlisted.lock().unwrap().clone();
+            page.shards.retain(|shard| Some(&shard.id.name) != unlisted.as_ref());
+            Ok(page)
+        })
     }
 
-    async fn iterator(
-        &self,
-        shard: &ShardId,
-        from: &ReadFrom,
-    ) -> Result<ShardIterator, StreamError> {
-        let iterator = self.inner.iterator(shard, from).await?;
-        if self.unfound.lock().unwrap().as_ref() == Some(&shard.name) {
-            let (action, kind) = ("dynamodb:GetShardIterator", StreamErrorKind::NotFound);
-            let service_time = Some(UnixSeconds((self.inner.clock().now() / 1_000) as i64));
-            return Err(StreamError { action, kind, service_time, source: None });
-        }
-        Ok(iterator)
+    fn iterator<'a>(
+        &'a self,
+        shard: &'a ShardId,
+        from: &'a ReadFrom,
+    ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
+        Box::pin(async move {
+            let iterator = self.inner.iterator(shard, from).await?;
+            if self.unfound.lock().unwrap().as_ref() == Some(&shard.name) {
+                let (action, kind) = ("dynamodb:GetShardIterator", StreamErrorKind::NotFound);
+                let service_time = Some(UnixSeconds((self.inner.clock().now() / 1_000) as i64));
+                return Err(StreamError { action, kind, service_time, source: None });
+            }
+            Ok(iterator)
+        })
     }
 
-    async fn records(&self, iterator: &ShardIterator) -> Result<RecordPage, StreamError> {
-        let page = self.inner.records(iterator).await?;
-        self.handed_out.fetch_add(page.changes.len(), Ordering::Relaxed);
-        Ok(page)
+    fn records<'a>(
+        &'a self,
+        iterator: &'a ShardIterator,
+    ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
+        Box::pin(async move {
+            let page = self.inner.records(iterator).await?;
+            self.handed_out.fetch_add(page.changes.len(), Ordering::Relaxed);
+            Ok(page)
+        })
     }
 }

@@ -38,8 +38,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
 /// Finds connections.
 #[derive(Debug)]
-pub struct Lookup<C> {
-    table: Arc<Table<C>>,
+pub struct Lookup {
+    table: Arc<Table>,
     lookups: Lookups,
     keys: KeyNames,
     /// The type that the partition key has, as AWS spells it, if the table tells.
@@ -49,8 +49,8 @@ pub struct Lookup<C> {
 
 /// Looks up the connections for the records of a page that was read.
 #[derive(Debug)]
-pub struct PageLookup<C> {
-    lookup: Arc<Lookup<C>>,
+pub struct PageLookup {
+    lookup: Arc<Lookup>,
     /// The newest lookup that had begun.
     newest: u64,
     now: UnixSeconds,
@@ -66,10 +66,10 @@ pub struct NotAKey {
     pub key: String,
 }
 
-impl<C: Connections> Lookup<C> {
+impl Lookup {
     /// Learns the table's keys, waiting until table and index are there and may be read.
     pub async fn open(
-        connections: Arc<C>,
+        connections: Arc<dyn Connections>,
         source: Source,
         health: Arc<Health>,
         telemetry: NotifierTelemetry,
@@ -111,7 +111,7 @@ impl<C: Connections> Lookup<C> {
     }
 
     /// A page of records was read, and it is `now`.
-    pub fn of_page(self: &Arc<Self>, now: UnixSeconds) -> PageLookup<C> {
+    pub fn of_page(self: &Arc<Self>, now: UnixSeconds) -> PageLookup {
         let newest = self.table.beginnings.newest();
         self.lookups.page_begins(newest);
         PageLookup { lookup: self.clone(), newest, now }
@@ -156,7 +156,7 @@ impl<C: Connections> Lookup<C> {
     }
 }
 
-impl<C: Connections> PageLookup<C> {
+impl PageLookup {
     /// The connections stored under this value, or every one: those of a lookup that may serve this
     /// page's records.
     pub async fn find(&self, key: Option<AttributeValue>) -> Vec<Arc<Connection>> {
@@ -178,7 +178,7 @@ impl<C: Connections> PageLookup<C> {
     }
 }
 
-impl<C> Drop for PageLookup<C> {
+impl Drop for PageLookup {
     fn drop(&mut self) {
         self.lookup.lookups.page_ends(self.newest);
     }

@@ -24,8 +24,8 @@ const SEEN_FOR: Duration = Duration::from_secs(600);
 
 /// The table, and how it is asked.
 #[derive(Debug)]
-pub(super) struct Table<C> {
-    pub connections: Arc<C>,
+pub(super) struct Table {
+    pub connections: Arc<dyn Connections>,
     pub source: Source,
     pub columns: Columns,
     /// The attributes that a lookup asks for.
@@ -64,9 +64,9 @@ struct Rows {
     in_milliseconds: bool,
 }
 
-impl<C: Connections> Table<C> {
+impl Table {
     pub fn new(
-        connections: Arc<C>,
+        connections: Arc<dyn Connections>,
         source: Source,
         columns: Columns,
         health: Arc<Health>,

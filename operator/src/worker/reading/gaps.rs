@@ -1,12 +1,11 @@
 //! What was lost before any shard's reader could tell: it is told once, as long as it may have been.
 
 use super::Reading;
-use crate::delivery::{Connections, Gateway};
 use crate::record::{Position, ShardId, StreamLabel, UnixSeconds};
-use crate::stream::{Entries, Listing, Streams};
+use crate::stream::{Entries, Listing};
 use crate::worker::retention::{GRACE_SECONDS, horizon, lost_seconds};
 
-impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
+impl Reading {
     /// Tells that nobody has read for longer than records are kept, where no shard is left that would
     /// tell it: one may have come and gone. `false` if that stops everything.
     pub(super) fn was_away(&mut self, listing: &Listing) -> bool {
@@ -24,7 +23,8 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             self.lineage.take_unread(label, &self.positions.of(label));
         }
         let lost = lost + GRACE_SECONDS;
-        let goes_on = shared.gap(newest, None, "nothing was read for more than 24 hours", lost);
+        let goes_on =
+            shared.report_gap(newest, None, "nothing was read for more than 24 hours", lost);
         if !goes_on {
             // The checkpoint stays before the gap.
             self.positions.wait_since(Some(read_at));
@@ -40,7 +40,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             return true;
         };
         let lost = lost_seconds(since, self.shared.clock.now()).unwrap_or(1);
-        let goes_on = self.shared.gap(stream, None, "it was gone before it was read", lost);
+        let goes_on = self.shared.report_gap(stream, None, "it was gone before it was read", lost);
         if !goes_on {
             self.positions.wait_since(Some(since));
         }
@@ -55,7 +55,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
             return true;
         };
         let why = "it was gone before it was listed";
-        let goes_on = self.shared.gap(&id.stream, Some(id), why, lost);
+        let goes_on = self.shared.report_gap(&id.stream, Some(id), why, lost);
         if !goes_on {
             self.positions.wait_since(Some(since));
         }
@@ -68,7 +68,7 @@ impl<S: Streams, C: Connections, G: Gateway> Reading<S, C, G> {
         if !self.passed_over.insert(stream.clone()) {
             return true;
         }
-        self.shared.gap(stream, None, "its records lack an image that the spec needs", 0)
+        self.shared.report_gap(stream, None, "its records lack an image that the spec needs", 0)
     }
 
     /// Since when a shard that was never read may have had records that count: since it was made, if

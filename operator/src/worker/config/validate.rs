@@ -3,68 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::endpoint::{Endpoint, Endpoints};
+use super::arn::{Queue, Table, is_region};
+use super::endpoint::Endpoints;
+use super::worker_config::{Begin, WorkerSpec};
 use crate::api::{self, Connections, Delivery, StartingPosition, StreamNotifierSpec};
-use crate::delivery::{Policy, SlowClient, Source};
+use crate::delivery::{Bounds, DeliveryConfig, Policy, SlowClient, Source};
 use crate::notifier::{InvalidSpec, Notifier};
 use crate::record::StreamLabel;
 use crate::stream::Follow;
-use crate::worker::{Begin, OnGap};
+use crate::worker::consumer::ConsumerConfig;
 
-/// A spec that can be worked on.
+/// Pages of one notifier in memory at once. A page has up to 1 MB.
+pub const MAX_PAGES: usize = 16;
+
+/// A spec that passed validation.
 #[derive(Clone, Debug)]
 pub enum Prepared {
-    /// Nothing is read.
+    /// The notifier is suspended.
     Suspended,
-    /// The stream is read.
-    Active(Box<Work>),
-}
-
-/// What to work on.
-#[derive(Clone, Debug)]
-pub struct Work {
-    /// Who is told what.
-    pub notifier: Arc<Notifier>,
-    /// The table whose changes are told of.
-    pub table: Table,
-    /// Which of its streams are read.
-    pub follow: Follow,
-    /// Where reading begins without a checkpoint.
-    pub begin: Begin,
-    /// What happens when records were lost.
-    pub on_gap: OnGap,
-    /// How often a quiet shard is asked.
-    pub poll_interval: Duration,
-    /// Where connections are stored.
-    pub source: Source,
-    /// Where messages go.
-    pub endpoint: Endpoint,
-    /// What is done about those that do not get through.
-    pub policy: Policy,
-    /// The queue for the records of lost messages.
-    pub dead_letters: Option<Queue>,
-}
-
-/// An SQS queue, and what its ARN tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Queue {
-    /// `arn:aws:sqs:<region>:<account>:<name>`.
-    pub arn: String,
-    /// Where it is.
-    pub region: String,
-    /// Its URL.
-    pub url: String,
-}
-
-/// A table, and what its ARN tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
-    /// `arn:aws:dynamodb:<region>:<account>:table/<table>`.
-    pub arn: String,
-    /// Where it is.
-    pub region: String,
-    /// Whose it is.
-    pub account: String,
+    /// A worker can run.
+    Active(Box<WorkerSpec>),
 }
 
 /// Checks a spec, also for what the schema has checked before: an older one may have let it pass.
@@ -97,21 +55,32 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
             return Err(invalid("startingTimestamp", problem));
         }
     };
-    let source = source(connections, &table)?;
-    let work = Work {
-        notifier: Arc::new(Notifier::new(spec)?),
-        table,
-        follow,
-        begin,
-        on_gap: match on_gap {
-            api::OnGap::Continue => OnGap::Continue,
-            api::OnGap::Stop => OnGap::Stop,
+    let endpoint = endpoints.of(web_socket)?;
+    let notifier = Arc::new(Notifier::new(spec)?);
+    let work = WorkerSpec {
+        consumer: ConsumerConfig {
+            table: table.arn.clone(),
+            follow,
+            required_images: notifier.required_images().clone(),
+            poll_interval: poll_interval(*poll_interval_milliseconds)?,
+            max_pages: MAX_PAGES,
+            stop_on_gap: *on_gap == api::OnGap::Stop,
         },
-        poll_interval: poll_interval(*poll_interval_milliseconds)?,
-        source,
-        endpoint: endpoints.of(web_socket)?,
-        policy: policy(delivery)?,
-        dead_letters: delivery.dead_letter_queue_arn.as_deref().map(Queue::parse).transpose()?,
+        begin,
+        delivery: DeliveryConfig {
+            source: source(connections, &table)?,
+            endpoint: endpoint.url,
+            policy: policy(delivery)?,
+            bounds: Bounds::default(),
+        },
+        signing_region: endpoint.region.unwrap_or_else(|| table.region.clone()),
+        dead_letter_queue: delivery
+            .dead_letter_queue_arn
+            .as_deref()
+            .map(Queue::parse)
+            .transpose()?,
+        notifier,
+        table,
     };
     Ok(if *suspend { Prepared::Suspended } else { Prepared::Active(Box::new(work)) })
 }
@@ -137,28 +106,6 @@ fn followed(stream: Option<&str>, table: Option<&str>) -> Result<(Table, Follow)
 fn of_stream(arn: &str) -> Option<(Table, Follow)> {
     let (table, label) = arn.split_once("/stream/").filter(|(_, label)| !label.is_empty())?;
     Some((Table::parse(table)?, Follow::Stream(StreamLabel::new(label))))
-}
-
-impl Table {
-    fn parse(arn: &str) -> Option<Self> {
-        let parts: Vec<_> = arn.splitn(6, ':').collect();
-        let ["arn", _, "dynamodb", region, account, resource] = parts[..] else {
-            return None;
-        };
-        let name = resource.strip_prefix("table/")?;
-        let is_named = ![region, account, name].contains(&"") && !name.contains('/');
-        is_named.then(|| Self {
-            arn: arn.to_owned(),
-            region: region.to_owned(),
-            account: account.to_owned(),
-        })
-    }
-}
-
-/// Whether it looks like a region: it becomes part of a host's name.
-fn is_region(region: &str) -> bool {
-    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    !region.is_empty() && region.bytes().all(is_plain)
 }
 
 fn poll_interval(milliseconds: i32) -> Result<Duration, InvalidSpec> {
@@ -187,29 +134,6 @@ fn policy(delivery: &Delivery) -> Result<Policy, InvalidSpec> {
             api::SlowClient::Disconnect => SlowClient::Disconnect,
         },
     })
-}
-
-impl Queue {
-    fn parse(arn: &str) -> Result<Self, InvalidSpec> {
-        let parts: Vec<_> = arn.split(':').collect();
-        let ["arn", partition, "sqs", region, account, name] = parts[..] else {
-            let problem = "must be the ARN of an SQS queue, arn:aws:sqs:<region>:<account>:<queue>";
-            return Err(invalid("delivery.deadLetterQueueArn", problem));
-        };
-        // They become parts of a URL.
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        let is_account = account.bytes().all(|byte| byte.is_ascii_digit());
-        if !is_region(region) || !is_account || name.is_empty() || !name.bytes().all(is_name) {
-            let problem = "must be the ARN of an SQS queue, arn:aws:sqs:<region>:<account>:<queue>";
-            return Err(invalid("delivery.deadLetterQueueArn", problem));
-        }
-        let domain = if partition == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" };
-        Ok(Self {
-            arn: arn.to_owned(),
-            region: region.to_owned(),
-            url: format!("https://sqs.{region}.{domain}/{account}/{name}"),
-        })
-    }
 }
 
 fn invalid(field: &str, problem: &str) -> InvalidSpec {
@@ -330,24 +254,6 @@ mod tests {
         assert_eq!(refused(|it| it.partition_key = Some("sk".into())), "connections.partitionKey");
         assert_eq!(refused(|it| it.cache_seconds = -1), "connections.cacheSeconds");
         assert_eq!(refused(|it| it.cache_seconds = 301), "connections.cacheSeconds");
-    }
-
-    #[test]
-    fn a_queue_is_told_by_its_arn() {
-        let queue = Queue::parse("arn:aws:sqs:eu-west-1:123456789012:lost.fifo").unwrap();
-        assert_eq!(queue.url, "https://sqs.eu-west-1.amazonaws.com/123456789012/lost.fifo");
-        assert_eq!(queue.region, "eu-west-1");
-        let queue = Queue::parse("arn:aws-cn:sqs:cn-north-1:123456789012:lost").unwrap();
-        assert_eq!(queue.url, "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/lost");
-        for other in [
-            "lost",
-            "arn:aws:sns:eu-west-1:123456789012:lost",
-            "arn:aws:sqs:eu-west-1",
-            "arn:aws:sqs:evil.com/x:123456789012:lost",
-        ] {
-            let refused = Queue::parse(other).unwrap_err();
-            assert_eq!(refused.field, "delivery.deadLetterQueueArn", "{other}");
-        }
     }
 
     #[test]

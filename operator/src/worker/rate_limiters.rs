@@ -1,15 +1,11 @@
-//! Puts a worker together from what the spec asks for: the same for a cluster and for one machine.
+//! Rate limiters of the process, shared by all notifiers that AWS counts together.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::validate::{Queue, Table, Work};
-use crate::aws::{ApiGateway, Aws, DynamoDbConnections, DynamoDbStreams, SqsQueue};
-use crate::backoff::Random;
-use crate::delivery::{Bounds, DeadLetterQueue, PostLimits};
+use super::config::arn::Table;
+use crate::delivery::PostLimits;
 use crate::stream::Limits;
-use crate::telemetry::{Health, NotifierTelemetry};
-use crate::worker::{Evaluator, Job, Neighbours};
 
 /// How often AWS is asked: one set of limits for all notifiers whose tables are in the same account
 /// and region, since it is those that AWS limits.
@@ -44,67 +40,6 @@ impl AccountLimits {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || Arc::new(Limits::new(self.get_records_per_second));
         limits.entry(place).or_insert_with(made).clone()
-    }
-}
-
-impl Work {
-    /// The worker's neighbours in AWS, and this checkpoint store.
-    pub fn neighbours<K>(
-        &self,
-        aws: &Aws,
-        store: K,
-    ) -> Neighbours<DynamoDbStreams, DynamoDbConnections, ApiGateway, K> {
-        let Table { region, arn, .. } = &self.table;
-        let signed_for = self.signed_for();
-        Neighbours {
-            streams: Arc::new(DynamoDbStreams::new(aws, region, arn)),
-            connections: Arc::new(DynamoDbConnections::new(aws, self.source.clone())),
-            gateway: Arc::new(ApiGateway::new(aws, signed_for, &self.endpoint.url)),
-            store: Arc::new(store),
-        }
-    }
-
-    /// The region that posts are signed for.
-    pub fn signed_for(&self) -> &str {
-        self.endpoint.region.as_deref().unwrap_or(&self.table.region)
-    }
-
-    /// The queue for the records of lost messages in AWS, with its ARN.
-    pub fn dead_letters(&self, aws: &Aws) -> Option<(String, Arc<dyn DeadLetterQueue>)> {
-        let Queue { arn, region, url } = self.dead_letters.as_ref()?;
-        Some((arn.clone(), Arc::new(SqsQueue::new(aws, region, url))))
-    }
-
-    /// The worker's job.
-    pub fn job(
-        self,
-        evaluator: Evaluator,
-        limits: Arc<Limits>,
-        post_limits: Arc<PostLimits>,
-        holder: String,
-        health: Arc<Health>,
-        telemetry: NotifierTelemetry,
-    ) -> Job {
-        Job {
-            notifier: self.notifier,
-            evaluator,
-            table: self.table.arn,
-            follow: self.follow,
-            begin: self.begin,
-            on_gap: self.on_gap,
-            poll_interval: self.poll_interval,
-            limits,
-            post_limits,
-            policy: self.policy,
-            dead_letters: None,
-            bounds: Bounds::default(),
-            source: self.source,
-            endpoint: self.endpoint.url,
-            holder,
-            health,
-            telemetry,
-            random: Arc::new(Random::seeded(fastrand::u64(..))),
-        }
     }
 }
 

@@ -1,0 +1,41 @@
+//! The AWS services and the checkpoint store that a worker talks to, each behind its trait.
+
+use std::sync::Arc;
+
+use super::config::worker_config::WorkerSpec;
+use crate::aws::{ApiGateway, Aws, DynamoDbConnections, DynamoDbStreams, SqsQueue};
+use crate::checkpoint::CheckpointStore;
+use crate::delivery::{Connections, DeadLetterQueue, Gateway};
+use crate::stream::Streams;
+
+/// The backends of one worker. Production, the local mode and the tests differ in these alone.
+#[derive(Clone, Debug)]
+pub struct Backends {
+    /// The table's streams.
+    pub streams: Arc<dyn Streams>,
+    /// The connections table.
+    pub connections: Arc<dyn Connections>,
+    /// The WebSocket API.
+    pub gateway: Arc<dyn Gateway>,
+    /// The checkpoint's store.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// The queue for the records of dropped messages, if there is one.
+    pub dead_letters: Option<Arc<dyn DeadLetterQueue>>,
+}
+
+impl Backends {
+    /// The backends of a spec in AWS, with this checkpoint store.
+    pub fn new(spec: &WorkerSpec, aws: &Aws, checkpoints: Arc<dyn CheckpointStore>) -> Self {
+        let WorkerSpec { table, delivery, signing_region, dead_letter_queue, .. } = spec;
+        Self {
+            streams: Arc::new(DynamoDbStreams::new(aws, &table.region, &table.arn)),
+            connections: Arc::new(DynamoDbConnections::new(aws, delivery.source.clone())),
+            gateway: Arc::new(ApiGateway::new(aws, signing_region, &delivery.endpoint)),
+            checkpoints,
+            dead_letters: dead_letter_queue.as_ref().map(|queue| {
+                Arc::new(SqsQueue::new(aws, &queue.region, &queue.arn, &queue.url))
+                    as Arc<dyn DeadLetterQueue>
+            }),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! ARNs of tables and queues. Whatever becomes part of a host name or a URL is checked here, even if
+//! the schema has checked it before.
+
+use crate::notifier::InvalidSpec;
+
+/// An SQS queue, and what its ARN tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// `arn:aws:sqs:<region>:<account>:<name>`.
+    pub arn: String,
+    /// Where it is.
+    pub region: String,
+    /// Its URL.
+    pub url: String,
+}
+
+/// A table, and what its ARN tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// `arn:aws:dynamodb:<region>:<account>:table/<table>`.
+    pub arn: String,
+    /// Where it is.
+    pub region: String,
+    /// Whose it is.
+    pub account: String,
+}
+
+impl Table {
+    pub(super) fn parse(arn: &str) -> Option<Self> {
+        let parts: Vec<_> = arn.splitn(6, ':').collect();
+        let ["arn", _, "dynamodb", region, account, resource] = parts[..] else {
+            return None;
+        };
+        let name = resource.strip_prefix("table/")?;
+        let is_named = ![region, account, name].contains(&"") && !name.contains('/');
+        is_named.then(|| Self {
+            arn: arn.to_owned(),
+            region: region.to_owned(),
+            account: account.to_owned(),
+        })
+    }
+}
+
+/// Whether a text can be a region, which becomes part of a host name.
+pub(super) fn is_region(region: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !region.is_empty() && region.bytes().all(is_plain)
+}
+
+impl Queue {
+    pub(super) fn parse(arn: &str) -> Result<Self, InvalidSpec> {
+        let parts: Vec<_> = arn.split(':').collect();
+        let ["arn", partition, "sqs", region, account, name] = parts[..] else {
+            let problem = "must be the ARN of an SQS queue, arn:aws:sqs:<region>:<account>:<queue>";
+            return Err(invalid(problem));
+        };
+        // They become parts of a URL.
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let is_account = account.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_region(region) || !is_account || name.is_empty() || !name.bytes().all(is_name) {
+            let problem = "must be the ARN of an SQS queue, arn:aws:sqs:<region>:<account>:<queue>";
+            return Err(invalid(problem));
+        }
+        let domain = if partition == "aws-cn" { "amazonaws.com.cn" } else { "amazonaws.com" };
+        Ok(Self {
+            arn: arn.to_owned(),
+            region: region.to_owned(),
+            url: format!("https://sqs.{region}.{domain}/{account}/{name}"),
+        })
+    }
+}
+
+fn invalid(problem: &str) -> InvalidSpec {
+    InvalidSpec { field: "delivery.deadLetterQueueArn".to_owned(), problem: problem.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_is_told_by_its_arn() {
+        let queue = Queue::parse("arn:aws:sqs:eu-west-1:123456789012:lost.fifo").unwrap();
+        assert_eq!(queue.url, "https://sqs.eu-west-1.amazonaws.com/123456789012/lost.fifo");
+        assert_eq!(queue.region, "eu-west-1");
+        let queue = Queue::parse("arn:aws-cn:sqs:cn-north-1:123456789012:lost").unwrap();
+        assert_eq!(queue.url, "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/lost");
+        for other in [
+            "lost",
+            "arn:aws:sns:eu-west-1:123456789012:lost",
+            "arn:aws:sqs:eu-west-1",
+            "arn:aws:sqs:evil.com/x:123456789012:lost",
+        ] {
+            let refused = Queue::parse(other).unwrap_err();
+            assert_eq!(refused.field, "delivery.deadLetterQueueArn", "{other}");
+        }
+    }
+}
