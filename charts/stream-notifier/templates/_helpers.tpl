@@ -1,4 +1,4 @@
-{{/* The name of every object: the release's, with the chart's unless it has that in it already. */}}
+{{/* Name of every object: release and chart, or only the release if its name contains the chart's. */}}
 {{- define "stream-notifier.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride }}
@@ -9,6 +9,7 @@
 {{- end }}
 {{- end }}
 
+{{/* Name of the ServiceAccount that the Pod uses. */}}
 {{- define "stream-notifier.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create }}
 {{- .Values.serviceAccount.name | default (include "stream-notifier.fullname" .) }}
@@ -17,13 +18,13 @@
 {{- end }}
 {{- end }}
 
-{{/* What a Deployment selects its Pods by; it can never be changed. */}}
+{{/* Labels by which the Deployment selects its Pods. Kubernetes does not let them change. */}}
 {{- define "stream-notifier.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
-{{/* The chart's own labels win. */}}
+{{/* Labels of every object. The chart's own labels override commonLabels. */}}
 {{- define "stream-notifier.labels" -}}
 {{ merge (include "stream-notifier.ownLabels" . | fromYaml) .Values.commonLabels | toYaml }}
 {{- end }}
