@@ -1,5 +1,7 @@
-//! `StreamNotifier` as users write it. Whatever a schema or a rule can refuse is refused at
-//! `kubectl apply`, with a sentence that says what to write instead.
+//! Spec of the `StreamNotifier` resource.
+//!
+//! The schema and the CEL rules reject an invalid spec at `kubectl apply`, with a message that says
+//! what to write instead.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::StreamNotifierStatus;
 
-/// Tells WebSocket clients, in real time, that an item of a DynamoDB table has changed.
+/// Desired state of a notifier: the stream, the filters, the connections and the message.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "streamnotifier.dev",
     version = "v1alpha1",
     kind = "StreamNotifier",
-    doc = "Tells WebSocket clients, in real time, that an item of a DynamoDB table has changed.",
+    doc = "Pushes DynamoDB item changes to WebSocket clients in real time.",
     namespaced,
     status = "StreamNotifierStatus",
     shortname = "stn",
@@ -34,229 +36,283 @@ use super::StreamNotifierStatus;
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("size(self.metadata.name) <= 200").message(
-        "metadata.name must have at most 200 characters, so that the checkpoint's name fits"
+        "metadata.name must have at most 200 characters because the operator appends -checkpoint to it"
     )
 )]
 #[x_kube(
     validation = Rule::new("has(self.streamArn) != has(self.tableArn)").message(
-        "give exactly one of streamArn and tableArn: streamArn reads that one stream, tableArn the table's newest one, also after it was disabled and enabled again"
+        "set exactly one of streamArn and tableArn: streamArn reads one stream, tableArn follows the table to each new stream"
     ),
     validation = Rule::new(
         "self.startingPosition != 'AtTimestamp' || has(self.startingTimestamp)"
     ).message(
-        "startingPosition AtTimestamp needs startingTimestamp: add one such as 2026-11-22T12:00:00Z, or take Latest or TrimHorizon"
+        "startingPosition AtTimestamp requires startingTimestamp: add one such as 2026-11-22T12:00:00Z, or use Latest or TrimHorizon"
     ),
     validation = Rule::new(
         "self.startingPosition == 'AtTimestamp' || !has(self.startingTimestamp)"
     ).message(
-        "startingTimestamp is used with startingPosition AtTimestamp only: write that too, or leave startingTimestamp out"
+        "startingTimestamp requires startingPosition AtTimestamp: set that too, or remove startingTimestamp"
     )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct StreamNotifierSpec {
-    /// ARN of the stream to read, as `aws dynamodb describe-table` shows it in `LatestStreamArn`;
-    /// or give `tableArn`. The stream must have the images that the other fields use (usually
-    /// `NEW_AND_OLD_IMAGES`). Only this stream is read: once it is disabled and another one has
-    /// taken its place, a condition says so and names that one.
-    /// Example: `arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2024-12-03T08:06:15.779`.
+    /// ARN of the stream to read.
+    ///
+    /// Set either `streamArn` or `tableArn`. Copy the ARN from `LatestStreamArn` in the output of
+    /// `aws dynamodb describe-table`. The view type of the stream must include the images that the
+    /// other fields use, usually `NEW_AND_OLD_IMAGES`. The operator reads only this stream. If the
+    /// table gets another one, `Ready` becomes `False` with the reason `StreamReplaced`.
+    ///
+    /// Example:
+    /// `arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2024-12-03T08:06:15.779`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 400))]
     #[x_kube(validation = Rule::new(
         r"self.matches('^arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/[a-zA-Z0-9_.-]{3,255}/stream/[0-9T:.-]+$')"
     ).message(
-        "streamArn must be the ARN of a stream, arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>; a table shows it as LatestStreamArn"
+        "streamArn must be the ARN of a stream, arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>; copy LatestStreamArn from `aws dynamodb describe-table`"
     ))]
     pub stream_arn: Option<String>,
 
-    /// ARN of the table whose newest stream is read, as `aws dynamodb describe-table` shows it in
-    /// `TableArn`; or give `streamArn`. When the stream is disabled and enabled again, the old one is
-    /// read to its end and then the new one from its start, so that nothing is lost in between.
+    /// ARN of the table whose streams are read.
+    ///
+    /// Set either `tableArn` or `streamArn`. Copy the ARN from `TableArn` in the output of
+    /// `aws dynamodb describe-table`. If you disable the stream and enable it again, the operator
+    /// reads the old stream to its end. It then reads the new stream from its oldest record, so the
+    /// switch skips no record.
+    ///
     /// Example: `arn:aws:dynamodb:eu-west-1:123456789012:table/orders`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 350))]
     #[x_kube(validation = Rule::new(
         r"self.matches('^arn:aws[a-z-]*:dynamodb:[a-z0-9-]+:[0-9]{12}:table/[a-zA-Z0-9_.-]{3,255}$')"
     ).message(
-        "tableArn must be the ARN of a table, arn:aws:dynamodb:<region>:<account>:table/<table>; a table shows it as TableArn, and the ARN of a stream goes into streamArn"
+        "tableArn must be the ARN of a table, arn:aws:dynamodb:<region>:<account>:table/<table>; copy TableArn from `aws dynamodb describe-table`, or put the ARN of a stream into streamArn"
     ))]
     pub table_arn: Option<String>,
 
-    /// Where reading begins while there is no checkpoint: `Latest` (changes from now on),
-    /// `TrimHorizon` (everything the stream still has, at most 24 hours) or `AtTimestamp` (changes
-    /// since `startingTimestamp`). Default: `Latest`.
+    /// Position at which reading begins if no checkpoint exists.
+    ///
+    /// `Latest` begins with new records. `TrimHorizon` begins with the oldest record of the stream,
+    /// at most 24 hours old. `AtTimestamp` begins at `startingTimestamp`.
+    ///
+    /// Default: `Latest`.
     #[serde(default)]
     pub starting_position: StartingPosition,
 
-    /// From when on changes count, with `startingPosition: AtTimestamp` and only with it: a date and
-    /// time as in RFC 3339. A stream keeps the changes of the last 24 hours: an earlier time is a gap
-    /// (see `onGap`), since what came between is lost. Until a time to come nobody is told.
+    /// Time at which reading begins, in RFC 3339 format.
+    ///
+    /// Required with `startingPosition: AtTimestamp`, and not allowed without it. The operator
+    /// skips older records. A stream keeps records for 24 hours, so an earlier time is a data gap
+    /// (see `onGap`). If the time is in the future, the operator skips all records until then.
+    ///
+    /// Minimum: `2012-01-01T00:00:00Z`. Maximum: before `2200-01-01T00:00:00Z`. Default: none.
     /// Example: `2026-11-22T12:00:00Z`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Time>")]
     #[x_kube(validation = Rule::new(
         "self >= timestamp('2012-01-01T00:00:00Z') && self < timestamp('2200-01-01T00:00:00Z')"
-    ).message("startingTimestamp must be a date and time such as 2026-11-22T12:00:00Z"))]
+    ).message("startingTimestamp must be a time from 2012 to 2199, such as 2026-11-22T12:00:00Z"))]
     pub starting_timestamp: Option<Timestamp>,
 
-    /// Which kinds of change count, at least one of `Insert`, `Modify` and `Remove`.
-    /// Default: `[Modify]`.
+    /// Kinds of change that match: one or more of `Insert`, `Modify` and `Remove`.
+    ///
+    /// Default: `[Modify]`. Example: `[Insert, Modify]`.
     #[serde(default = "default_events")]
     #[schemars(length(min = 1, max = 3))]
     #[x_kube(merge_strategy = ListMerge::Set)]
     pub events: Vec<Event>,
 
-    /// Only changes of items whose key attributes pass all of these. One entry per key attribute.
-    /// Default: every item.
+    /// Filters on the key attributes of the item.
+    ///
+    /// A record must pass all of them. Write at most 2 entries, one for each key attribute.
+    ///
+    /// Default: none, so that every item matches. Example: `[{key: PK, prefix: "order#"}]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["key".into()]))]
     pub key_filters: Vec<KeyFilter>,
 
-    /// Only changes in which this top-level attribute has a new value that differs from the old
-    /// one, as stored (numbers by their text, sets as sets). Default: any change.
-    /// Example: `TargetAttribute`.
+    /// Top-level attribute whose value must change.
+    ///
+    /// A record matches if its new image has the attribute with another value than the old image.
+    /// Numbers are compared by their stored text, sets regardless of order. 1 to 255 characters.
+    ///
+    /// Default: none, so that every change matches. Example: `TargetAttribute`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub attribute: Option<String>,
 
-    /// Only changes for which this CEL expression is `true`; it sees what `message` sees, and is asked
-    /// after `events`, `keyFilters` and `attribute`. One that gives something else, or fails, makes the
-    /// change invalid: nobody is told, and it is counted. Default: every change.
-    /// Example: `new.Price < old.Price`.
+    /// CEL expression that must be `true` for a record to match.
+    ///
+    /// It sees the same variables as `message`. The operator evaluates it after `events`, `keyFilters`
+    /// and `attribute`. If it fails or returns another type, the record is invalid. The operator then
+    /// sends no message for it, counts it and creates an Event. 1 to 1,024 characters.
+    ///
+    /// Default: none, so that every record matches. Example: `new.Price < old.Price`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub filter: Option<String>,
 
-    /// The DynamoDB table that holds a row for each open WebSocket connection.
+    /// DynamoDB table with one row for each open WebSocket connection.
     pub connections: Connections,
 
-    /// The API Gateway WebSocket API whose clients are told.
+    /// API Gateway WebSocket API to which the operator posts the messages.
     pub web_socket: WebSocket,
 
-    /// The message, a JSON object: field name to CEL expression. An expression sees `keys`, `old`
-    /// and `new` (maps of attributes; empty where the record has no such image), `eventName`
-    /// (`INSERT`, `MODIFY`, `REMOVE`), `eventId`, `sequenceNumber`, `approximateCreationDateTime`
-    /// (seconds since 1970) and `userIdentity`.
-    /// Default: `pk` and `sk`, the item's keys, and `value`, the attribute's new value (only with
-    /// `attribute`).
-    /// Example: `{value: "string(new.TargetAttribute)"}`.
+    /// Fields of the JSON message, each with a CEL expression.
+    ///
+    /// An expression sees these variables: `keys`, `old` and `new` (maps of attributes; empty if
+    /// the record has no such image), `eventName` (`INSERT`, `MODIFY` or `REMOVE`), `eventId`,
+    /// `sequenceNumber`, `approximateCreationDateTime` (seconds since 1970) and `userIdentity`.
+    /// 1 to 32 fields, with 1 to 1,024 characters in each expression.
+    ///
+    /// Default: `pk` and `sk` with the keys of the item. If `attribute` is set, also `value` with
+    /// its new value. Example: `{value: "string(new.TargetAttribute)"}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "message_schema")]
     pub message: Option<BTreeMap<String, String>>,
 
-    /// What happens to messages that do not get through.
+    /// Retries, drops and dead letters of messages that the operator cannot deliver.
     #[serde(default, skip_serializing_if = "Delivery::is_default")]
     pub delivery: Delivery,
 
-    /// What happens when changes were lost before they were read, because a stream keeps them for 24
-    /// hours only: `Continue` (with the oldest change left) or `Stop` (read nothing more and keep the
-    /// checkpoint before the gap, until a person decides). Either way the condition `DataGap` and an
-    /// Event tell it. Default: `Continue`.
+    /// Action when the stream lost records before the operator read them.
+    ///
+    /// A stream keeps records for 24 hours. `Continue` goes on with the oldest record that is left.
+    /// `Stop` stops reading and keeps the checkpoint before the gap until you act. Both set the
+    /// condition `DataGap` and create an Event.
+    ///
+    /// Default: `Continue`.
     #[serde(default)]
     pub on_gap: OnGap,
 
-    /// How often a shard is asked in which nothing happens, in milliseconds, 50 to 30,000. One that
-    /// had a change is asked after 25, and more slowly the longer it is quiet. AWS bills each call:
-    /// at 250 a quiet shard is about ten million a month.
-    /// Default: 250. Example: `1000`.
+    /// Longest interval between two polls of a quiet shard, in milliseconds.
+    ///
+    /// After a record the operator polls the shard again after 25 ms, then less often the longer
+    /// the shard stays quiet. AWS bills each poll. At 250 ms, a quiet shard costs about 10 million
+    /// GetRecords requests a month.
+    ///
+    /// Minimum: 50. Maximum: 30,000. Default: 250. Example: `1000`.
     #[serde(default = "default_poll_interval_milliseconds")]
     #[schemars(range(min = 50, max = 30_000))]
     pub poll_interval_milliseconds: i32,
 
-    /// `true` stops reading and keeps the checkpoint; `false` goes on from there. Default: `false`.
+    /// Whether reading is suspended.
+    ///
+    /// `true` stops reading and keeps the checkpoint. `false` continues from the checkpoint.
+    ///
+    /// Default: `false`.
     #[serde(default)]
     pub suspend: bool,
 }
 
-/// Where reading begins while there is no checkpoint.
+/// Position at which reading begins if no checkpoint exists.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
 )]
 pub enum StartingPosition {
-    /// Changes from now on.
+    /// New records.
     #[default]
     Latest,
-    /// The oldest change the stream still has (at most 24 hours old).
+    /// The oldest record of the stream, at most 24 hours old.
     TrimHorizon,
-    /// Changes since `startingTimestamp`.
+    /// Records from `startingTimestamp` on.
     AtTimestamp,
 }
 
-/// What happens when changes were lost before they were read.
+/// Action when the stream lost records before the operator read them.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
 )]
 pub enum OnGap {
-    /// Reading goes on with the oldest change left.
+    /// Go on with the oldest record that is left.
     #[default]
     Continue,
-    /// Nothing more is read until a person decides.
+    /// Stop reading until a person acts.
     Stop,
 }
 
-/// A kind of change.
+/// Kind of change.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
 pub enum Event {
     /// An item was created.
     Insert,
-    /// An item was changed.
+    /// An item was updated.
     Modify,
     /// An item was deleted.
     Remove,
 }
 
-/// What a key attribute must look like. All matchers given must hold.
+/// Filter on one key attribute. A record must pass every matcher that is set.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
     "has(self.equals) || has(self.prefix) || has(self.suffix) || has(self.contains) || has(self.matches)"
 ).message("a key filter needs at least one of equals, prefix, suffix, contains, matches"))]
 pub struct KeyFilter {
-    /// Name of the key attribute. Example: `PK`.
+    /// Name of the key attribute, a string or a number.
+    ///
+    /// A number is compared by its stored text. A binary key matches no filter. 1 to 255
+    /// characters. Example: `PK`.
     #[schemars(length(min = 1, max = 255))]
     pub key: String,
 
-    /// The whole value. A number is compared by its text.
+    /// Exact value of the key attribute.
+    ///
+    /// 1 to 2,048 characters. Default: none. Example: `order#1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub equals: Option<String>,
 
-    /// What the value begins with. Example: `order#`.
+    /// Text at the start of the value.
+    ///
+    /// 1 to 1,024 characters. Default: none. Example: `order#`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub prefix: Option<String>,
 
-    /// What the value ends with.
+    /// Text at the end of the value.
+    ///
+    /// 1 to 1,024 characters. Default: none. Example: `#open`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub suffix: Option<String>,
 
-    /// What the value has somewhere in it. Example: `target_pk`.
+    /// Text anywhere in the value.
+    ///
+    /// 1 to 1,024 characters. Default: none. Example: `target_pk`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub contains: Option<String>,
 
-    /// A regular expression (RE2 syntax) found somewhere in the value; `^` and `$` anchor it.
+    /// Regular expression (RE2 syntax) that must match a part of the value.
+    ///
+    /// Use `^` and `$` to match the whole value. 1 to 512 characters. Default: none.
     /// Example: `^order#[0-9]+$`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub matches: Option<String>,
 }
 
-/// Where connections are stored, and which of them a change concerns.
+/// Table that stores the connections, and the query that selects them.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.partitionKey) == has(self.value)").message(
-    "give both connections.partitionKey and connections.value, or neither to tell every connection of the table"
+    "set both connections.partitionKey and connections.value, or neither to send each message to every connection"
 ))]
 pub struct Connections {
-    /// Name of the table, in the stream's account. Example: `sample-connections-dev`.
+    /// Name of the connections table, which must be in the account of the stream.
+    ///
+    /// 3 to 255 characters. Example: `sample-connections-dev`.
     #[schemars(length(min = 3, max = 255), pattern("^[a-zA-Z0-9_.-]+$"))]
     pub table_name: String,
 
-    /// AWS region of the table. Default: the stream's. Example: `eu-west-1`.
+    /// AWS region of the connections table.
+    ///
+    /// Default: the region of the stream. Example: `eu-west-1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 5, max = 32))]
     #[x_kube(validation = Rule::new(
@@ -264,63 +320,86 @@ pub struct Connections {
     ).message("connections.region must be an AWS region such as eu-west-1"))]
     pub region: Option<String>,
 
-    /// Name of the index that is asked. Its projection must include `connectionIdAttribute`, and
-    /// `ttlAttribute` where that is given. Default: the table itself.
-    /// A table is read consistently; an index is eventually consistent: a row stored a moment ago may
-    /// not show yet, and its client is not told of a change at that moment.
+    /// Name of the index to query.
+    ///
+    /// The projection of the index must include `connectionIdAttribute` and, if set,
+    /// `ttlAttribute`. An index is eventually consistent, so a client whose row was stored a moment
+    /// ago can miss a change. The operator reads a table with consistent reads. 3 to 255
+    /// characters.
+    ///
+    /// Default: none, so that the operator queries the table. Example: `sk-index`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 255), pattern("^[a-zA-Z0-9_.-]+$"))]
     pub index_name: Option<String>,
 
-    /// The partition key of the table, or of the index, that is asked; goes with `value`.
-    /// Default: none; without it every connection of the table, or of the index, is told of every
-    /// change, by reading all of it (a Scan). Example: `sk`.
+    /// Partition key of the table or index to query.
+    ///
+    /// Set it together with `value`. 1 to 255 characters.
+    ///
+    /// Default: none. The operator then scans the table or index and sends each message to every
+    /// connection. Example: `sk`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub partition_key: Option<String>,
 
-    /// CEL expression of the value that is looked up there; it must give the key attribute's type
-    /// (string, number or binary). It sees what `message` sees. Goes with `partitionKey`.
-    /// Example: `keys.SK.split('#')[1]`.
+    /// CEL expression for the partition key value to look up.
+    ///
+    /// Set it together with `partitionKey`. It must return the type of that key: string, number or
+    /// binary. It sees the same variables as `message`. 1 to 1,024 characters.
+    ///
+    /// Default: none. Example: `keys.SK.split('#')[1]`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub value: Option<String>,
 
-    /// The row's attribute that holds the connection id. Default: `connectionId`.
+    /// Attribute of the row that holds the connection id.
+    ///
+    /// 1 to 255 characters. Default: `connectionId`. Example: `connection_id`.
     #[serde(default = "default_connection_id_attribute")]
     #[schemars(length(min = 1, max = 255))]
     pub connection_id_attribute: String,
 
-    /// The row's attribute that says when the row is out of date, in seconds since 1970: usually the
-    /// table's TTL attribute. DynamoDB deletes such a row days later; it is skipped at once.
-    /// Default: none. Example: `expiresAt`.
+    /// Attribute of the row that holds its expiry time, in seconds since 1970.
+    ///
+    /// Usually this is the TTL attribute of the table. The operator skips expired rows at once;
+    /// DynamoDB can take days to delete them. 1 to 255 characters.
+    ///
+    /// Default: none, so that no row is skipped. Example: `expiresAt`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub ttl_attribute: Option<String>,
 
-    /// For how long a lookup also serves changes that are read after it began, in seconds, 0 to 300.
-    /// Fewer queries and scans, but a client that connects may not be told of changes for as long.
-    /// At 0 a change is looked up after it was read, so that whoever was stored before the change is
-    /// told of it; changes read together still share a lookup. Default: 0. Example: `5`.
+    /// Time for which a lookup also serves later records, in seconds.
+    ///
+    /// A cache saves queries and scans. A client that connects can miss changes for this time. At
+    /// 0, the operator looks connections up after it reads a record. A client whose row was stored
+    /// before the change is then included. Records that are read together share a lookup in either
+    /// case.
+    ///
+    /// Minimum: 0. Maximum: 300. Default: 0. Example: `5`.
     #[serde(default)]
     #[schemars(range(min = 0, max = 300))]
     pub cache_seconds: i32,
 }
 
-/// The API Gateway WebSocket API whose clients are told.
+/// API Gateway WebSocket API to which the operator posts the messages.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new(
         r"!self.domain.matches('[.]execute-api[.]') || has(self.stage)"
-    ).message("webSocket.stage is needed with an execute-api domain; `aws apigatewayv2 get-stages` shows it"),
+    ).message("webSocket.stage is required with an execute-api domain: copy a StageName from `aws apigatewayv2 get-stages`"),
     validation = Rule::new(
         r"!self.domain.matches('[.]execute-api[.]') || !has(self.region) || self.domain.contains('.execute-api.' + self.region + '.')"
-    ).message("webSocket.region is another region than that in the execute-api domain: leave webSocket.region out")
+    ).message("webSocket.region differs from the region in the execute-api domain: remove webSocket.region")
 )]
 pub struct WebSocket {
-    /// Domain of the API, without scheme, port or path: `<api-id>.execute-api.<region>.amazonaws.com`,
-    /// or a custom domain that the operator's administrator has allowed.
+    /// Domain of the API, without scheme, port or path.
+    ///
+    /// Write `<api-id>.execute-api.<region>.amazonaws.com`, or a custom domain that the operator
+    /// allows (`--allowed-websocket-domains`). 4 to 253 characters.
+    ///
+    /// Example: `abcdefghij.execute-api.eu-west-1.amazonaws.com`.
     #[schemars(length(min = 4, max = 253))]
     #[x_kube(validation = Rule::new(
         r"self.matches('^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?[.])+[a-z][a-z0-9-]{0,61}[a-z0-9]$')"
@@ -329,55 +408,79 @@ pub struct WebSocket {
     ))]
     pub domain: String,
 
-    /// The API's stage; with a custom domain the API mapping key, or nothing where the mapping has
-    /// none. Example: `api`.
+    /// Stage of the API.
+    ///
+    /// Required with an execute-api domain. With a custom domain, write the API mapping key, or
+    /// omit the field if the mapping has none. 1 to 128 characters.
+    ///
+    /// Default: none. Example: `api`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), pattern("^[a-zA-Z0-9_$-][a-zA-Z0-9_$.-]*$"))]
     pub stage: Option<String>,
 
-    /// The region of the API behind a custom domain, which requests are signed for. An execute-api
-    /// domain tells it: leave it out there, or write the same. Default: the stream's region.
+    /// AWS region of the API, for which the operator signs requests.
+    ///
+    /// Set it if a custom domain belongs to an API in another region than the stream. Omit it with
+    /// an execute-api domain, which contains the region.
+    ///
+    /// Default: the region in the execute-api domain, or else the region of the stream.
     /// Example: `eu-west-1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 5, max = 32), pattern("^[a-z]{2,}(-[a-z]+)+-[0-9]+$"))]
     pub region: Option<String>,
 }
 
-/// What happens to messages that do not get through.
+/// Retries, drops and dead letters of messages that the operator cannot deliver.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Delivery {
-    /// How long a message is tried before it is given up, in seconds, 1 to 43,200. The time in which
-    /// rights or endpoint are wrong does not count. Default: 300. Example: `60`.
+    /// Time after which the operator drops an undelivered message, in seconds.
+    ///
+    /// Time during which permissions or the endpoint are wrong does not count.
+    ///
+    /// Minimum: 1. Maximum: 43,200. Default: 300. Example: `60`.
     #[serde(default = "default_max_record_age_seconds")]
     #[schemars(range(min = 1, max = 43_200))]
     pub max_record_age_seconds: i32,
 
-    /// How often a message is tried before it is given up, 1 to 1,000. What the account's own limit
-    /// refuses does not count. Default: as often as `maxRecordAgeSeconds` allows. Example: `5`.
+    /// Number of failed attempts after which the operator drops a message.
+    ///
+    /// Attempts that fail because AWS throttles the whole account do not count.
+    ///
+    /// Minimum: 1. Maximum: 1,000. Default: none, so that only `maxRecordAgeSeconds` limits the
+    /// attempts. Example: `5`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000))]
     pub max_attempts: Option<i32>,
 
-    /// What happens to a client that does not read, so that API Gateway's buffer for it is full:
-    /// `Wait` (its messages wait, for `maxRecordAgeSeconds`), `Drop` (a newer message of the same
-    /// item takes the place of one that waits) or `Disconnect` (it is disconnected, and its row is
-    /// deleted). With each of them at most 512 KiB wait for one connection; beyond that the oldest
-    /// are given up. Default: `Wait`.
+    /// Action for a client that does not read, so that API Gateway's buffer for it is full.
+    ///
+    /// `Wait` keeps its messages for up to `maxRecordAgeSeconds`. `Drop` replaces a queued message
+    /// with a newer one of the same item. `Disconnect` closes the connection and deletes its row. In
+    /// each case at most 512 KiB are queued for such a client, and the operator drops the oldest
+    /// messages beyond that.
+    ///
+    /// Default: `Wait`.
     #[serde(default)]
     pub slow_client: SlowClient,
 
-    /// What happens to a message over 128 KB, the most that API Gateway takes: `Drop` (nobody is
-    /// told) or `KeysOnly` (`pk` and `sk`, the item's keys, and `"truncated": true` are sent
-    /// instead). Default: `Drop`.
+    /// Action for a message over 128 KiB, the limit of API Gateway.
+    ///
+    /// `Drop` sends nothing. `KeysOnly` sends `pk` and `sk` with the keys of the item, and
+    /// `"truncated": true`.
+    ///
+    /// Default: `Drop`.
     #[serde(default)]
     pub oversize: Oversize,
 
-    /// ARN of an SQS queue. It gets the stream record of every change of which a message was given
-    /// up, or that no message could be made of, with the reasons, before the checkpoint passes the
-    /// change. A queue that does not take it is the condition `Degraded`, and is tried for a minute.
-    /// Default: none.
-    /// Example: `arn:aws:sqs:eu-west-1:123456789012:orders-dead-letters`.
+    /// ARN of an SQS queue for the records of dropped messages.
+    ///
+    /// The operator sends a record there if it drops a message of the record, or if an expression
+    /// fails on it. The dead letter names the reasons and is sent before the checkpoint passes the
+    /// record. If the queue rejects a dead letter, the operator sets the condition `Degraded`. It
+    /// retries for 60 s, then drops the dead letter.
+    ///
+    /// Default: none. Example: `arn:aws:sqs:eu-west-1:123456789012:orders-dead-letters`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 200))]
     #[x_kube(validation = Rule::new(
@@ -388,29 +491,29 @@ pub struct Delivery {
     pub dead_letter_queue_arn: Option<String>,
 }
 
-/// What happens to a client that does not read.
+/// Action for a client that does not read.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
 )]
 pub enum SlowClient {
-    /// Its messages wait.
+    /// Keep its messages queued.
     #[default]
     Wait,
-    /// A newer message of the same item takes the place of one that waits.
+    /// Replace a queued message with a newer one of the same item.
     Drop,
-    /// It is disconnected.
+    /// Close the connection.
     Disconnect,
 }
 
-/// What happens to a message over 128 KB.
+/// Action for a message over 128 KiB.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
 )]
 pub enum Oversize {
-    /// Nobody is told.
+    /// Send nothing.
     #[default]
     Drop,
-    /// The item's keys are sent instead.
+    /// Send the keys of the item instead.
     KeysOnly,
 }
 
@@ -448,7 +551,7 @@ fn default_connection_id_attribute() -> String {
     "connectionId".to_owned()
 }
 
-/// By hand, because a bound on a map's values has no attribute of its own.
+/// Schema of `message`. Written by hand because no attribute can bound the values of a map.
 fn message_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
@@ -457,7 +560,7 @@ fn message_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "additionalProperties": { "type": "string", "minLength": 1, "maxLength": 1024 },
         "x-kubernetes-validations": [{
             "rule": "size(self) > 0",
-            "message": "message has no field: give it one at least, or leave it out for the default (pk, sk, value)",
+            "message": "message has no field: add one, or remove message to send the default fields (pk, sk, value)",
         }],
     })
 }

@@ -1,27 +1,37 @@
-//! What `kubectl`, Helm, Flux and Argo CD read of a notifier.
+//! Status of the `StreamNotifier` resource, as `kubectl`, Helm, Flux and Argo CD read it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// The state of a notifier, written by the operator.
+/// Observed state of a notifier, written by the operator.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StreamNotifierStatus {
-    /// The `metadata.generation` that this status is about.
+    /// `metadata.generation` of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready`: every open shard is read, or the notifier is suspended. `Reconciling`: a new spec,
-    /// or a start, is on its way. `Stalled`: nothing happens until a person acts. `Degraded`:
-    /// something should be mended although every change goes out. `DataGap`: changes were lost
-    /// before they were read; it stays for 24 hours, or until the spec is changed.
+    /// Conditions of the notifier, by type.
+    ///
+    /// `Ready`: the operator reads every open shard, or the notifier is suspended.
+    ///
+    /// `Reconciling`: the operator is starting the notifier, or is retrying after an error.
+    ///
+    /// `Stalled`: the notifier stands still until you act.
+    ///
+    /// `Degraded`: something needs a fix, but delivery continues.
+    ///
+    /// `DataGap`: records were lost before the operator read them. It stays for 24 hours, or until
+    /// you change the spec.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 
-    /// ARN of the stream that is read now. With `tableArn`, the oldest one that is not read to its
-    /// end, or the newest once all are; absent before reading begins and while it is stopped.
+    /// ARN of the stream that the operator reads.
+    ///
+    /// With `tableArn`, this is the oldest stream that is not read to its end, or the newest one if
+    /// all are. Absent before reading begins and while it is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_arn: Option<String>,
 }

@@ -22,22 +22,22 @@ const CASES: &[Case] = &[
     (
         "neither a stream nor a table",
         |it| drop(it["spec"].take_field("streamArn")),
-        "give exactly one of streamArn and tableArn: streamArn reads that one stream, tableArn the table's newest one, also after it was disabled and enabled again",
+        "set exactly one of streamArn and tableArn: streamArn reads one stream, tableArn follows the table to each new stream",
     ),
     (
         "both a stream and a table",
         |it| it["spec"]["tableArn"] = json!(TABLE),
-        "give exactly one of streamArn and tableArn",
+        "set exactly one of streamArn and tableArn",
     ),
     (
         "a table instead of a stream",
         |it| it["spec"]["streamArn"] = json!(TABLE),
-        "streamArn must be the ARN of a stream, arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>; a table shows it as LatestStreamArn",
+        "streamArn must be the ARN of a stream, arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>; copy LatestStreamArn from `aws dynamodb describe-table`",
     ),
     (
         "a stream instead of a table",
         |it| table(it, STREAM),
-        "tableArn must be the ARN of a table, arn:aws:dynamodb:<region>:<account>:table/<table>; a table shows it as TableArn, and the ARN of a stream goes into streamArn",
+        "tableArn must be the ARN of a table, arn:aws:dynamodb:<region>:<account>:table/<table>; copy TableArn from `aws dynamodb describe-table`, or put the ARN of a stream into streamArn",
     ),
     ("the name of a table", |it| table(it, "orders"), "tableArn must be the ARN of a table"),
     (
@@ -48,12 +48,12 @@ const CASES: &[Case] = &[
     (
         "a position in time without the time",
         |it| it["spec"]["startingPosition"] = json!("AtTimestamp"),
-        "startingPosition AtTimestamp needs startingTimestamp: add one such as 2026-11-22T12:00:00Z, or take Latest or TrimHorizon",
+        "startingPosition AtTimestamp requires startingTimestamp: add one such as 2026-11-22T12:00:00Z, or use Latest or TrimHorizon",
     ),
     (
         "a time with the default position",
         |it| it["spec"]["startingTimestamp"] = json!("2026-11-22T12:00:00Z"),
-        "startingTimestamp is used with startingPosition AtTimestamp only: write that too, or leave startingTimestamp out",
+        "startingTimestamp requires startingPosition AtTimestamp: set that too, or remove startingTimestamp",
     ),
     (
         "a time with another position",
@@ -61,7 +61,7 @@ const CASES: &[Case] = &[
             since(it, "2026-11-22T12:00:00Z");
             it["spec"]["startingPosition"] = json!("TrimHorizon");
         },
-        "startingTimestamp is used with startingPosition AtTimestamp only",
+        "startingTimestamp requires startingPosition AtTimestamp",
     ),
     ("a date without a time", |it| since(it, "2026-11-22"), NO_TIME),
     ("a time without its zone", |it| since(it, "2026-11-22T12:00:00"), NO_TIME),
@@ -103,12 +103,12 @@ const CASES: &[Case] = &[
     (
         "a key to look up without its value",
         |it| drop(it["spec"]["connections"].take_field("value")),
-        "give both connections.partitionKey and connections.value, or neither to tell every connection of the table",
+        "set both connections.partitionKey and connections.value, or neither to send each message to every connection",
     ),
     (
         "a value to look up without its key",
         |it| drop(it["spec"]["connections"].take_field("partitionKey")),
-        "give both connections.partitionKey and connections.value",
+        "set both connections.partitionKey and connections.value",
     ),
     (
         "a region that is a host",
@@ -199,7 +199,7 @@ const CASES: &[Case] = &[
     (
         "an empty message",
         |it| it["spec"]["message"] = json!({}),
-        "message has no field: give it one at least, or leave it out for the default (pk, sk, value)",
+        "message has no field: add one, or remove message to send the default fields (pk, sk, value)",
     ),
     (
         "an expression over a thousand characters",
@@ -222,7 +222,7 @@ const CASES: &[Case] = &[
     (
         "an execute-api domain without a stage",
         |it| drop(it["spec"]["webSocket"].take_field("stage")),
-        "webSocket.stage is needed with an execute-api domain; `aws apigatewayv2 get-stages` shows it",
+        "webSocket.stage is required with an execute-api domain: copy a StageName from `aws apigatewayv2 get-stages`",
     ),
     ("a domain with a scheme", |it| domain(it, "https://ws.example.com"), NO_DOMAIN),
     ("a domain with a port", |it| domain(it, "ws.example.com:443"), NO_DOMAIN),
@@ -237,7 +237,7 @@ const CASES: &[Case] = &[
     (
         "another region than that in an execute-api domain",
         |it| it["spec"]["webSocket"]["region"] = json!("sa-east-1"),
-        "webSocket.region is another region than that in the execute-api domain: leave webSocket.region out",
+        "webSocket.region differs from the region in the execute-api domain: remove webSocket.region",
     ),
     (
         "a region that is none",
@@ -257,7 +257,7 @@ const CASES: &[Case] = &[
     (
         "a name of 201 characters",
         |it| it["metadata"]["name"] = json!("a".repeat(201)),
-        "metadata.name must have at most 200 characters, so that the checkpoint's name fits",
+        "metadata.name must have at most 200 characters because the operator appends -checkpoint to it",
     ),
 ];
 
