@@ -319,7 +319,7 @@ mod tests {
     use crate::record::StreamLabel;
     use crate::telemetry::{Counts, LookupKind, NotifierTelemetry};
 
-    const DOCS: &str = include_str!("../../../docs/operations.md");
+    const DOCS: &str = include_str!("../../../docs/metrics.md");
 
     /// The documented metrics: name, what it tells, kinds.
     fn documented() -> Vec<(String, String, Vec<&'static str>)> {
@@ -372,7 +372,7 @@ mod tests {
             })
             .collect();
         let told: Vec<_> = documented().into_iter().map(|(name, tells, _)| (name, tells)).collect();
-        assert_eq!(told, served, "docs/operations.md lists what is served, in its order");
+        assert_eq!(told, served, "docs/metrics.md lists what is served, in its order");
         let served = kinds(&text);
         for (name, _, told) in documented() {
             let served = served.get(&*name).cloned().unwrap_or_default();

@@ -53,12 +53,12 @@ async fn told(client: &WebSocketClient, wanted: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// Every reason of a condition or an Event that the sources have a name for is explained in docs/operations.md, and no other.
+/// Every reason of a condition or an Event that the sources have a name for is explained in docs/conditions.md, and no other.
 #[test]
 fn every_reason_is_explained() -> Result<()> {
     let mut reasons = BTreeSet::new();
     named_reasons(&repository()?.join("operator/src"), &mut reasons)?;
-    let page = fs::read_to_string(repository()?.join("docs/operations.md"))?;
+    let page = fs::read_to_string(repository()?.join("docs/conditions.md"))?;
     let section = page.split("\n## ").find(|section| section.starts_with("Conditions\n"));
     let rows = section.unwrap_or_default().lines().filter_map(|line| line.strip_prefix("| `"));
     let mut explained: BTreeSet<_> =
