@@ -23,11 +23,12 @@ use stream_notifier::checkpoint::{
 };
 use stream_notifier::delivery::{Answer, Gateway};
 use stream_notifier::record::{Position, ShardId, StreamLabel};
+use stream_notifier::stream::Begin;
 use stream_notifier::stream::{
     Follow, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
 };
 use stream_notifier::telemetry::{Metrics, Phase, Picture};
-use stream_notifier::worker::{Backends, Begin, work};
+use stream_notifier::worker::{Backends, work};
 use stream_notifier_tests::scripted::{ScriptedConnections, job};
 use stream_notifier_tests::simulated::{Clock, HttpStreams, Key, Model, Record, Settings, Shard};
 use tokio::runtime::Builder;

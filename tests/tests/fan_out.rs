@@ -11,8 +11,9 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use stream_notifier::aws::{ApiGateway, Aws};
 use stream_notifier::record::Position;
+use stream_notifier::stream::Begin;
 use stream_notifier::telemetry::Metrics;
-use stream_notifier::worker::{Backends, Begin, work};
+use stream_notifier::worker::{Backends, work};
 use stream_notifier_tests::scripted::{
     MemoryStore, Post, ScriptedConnections, ScriptedStreams, Worker, change, job, number, shard_id,
 };

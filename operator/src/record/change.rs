@@ -1,24 +1,6 @@
 //! One record of a stream.
 
-use std::fmt;
-
-use jiff::Timestamp;
-
-use super::{Item, SequenceNumber};
-
-/// A moment by the service's clock, in whole seconds since 1970: stream records carry no finer one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct UnixSeconds(pub i64);
-
-impl fmt::Display for UnixSeconds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Timestamp::from_second(self.0) {
-            Ok(moment) => write!(f, "{moment}"),
-            // None that a calendar has.
-            Err(_) => write!(f, "{}", self.0),
-        }
-    }
-}
+use super::{Item, SequenceNumber, UnixSeconds};
 
 /// One record of a stream: an item was created, changed or deleted.
 ///

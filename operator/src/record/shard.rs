@@ -1,5 +1,6 @@
 //! A shard of a stream, and how far it is settled.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -88,6 +89,9 @@ pub enum Position {
     /// Everything there is.
     Finished,
 }
+
+/// Positions of shards, as the checkpoint stores them.
+pub type ShardPositions = BTreeMap<ShardId, Position>;
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::listing::{Described, Listing};
-use crate::record::{Position, ShardId, StreamLabel, UnixSeconds};
+use crate::record::{Position, ShardId, ShardPositions, StreamLabel, UnixSeconds};
 
 /// After so long a shard that is not listed is gone, not just missing from listings that are behind.
 const ABSENCE: Duration = Duration::from_secs(3600);
@@ -27,9 +27,6 @@ const MOST_BETWEEN: Duration = Duration::from_secs(300);
 /// From so many entries on, those of finished shards go as soon as a child has one: a ConfigMap
 /// holds 10,000 at least, and more with shorter numbers.
 pub const MANY_ENTRIES: usize = 6_000;
-
-/// All entries.
-pub type Entries = BTreeMap<ShardId, Position>;
 
 /// What is remembered of shards over listings, beside their entries.
 #[derive(Debug, Default)]
@@ -51,7 +48,7 @@ pub struct Lineage {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Shards that may be read now and from where; those without an entry yet among them.
-    pub read: Entries,
+    pub read: ShardPositions,
     /// Shards without an entry that have to wait.
     pub wait: Vec<ShardId>,
     /// Shards that some of those wait for, and that are not listed: are they gone?
@@ -66,7 +63,7 @@ impl Lineage {
     pub fn learn(
         &mut self,
         listing: &Listing,
-        entries: &Entries,
+        entries: &ShardPositions,
         listed_at: UnixSeconds,
         now: Instant,
     ) -> Vec<ShardId> {
@@ -110,7 +107,7 @@ impl Lineage {
     }
 
     /// The shards of a stream that were listed and never begun; they are not remembered any more.
-    pub fn take_unread(&mut self, stream: &StreamLabel, entries: &Entries) -> Vec<ShardId> {
+    pub fn take_unread(&mut self, stream: &StreamLabel, entries: &ShardPositions) -> Vec<ShardId> {
         let Self { listed_at, pruned, .. } = self;
         let is_unread = |id: &ShardId| {
             id.stream == *stream && !entries.contains_key(id) && !pruned.contains(id)
@@ -124,7 +121,7 @@ impl Lineage {
     }
 
     /// The parent that a shard without an entry waits for, listed or not.
-    pub fn awaited(&self, id: &ShardId, entries: &Entries) -> Option<&ShardId> {
+    pub fn awaited(&self, id: &ShardId, entries: &ShardPositions) -> Option<&ShardId> {
         self.parents.get(id).filter(|parent| {
             !self.gone.contains(parent)
                 && !self.pruned.contains(parent)
@@ -136,7 +133,12 @@ impl Lineage {
     }
 
     /// Finished shards that have not been listed for long.
-    fn forget_gone(&mut self, listing: &Listing, entries: &Entries, now: Instant) -> Vec<ShardId> {
+    fn forget_gone(
+        &mut self,
+        listing: &Listing,
+        entries: &ShardPositions,
+        now: Instant,
+    ) -> Vec<ShardId> {
         let known = entries.keys().chain(&self.pruned);
         let missing: BTreeSet<_> = known.filter(|id| !listing.has(id)).cloned().collect();
         self.absent.retain(|id, _| missing.contains(id));
@@ -160,7 +162,7 @@ impl Lineage {
     }
 
     /// Finished shards that a child with an entry speaks for.
-    fn prune(&mut self, entries: &Entries) -> Vec<ShardId> {
+    fn prune(&mut self, entries: &ShardPositions) -> Vec<ShardId> {
         let spoken_for = entries.keys().filter_map(|id| self.parents.get(id));
         let is_finished = |id: &&ShardId| entries.get(*id) == Some(&Position::Finished);
         let pruned: BTreeSet<_> = spoken_for.filter(is_finished).cloned().collect();
@@ -170,7 +172,12 @@ impl Lineage {
 
     /// What to read of one stream, given its listing and its entries. A shard made at `kept_since` or
     /// later is listed, unless the listing is behind.
-    pub fn plan(&self, stream: &Described, entries: &Entries, kept_since: UnixSeconds) -> Plan {
+    pub fn plan(
+        &self,
+        stream: &Described,
+        entries: &ShardPositions,
+        kept_since: UnixSeconds,
+    ) -> Plan {
         let ancestors = self.ancestors(entries);
         let is_finished = |id: &ShardId| match entries.get(id) {
             Some(position) => *position == Position::Finished,
@@ -216,7 +223,7 @@ impl Lineage {
     fn missing(
         &self,
         stream: &Described,
-        entries: &Entries,
+        entries: &ShardPositions,
         ancestors: &BTreeSet<&ShardId>,
         kept_since: UnixSeconds,
     ) -> Option<UnixSeconds> {
@@ -227,7 +234,7 @@ impl Lineage {
     }
 
     /// Every ancestor of a shard that has an entry.
-    fn ancestors<'a>(&'a self, entries: &Entries) -> BTreeSet<&'a ShardId> {
+    fn ancestors<'a>(&'a self, entries: &ShardPositions) -> BTreeSet<&'a ShardId> {
         let mut ancestors = BTreeSet::new();
         for id in entries.keys() {
             let mut next = self.parents.get(id);

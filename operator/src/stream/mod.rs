@@ -1,5 +1,7 @@
 //! Reads a stream: every shard, in order, a child only after its parent, nothing left out.
 
+mod config;
+mod error;
 mod limits;
 mod lineage;
 mod listing;
@@ -13,8 +15,10 @@ use crate::record::{
     Change, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType,
 };
 
+pub use config::{Begin, ConsumerConfig, Follow};
+pub use error::{StreamError, StreamErrorKind};
 pub use limits::{Budget, Limits};
-pub use lineage::{Entries, Lineage, MANY_ENTRIES, Plan};
+pub use lineage::{Lineage, MANY_ENTRIES, Plan};
 pub use listing::{Described, Listing};
 pub use reader::{Read, ShardReader};
 
@@ -65,15 +69,6 @@ pub enum Listed<'a> {
     All,
     /// The children of this one, at least: some services list others too.
     ChildrenOf(&'a ShardId),
-}
-
-/// Which of a table's streams are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Follow {
-    /// This one.
-    Stream(StreamLabel),
-    /// The newest; when another one follows it, that one once this one is read to its end.
-    Table,
 }
 
 /// Where in a shard an iterator is asked for.
@@ -140,57 +135,6 @@ pub trait Streams: fmt::Debug + Send + Sync + 'static {
         &'a self,
         iterator: &'a ShardIterator,
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>>;
-}
-
-/// Why a call to a stream failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{action} failed: {kind}")]
-pub struct StreamError {
-    /// The call, by its IAM name, such as `dynamodb:GetRecords`.
-    pub action: &'static str,
-    /// What it means.
-    pub kind: StreamErrorKind,
-    /// The service's clock, floored to the second, where it told: what is gone is gone by that.
-    pub service_time: Option<UnixSeconds>,
-    /// What the client said.
-    #[source]
-    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
-}
-
-/// What a failed call to a stream means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StreamErrorKind {
-    /// The iterator is older than 15 minutes.
-    #[error("the iterator has expired")]
-    ExpiredIterator,
-    /// The records asked for are older than 24 hours and gone.
-    #[error("the records asked for are no longer kept")]
-    Trimmed,
-    /// There is no such stream or shard (any more).
-    #[error("there is no such stream or shard")]
-    NotFound,
-    /// The identity lacks the right.
-    #[error("access denied")]
-    AccessDenied,
-    /// The process has no identity.
-    #[error("no AWS credentials")]
-    NoCredentials,
-    /// Too many calls, or too many readers.
-    #[error("throttled")]
-    Throttled,
-    /// The request itself is wrong.
-    #[error("the request was refused as invalid")]
-    Invalid,
-    /// Anything that may pass: the network, a fault of the service.
-    #[error("no usable answer")]
-    Unavailable,
-}
-
-impl StreamErrorKind {
-    /// Whether the same call may get an answer a little later.
-    pub fn may_pass(self) -> bool {
-        matches!(self, Self::Throttled | Self::Unavailable)
-    }
 }
 
 #[cfg(test)]

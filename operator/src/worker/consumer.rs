@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -18,36 +17,9 @@ use super::shared::ConsumerContext;
 use super::sweep::Sweeper;
 use crate::backoff::Random;
 use crate::checkpoint::Start;
-use crate::record::{RecordSink, RequiredImages, UnixSeconds};
-use crate::stream::{Follow, Listing};
+use crate::record::{RecordSink, UnixSeconds};
+use crate::stream::{ConsumerConfig, Listing};
 use crate::telemetry::{Health, NotifierTelemetry};
-
-/// What to consume, and how.
-#[derive(Clone, Debug)]
-pub struct ConsumerConfig {
-    /// The ARN of the table.
-    pub table: String,
-    /// Which of its streams to consume.
-    pub follow: Follow,
-    /// Images that a stream's records must carry.
-    pub required_images: RequiredImages,
-    /// How often to poll a quiet shard.
-    pub poll_interval: Duration,
-    /// Pages in memory at once. A page has up to 1,000 records or 1 MB.
-    pub max_pages: usize,
-    /// Whether lost records stop the consumer. Otherwise it continues with the oldest record left.
-    pub stop_on_gap: bool,
-}
-
-impl ConsumerConfig {
-    /// The streams as condition messages name them: an ARN, or an ARN pattern.
-    pub fn stream_name(&self) -> String {
-        match &self.follow {
-            Follow::Stream(label) => label.arn(&self.table),
-            Follow::Table => format!("{}/stream/*", self.table),
-        }
-    }
-}
 
 /// Where a consumer begins, and how its tasks report.
 #[derive(Debug)]

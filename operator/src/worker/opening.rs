@@ -5,17 +5,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::calls::Calls;
-use super::config::worker_config::{Begin, Job};
-use super::retention::timestamp;
+use super::config::worker_config::Job;
 use super::trouble::{self, LONGEST_WAIT};
 use super::{succession, sweep};
 use crate::backoff::{Backoff, Failing};
 use crate::checkpoint::{Checkpoint, CheckpointStore, ClaimError, Keeper, Start, StartedAt};
-use crate::record::{StreamLabel, UnixSeconds};
-use crate::stream::{Entries, Follow, Listing};
+use crate::record::{ShardPositions, StreamLabel, UnixSeconds};
+use crate::stream::Begin;
+use crate::stream::{Follow, Listing};
 use crate::telemetry::{Part, Trouble};
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -188,7 +189,7 @@ fn continued(mut found: Checkpoint, job: &Job) -> Result<Checkpoint, Checkpoint>
 /// carry whole seconds only.
 fn begin(job: &Job, listing: &Listing) -> Checkpoint {
     let now = listing.begun_at.unwrap_or(UnixSeconds(0));
-    let now = timestamp(UnixSeconds(now.0.saturating_sub(1)));
+    let now = Timestamp::from(UnixSeconds(now.0.saturating_sub(1)));
     let (position, at) = match job.begin {
         Begin::Latest => (StartedAt::Latest, now),
         Begin::TrimHorizon => (StartedAt::TrimHorizon, now),
@@ -197,8 +198,8 @@ fn begin(job: &Job, listing: &Listing) -> Checkpoint {
     let newest = listing.newest().map(|(label, _)| label);
     let stream = newest.map(|label| label.arn(&job.consumer.table)).unwrap_or_default();
     // Before the stream there was nothing to be read, nor to be lost.
-    let made_at = newest.and_then(StreamLabel::enabled_at).map_or(at, timestamp);
+    let made_at = newest.and_then(StreamLabel::enabled_at).map_or(at, Timestamp::from);
     let start = Start { stream, position, at };
-    let shards = Entries::new();
+    let shards = ShardPositions::new();
     Checkpoint { holder: String::new(), epoch: 0, start, read_at: at.max(made_at).min(now), shards }
 }

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
 use super::progress::Progress;
-use crate::record::{Position, ShardId, StreamLabel, UnixSeconds};
-use crate::stream::Entries;
+use crate::record::{Position, ShardId, ShardPositions, StreamLabel, UnixSeconds};
 
 /// Every shard that has an entry in the checkpoint.
 #[derive(Debug)]
@@ -61,7 +60,7 @@ impl State {
 
 impl Positions {
     /// What a checkpoint remembers.
-    pub fn new(shards: Entries, read_at: UnixSeconds) -> Self {
+    pub fn new(shards: ShardPositions, read_at: UnixSeconds) -> Self {
         let rest = |(id, position)| (id, State::Rest(position, read_at));
         let shards = Mutex::new(shards.into_iter().map(rest).collect());
         let unread = Mutex::new(Unread { listed_at: read_at, waits_since: None });
@@ -69,12 +68,12 @@ impl Positions {
     }
 
     /// Every shard's position.
-    pub fn all(&self) -> Entries {
+    pub fn all(&self) -> ShardPositions {
         self.lock().iter().map(|(id, state)| (id.clone(), state.position())).collect()
     }
 
     /// Every position in one stream.
-    pub fn of(&self, stream: &StreamLabel) -> Entries {
+    pub fn of(&self, stream: &StreamLabel) -> ShardPositions {
         let shards = self.lock();
         let of_stream = shards.iter().filter(|(id, _)| id.stream == *stream);
         of_stream.map(|(id, state)| (id.clone(), state.position())).collect()

@@ -10,7 +10,6 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::calls::Calls;
-use super::consumer::ConsumerConfig;
 use super::family::{Family, News};
 use super::positions::Positions;
 use super::retention::{asked_since, kept_since};
@@ -20,6 +19,7 @@ use super::succession::{self, Drained};
 use crate::backoff::Failing;
 use crate::checkpoint::{Start, StartedAt};
 use crate::record::{KeyNames, Position, ShardId, StreamLabel, UnixSeconds};
+use crate::stream::ConsumerConfig;
 use crate::stream::{Lineage, Listing, MANY_ENTRIES, ReadFrom, Shard, ShardReader};
 use crate::telemetry::{Part, Trouble};
 

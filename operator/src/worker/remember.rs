@@ -6,7 +6,6 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::positions::Positions;
-use super::retention::timestamp;
 use super::trouble;
 use crate::backoff::Failing;
 use crate::checkpoint::{ClaimError, Keeper, StoreError};
@@ -85,7 +84,7 @@ async fn save(
     positions: &Positions,
     is_last: bool,
 ) -> Result<bool, ClaimError> {
-    keeper.save(positions.all(), timestamp(positions.read_at()), is_last).await
+    keeper.save(positions.all(), positions.read_at().into(), is_last).await
 }
 
 /// Whether the checkpoint is somebody else's, or nobody's: nothing that passes by itself.

@@ -1,7 +1,5 @@
 //! What the stream's retention has taken before it was read: nothing of that is silent.
 
-use jiff::Timestamp;
-
 use crate::checkpoint::{Start, StartedAt};
 use crate::record::{ShardId, UnixSeconds};
 
@@ -45,11 +43,6 @@ pub fn asked_since(start: &Start) -> UnixSeconds {
         StartedAt::Latest | StartedAt::AtTimestamp => at,
         StartedAt::TrimHorizon => at.saturating_sub(RETENTION_SECONDS - NOT_ASKED_SECONDS),
     })
-}
-
-/// The same moment as the checkpoint has it.
-pub fn timestamp(UnixSeconds(seconds): UnixSeconds) -> Timestamp {
-    Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 #[cfg(test)]

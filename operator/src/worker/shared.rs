@@ -8,7 +8,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::calls::Calls;
-use super::consumer::ConsumerConfig;
 use super::pace::Beat;
 use super::progress::Progress;
 use super::sweep::{Sweep, Sweeper};
@@ -16,6 +15,7 @@ use super::trouble;
 use crate::backoff::Random;
 use crate::clock::ServiceClock;
 use crate::record::{KeyNames, RecordSink, ShardId, StreamLabel, UnixSeconds};
+use crate::stream::ConsumerConfig;
 use crate::stream::ShardReader;
 use crate::telemetry::{Health, NotifierTelemetry};
 

@@ -13,11 +13,12 @@ use stream_notifier::aws::{ApiGateway, Aws, DynamoDbStreams};
 use stream_notifier::delivery::{Answer, Gateway};
 use stream_notifier::notifier::Evaluator;
 use stream_notifier::record::{ShardId, StreamLabel};
+use stream_notifier::stream::Begin;
 use stream_notifier::stream::{
     Follow, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
 };
 use stream_notifier::telemetry::Metrics;
-use stream_notifier::worker::{Backends, Begin, work};
+use stream_notifier::worker::{Backends, work};
 use stream_notifier_tests::scripted::{MemoryStore, ScriptedConnections, job};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;

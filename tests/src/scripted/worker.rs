@@ -7,11 +7,10 @@ use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
 use stream_notifier::backoff::Random;
 use stream_notifier::delivery::{DeadLetterQueue, PostLimits};
 use stream_notifier::notifier::Evaluator;
+use stream_notifier::stream::Begin;
 use stream_notifier::stream::{Limits, Streams};
 use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
-use stream_notifier::worker::{
-    Backends, Begin, Endpoints, Job, Prepared, WorkerSpec, prepare, work,
-};
+use stream_notifier::worker::{Backends, Endpoints, Job, Prepared, WorkerSpec, prepare, work};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};

@@ -9,9 +9,10 @@ use stream_notifier::delivery::{DeadLetterQueue, DeliveryConfig, PostLimits, Sou
 use stream_notifier::notifier::Evaluator;
 use stream_notifier::notifier::Notifier;
 use stream_notifier::record::StreamLabel;
+use stream_notifier::stream::{Begin, ConsumerConfig};
 use stream_notifier::stream::{Follow, Limits};
 use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
-use stream_notifier::worker::{Backends, Begin, ConsumerConfig, Job, work};
+use stream_notifier::worker::{Backends, Job, work};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -16,8 +16,9 @@ use neighbours::{Client, Listener, MOODS, Mood, Moody, Remembering, Seen, Shared
 use stream_notifier::backoff::Random;
 use stream_notifier::delivery::{Bounds, Policy, PostLimits, SlowClient};
 use stream_notifier::record::Position;
+use stream_notifier::stream::Begin;
 use stream_notifier::telemetry::{Metrics, Phase};
-use stream_notifier::worker::{Backends, Begin, Job, work};
+use stream_notifier::worker::{Backends, Job, work};
 use stream_notifier_tests::scripted::{
     MemoryStore, ScriptedConnections, ScriptedStreams, change, job, number, shard_id,
 };

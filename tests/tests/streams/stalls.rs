@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stream_notifier::delivery::{Bounds, ConnectionsErrorKind};
+use stream_notifier::stream::Begin;
 use stream_notifier::stream::{Budget, StreamErrorKind};
 use stream_notifier::telemetry::Phase;
-use stream_notifier::worker::{Begin, Job};
+use stream_notifier::worker::Job;
 use stream_notifier_tests::scripted::{Call, Worker};
 use stream_notifier_tests::simulated::{
     Call as SimulatedCall, Fault, Key, Model, Moment, Settings,

@@ -29,7 +29,7 @@ fn listing(shards: Family<'_>) -> Listing {
     Listing { streams, replaced_by: None, begun, begun_at: None, ended: begun, pages: 1 }
 }
 
-fn entries(positions: &[(&str, Position)]) -> Entries {
+fn entries(positions: &[(&str, Position)]) -> ShardPositions {
     positions.iter().map(|(name, position)| (id(name), position.clone())).collect()
 }
 
@@ -38,7 +38,7 @@ fn after(n: u32) -> Position {
 }
 
 /// A lineage that has seen these listings, one after the other.
-fn knowing(listings: &[Family<'_>], entries: &Entries) -> Lineage {
+fn knowing(listings: &[Family<'_>], entries: &ShardPositions) -> Lineage {
     let mut lineage = Lineage::default();
     for shards in listings {
         lineage.learn(&listing(shards), entries, UnixSeconds(7), Instant::now());
@@ -47,7 +47,7 @@ fn knowing(listings: &[Family<'_>], entries: &Entries) -> Lineage {
 }
 
 /// What is to be read given this listing, and those before it.
-fn read(before: &[Family<'_>], now: Family<'_>, entries: &Entries) -> Entries {
+fn read(before: &[Family<'_>], now: Family<'_>, entries: &ShardPositions) -> ShardPositions {
     let lineage = knowing(&[before, &[now]].concat(), entries);
     lineage.plan(&described(true, now), entries, LONG_AGO).read
 }
@@ -55,7 +55,7 @@ fn read(before: &[Family<'_>], now: Family<'_>, entries: &Entries) -> Entries {
 #[test]
 fn reading_begins_with_the_roots() {
     let roots = entries(&[("a", Position::Start), ("other", Position::Start)]);
-    assert_eq!(read(&[], FAMILY, &Entries::new()), roots);
+    assert_eq!(read(&[], FAMILY, &ShardPositions::new()), roots);
 }
 
 #[test]
@@ -171,17 +171,17 @@ fn a_loop_of_parents_ends() {
 fn a_parent_that_is_not_listed_is_doubted_and_waited_for_until_it_is_known_to_be_gone() {
     let shards: Family<'_> = &[("b", Some("a")), ("c", Some("b"))];
     let stream = described(true, shards);
-    let mut lineage = knowing(&[shards], &Entries::new());
-    let plan = lineage.plan(&stream, &Entries::new(), LONG_AGO);
-    assert_eq!((plan.read, plan.doubted), (Entries::new(), BTreeSet::from([id("a")])));
+    let mut lineage = knowing(&[shards], &ShardPositions::new());
+    let plan = lineage.plan(&stream, &ShardPositions::new(), LONG_AGO);
+    assert_eq!((plan.read, plan.doubted), (ShardPositions::new(), BTreeSet::from([id("a")])));
     lineage.learn_gone(id("a"));
-    let plan = lineage.plan(&stream, &Entries::new(), LONG_AGO);
+    let plan = lineage.plan(&stream, &ShardPositions::new(), LONG_AGO);
     assert_eq!((plan.read, plan.doubted), (entries(&[("b", Position::Start)]), BTreeSet::new()));
     assert_eq!(plan.wait, [id("c")]);
     // It was listed after all.
     let both: Family<'_> = &[("a", None), ("b", Some("a"))];
-    lineage.learn(&listing(both), &Entries::new(), UnixSeconds(7), Instant::now());
-    let plan = lineage.plan(&described(true, both), &Entries::new(), LONG_AGO);
+    lineage.learn(&listing(both), &ShardPositions::new(), UnixSeconds(7), Instant::now());
+    let plan = lineage.plan(&described(true, both), &ShardPositions::new(), LONG_AGO);
     assert_eq!(plan.read, entries(&[("a", Position::Start)]));
 }
 
@@ -199,7 +199,7 @@ fn with_many_entries_finished_ones_go_and_their_shards_are_not_read_again() {
     let names: Vec<_> =
         (0..MANY_ENTRIES).map(|n| (format!("p{n:05}"), format!("q{n:05}"))).collect();
     let mut shards = Vec::new();
-    let mut known = Entries::new();
+    let mut known = ShardPositions::new();
     for (parent, child) in &names {
         shards.extend([(parent.as_str(), None), (child.as_str(), Some(parent.as_str()))]);
         known.extend([(id(parent), Position::Finished), (id(child), after(1))]);
@@ -211,11 +211,12 @@ fn with_many_entries_finished_ones_go_and_their_shards_are_not_read_again() {
         known.remove(parent);
     }
     // The children finish too; a listing that lacks them must not begin their parents.
-    let children: Entries = known.keys().map(|id| (id.clone(), Position::Finished)).collect();
+    let children: ShardPositions =
+        known.keys().map(|id| (id.clone(), Position::Finished)).collect();
     let parents: Vec<_> = names.iter().map(|(parent, _)| (parent.as_str(), None)).collect();
     let behind = described(true, &parents);
     let plan = lineage.plan(&behind, &children, LONG_AGO);
-    assert_eq!(plan.read, Entries::new());
+    assert_eq!(plan.read, ShardPositions::new());
 }
 
 #[test]

@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use super::arn::{Queue, Table};
 use crate::backoff::Random;
 use crate::delivery::{DeliveryConfig, PostLimits};
 use crate::notifier::{Evaluator, Notifier};
-use crate::stream::Limits;
+use crate::stream::{Begin, ConsumerConfig, Limits};
 use crate::telemetry::{Health, NotifierTelemetry};
-use crate::worker::consumer::ConsumerConfig;
 
 /// A valid spec, in the terms of the worker. Nobody reads the resource's spec after this.
 #[derive(Clone, Debug)]
@@ -56,15 +53,4 @@ pub struct Job {
     pub telemetry: NotifierTelemetry,
     /// Spreads waits.
     pub random: Arc<Random>,
-}
-
-/// Where reading begins without a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
-    /// With records written from now on.
-    Latest,
-    /// With the oldest record that the stream keeps.
-    TrimHorizon,
-    /// With the first record that is not older than this.
-    AtTimestamp(Timestamp),
 }

@@ -1,8 +1,8 @@
 //! What was lost before any shard's reader could tell: it is told once, as long as it may have been.
 
 use super::Reading;
-use crate::record::{Position, ShardId, StreamLabel, UnixSeconds};
-use crate::stream::{Entries, Listing};
+use crate::record::{Position, ShardId, ShardPositions, StreamLabel, UnixSeconds};
+use crate::stream::Listing;
 use crate::worker::retention::{GRACE_SECONDS, horizon, lost_seconds};
 
 impl Reading {
@@ -34,7 +34,11 @@ impl Reading {
 
     /// Tells of a stream that is gone and had shards that were never begun; `false` if that stops
     /// everything.
-    pub(super) fn is_gone_unread(&mut self, stream: &StreamLabel, entries: &Entries) -> bool {
+    pub(super) fn is_gone_unread(
+        &mut self,
+        stream: &StreamLabel,
+        entries: &ShardPositions,
+    ) -> bool {
         let unread = self.lineage.take_unread(stream, entries);
         let Some(since) = unread.iter().map(|id| self.unread_since(id)).min() else {
             return true;
