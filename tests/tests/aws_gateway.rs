@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
-use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::{Digest as _, Sha256};
 use stream_notifier::api::{StreamNotifierSpec, WebSocket};
 use stream_notifier::aws::{ApiGateway, Aws};
 use stream_notifier::delivery::{Answer, Gateway};
 use stream_notifier::worker::{Backends, Endpoints, Prepared, prepare};
+use stream_notifier_tests::recorder::{FixedResponse, RecordedRequest, Recorder};
 use stream_notifier_tests::scripted::{MemoryStore, spec};
+use stream_notifier_tests::sigv4::{Authorization, signature};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -46,53 +46,21 @@ async fn post(endpoint: &str) -> Answer {
     ApiGateway::new(&aws, "ap-northeast-1", endpoint).post(ID, &message).await
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn hmac(key: &[u8], text: &str) -> Vec<u8> {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
-    mac.update(text.as_bytes());
-    mac.finalize().into_bytes().to_vec()
-}
-
-/// What the signature of a request to this canonical path has to be.
-///
-/// <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
-fn signature(request: &str, path: &str, region: &str) -> String {
-    let (head, body) = request.split_once("\r\n\r\n").unwrap();
-    let header = |name: &str| {
-        let line = head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
-        line.unwrap_or_else(|| panic!("no {name}: {head}"))
-    };
-    let (host, time) = (header("host"), header("x-amz-date"));
-    let payload = hex(&Sha256::digest(body));
-    let canonical = format!(
-        "POST\n{path}\n\ncontent-type:application/octet-stream\nhost:{host}\nx-amz-date:{time}\n\ncontent-type;host;x-amz-date\n{payload}"
-    );
-    let scope = format!("{}/{region}/execute-api/aws4_request", &time[..8]);
-    let digest = hex(&Sha256::digest(canonical));
-    let to_sign = format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{digest}");
-    let key = scope.split('/').fold(b"AWS4local".to_vec(), |key, part| hmac(&key, part));
-    hex(&hmac(&key, &to_sign))
-}
-
 /// The request that a worker with this `webSocket` sends, whose table is in eu-west-1.
-async fn request(web_socket: WebSocket) -> Result<String> {
-    let (endpoint, served) = once("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+async fn request(web_socket: WebSocket) -> Result<RecordedRequest> {
+    let recorder = Recorder::start(FixedResponse::new(200, &[], "")).await?;
     let allowed = vec!["ws.example.com".to_owned()];
     let own = format!("https://{}", web_socket.domain);
     let spec = StreamNotifierSpec { web_socket, ..spec() };
     let prepared = prepare(&spec, &Endpoints { allowed, template: None })?;
     let Prepared::Active(mut work) = prepared else { panic!("it is not suspended") };
     // The same path, where it can be seen.
-    let here = endpoint.trim_end_matches("/api");
-    work.delivery.endpoint = work.delivery.endpoint.replace(&own, here);
+    work.delivery.endpoint = work.delivery.endpoint.replace(&own, &recorder.origin);
     let aws = Aws::local("http://127.0.0.1:9").await;
     let gateway = Backends::new(&work, &aws, Arc::new(MemoryStore::default())).gateway;
     let message = Bytes::from_static(br#"{"value":"90"}"#);
     assert_eq!(gateway.post(ID, &message).await, status(200));
-    Ok(served.await?)
+    recorder.take_request()
 }
 
 #[tokio::test]
@@ -108,18 +76,12 @@ async fn a_post_goes_to_the_path_and_is_signed_for_the_region_that_the_spec_mean
         let [stage, region] = [stage, region].map(|text| text.map(str::to_owned));
         let request = request(WebSocket { domain: domain.to_owned(), stage, region }).await?;
         // The id ends in `=`, which is encoded once.
-        let line = format!("POST {path}L0SM9cOFvHcCIhw%3D HTTP/1.1\r\n");
-        assert!(request.starts_with(&line), "{request}");
-        let scope = format!("/{signed_for}/execute-api/aws4_request,");
-        let signed = request.lines().find(|line| line.starts_with("authorization: "));
-        assert!(signed.is_some_and(|line| line.contains(&scope)), "{request}");
-        // Encoded once more, as for every service but S3.
-        let canonical = format!("{}L0SM9cOFvHcCIhw%253D", path.replace('@', "%40"));
-        let signature = format!(", Signature={}", signature(&request, &canonical, signed_for));
-        assert!(
-            signed.is_some_and(|line| line.ends_with(&signature)),
-            "{request}, not {signature}"
-        );
+        assert_eq!(request.target, format!("{path}L0SM9cOFvHcCIhw%3D"));
+        let authorization = Authorization::of(&request)?;
+        assert_eq!(authorization.region, signed_for, "{request:?}");
+        assert_eq!(authorization.service, "execute-api", "{request:?}");
+        let expected = signature(&request, &authorization, "local")?;
+        assert_eq!(authorization.signature, expected, "{request:?}");
     }
     Ok(())
 }

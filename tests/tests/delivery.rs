@@ -6,7 +6,6 @@ use std::time::Duration;
 use stream_notifier::delivery::ConnectionsErrorKind;
 use stream_notifier::record::{AttributeValue, Item, Position};
 use stream_notifier::stream::Begin;
-use stream_notifier::stream::Begin;
 use stream_notifier_tests::scripted::{Worker, change, number, shard_id};
 use tokio::time::Instant;
 

@@ -2,12 +2,18 @@
 //!
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>
 
+use aws_config::SdkConfig;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_apigatewaymanagement::config::Builder;
+use aws_sdk_apigatewaymanagement::{Client, Error};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Aws;
-use super::error::causes;
+use super::error::{causes, has_cause};
 use super::signed::{Reply, Request, SignedClient, Unanswered};
 use crate::delivery::{Answer, Gateway};
 
@@ -20,31 +26,33 @@ const LONGEST_ANSWER: usize = 16 * 1024;
 /// One WebSocket API.
 #[derive(Debug)]
 pub struct ApiGateway {
-    /// None without credentials.
-    client: Option<SignedClient>,
+    /// Sends posts. None without credentials.
+    raw: Option<SignedClient>,
+    /// Sends DeleteConnection.
+    sdk: Client,
     endpoint: String,
 }
 
 impl ApiGateway {
     /// The API at this endpoint, `https://<domain>/<stage>`; requests are signed for this region.
     pub fn new(aws: &Aws, region: &str, endpoint: &str) -> Self {
-        let client = SignedClient::new(&aws.region(region), "execute-api");
-        Self { client, endpoint: endpoint.to_owned() }
+        let config = aws.region(region);
+        let raw = SignedClient::new(&config, "execute-api");
+        Self { raw, sdk: sdk_client(&config, endpoint), endpoint: endpoint.to_owned() }
     }
 
-    async fn call(
-        &self,
-        method: &'static str,
-        connection_id: &str,
-        headers: &[(&'static str, &str)],
-        body: &Bytes,
-    ) -> Answer {
-        let Some(client) = &self.client else {
+    async fn post_raw(&self, connection_id: &str, message: &Bytes) -> Answer {
+        let Some(client) = &self.raw else {
             return Answer::NoCredentials;
         };
         let id = utf8_percent_encode(connection_id, UNRESERVED);
-        let path = format!("/@connections/{id}");
-        let request = Request { method, endpoint: &self.endpoint, path: &path, headers, body };
+        let request = Request {
+            method: "POST",
+            endpoint: &self.endpoint,
+            path: &format!("/@connections/{id}"),
+            headers: &[("content-type", "application/octet-stream")],
+            body: message,
+        };
         match client.send(request, LONGEST_ANSWER).await {
             // The status tells, even where its explanation breaks off.
             Ok(Reply { status, body, .. }) => {
@@ -58,6 +66,7 @@ impl ApiGateway {
 }
 
 impl Gateway for ApiGateway {
+<<<<<<< HEAD
     fn post<'a>(&'a self, connection_id: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
         Box::pin(async move {
             let headers = [("content-type", "application/octet-stream")];
@@ -70,7 +79,64 @@ impl Gateway for ApiGateway {
         Box::pin(
             async move { Box::pin(self.call("DELETE", connection_id, &[], &Bytes::new())).await },
         )
+=======
+    async fn post(&self, connection_id: &str, message: &Bytes) -> Answer {
+        // Of many kilobytes: only a post under way is to have it, not every message that waits.
+        Box::pin(self.post_raw(connection_id, message)).await
     }
+
+    async fn disconnect(&self, connection_id: &str) -> Answer {
+        if self.raw.is_none() {
+            return Answer::NoCredentials;
+        }
+        let delete = self.sdk.delete_connection().connection_id(connection_id);
+        match Box::pin(delete.send()).await {
+            // The client does not return which 2xx it was.
+            Ok(_) => Answer::Status { status: 200, names_connection: false },
+            Err(error) => failed(error),
+        }
+>>>>>>> bf4aea0 (aws: send DeleteConnection with the SDK's client, test its contract)
+    }
+}
+
+/// The SDK's client for the API at this endpoint. It differs from the raw path only in its headers.
+fn sdk_client(config: &SdkConfig, endpoint: &str) -> Client {
+    let config = Builder::from(config)
+        .endpoint_url(endpoint)
+        // The SDK rejects an explicit endpoint together with `AWS_USE_FIPS_ENDPOINT` or
+        // `AWS_USE_DUALSTACK_ENDPOINT`.
+        .use_fips(false)
+        .use_dual_stack(false)
+        .build();
+    Client::from_conf(config)
+}
+
+/// Classifies an error of the SDK's client: by its type, else by the HTTP status, because API Gateway
+/// often sends neither a type nor a body.
+fn failed<E>(error: SdkError<E, HttpResponse>) -> Answer
+where
+    E: std::error::Error + 'static,
+    Error: From<SdkError<E, HttpResponse>>,
+{
+    let Some(response) = error.raw_response() else {
+        return if has_cause::<CredentialsError>(&error) {
+            Answer::NoCredentials
+        } else if is_unreachable(&error) {
+            Answer::Unreachable
+        } else {
+            Answer::NoAnswer
+        };
+    };
+    let names_connection = response.body().bytes().is_some_and(names_connection);
+    let status = response.status().as_u16();
+    let status = match Error::from(error) {
+        Error::ForbiddenException(_) => 403,
+        Error::GoneException(_) => 410,
+        Error::PayloadTooLargeException(_) => 413,
+        Error::LimitExceededException(_) => 429,
+        _ => status,
+    };
+    Answer::Status { status, names_connection }
 }
 
 /// API Gateway's `{"message": "Invalid connectionId: …", "connectionId": "…"}`.
@@ -88,4 +154,39 @@ fn is_unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
             // The SDK's type for this is private.
             || cause.to_string().starts_with("HTTP connect timeout")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_config::ConfigLoader;
+    use aws_credential_types::Credentials;
+    use aws_credential_types::credential_fn::provide_credentials_fn;
+
+    use super::super::defaults;
+    use super::*;
+
+    /// The responses to a post and to a disconnection.
+    async fn responses(config: ConfigLoader) -> [Answer; 2] {
+        let aws = Aws { config: config.region("eu-west-1").load().await };
+        // Nothing listens on this port.
+        let gateway = ApiGateway::new(&aws, "eu-west-1", "http://127.0.0.1:9/api");
+        [gateway.post("a=", &Bytes::new()).await, gateway.disconnect("a=").await]
+    }
+
+    #[tokio::test]
+    async fn reports_missing_credentials() {
+        let failing = provide_credentials_fn(async || Err(CredentialsError::not_loaded("none")));
+        let expected = [Answer::NoCredentials, Answer::NoCredentials];
+        assert_eq!(responses(defaults().credentials_provider(failing)).await, expected);
+        assert_eq!(responses(defaults().no_credentials()).await, expected);
+    }
+
+    #[tokio::test]
+    async fn uses_the_given_endpoint_despite_fips_and_dual_stack() {
+        let credentials = Credentials::new("id", "secret", None, None, "test");
+        let config = defaults().credentials_provider(credentials);
+        let config = config.use_fips(true).use_dual_stack(true);
+        // Both tried to connect.
+        assert_eq!(responses(config).await, [Answer::Unreachable, Answer::Unreachable]);
+    }
 }

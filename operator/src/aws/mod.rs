@@ -20,6 +20,8 @@ use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+#[cfg(feature = "local")]
+use aws_credential_types::Credentials;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -69,11 +71,16 @@ impl Aws {
     /// A configuration for an emulator on this machine: fixed credentials, one endpoint.
     #[cfg(feature = "local")]
     pub async fn local(dynamodb_endpoint: &str) -> Self {
-        let credentials =
-            aws_credential_types::Credentials::new("local", "local", None, None, "local");
+        Self::fixed(dynamodb_endpoint, Credentials::new("local", "local", None, None, "local"))
+            .await
+    }
+
+    /// A configuration with one endpoint and fixed credentials. The environment sets neither.
+    #[cfg(feature = "local")]
+    pub async fn fixed(endpoint: &str, credentials: Credentials) -> Self {
         let config = defaults()
             .region(Region::from_static(NO_REGION))
-            .endpoint_url(dynamodb_endpoint)
+            .endpoint_url(endpoint)
             .credentials_provider(credentials)
             .load()
             .await;
