@@ -27,11 +27,12 @@ bench: export CRITERION_HOME = $(abspath $(or $(CARGO_TARGET_DIR),target))/crite
 bench: need-cargo ## Repeat the measurements of docs/performance.md: about 20 minutes on an idle machine.
 	$(CARGO) bench --workspace --bench filter --bench catch_up --bench pace --bench fan_out
 
-generate: need-cargo ## Write the generated files: the CustomResourceDefinition and its copy in the chart.
+generate: need-cargo ## Write the generated files: the CustomResourceDefinition, docs/conditions.md and docs/metrics.md.
 	mkdir -p crds
 	$(CARGO) run --quiet -- crd > crds/streamnotifiers.yaml.new
 	mv crds/streamnotifiers.yaml.new crds/streamnotifiers.yaml
 	cp crds/streamnotifiers.yaml charts/stream-notifier/files/streamnotifiers.yaml
+	$(CARGO) run --quiet --bin generate
 
 lint: need-cargo ## Check the format and run clippy.
 	$(CARGO) fmt --all --check

@@ -198,7 +198,7 @@ async fn nothing_waits_once_the_worker_has_stopped() {
     worker.until("it is told", || worker.reasons() == ["GatewayForbidden"]).await;
     let waiting = |worker: &Worker| {
         let metrics = worker.metrics.encode();
-        let waiting = metrics.lines().filter(|line| line.starts_with("stream_notifier_waiting_"));
+        let waiting = metrics.lines().filter(|line| line.starts_with("stream_notifier_queued_"));
         let count = |line: &str| line.rsplit(' ').next().unwrap().parse::<i64>().unwrap();
         waiting.map(count).collect::<Vec<_>>()
     };
@@ -228,7 +228,7 @@ async fn time_at_the_shut_gate_is_not_the_messages_own() {
     }
     worker.until("all are told", || worker.gateway.delivered() == 180).await;
     let metrics = worker.metrics.encode();
-    let mut expired = metrics.lines().filter(|line| line.contains(r#"kind="expired""#));
+    let mut expired = metrics.lines().filter(|line| line.contains(r#"outcome="expired""#));
     assert!(expired.all(|line| line.ends_with(" 0")), "{metrics}");
 }
 
@@ -308,7 +308,7 @@ async fn what_is_no_connection_id_is_never_part_of_a_url() {
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.until("it is settled", || settled_up_to(&worker, 1)).await;
     assert_eq!(worker.gateway.posts().len(), 1);
-    assert!(worker.metrics.encode().contains(r#"kind="unaddressed"} 5"#));
+    assert!(worker.metrics.encode().contains(r#"outcome="invalid_row"} 5"#));
 }
 
 #[tokio::test(start_paused = true)]
@@ -321,7 +321,7 @@ async fn what_never_gets_through_is_dropped_and_counted() {
     worker.until("it is settled", || settled_up_to(&worker, 1)).await;
     assert!(begun.elapsed() >= Duration::from_secs(300), "{:?}", begun.elapsed());
     let metrics = worker.metrics.encode();
-    assert!(metrics.contains(r#"kind="expired"} 1"#), "{metrics}");
+    assert!(metrics.contains(r#"outcome="expired"} 1"#), "{metrics}");
     assert_eq!(worker.connections.stored(), ["connection-000"]);
 }
 
@@ -333,7 +333,7 @@ async fn too_large_is_dropped_at_once_and_never_tried_again() {
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.until("it is settled", || settled_up_to(&worker, 1)).await;
     assert_eq!(worker.gateway.posts().len(), 1);
-    assert!(worker.metrics.encode().contains(r#"kind="too_large"} 1"#));
+    assert!(worker.metrics.encode().contains(r#"outcome="too_large"} 1"#));
 }
 
 #[tokio::test(start_paused = true)]
@@ -372,9 +372,9 @@ async fn a_value_of_another_type_than_the_key_is_invalid_and_stops_nothing() {
     worker.streams.append("only", change(2, "fuga", "hoge"));
     worker.until("both are settled", || settled_up_to(&worker, 2)).await;
     let metrics = worker.metrics.encode();
-    let records = |kind: &str, count: u32| {
+    let records = |result: &str, count: u32| {
         let begin = "stream_notifier_records_total{namespace=\"test\",name=\"notifier\"";
-        metrics.contains(&format!("{begin},kind=\"{kind}\"}} {count}\n"))
+        metrics.contains(&format!("{begin},result=\"{result}\"}} {count}\n"))
     };
     assert!(records("invalid", 2) && records("matched", 0), "{metrics}");
     assert_eq!(worker.connections.queries(), 0);
@@ -401,7 +401,7 @@ async fn rows_without_a_connection_id_are_counted_and_the_others_told() {
     worker.connections.put_row(Item::from([("sk".to_owned(), text("hoge"))]));
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.until("the others are told", || worker.gateway.delivered() == 2).await;
-    assert!(worker.metrics.encode().contains(r#"kind="unaddressed"} 1"#));
+    assert!(worker.metrics.encode().contains(r#"outcome="invalid_row"} 1"#));
     worker.until("it is settled", || settled_up_to(&worker, 1)).await;
 }
 

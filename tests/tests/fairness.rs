@@ -13,11 +13,11 @@ use stream_notifier::worker::Job;
 use stream_notifier_tests::scripted::{QUEUE, ScriptedQueue, Worker, change, number, shard_id};
 use tokio::time::{Instant, sleep};
 
-fn counted(worker: &Worker, kind: &str) -> u64 {
+fn counted(worker: &Worker, outcome: &str) -> u64 {
     let metrics = worker.metrics.encode();
     let is_it = |line: &&str| {
         line.starts_with("stream_notifier_messages_total{")
-            && line.contains(&format!(r#"kind="{kind}""#))
+            && line.contains(&format!(r#"outcome="{outcome}""#))
     };
     let line = metrics.lines().find(is_it);
     line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())

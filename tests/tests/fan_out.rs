@@ -140,12 +140,12 @@ async fn a_thousand_do_not_notice_the_three_that_take_nothing() {
             lag <= LONGEST_TRY + 15 + 10,
             "minute {minute}: {lag} s of records are not settled"
         );
-        let waiting = gauge(&worker.metrics, "waiting_messages");
+        let waiting = gauge(&worker.metrics, "queued_messages");
         assert!(
             waiting <= 2 * (LONGEST_TRY + 25) / EVERY + CONNECTIONS,
             "minute {minute}: {waiting} wait"
         );
-        let bytes = gauge(&worker.metrics, "waiting_bytes");
+        let bytes = gauge(&worker.metrics, "queued_bytes");
         assert!(bytes <= waiting * 1_024, "minute {minute}: {bytes} bytes of {waiting}");
     }
     assert!(tried[THROTTLED] > 100 && tried[HANGING] > 30, "they were tried again and again");
@@ -167,8 +167,8 @@ async fn a_thousand_do_not_notice_the_three_that_take_nothing() {
     worker.gateway.script(&id(HANGING), &[(20, 200)]);
     let changes = load.changed_at.len();
     worker.until("all is settled", || settled(&worker.store, changes) == changes).await;
-    assert_eq!(gauge(&worker.metrics, "waiting_messages"), 0);
-    assert_eq!(gauge(&worker.metrics, "waiting_bytes"), 0);
+    assert_eq!(gauge(&worker.metrics, "queued_messages"), 0);
+    assert_eq!(gauge(&worker.metrics, "queued_bytes"), 0);
 }
 
 type Shared = Arc<Mutex<Load>>;

@@ -57,17 +57,17 @@ fn settled_up_to(worker: &Worker, n: u32) -> bool {
         == Some(Position::After(number(n)))
 }
 
-fn counted(worker: &Worker, metric: &str, kind: &str) -> u64 {
+fn counted(worker: &Worker, metric: &str, label: &str) -> u64 {
     let text = worker.metrics.encode();
     let begin = format!("stream_notifier_{metric}_total{{");
-    let kind = format!("kind=\"{kind}\"}} ");
-    let line = text.lines().find(|line| line.starts_with(&begin) && line.contains(&kind));
+    let label = format!("=\"{label}\"}} ");
+    let line = text.lines().find(|line| line.starts_with(&begin) && line.contains(&label));
     line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
 }
 
 fn warnings(worker: &Worker) -> Vec<(&'static str, String)> {
     let warnings = worker.picture().warnings;
-    warnings.into_values().map(|warning| (warning.reason, warning.message)).collect()
+    warnings.into_values().map(|warning| (warning.reason.as_str(), warning.message)).collect()
 }
 
 fn text(text: &str) -> AttributeValue {
@@ -90,8 +90,8 @@ async fn changes_of_one_key_within_a_page_are_one_query() {
     }
     worker.until("all are told", || worker.gateway.delivered() == 500).await;
     assert_eq!(worker.connections.queries(), 2);
-    assert_eq!(counted(&worker, "lookups", "query"), 2);
-    assert_eq!(counted(&worker, "lookups", "shared"), 498);
+    assert_eq!(counted(&worker, "connection_lookups", "query"), 2);
+    assert_eq!(counted(&worker, "connection_lookups", "coalesced"), 498);
     worker.streams.append("one", change(501, "fuga", "hoge"));
     worker.until("the next page is told", || worker.gateway.delivered() == 501).await;
     assert_eq!(worker.connections.queries(), 3, "by a lookup of its own");
@@ -168,7 +168,7 @@ async fn a_cache_gives_up_new_clients_for_fewer_queries_and_only_for_so_long() {
     worker.streams.append("other", change(2, "fuga", "hoge"));
     worker.until("the first is told again", || worker.gateway.delivered() == 2).await;
     assert_eq!(worker.gateway.received("late"), [""; 0]);
-    assert_eq!(counted(&worker, "lookups", "cached"), 1);
+    assert_eq!(counted(&worker, "connection_lookups", "cache"), 1);
     worker.after(2).await;
     worker.streams.append("one", change(3, "fuga", "hoge"));
     worker.until("both are told", || worker.gateway.delivered() == 4).await;
@@ -276,7 +276,7 @@ async fn without_a_key_every_connection_is_told_once() {
     let scans = worker.connections.scans();
     assert_eq!(scans.keys().copied().collect::<Vec<_>>(), (0..8).collect::<Vec<_>>());
     assert!(scans.values().all(|pages| *pages == 4), "63 rows each, once: {scans:?}");
-    assert_eq!(counted(&worker, "lookups", "scan"), 1);
+    assert_eq!(counted(&worker, "connection_lookups", "scan"), 1);
     assert_eq!(worker.connections.queries(), 0);
 }
 
@@ -292,7 +292,7 @@ async fn a_scan_serves_nobody_who_was_read_after_it_began() {
     worker.streams.append("one", change(2, "fuga", "hoge"));
     worker.until("all are told", || worker.gateway.delivered() == 3).await;
     assert_eq!(worker.gateway.received("late").len(), 1);
-    assert_eq!(counted(&worker, "lookups", "scan"), 2);
+    assert_eq!(counted(&worker, "connection_lookups", "scan"), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -307,7 +307,7 @@ async fn rows_past_their_ttl_are_skipped_and_counted() {
     worker.until("it is settled", || settled_up_to(&worker, 1)).await;
     assert_eq!(worker.gateway.delivered(), 3);
     assert_eq!(worker.gateway.received("past"), [""; 0]);
-    assert_eq!(counted(&worker, "rows", "expired"), 1);
+    assert_eq!(counted(&worker, "stale_connection_rows", "expired"), 1);
     assert_eq!(warnings(&worker), []);
 }
 
@@ -318,7 +318,7 @@ async fn a_ttl_in_milliseconds_is_told_and_its_row_too() {
     worker.streams.append("one", change(1, "fuga", "hoge"));
     worker.until("it is told", || worker.gateway.delivered() == 1).await;
     let told = warnings(&worker);
-    assert_eq!(told[0].0, "RowTtlInMilliseconds");
+    assert_eq!(told[0].0, "InvalidTtlUnit");
     assert!(told[0].1.contains("\"ttl\"") && told[0].1.contains("seconds since 1970"), "{told:?}");
     assert!(worker.reasons().is_empty(), "it is ready all the same");
     // Of another key's rows none is wrong: the fault stays told for a while.
@@ -345,9 +345,9 @@ async fn rows_without_an_id_name_the_projection_of_an_index() {
         worker.streams.append("one", change(1, "fuga", "hoge"));
         worker.until("the other is told", || worker.gateway.delivered() == 1).await;
         let told = warnings(&worker);
-        assert_eq!(told[0].0, "RowsWithoutConnectionId");
+        assert_eq!(told[0].0, "ConnectionIdMissing");
         assert!(words.iter().all(|word| told[0].1.contains(word)), "{told:?}");
-        assert_eq!(counted(&worker, "messages", "unaddressed"), 1);
+        assert_eq!(counted(&worker, "messages", "invalid_row"), 1);
         assert!(worker.reasons().is_empty(), "it is ready all the same");
     }
 }
@@ -362,7 +362,7 @@ async fn without_the_right_to_delete_rows_delivery_goes_on_and_it_is_told() {
     worker.streams.append("one", change(1, "fuga", "hoge"));
     worker.until("it is told", || !warnings(&worker).is_empty()).await;
     let told = warnings(&worker);
-    assert_eq!(told[0].0, "RowsNotDeletable");
+    assert_eq!(told[0].0, "StaleRowDeletionDenied");
     let table = "table \"sample-connections-dev\"";
     assert!(["dynamodb:DeleteItem", table].iter().all(|word| told[0].1.contains(word)), "{told:?}");
     worker.until("it is settled", || settled_up_to(&worker, 1)).await;

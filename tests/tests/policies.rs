@@ -51,11 +51,11 @@ fn message(item: &str, value: &str) -> String {
     format!(r#"{{"pk":"{item}","sk":"hoge","value":"{value}"}}"#)
 }
 
-fn counted(worker: &Worker, metric: &str, kind: &str) -> u64 {
+fn counted(worker: &Worker, metric: &str, outcome: &str) -> u64 {
     let metrics = worker.metrics.encode();
     let is_it = |line: &&str| {
         line.starts_with(&format!("stream_notifier_{metric}_total{{"))
-            && line.contains(&format!(r#"kind="{kind}""#))
+            && line.contains(&format!(r#"outcome="{outcome}""#))
     };
     let line = metrics.lines().find(is_it);
     line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
@@ -179,7 +179,7 @@ async fn a_message_is_tried_no_oftener_than_it_may_be() {
     tell(&worker, change(1, "fuga", "hoge"));
     settled(&worker, 1).await;
     assert_eq!(worker.gateway.posts().len(), 3);
-    assert_eq!(counted(&worker, "messages", "attempts"), 1);
+    assert_eq!(counted(&worker, "messages", "attempts_exhausted"), 1);
     assert_eq!(queue.letters()[0]["reasons"], json!({"Attempts": 1}));
 }
 
@@ -326,7 +326,7 @@ async fn an_account_that_is_throttled_slows_everybody_and_drops_nothing() {
     worker.gateway.everyone(10, 429);
     tell(&worker, change(1, "fuga", "hoge"));
     worker.until("all were tried", || worker.gateway.posts().len() > 300).await;
-    assert_eq!(counted(&worker, "messages", "attempts"), 0, "it is nobody's own trouble");
+    assert_eq!(counted(&worker, "messages", "attempts_exhausted"), 0, "it is nobody's own trouble");
     worker.gateway.everyone(10, 200);
     settled(&worker, 1).await;
     assert_eq!(worker.gateway.delivered(), 200);
@@ -344,7 +344,7 @@ async fn nothing_is_given_up_while_all_are_throttled(connections: usize) {
     worker.gateway.everyone(10, 429);
     tell(&worker, change(1, "fuga", "hoge"));
     worker.after(600).await;
-    assert_eq!(counted(&worker, "messages", "attempts"), 0);
+    assert_eq!(counted(&worker, "messages", "attempts_exhausted"), 0);
     worker.gateway.everyone(10, 200);
     settled(&worker, 1).await;
     assert_eq!(worker.gateway.delivered(), connections);
@@ -373,7 +373,7 @@ async fn an_account_may_be_throttled_in_part_for_long() {
     for n in 1..=60 {
         tell(&worker, change(n, "fuga", "hoge"));
         worker.after(10).await;
-        assert_eq!(counted(&worker, "messages", "attempts"), 0, "after {n}");
+        assert_eq!(counted(&worker, "messages", "attempts_exhausted"), 0, "after {n}");
     }
     settled(&worker, 60).await;
     assert_eq!(worker.gateway.delivered(), 60 * 200);
@@ -414,7 +414,7 @@ async fn a_deaf_client_among_many_is_disconnected() {
         let (worker, _) = crowd(200, SlowClient::Disconnect).await;
         let (closed, took) = deaf_after(throttled, &worker, "disconnected").await;
         assert_eq!(worker.gateway.disconnected(), ["deaf"]);
-        assert_eq!(closed + counted(&worker, "messages", "attempts"), 3);
+        assert_eq!(closed + counted(&worker, "messages", "attempts_exhausted"), 3);
         assert!(took < Duration::from_secs(40), "{took:?} after {throttled} s");
     }
 }
@@ -461,7 +461,7 @@ async fn a_queue_that_fails_holds_nothing_up_for_ever() {
     settled(&worker, 500).await;
     assert!(begun.elapsed() >= Duration::from_secs(60), "{:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(180), "{:?}", begun.elapsed());
-    assert_eq!(counted(&worker, "dead_letters", "lost"), 500);
+    assert_eq!(counted(&worker, "dead_letters", "failed"), 500);
     assert_eq!(worker.warnings(), ["DeadLetterQueueUnavailable"]);
     assert_eq!(worker.reasons(), [""; 0], "every change goes out that can");
 }

@@ -264,7 +264,7 @@ async fn a_restart_between_a_shard_and_its_child_is_ready_and_finds_the_child() 
 async fn a_checkpoint_that_was_broken_by_hand_is_mended_or_made_again_without_a_loss() {
     let worker = reading().await;
     worker.after(60).await;
-    let tells_pace = || worker.metrics.encode().contains("get_records_per_month{");
+    let tells_pace = || worker.metrics.encode().contains("get_records_requests_per_month{");
     assert!(tells_pace());
     worker.gateway.everyone(0, 403);
     worker.streams.append("only", change(1, "fuga", "hoge"));
@@ -298,7 +298,7 @@ async fn a_shard_held_up_by_its_messages_is_not_ready() {
     for n in 1..=20_000 {
         worker.streams.append("only", change(n, "fuga", &format!("hoge{}", n % 40)));
     }
-    worker.until("it is told", || worker.reasons() == ["HeldUp"]).await;
+    worker.until("it is told", || worker.reasons() == ["ShardBlocked"]).await;
     worker.until("it is over", || worker.reasons().is_empty()).await;
 }
 
@@ -602,7 +602,10 @@ async fn a_second_holder_ends_the_first_and_the_checkpoint_never_goes_back() {
         first.streams.append("only", change(n, &format!("item-{n}"), "hoge"));
         first.after(1).await;
     }
-    assert_eq!((first.picture().phase, first.reasons()), (Phase::ClaimLost, vec!["ClaimLost"]));
+    assert_eq!(
+        (first.picture().phase, first.reasons()),
+        (Phase::ClaimLost, vec!["CheckpointTakenOver"])
+    );
     first.ended().await;
     second.after(10).await;
     let mut told = values(&second);
@@ -664,8 +667,9 @@ async fn trimmed_records_are_a_gap_that_is_told_and_reading_goes_on() {
     worker.streams.fail_next("Records", StreamErrorKind::Trimmed);
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.until("it is told", || values(&worker) == [1]).await;
-    let gaps =
-        |n: u32| format!("stream_notifier_gaps_total{{namespace=\"test\",name=\"notifier\"}} {n}");
+    let gaps = |n: u32| {
+        format!("stream_notifier_data_gaps_total{{namespace=\"test\",name=\"notifier\"}} {n}")
+    };
     assert!(worker.metrics.encode().contains(&gaps(0)));
     worker.streams.fail_next("Records", StreamErrorKind::Trimmed);
     worker.streams.append("only", change(2, "fuga", "hoge"));

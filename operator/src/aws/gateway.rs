@@ -66,36 +66,22 @@ impl ApiGateway {
 }
 
 impl Gateway for ApiGateway {
-<<<<<<< HEAD
     fn post<'a>(&'a self, connection_id: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
-        Box::pin(async move {
-            let headers = [("content-type", "application/octet-stream")];
-            // Of many kilobytes: only a post under way is to have it, not every message that waits.
-            Box::pin(self.call("POST", connection_id, &headers, message)).await
-        })
+        Box::pin(self.post_raw(connection_id, message))
     }
 
     fn disconnect<'a>(&'a self, connection_id: &'a str) -> BoxFuture<'a, Answer> {
-        Box::pin(
-            async move { Box::pin(self.call("DELETE", connection_id, &[], &Bytes::new())).await },
-        )
-=======
-    async fn post(&self, connection_id: &str, message: &Bytes) -> Answer {
-        // Of many kilobytes: only a post under way is to have it, not every message that waits.
-        Box::pin(self.post_raw(connection_id, message)).await
-    }
-
-    async fn disconnect(&self, connection_id: &str) -> Answer {
-        if self.raw.is_none() {
-            return Answer::NoCredentials;
-        }
-        let delete = self.sdk.delete_connection().connection_id(connection_id);
-        match Box::pin(delete.send()).await {
-            // The client does not return which 2xx it was.
-            Ok(_) => Answer::Status { status: 200, names_connection: false },
-            Err(error) => failed(error),
-        }
->>>>>>> bf4aea0 (aws: send DeleteConnection with the SDK's client, test its contract)
+        Box::pin(async move {
+            if self.raw.is_none() {
+                return Answer::NoCredentials;
+            }
+            let delete = self.sdk.delete_connection().connection_id(connection_id);
+            match Box::pin(delete.send()).await {
+                // The client does not return which 2xx it was.
+                Ok(_) => Answer::Status { status: 200, names_connection: false },
+                Err(error) => failed(error),
+            }
+        })
     }
 }
 

@@ -79,11 +79,13 @@ pub enum StartedAt {
 pub enum FormatError {
     /// It was written by another version, or is no checkpoint.
     #[error(
-        "format is {0:?}, and only \"1\" is known: use the version that wrote it, or delete the checkpoint to start afresh"
+        "format {0:?} is unknown; use the version of the operator that wrote it, or delete the checkpoint to start again at startingPosition"
     )]
     Unknown(String),
     /// A key is missing or its value does not parse.
-    #[error("the key {key:?} {problem}: mend it, or delete the checkpoint to start afresh")]
+    #[error(
+        "key {key:?} {problem}; fix it, or delete the checkpoint to start again at startingPosition"
+    )]
     Key {
         /// The key in `data`.
         key: String,
@@ -152,7 +154,7 @@ impl Checkpoint {
         let start: Start = serde_json::from_str(field(data, "start")?)
             .map_err(|_| problem("start", "is not JSON with stream, position and at"))?;
         if start.label().is_empty() {
-            return Err(problem("start", "has a stream that is not the ARN of one"));
+            return Err(problem("start", "has a stream that is not the ARN of a stream"));
         }
         // Without it, nothing is known to have been read since the start.
         let read_at = data
@@ -163,7 +165,7 @@ impl Checkpoint {
         for (key, value) in data.iter().filter(|(key, _)| !FIELDS.contains(&key.as_str())) {
             let (id, position) = shard(key, value)?;
             if shards.insert(id, position).is_some() {
-                return Err(problem(key, "says a second time how far its shard is settled"));
+                return Err(problem(key, "repeats a shard of another key"));
             }
         }
         Ok(Self { holder: field(data, "holder")?.to_owned(), epoch, start, read_at, shards })
@@ -187,10 +189,7 @@ fn shard(key: &str, value: &str) -> Result<(ShardId, Position), FormatError> {
     }
     let name = key.strip_suffix(&suffix(&entry.stream)).unwrap_or(key);
     let position = Position::parse(&entry.after).ok_or_else(|| {
-        problem(
-            key,
-            "has an \"after\" that is neither a sequence number nor latest, start or finished",
-        )
+        problem(key, "has an \"after\" that is not a sequence number, latest, start or finished")
     })?;
     Ok((ShardId::new(&StreamLabel::new(&entry.stream), name), position))
 }
@@ -259,7 +258,7 @@ mod tests {
         let entry = twice["shardId-00000002_2026-11-22T10-00-00.123"].clone();
         twice.insert("shardId-00000002".to_owned(), entry);
         let error = Checkpoint::from_data(&twice).unwrap_err().to_string();
-        assert!(error.contains("a second time"), "{error}");
+        assert!(error.contains("repeats a shard"), "{error}");
     }
 
     #[test]
@@ -286,7 +285,7 @@ mod tests {
             (
                 "shardId-1",
                 r#"{"stream":"2024-12-03T08:06:15.779","after":"LATEST"}"#,
-                "neither a sequence number",
+                "not a sequence number",
             ),
         ] {
             let mut data = checkpoint().to_data();

@@ -38,17 +38,17 @@ pub struct Keeper {
 pub enum ClaimError {
     /// Somebody else has it.
     #[error(
-        "{holder:?} holds the checkpoint now: only one operator may run a notifier, so stop one of the two, and restart the other if it is this one"
+        "checkpoint cannot be stored: {holder:?} has claimed it; run one operator for each namespace, and restart the one that remains"
     )]
     Lost {
         /// Who.
         holder: String,
     },
     /// What is stored does not parse.
-    #[error("the stored checkpoint cannot be read")]
+    #[error("checkpoint cannot be read")]
     Format(#[source] FormatError),
     /// The store failed; trying again may help.
-    #[error("the checkpoint could not be stored")]
+    #[error("checkpoint cannot be stored")]
     Store(#[source] StoreError),
 }
 

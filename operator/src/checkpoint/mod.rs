@@ -43,23 +43,27 @@ pub trait CheckpointStore: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Somebody else wrote, created or deleted it meanwhile.
-    #[error("the checkpoint was changed by somebody else")]
+    #[error(
+        "another writer changed it at the same time; no action is needed, the operator retries"
+    )]
     Conflict,
     /// It, named here, belongs to something else.
-    #[error("{0} exists and does not belong to this notifier: delete it, or rename the notifier")]
+    #[error("{0} is not owned by this notifier; delete it, or rename the notifier")]
     NotOwned(String),
     /// It, named here, is that of an earlier notifier of this name, which is deleted with it.
-    #[error("{0} still belongs to an earlier notifier of this name: Kubernetes deletes it soon")]
+    #[error(
+        "{0} is owned by a deleted notifier of this name; no action is needed, Kubernetes deletes it"
+    )]
     NotYetDeleted(String),
     /// The identity lacks the right.
-    #[error("access to the checkpoint was denied")]
+    #[error("access denied; grant get, create and patch on ConfigMaps to the operator")]
     AccessDenied(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It has more than the store holds.
     #[error(
-        "it has more shards than a ConfigMap holds; those that are read to their end go within a day"
+        "too many shards for a ConfigMap; no action is needed, finished shards are removed within 24 hours"
     )]
     TooLarge(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No answer, or none that says whether it was written.
-    #[error("the checkpoint's store gave no usable answer")]
+    #[error("no usable response; check the Kubernetes API server")]
     Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
 }

@@ -151,7 +151,7 @@ async fn factory(local: &Local, domain: String) -> Result<WorkerFactory, Command
 /// Prints what to paste once everything reads, and every trouble; `true` once printed.
 fn tell(picture: &Picture, local: &Local, printed: bool) -> bool {
     for trouble in picture.troubles.values().chain(picture.warnings.values()) {
-        eprintln!("{}: {}", trouble.reason, trouble.message);
+        eprintln!("{}: {}", trouble.reason.as_str(), trouble.message);
     }
     let ready = picture.phase == Phase::Reading && picture.troubles.is_empty();
     if ready && !printed {

@@ -24,7 +24,7 @@ use apply::Applied;
 pub use known::Known;
 pub use told::Told;
 
-use crate::api::StreamNotifier;
+use crate::api::{Reason, StreamNotifier};
 use crate::kubernetes::Events;
 use crate::telemetry::{Phase, Readiness, reconcile_failed, unreadable_notifier};
 use crate::worker::{NotifierId, Revision, Supervisor, WorkerFactory};
@@ -145,8 +145,11 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
         Err(unreadable) => {
             unreadable_notifier(&id.namespace, &id.name, unreadable);
             context.known.note(&id, Some("unreadable"));
-            // Its status cannot be written: nothing happens until it is one that can be read.
-            context.factory.metrics.conditions(&id.namespace, &id.name, |type_| type_ == "Stalled");
+            // Its status cannot be written, so the metric alone reports it.
+            context.factory.metrics.set_conditions(&id.namespace, &id.name, |type_| match type_ {
+                "Stalled" => "True",
+                _ => "False",
+            });
             context.supervisor.stop(&id).await;
             return Ok(Action::await_change());
         }
@@ -158,7 +161,7 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
         return Ok(Action::await_change());
     }
     let prepared = context.factory.validate(&notifier.spec);
-    context.known.note(&id, prepared.is_err().then_some("Invalid"));
+    context.known.note(&id, prepared.is_err().then_some(Reason::Invalid.as_str()));
     let applied = apply::apply(notifier, &id, &revision, prepared, &context).await;
     let again = status::update(notifier, &id, &revision, &applied, &context).await?;
     if matches!(&applied, Applied::Working { picture, .. } if picture.phase == Phase::ClaimLost) {

@@ -15,7 +15,8 @@ use super::apply::Applied;
 use super::told::Happened;
 use super::{AGAIN_AFTER, Context, ReconcileError};
 use crate::api::{
-    Readiness, Ready, StreamNotifier, StreamNotifierStatus, conditions, gap_told_for,
+    ConditionInput, ReadyState, Reason, StreamNotifier, StreamNotifierStatus, conditions,
+    data_gap_remaining,
 };
 use crate::telemetry::{Happening, Part, Phase, Picture, Trouble, event_failed};
 use crate::worker::{NotifierId, Revision};
@@ -30,7 +31,7 @@ pub async fn update(
     applied: &Applied,
     context: &Context,
 ) -> Result<Action, ReconcileError> {
-    let Some(readiness) = readiness(applied) else {
+    let Some(input) = condition_input(applied) else {
         context.told.forget(id);
         context.factory.metrics.forget_conditions(&id.namespace, &id.name);
         return Ok(Action::await_change());
@@ -43,10 +44,11 @@ pub async fn update(
     let before = context.told.conditions(id, revision).unwrap_or(stored.conditions.clone());
     let generation = notifier.metadata.generation;
     let now = in_seconds(Timestamp::now());
-    let conditions = conditions(&before, generation, &readiness, new_gap.clone(), now);
+    let conditions = conditions(&before, generation, &input, new_gap.clone(), now);
     // Also where the status cannot be written.
-    context.factory.metrics.conditions(&id.namespace, &id.name, |type_| {
-        conditions.iter().any(|it| it.type_ == type_ && it.status == "True")
+    context.factory.metrics.set_conditions(&id.namespace, &id.name, |type_| {
+        let present = conditions.iter().find(|condition| condition.type_ == type_);
+        present.map_or("False", |condition| &condition.status)
     });
     let status = StreamNotifierStatus {
         observed_generation: generation,
@@ -58,10 +60,10 @@ pub async fn update(
         // Once the watch knows that too, its worker ends: one may have begun since it was told.
         return Ok(Action::requeue(AGAIN_AFTER));
     }
-    let told_for = gap_told_for(&conditions, now).filter(|left| !left.is_zero());
-    let again = told_for.map_or_else(Action::await_change, Action::requeue);
+    let remaining = data_gap_remaining(&conditions, now).filter(|left| !left.is_zero());
+    let again = remaining.map_or_else(Action::await_change, Action::requeue);
     context.told.wrote(id, revision, conditions, happened);
-    for (reason, note) in [("DataGap", new_gap), ("InvalidRecord", new_invalid)] {
+    for (reason, note) in [(Reason::DataGap, new_gap), (Reason::InvalidRecord, new_invalid)] {
         if let Some(note) = note
             && let Err(error) = context.events.warn(notifier, reason, &note).await
         {
@@ -130,51 +132,55 @@ fn news(happening: &Option<Happening>, told: u64) -> Option<String> {
     Some(bounded(&happening.message))
 }
 
-/// What the conditions say; nothing where another operator says it.
-fn readiness(applied: &Applied) -> Option<Readiness> {
+/// What the conditions are made from, or `None` if another operator writes them.
+fn condition_input(applied: &Applied) -> Option<ConditionInput> {
     let (ready, reason, message) = match applied {
-        Applied::Invalid(invalid) => (Ready::Stalled, "Invalid", invalid.to_string()),
+        Applied::Invalid(invalid) => (ReadyState::Stalled, Reason::Invalid, invalid.to_string()),
         Applied::Suspended => (
-            Ready::Yes,
-            "Suspended",
-            "nothing is read while spec.suspend is true; the checkpoint is kept".to_owned(),
+            ReadyState::Ready,
+            Reason::Suspended,
+            "nothing is read: suspend is true; set it to false to continue from the checkpoint"
+                .to_owned(),
         ),
         Applied::Working { picture, .. } => return Some(of_worker(picture)),
         Applied::Elsewhere => return None,
     };
-    Some(Readiness { ready, reason, message, degraded: None })
+    Some(ConditionInput { ready, reason, message, degraded: None })
 }
 
-fn of_worker(picture: &Picture) -> Readiness {
+fn of_worker(picture: &Picture) -> ConditionInput {
     let degraded = picture.warnings.values().next();
     let degraded = degraded.map(|first| (first.reason, joined(&picture.warnings)));
     let Some(first) = picture.troubles.values().next() else {
         let (ready, reason, message) = match picture.phase {
-            Phase::Reading => (Ready::Yes, "Reading", "every open shard is read"),
+            Phase::Reading => (ReadyState::Ready, Reason::Reading, "every open shard is read"),
             Phase::Stopped => {
-                let message = picture.gap.as_ref().map_or("changes were lost", |gap| &gap.message);
-                (Ready::Stalled, "DataGap", message)
+                let message = picture.gap.as_ref().map_or("records were lost", |gap| &gap.message);
+                (ReadyState::Stalled, Reason::DataGap, message)
             }
-            Phase::Starting | Phase::ClaimLost => {
-                (Ready::Starting, "Starting", "the stream's open shards are being opened")
-            }
+            Phase::Starting | Phase::ClaimLost => (
+                ReadyState::Starting,
+                Reason::Starting,
+                "open shards of the stream are being opened",
+            ),
         };
-        return Readiness { ready, reason, message: bounded(message), degraded };
+        return ConditionInput { ready, reason, message: bounded(message), degraded };
     };
     let stalled = picture.troubles.values().any(|trouble| trouble.stalled);
-    let ready = if stalled { Ready::Stalled } else { Ready::Held };
-    // What a person must mend comes before what passes by itself.
+    let ready = if stalled { ReadyState::Stalled } else { ReadyState::Retrying };
+    // A problem that needs a person comes before one that does not.
     let first = picture.troubles.values().find(|trouble| trouble.stalled).unwrap_or(first);
-    Readiness { ready, reason: first.reason, message: joined(&picture.troubles), degraded }
+    let message = joined(&picture.troubles);
+    ConditionInput { ready, reason: first.reason, message, degraded }
 }
 
 fn joined(troubles: &BTreeMap<Part, Trouble>) -> String {
     let mut messages: Vec<_> = troubles.values().map(|trouble| &*trouble.message).collect();
     messages.dedup();
-    bounded(&messages.join("; "))
+    bounded(&messages.join(" | "))
 }
 
-/// Conditions take 32,768 bytes; a stream may have thousands of shards in trouble.
+/// A condition takes 32,768 bytes, and a stream may have thousands of shards with a problem.
 fn bounded(message: &str) -> String {
     message.chars().take(1024).collect()
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::aws::Aws;
 use crate::notifier::Evaluator;
-use crate::telemetry::{Health, Metrics, Part, Picture, Trouble};
+use crate::telemetry::{Health, Metrics, Part, Picture, Reason, Trouble};
 use crate::worker::{AccountLimits, Endpoints};
 
 /// A controller that has listed everything. Nothing listens where its API server should be.
@@ -81,8 +81,8 @@ async fn each_notifier_has_its_conditions_among_the_metrics() {
     let context = Arc::new(context().await);
     let of = |name: &str, type_: &str| {
         let text = context.factory.metrics.encode();
-        let begin = "stream_notifier_condition{namespace=\"dev\",";
-        let labels = format!("{begin}name=\"{name}\",type=\"{type_}\"}} ");
+        let begin = "stream_notifier_status_condition{namespace=\"dev\",";
+        let labels = format!("{begin}name=\"{name}\",type=\"{type_}\",status=\"true\"}} ");
         text.lines().find_map(|line| line.strip_prefix(&labels)?.parse::<u8>().ok())
     };
     for (name, spec) in [("good", spec(TABLE)), ("bad", spec("orders")), ("later", json!({}))] {
@@ -129,9 +129,7 @@ async fn one_line_tells_of_many_parts_in_the_same_trouble() {
     let id = NotifierId { namespace: "dev".to_owned(), name: "orders".to_owned() };
     let work = |health: Arc<Health>, stop: CancellationToken| async move {
         for part in [Part::Connections, Part::Rows, Part::Gateway] {
-            let trouble =
-                Trouble { reason: "AccessDenied", message: String::new(), stalled: false };
-            health.troubled(part, trouble);
+            health.troubled(part, Trouble::new(Reason::NoCredentials, String::new()));
         }
         stop.cancelled().await;
     };
@@ -145,6 +143,6 @@ async fn one_line_tells_of_many_parts_in_the_same_trouble() {
     while !context.supervisor.health(&id, &revision).is_some_and(all) {
         changes.recv().await.unwrap();
     }
-    assert_eq!(context.missing(), ["dev/orders: AccessDenied"]);
+    assert_eq!(context.missing(), ["dev/orders: NoCredentials"]);
     context.supervisor.stop(&id).await;
 }

@@ -13,7 +13,7 @@ use super::letter::{From, Losses, letter};
 use super::tasks::Tasks;
 use crate::backoff::{Backoff, Random};
 use crate::record::{Change, ShardId};
-use crate::telemetry::{Health, NotifierTelemetry, Part, Trouble};
+use crate::telemetry::{Health, NotifierTelemetry, Part, Reason, Trouble};
 
 /// What the queue takes at the most, in bytes.
 ///
@@ -165,36 +165,35 @@ impl DeadLetters {
         }
     }
 
-    /// Tells what is wrong with the queue; nothing while it may still pass by itself. A warning, since
-    /// every change goes out that can: whoever waits for `Ready` would wait for the next lost message.
+    /// Reports a problem of the queue, unless it may still end without help. A warning, because delivery
+    /// continues.
     fn tell(&self, kind: DeadLetterErrorKind, since: Instant) {
-        let arn = self.queue.arn();
-        let (reason, message) = match kind {
+        let (reason, cause) = match kind {
             DeadLetterErrorKind::NotFound => (
-                "DeadLetterQueueNotFound",
-                format!(
-                    "there is no queue {arn}: create it, or correct delivery.deadLetterQueueArn"
-                ),
+                Reason::DeadLetterQueueNotFound,
+                "queue not found; create it, or correct delivery.deadLetterQueueArn",
             ),
             DeadLetterErrorKind::AccessDenied => (
-                "DeadLetterQueueAccessDenied",
-                format!("access denied: allow sqs:SendMessage on {arn}"),
+                Reason::DeadLetterQueueAccessDenied,
+                "access denied; grant sqs:SendMessage, and kms:GenerateDataKey and kms:Decrypt on the key of an encrypted queue",
             ),
             DeadLetterErrorKind::NoCredentials => {
-                ("NoCredentials", format!("there are no AWS credentials to send to {arn} with"))
+                let problem =
+                    Trouble::no_credentials(&format!("sqs:SendMessage on {}", self.queue.arn()));
+                return self.health.warned(Part::DeadLetters, problem);
             }
             DeadLetterErrorKind::TooLarge | DeadLetterErrorKind::Unavailable => {
                 if since.elapsed() < LONGEST_TRY / 2 {
                     return;
                 }
-                ("DeadLetterQueueUnavailable", format!("{arn} gives no usable answer"))
+                (
+                    Reason::DeadLetterQueueUnavailable,
+                    "no usable response; check the queue and the AWS service status",
+                )
             }
         };
-        let message = format!(
-            "{message}; a dead letter is lost after a minute, and this is told until one is sent"
-        );
-        let warning = Trouble { reason, message, stalled: false };
-        self.health.warned(Part::DeadLetters, warning);
+        let message = format!("dead letters cannot be sent to {}: {cause}", self.queue.arn());
+        self.health.warned(Part::DeadLetters, Trouble::new(reason, message));
     }
 
     /// Notes a failure, and says since when there was nothing else. What was long ago is forgotten.

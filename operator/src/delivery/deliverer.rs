@@ -23,7 +23,7 @@ use super::tries::{End, Known, Next};
 use super::{Connection, Gateway, Lookup};
 use crate::backoff::{Failing, Random};
 use crate::clock::ServiceClock;
-use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part, Trouble};
+use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part, Reason, Trouble};
 
 /// Who posts for a notifier, and by which rules.
 #[derive(Debug)]
@@ -319,56 +319,51 @@ impl Deliverer {
         let endpoint = &self.setup.endpoint;
         let (reason, message) = match why {
             Hold::Forbidden => (
-                "GatewayForbidden",
+                Reason::GatewayForbidden,
                 format!(
-                    "posting to {endpoint} is forbidden: allow execute-api:ManageConnections on it, and check webSocket.domain and webSocket.stage"
+                    "posting to {endpoint} failed: access denied; grant execute-api:ManageConnections, and check webSocket.domain and webSocket.stage"
                 ),
             ),
             Hold::WrongEndpoint => (
-                "GatewayMisconfigured",
+                Reason::GatewayMisconfigured,
                 format!(
-                    "{endpoint} does not answer as a WebSocket API does: check webSocket.domain and webSocket.stage"
+                    "posting to {endpoint} failed: the endpoint is not a WebSocket API; check webSocket.domain and webSocket.stage"
                 ),
             ),
             Hold::Unreachable => (
-                "GatewayUnreachable",
-                format!("no connection to {endpoint}: check webSocket.domain and the network"),
+                Reason::GatewayUnreachable,
+                format!(
+                    "posting to {endpoint} failed: no connection; check webSocket.domain and the network"
+                ),
             ),
-            Hold::NoCredentials => (
-                "NoCredentials",
-                format!("there are no AWS credentials to sign posts to {endpoint} with"),
-            ),
+            Hold::NoCredentials => {
+                return Trouble::no_credentials(&format!("posting to {endpoint}"));
+            }
         };
-        Trouble { reason, message, stalled: why != Hold::Unreachable }
+        Trouble::new(reason, message)
     }
 
     fn failed(&self) -> Trouble {
         let message = format!(
-            "{} has given no usable answer for a minute; messages are given up once they are older than delivery.maxRecordAgeSeconds",
+            "posting to {} failed: no usable response; check API Gateway, messages older than delivery.maxRecordAgeSeconds are dropped",
             self.setup.endpoint
         );
-        Trouble { reason: "GatewayUnavailable", message, stalled: false }
+        Trouble::new(Reason::GatewayUnavailable, message)
     }
 
     fn cannot_disconnect(&self) -> Trouble {
-        Trouble {
-            reason: "DisconnectForbidden",
-            message: format!(
-                "clients that do not read are not disconnected from {}: allow execute-api:ManageConnections on DELETE/@connections/* too, or take another delivery.slowClient",
-                self.setup.endpoint
-            ),
-            stalled: false,
-        }
+        let message = format!(
+            "disconnecting slow clients from {} failed: access denied; grant execute-api:ManageConnections on DELETE/@connections/*, or change delivery.slowClient",
+            self.setup.endpoint
+        );
+        Trouble::new(Reason::DisconnectForbidden, message)
     }
 
     fn all_gone(&self) -> Trouble {
-        Trouble {
-            reason: "AllConnectionsGone",
-            message: format!(
-                "every connection posted to at {} in the last minute is gone, so no more rows are deleted: check webSocket.domain and webSocket.stage",
-                self.setup.endpoint
-            ),
-            stalled: true,
-        }
+        let message = format!(
+            "rows of closed connections are kept: {} reports every connection as gone; check webSocket.domain and webSocket.stage",
+            self.setup.endpoint
+        );
+        Trouble::new(Reason::AllConnectionsGone, message)
     }
 }

@@ -36,15 +36,15 @@ pub enum Hold {
 }
 
 impl Outcome {
-    /// The metric's word.
+    /// Value of the metric's label.
     pub fn word(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Gone => "gone",
             Self::TooLarge => "too_large",
-            Self::Hold(_) => "held",
+            Self::Hold(_) => "endpoint_error",
             Self::Throttled => "throttled",
-            Self::Retry => "retried",
+            Self::Retry => "unavailable",
         }
     }
 }

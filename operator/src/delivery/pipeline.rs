@@ -249,6 +249,6 @@ fn kib(target: Option<&(Option<AttributeValue>, Message)>, letter: Option<&Lette
 /// The Event note for a record on which an expression failed.
 fn invalid_record(keys: &KeyNames, field: &str, problem: &str) -> String {
     format!(
-        "an expression failed on a change, and nobody is told of it: {field}: {problem} (key attributes {keys}); such changes are counted as invalid, see the operator's log for the sequence number"
+        "{field} failed on a record with key attributes {keys}: {problem}; fix the expression, the operator's log has the sequence number"
     )
 }

@@ -45,7 +45,7 @@ impl ConfigMapStore {
         if owner.is_some_and(|owner| owner.uid == self.uid) {
             return Ok(());
         }
-        let name = format!("the ConfigMap {:?}", self.name);
+        let name = format!("ConfigMap {:?}", self.name);
         // Of the same name, and yet another: that one is no more.
         let owned = self.owned.owner_references.iter().flatten().next();
         let is_earlier = owner.zip(owned).is_some_and(|(owner, owned)| {

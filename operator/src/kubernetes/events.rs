@@ -8,7 +8,7 @@ use kube::{Client, Resource as _};
 use kube_runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::time::timeout;
 
-use crate::api::StreamNotifier;
+use crate::api::{Reason, StreamNotifier};
 
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -56,12 +56,12 @@ impl Events {
     pub async fn warn(
         &self,
         notifier: &StreamNotifier,
-        reason: &'static str,
+        reason: Reason,
         note: &str,
     ) -> Result<(), EventError> {
         let event = Event {
             type_: EventType::Warning,
-            reason: reason.to_owned(),
+            reason: reason.as_str().to_owned(),
             note: Some(note.to_owned()),
             action: "Read".to_owned(),
             secondary: None,

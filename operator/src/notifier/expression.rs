@@ -172,7 +172,7 @@ fn explain(error: &ExecutionError, source: &str) -> String {
             format!("{name} does not take {} and {}", kind(left), kind(right))
         }
         ExecutionError::UndeclaredReference(_) => {
-            "a function is not called in the way it must be".to_owned()
+            "a function is called with the wrong arguments".to_owned()
         }
         ExecutionError::UnexpectedType { got, want } => format!("{got} instead of {want}"),
         ExecutionError::IndexOutOfBounds(_) => "index out of bounds".to_owned(),

@@ -25,7 +25,7 @@ pub(super) fn compile(
         if filters.iter().take(at).any(|earlier| earlier.key == filter.key) {
             return Err(InvalidSpec::new(
                 format!("keyFilters[{}]", filter.key),
-                "this key has two entries: put all its matchers into one",
+                "this key has two entries; put all its matchers into one entry",
             ));
         }
     }
@@ -39,7 +39,7 @@ impl KeyFilter {
         if matches.is_none() && plain.iter().all(|matcher| matcher.is_none()) {
             return Err(InvalidSpec::new(
                 format!("keyFilters[{key}]"),
-                "a key filter needs at least one of equals, prefix, suffix, contains, matches",
+                "needs at least one of equals, prefix, suffix, contains, matches",
             ));
         }
         let matches = matches.map(|pattern| Pattern::compile(&pattern, left)).transpose();

@@ -241,12 +241,12 @@ fn event_name(event: Event) -> EventName {
 
 fn check_events(spec: &StreamNotifierSpec) -> Result<(), InvalidSpec> {
     if spec.events.is_empty() {
-        let problem = "is empty; name at least one of Insert, Modify, Remove, or leave it out";
+        let problem = "is empty; name at least one of Insert, Modify, Remove, or remove this field";
         return Err(InvalidSpec::new("events", problem));
     }
     if spec.attribute.is_some() && spec.events.iter().all(|event| *event == Event::Remove) {
-        let problem = "a removed item has no new value, so no change would ever count; add Insert \
-            or Modify to events, or leave attribute out";
+        let problem = "a removed item has no new value, so no record would match; add Insert or \
+            Modify to events, or remove this field";
         return Err(InvalidSpec::new("attribute", problem));
     }
     Ok(())
@@ -261,7 +261,7 @@ fn message_fields(
     };
     if fields.is_empty() {
         let problem =
-            "has no field: give it one at least, or leave it out for the default (pk, sk, value)";
+            "has no field; add one, or remove message for the default fields pk, sk and value";
         return Err(InvalidSpec::new("message", problem));
     }
     if fields.len() > MOST_FIELDS {

@@ -257,10 +257,10 @@ fn what_is_wrong_with_a_spec_is_said() {
     let table: [(Edit, &str); 12] = [
         (|s| s.events.clear(), "events: is empty; name at least one of Insert, Modify, Remove"),
         (|s| s.events = vec![Event::Remove], "attribute: a removed item has no new value"),
-        (|s| s.key_filters[0].contains = None, "keyFilters[PK]: a key filter needs at least one"),
+        (|s| s.key_filters[0].contains = None, "keyFilters[PK]: needs at least one of equals"),
         (|s| s.key_filters[1].key = "PK".into(), "keyFilters[PK]: this key has two entries"),
         (|s| s.key_filters[1].matches = Some("(".into()), "keyFilters[SK].matches: is not a pat"),
-        (|s| s.message = Some(BTreeMap::new()), "message: has no field: give it one at least"),
+        (|s| s.message = Some(BTreeMap::new()), "message: has no field; add one"),
         (
             |s| s.message = Some((0..33).map(|i| (i.to_string(), "1".to_owned())).collect()),
             "message: has more than 32 fields",
@@ -340,8 +340,8 @@ fn a_stream_must_have_the_images_that_are_needed() {
         let missing = Notifier::new(&spec).unwrap().required_images().missing_from(view);
         let expected = error.map(|(why, wanted)| {
             format!(
-                "{why}, but the stream's view type is {}: enable a stream with the view type \
-                 {wanted}, or remove the field",
+                "{why}, but the stream's view type is {}; enable a stream with the view type \
+                 {wanted}, or remove this field",
                 view.as_str()
             )
         });

@@ -81,8 +81,8 @@ impl RequiredImages {
             _ => "NEW_IMAGE or NEW_AND_OLD_IMAGES",
         };
         let problem = format!(
-            "{does}, but the stream's view type is {}: enable a stream with the view type {wanted}, \
-             or remove the field",
+            "{does}, but the stream's view type is {}; enable a stream with the view type {wanted}, \
+             or remove this field",
             view.as_str()
         );
         Some(MissingImage { field: field.clone(), problem })

@@ -47,6 +47,20 @@ pub enum StreamErrorKind {
 }
 
 impl StreamErrorKind {
+    /// Value of the label `code` in metrics.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::ExpiredIterator => "expired_iterator",
+            Self::Trimmed => "trimmed",
+            Self::NotFound => "not_found",
+            Self::AccessDenied => "access_denied",
+            Self::NoCredentials => "no_credentials",
+            Self::Throttled => "throttled",
+            Self::Invalid => "invalid",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
     /// Whether the same call may get an answer a little later.
     pub fn may_pass(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable)

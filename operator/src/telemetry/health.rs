@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use tokio::sync::watch;
 
+use crate::api::Reason;
 use crate::record::{ShardId, StreamLabel};
 
 /// The parts of a notifier that can be in trouble, causes before what they lead to.
@@ -41,12 +42,27 @@ pub enum Part {
 /// Why a part does not do its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// A constant CamelCase word for the condition.
-    pub reason: &'static str,
-    /// What is the case and what to do; no counters, times or item values.
+    /// Reason of the condition.
+    pub reason: Reason,
+    /// `<what failed> on <resource>: <cause>; <action>`, without counters, times or item values.
     pub message: String,
-    /// Whether nothing happens until the resource, or what it names, is changed.
+    /// Whether nothing continues until a person changes the resource, or what it names.
     pub stalled: bool,
+}
+
+impl Trouble {
+    /// A problem that is stalled if its reason is.
+    pub fn new(reason: Reason, message: String) -> Self {
+        Self { reason, message, stalled: reason.is_stalled() }
+    }
+
+    /// Problem of a request without AWS credentials; `request` is `<action> on <resource>`.
+    pub fn no_credentials(request: &str) -> Self {
+        let message = format!(
+            "{request} failed: no AWS credentials; give the operator's ServiceAccount an IAM role, or set AWS_PROFILE"
+        );
+        Self::new(Reason::NoCredentials, message)
+    }
 }
 
 /// All that is known of a notifier's health.

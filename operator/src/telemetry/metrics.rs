@@ -1,405 +1,287 @@
-//! The metrics of the process. Labels are bounded: namespace, name, and words from a fixed list.
+//! Metrics of the process. Every label has a bounded number of values.
+
+mod definition;
+mod family;
+mod labels;
+mod page;
 
 use std::sync::atomic::AtomicU64;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use definition::Kind;
+pub(super) use family::{DefinedFamily, Series};
+use labels::{
+    ConditionLabels, OperationLabels, OutcomeLabels, RequestLabels, ResultLabels, SourceLabels,
+};
+pub(super) use labels::{Labels, NotifierLabels};
+pub use page::metrics_page;
+
 use crate::api::CONDITION_TYPES;
 
-/// Which notifier.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct NotifierLabels {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-}
+type Seconds = Counter<f64, AtomicU64>;
 
-impl NotifierLabels {
-    /// Of `namespace/name`.
-    pub fn new(namespace: &str, name: &str) -> Self {
-        Self { namespace: namespace.to_owned(), name: name.to_owned() }
-    }
-
-    /// With a word.
-    pub fn of(&self, kind: &'static str) -> WordLabels {
-        WordLabels { namespace: self.namespace.clone(), name: self.name.clone(), kind }
-    }
-
-    /// With each type of condition.
-    fn conditions(&self) -> impl Iterator<Item = ConditionLabels> {
-        let Self { namespace, name } = self;
-        CONDITION_TYPES.into_iter().map(|r#type| ConditionLabels {
-            namespace: namespace.clone(),
-            name: name.clone(),
-            r#type,
-        })
-    }
-}
-
-/// Which notifier, and which of a few words.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct WordLabels {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// The word, from a fixed list.
-    pub kind: &'static str,
-}
-
-/// Which notifier, and which of its conditions.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct ConditionLabels {
-    /// Its namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// The condition's type.
-    pub r#type: &'static str,
-}
-
-/// The words of each metric that has a `kind`.
-const RECORDS: &[&str] = &["skipped", "old", "invalid", "matched", "unreadable"];
-const POSTS: &[&str] = &["delivered", "gone", "held", "throttled", "too_large", "retried"];
-const MESSAGES: &[&str] = &[
-    "delivered",
-    "gone",
-    "too_large",
-    "expired",
-    "attempts",
-    "superseded",
-    "overflow",
-    "disconnected",
-    "unaddressed",
-];
-const DEAD_LETTERS: &[&str] = &["sent", "truncated", "lost"];
-const ROWS: &[&str] = &["deleted", "kept", "expired"];
-const LOOKUPS: &[&str] = &["query", "scan", "shared", "cached"];
-const CALLS: &[&str] = &["list_streams", "describe_stream", "get_shard_iterator", "get_records"];
-
-/// Every metric; cheap to clone, all clones count into one.
-#[derive(Clone, Debug, Default)]
-pub struct Metrics {
-    pub(super) records: Family<WordLabels, Counter>,
-    pub(super) expression_seconds: Family<NotifierLabels, Counter<f64, AtomicU64>>,
-    pub(super) posts: Family<WordLabels, Counter>,
-    pub(super) messages: Family<WordLabels, Counter>,
-    pub(super) rows: Family<WordLabels, Counter>,
-    pub(super) dead_letters: Family<WordLabels, Counter>,
-    pub(super) waiting_messages: Family<NotifierLabels, Gauge>,
-    pub(super) waiting_bytes: Family<NotifierLabels, Gauge>,
-    pub(super) post_wait_seconds: Family<NotifierLabels, Counter<f64, AtomicU64>>,
-    pub(super) times: Times,
-    pub(super) lookups: Family<WordLabels, Counter>,
-    pub(super) stream_calls: Family<WordLabels, Counter>,
-    pub(super) stream_wait_seconds: Family<WordLabels, Counter<f64, AtomicU64>>,
-    pub(super) get_records_per_month: Family<NotifierLabels, Gauge<f64, AtomicU64>>,
-    pub(super) iterator_age: Family<NotifierLabels, Gauge>,
-    pub(super) gaps: Family<NotifierLabels, Counter>,
-    pub(super) gap_seconds: Family<NotifierLabels, Counter>,
-    pub(super) lost_claims: Family<NotifierLabels, Counter>,
-    pub(super) checkpoints: Family<NotifierLabels, Counter>,
-    conditions: Family<ConditionLabels, Gauge>,
-}
-
-/// How long things take.
+/// Every metric. Clones share their series.
 #[derive(Clone, Debug)]
-pub(super) struct Times {
-    pub(super) post: Family<NotifierLabels, Histogram>,
-    pub(super) delivery: Family<NotifierLabels, Histogram>,
+pub struct Metrics {
+    pub(super) records: DefinedFamily<1, ResultLabels, Counter>,
+    pub(super) expression_evaluation: DefinedFamily<0, NotifierLabels, Seconds>,
+    pub(super) post_attempts: DefinedFamily<1, OutcomeLabels, Counter>,
+    pub(super) messages: DefinedFamily<1, OutcomeLabels, Counter>,
+    pub(super) post_duration: DefinedFamily<0, NotifierLabels, Histogram>,
+    pub(super) post_rate_limit_wait: DefinedFamily<0, NotifierLabels, Seconds>,
+    pub(super) delivery_latency: DefinedFamily<0, NotifierLabels, Histogram>,
+    pub(super) queued_messages: DefinedFamily<0, NotifierLabels, Gauge>,
+    pub(super) queued_bytes: DefinedFamily<0, NotifierLabels, Gauge>,
+    pub(super) dead_letters: DefinedFamily<1, OutcomeLabels, Counter>,
+    pub(super) stale_connection_rows: DefinedFamily<1, OutcomeLabels, Counter>,
+    pub(super) connection_lookups: DefinedFamily<1, SourceLabels, Counter>,
+    pub(super) stream_requests: DefinedFamily<2, RequestLabels, Counter>,
+    pub(super) stream_rate_limit_wait: DefinedFamily<1, OperationLabels, Seconds>,
+    pub(super) get_records_per_month: DefinedFamily<0, NotifierLabels, Gauge<f64, AtomicU64>>,
+    pub(super) iterator_age: DefinedFamily<0, NotifierLabels, Gauge>,
+    pub(super) data_gap_seconds: DefinedFamily<0, NotifierLabels, Counter>,
+    pub(super) data_gaps: DefinedFamily<0, NotifierLabels, Counter>,
+    pub(super) checkpoint_claims_lost: DefinedFamily<0, NotifierLabels, Counter>,
+    pub(super) checkpoint_writes: DefinedFamily<1, ResultLabels, Counter>,
+    status_condition: DefinedFamily<2, ConditionLabels, Gauge>,
 }
 
-impl Default for Times {
+impl Default for Metrics {
     fn default() -> Self {
-        let post =
+        let post_duration: fn() -> Histogram =
             || Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0]);
-        // A change carries its time in whole seconds.
-        let delivery =
+        // A record carries its time in whole seconds.
+        let delivery_latency: fn() -> Histogram =
             || Histogram::new([0.0, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 43_200.0]);
         Self {
-            post: Family::new_with_constructor(post),
-            delivery: Family::new_with_constructor(delivery),
+            records: DefinedFamily::new(&definition::RECORDS, Counter::default),
+            expression_evaluation: DefinedFamily::new(
+                &definition::EXPRESSION_EVALUATION,
+                Seconds::default,
+            ),
+            post_attempts: DefinedFamily::new(&definition::POST_ATTEMPTS, Counter::default),
+            messages: DefinedFamily::new(&definition::MESSAGES, Counter::default),
+            post_duration: DefinedFamily::new(&definition::POST_DURATION, post_duration),
+            post_rate_limit_wait: DefinedFamily::new(
+                &definition::POST_RATE_LIMIT_WAIT,
+                Seconds::default,
+            ),
+            delivery_latency: DefinedFamily::new(&definition::DELIVERY_LATENCY, delivery_latency),
+            queued_messages: DefinedFamily::new(&definition::QUEUED_MESSAGES, Gauge::default),
+            queued_bytes: DefinedFamily::new(&definition::QUEUED_BYTES, Gauge::default),
+            dead_letters: DefinedFamily::new(&definition::DEAD_LETTERS, Counter::default),
+            stale_connection_rows: DefinedFamily::new(
+                &definition::STALE_CONNECTION_ROWS,
+                Counter::default,
+            ),
+            connection_lookups: DefinedFamily::new(
+                &definition::CONNECTION_LOOKUPS,
+                Counter::default,
+            ),
+            stream_requests: DefinedFamily::new(&definition::STREAM_REQUESTS, Counter::default),
+            stream_rate_limit_wait: DefinedFamily::new(
+                &definition::STREAM_RATE_LIMIT_WAIT,
+                Seconds::default,
+            ),
+            get_records_per_month: DefinedFamily::new(
+                &definition::GET_RECORDS_PER_MONTH,
+                Gauge::default,
+            ),
+            iterator_age: DefinedFamily::new(&definition::ITERATOR_AGE, Gauge::default),
+            data_gap_seconds: DefinedFamily::new(&definition::DATA_GAP_SECONDS, Counter::default),
+            data_gaps: DefinedFamily::new(&definition::DATA_GAPS, Counter::default),
+            checkpoint_claims_lost: DefinedFamily::new(
+                &definition::CHECKPOINT_CLAIMS_LOST,
+                Counter::default,
+            ),
+            checkpoint_writes: DefinedFamily::new(&definition::CHECKPOINT_WRITES, Counter::default),
+            status_condition: DefinedFamily::new(&definition::STATUS_CONDITION, Gauge::default),
         }
     }
 }
 
 impl Metrics {
-    /// The metrics as Prometheus reads them (OpenMetrics text).
+    /// The metrics in the OpenMetrics text format.
     pub fn encode(&self) -> String {
+        let mut registry = Registry::default();
+        for metric in self.all() {
+            metric.register(&mut registry);
+        }
         let mut text = String::new();
         // Writing to a string cannot fail.
-        let _ = encode(&mut text, &self.registry());
+        let _ = encode(&mut text, &registry);
         text
     }
 
-    /// Begins a notifier with all that it may count at nothing: a counter that comes with its first
-    /// event hides that from whoever looks for an increase.
-    pub(super) fn begin(&self, labels: &NotifierLabels) {
-        for (family, kinds) in self.by_kind() {
-            for kind in kinds {
-                drop(family.get_or_create(&labels.of(kind)));
+    /// Sets every counter of a notifier to 0, because a query for an increase misses the first event of
+    /// a counter that appears with it.
+    pub(super) fn begin(&self, notifier: &NotifierLabels) {
+        for metric in self.all() {
+            if metric.definition().kind == Kind::Counter {
+                metric.create(notifier);
             }
         }
-        for kind in CALLS {
-            drop(self.stream_wait_seconds.get_or_create(&labels.of(kind)));
-        }
-        for family in self.counters() {
-            drop(family.get_or_create(labels));
-        }
-        drop(self.expression_seconds.get_or_create(labels));
     }
 
-    /// Tells of a notifier which of its conditions are true; a condition that is not there is not.
-    pub fn conditions(&self, namespace: &str, name: &str, is_true: impl Fn(&str) -> bool) {
-        for labels in NotifierLabels::new(namespace, name).conditions() {
-            self.conditions.get_or_create(&labels).set(is_true(labels.r#type).into());
+    /// Sets the status of each type of condition of a notifier.
+    pub fn set_conditions<'a>(
+        &self,
+        namespace: &str,
+        name: &str,
+        status_of: impl Fn(&str) -> &'a str,
+    ) {
+        let notifier = NotifierLabels::new(namespace, name);
+        for type_ in CONDITION_TYPES {
+            let present = status_of(type_);
+            for status in ["true", "false", "unknown"] {
+                let is_present = present.eq_ignore_ascii_case(status);
+                let series = self.status_condition.get_or_create(&notifier, [type_, status]);
+                series.set(is_present.into());
+            }
         }
     }
 
-    /// Tells nothing of a notifier's conditions any more.
+    /// Removes the conditions of a notifier.
     pub fn forget_conditions(&self, namespace: &str, name: &str) {
-        for labels in NotifierLabels::new(namespace, name).conditions() {
-            self.conditions.remove(&labels);
-        }
+        self.status_condition.remove(&NotifierLabels::new(namespace, name));
     }
 
-    /// Forgets a notifier that is gone, so that its labels do not stay for ever.
+    /// Removes every series of a deleted notifier.
     pub fn forget(&self, namespace: &str, name: &str) {
-        self.forget_conditions(namespace, name);
-        let labels = NotifierLabels::new(namespace, name);
-        for (family, kinds) in self.by_kind() {
-            for kind in kinds {
-                family.remove(&labels.of(kind));
-            }
+        let notifier = NotifierLabels::new(namespace, name);
+        for metric in self.all() {
+            metric.remove(&notifier);
         }
-        for kind in CALLS {
-            self.stream_wait_seconds.remove(&labels.of(kind));
-        }
-        for family in self.counters() {
-            family.remove(&labels);
-        }
-        for family in [&self.waiting_messages, &self.waiting_bytes, &self.iterator_age] {
-            family.remove(&labels);
-        }
-        for family in [&self.times.post, &self.times.delivery] {
-            family.remove(&labels);
-        }
-        self.post_wait_seconds.remove(&labels);
-        self.get_records_per_month.remove(&labels);
-        self.expression_seconds.remove(&labels);
     }
 
-    /// What is counted by kind, and the kinds.
-    fn by_kind(&self) -> [(&Family<WordLabels, Counter>, &'static [&'static str]); 7] {
+    /// Every metric, in the order of `docs/metrics.md`.
+    fn all(&self) -> [&dyn Series; 21] {
         [
-            (&self.records, RECORDS),
-            (&self.posts, POSTS),
-            (&self.messages, MESSAGES),
-            (&self.dead_letters, DEAD_LETTERS),
-            (&self.rows, ROWS),
-            (&self.lookups, LOOKUPS),
-            (&self.stream_calls, CALLS),
+            &self.records,
+            &self.expression_evaluation,
+            &self.post_attempts,
+            &self.messages,
+            &self.post_duration,
+            &self.post_rate_limit_wait,
+            &self.delivery_latency,
+            &self.queued_messages,
+            &self.queued_bytes,
+            &self.dead_letters,
+            &self.stale_connection_rows,
+            &self.connection_lookups,
+            &self.stream_requests,
+            &self.stream_rate_limit_wait,
+            &self.get_records_per_month,
+            &self.iterator_age,
+            &self.data_gap_seconds,
+            &self.data_gaps,
+            &self.checkpoint_claims_lost,
+            &self.checkpoint_writes,
+            &self.status_condition,
         ]
-    }
-
-    /// What is counted without kinds.
-    fn counters(&self) -> [&Family<NotifierLabels, Counter>; 4] {
-        [&self.gaps, &self.gap_seconds, &self.lost_claims, &self.checkpoints]
-    }
-
-    fn registry(&self) -> Registry {
-        let mut registry = Registry::with_prefix("stream_notifier");
-        registry.register("records", "Records read, by what became of them", self.records.clone());
-        registry.register(
-            "expression_seconds",
-            "How long expressions were evaluated",
-            self.expression_seconds.clone(),
-        );
-        registry.register("posts", "Posts to connections, by outcome", self.posts.clone());
-        registry.register(
-            "messages",
-            "Messages to connections, by how they were settled",
-            self.messages.clone(),
-        );
-        registry.register(
-            "post_duration_seconds",
-            "How long posts to connections took, from the request to its answer",
-            self.times.post.clone(),
-        );
-        registry.register(
-            "post_wait_seconds",
-            "How long posts waited for their turn among all of the account and region",
-            self.post_wait_seconds.clone(),
-        );
-        registry.register(
-            "delivery_age_seconds",
-            "How long after the change messages were delivered, in whole seconds",
-            self.times.delivery.clone(),
-        );
-        registry.register(
-            "waiting_messages",
-            "Messages that wait for their connections",
-            self.waiting_messages.clone(),
-        );
-        registry.register(
-            "waiting_bytes",
-            "Bytes of the messages that wait for their connections, rounded up for each",
-            self.waiting_bytes.clone(),
-        );
-        registry.register(
-            "dead_letters",
-            "Records of lost messages, by what became of their dead letter",
-            self.dead_letters.clone(),
-        );
-        registry.register(
-            "rows",
-            "Rows of connections that are gone or out of date, by what became of them",
-            self.rows.clone(),
-        );
-        registry.register(
-            "lookups",
-            "Lookups of connections: queries and scans, and records that shared one",
-            self.lookups.clone(),
-        );
-        registry.register(
-            "stream_calls",
-            "Calls to the table's streams, by operation",
-            self.stream_calls.clone(),
-        );
-        registry.register(
-            "stream_wait_seconds",
-            "How long calls to the table's streams waited for their turn, by operation",
-            self.stream_wait_seconds.clone(),
-        );
-        registry.register(
-            "get_records_per_month",
-            "GetRecords calls a month that the present pace comes to",
-            self.get_records_per_month.clone(),
-        );
-        registry.register(
-            "iterator_age_seconds",
-            "How old the last changes read are, in the shard that is furthest behind",
-            self.iterator_age.clone(),
-        );
-        registry.register(
-            "gap_seconds",
-            "For how long records were lost to the retention, over all shards",
-            self.gap_seconds.clone(),
-        );
-        registry.register("gaps", "Times records were lost to the retention", self.gaps.clone());
-        registry.register(
-            "lost_claims",
-            "Times another holder took over",
-            self.lost_claims.clone(),
-        );
-        registry.register("checkpoints", "Checkpoints written", self.checkpoints.clone());
-        registry.register(
-            "condition",
-            "Whether a condition of the status is true: 1 or 0, by its type",
-            self.conditions.clone(),
-        );
-        registry
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
-
     use std::time::Duration;
 
     use super::*;
     use crate::record::StreamLabel;
     use crate::telemetry::{Counts, LookupKind, NotifierTelemetry};
 
-    const DOCS: &str = include_str!("../../../docs/metrics.md");
-
-    /// The documented metrics: name, what it tells, kinds.
-    fn documented() -> Vec<(String, String, Vec<&'static str>)> {
-        let rows = DOCS.lines().filter(|line| line.starts_with("| `stream_notifier_"));
-        rows.map(|row| {
-            let [_, name, tells, kinds, _] = row.split('|').collect::<Vec<_>>()[..] else {
-                panic!("not a row of metrics: {row}");
-            };
-            let name = name.trim().trim_matches('`').to_owned();
-            let kinds = kinds.split('`').skip(1).step_by(2).collect();
-            (name, tells.trim().to_owned(), kinds)
-        })
-        .collect()
-    }
-
-    /// A notifier that has begun, and what comes later: what has told nothing is not served.
-    fn all() -> Metrics {
+    /// Metrics of a notifier that has every series.
+    fn complete() -> Metrics {
         let metrics = Metrics::default();
         let telemetry = NotifierTelemetry::new(metrics.clone(), "dev", "orders");
-        telemetry.pace(1.0);
+        telemetry.get_records_per_month(1.0);
         telemetry.iterator_age(1);
-        metrics.conditions("dev", "orders", |type_| type_ == "Stalled");
+        metrics.set_conditions("dev", "orders", |type_| match type_ {
+            "Stalled" => "True",
+            "Ready" => "Unknown",
+            _ => "False",
+        });
         metrics
     }
 
-    /// The kinds, or types, that are served of each metric.
-    fn kinds(text: &str) -> BTreeMap<&str, BTreeSet<&str>> {
-        let mut kinds = BTreeMap::<_, BTreeSet<_>>::new();
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            let (name, labels) = line.split_once('{').unwrap();
-            let kind = ["kind=\"", "type=\""].iter().find_map(|it| labels.split_once(it));
-            let kind = kind.map(|(_, kind)| kind.split('"').next().unwrap());
-            kinds.entry(name).or_default().extend(kind);
-        }
-        kinds
-    }
-
     #[test]
-    fn the_docs_list_every_metric_and_every_kind() {
-        let text = all().encode();
-        let line = |what: &str| {
-            let lines: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(what)).collect();
-            lines.into_iter().map(|line| line.split_once(' ').unwrap())
+    fn serves_each_metric_as_it_is_defined() {
+        let text = complete().encode();
+        let described = |what: &str| -> BTreeMap<&str, &str> {
+            let lines = text.lines().filter_map(|line| line.strip_prefix(what));
+            lines.map(|line| line.split_once(' ').unwrap()).collect()
         };
-        let types: BTreeMap<_, _> = line("# TYPE ").collect();
-        let served: Vec<_> = line("# HELP ")
-            .map(|(name, tells)| {
-                let total = if types[name] == "counter" { "_total" } else { "" };
-                (format!("{name}{total}"), tells.trim_end_matches('.').to_owned())
-            })
-            .collect();
-        let told: Vec<_> = documented().into_iter().map(|(name, tells, _)| (name, tells)).collect();
-        assert_eq!(told, served, "docs/metrics.md lists what is served, in its order");
-        let served = kinds(&text);
-        for (name, _, told) in documented() {
-            let served = served.get(&*name).cloned().unwrap_or_default();
-            assert_eq!(BTreeSet::from_iter(told), served, "the kinds of {name}");
+        let (types, helps, units) =
+            (described("# TYPE "), described("# HELP "), described("# UNIT "));
+        let mut served = BTreeSet::new();
+        for metric in complete().all() {
+            let definition::Definition { name, kind, labels, unit, help } = metric.definition();
+            let family = name.strip_suffix("_total").unwrap_or(name);
+            assert_eq!(types.get(family), Some(&kind.as_str()), "{name}");
+            assert_eq!(helps.get(family), Some(&&*format!("{help}.")), "{name}");
+            assert_eq!(units.get(family).is_some(), ["seconds", "bytes"].contains(unit), "{name}");
+            assert_eq!(family == *name, *kind != Kind::Counter, "{name}");
+            let name =
+                if *kind == Kind::Histogram { format!("{name}_count") } else { (*name).into() };
+            let begin = format!("{name}{{namespace=\"dev\",name=\"orders\"");
+            let series = text.lines().filter_map(|line| line.strip_prefix(&begin));
+            let series: BTreeSet<_> = series.map(|rest| rest.split('}').next().unwrap()).collect();
+            let mut defined = vec![String::new()];
+            for label in *labels {
+                let with = |before: &String| {
+                    let before = before.clone();
+                    let with = move |value| format!("{before},{}=\"{value}\"", label.name);
+                    label.values.iter().map(with)
+                };
+                defined = defined.iter().flat_map(with).collect();
+            }
+            assert_eq!(series, defined.iter().map(|it| &**it).collect(), "{name}");
+            served.insert(family);
         }
+        assert_eq!(types.into_keys().collect::<BTreeSet<_>>(), served);
     }
 
     #[test]
-    fn a_counter_is_there_before_it_counts() {
-        let text = all().encode();
+    fn starts_every_counter_at_zero() {
+        let text = complete().encode();
         let total = |line: &&str| line.split('{').next().is_some_and(|it| it.ends_with("_total"));
         let counters: Vec<_> = text.lines().filter(total).collect();
         assert!(counters.iter().all(|line| line.ends_with(" 0") || line.ends_with(" 0.0")));
-        for (metric, kind) in
-            [("dead_letters", "lost"), ("messages", "expired"), ("records", "invalid")]
-        {
-            let begin = format!("stream_notifier_{metric}_total{{");
-            let kind = format!("kind=\"{kind}\"");
-            assert!(counters.iter().any(|it| it.starts_with(&begin) && it.contains(&kind)));
+        for series in [
+            r#"dead_letters_total{namespace="dev",name="orders",outcome="failed"} 0"#,
+            r#"messages_total{namespace="dev",name="orders",outcome="expired"} 0"#,
+            r#"records_total{namespace="dev",name="orders",result="invalid"} 0"#,
+            r#"checkpoint_claims_lost_total{namespace="dev",name="orders"} 0"#,
+        ] {
+            assert!(counters.contains(&&*format!("stream_notifier_{series}")), "{text}");
         }
-        let lost = "stream_notifier_lost_claims_total{namespace=\"dev\",name=\"orders\"} 0";
-        assert!(counters.contains(&lost), "{text}");
+    }
+
+    #[test]
+    fn has_one_present_status_for_each_type_of_condition() {
+        let text = complete().encode();
+        let begin = "stream_notifier_status_condition{namespace=\"dev\",name=\"orders\",";
+        let series = text.lines().filter_map(|line| line.strip_prefix(begin));
+        let present: Vec<_> = series.filter_map(|rest| rest.strip_suffix("} 1")).collect();
+        let expected = [
+            r#"type="DataGap",status="false""#,
+            r#"type="Degraded",status="false""#,
+            r#"type="Ready",status="unknown""#,
+            r#"type="Reconciling",status="false""#,
+            r#"type="Stalled",status="true""#,
+        ];
+        assert_eq!(BTreeSet::from_iter(present), expected.into());
     }
 
     #[test]
     fn a_notifier_that_is_gone_leaves_nothing_behind() {
-        let metrics = all();
+        let metrics = complete();
         assert!(metrics.encode().contains("orders"));
         metrics.forget("dev", "orders");
         assert_eq!(metrics.encode(), "# EOF\n");
@@ -413,12 +295,12 @@ mod tests {
         telemetry.posted("delivered", Duration::ZERO);
         telemetry.delivered(1);
         telemetry.read(&Counts { matched: 1, ..Counts::default() });
-        telemetry.called("get_records");
-        telemetry.waited("get_records", Duration::from_secs(1));
+        telemetry.stream_request("get_records", "ok");
+        telemetry.rate_limited("get_records", Duration::from_secs(1));
         telemetry.post_waited(Duration::from_secs(1));
         telemetry.evaluated(Duration::from_secs(1));
         telemetry.looked_up(LookupKind::Query);
-        telemetry.checkpointed();
+        telemetry.checkpoint_write(true);
         telemetry.claim_lost(&std::fmt::Error);
         telemetry.gap(&StreamLabel::new("2024-12-03T08:06:15.779"), None, "trimmed", 1);
         assert_eq!(metrics.encode(), "# EOF\n");

@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::metrics::{Metrics, NotifierLabels, WordLabels};
+use super::metrics::{DefinedFamily, Labels, Metrics, NotifierLabels, Series as _};
 use crate::record::{KeyNames, SequenceNumber, ShardId, StreamLabel};
 
 /// How often the same is said of many records.
@@ -51,13 +50,13 @@ impl Dropped {
         }
     }
 
-    /// The metric's word.
+    /// Value of the metric's label.
     fn word(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
             Self::TooLarge => "too_large",
             Self::Expired => "expired",
-            Self::Attempts => "attempts",
+            Self::Attempts => "attempts_exhausted",
             Self::Superseded => "superseded",
             Self::Overflow => "overflow",
             Self::Disconnected => "disconnected",
@@ -130,11 +129,11 @@ impl NotifierTelemetry {
         let labels = NotifierLabels::new(namespace, name);
         metrics.begin(&labels);
         let posting = Posting {
-            duration: metrics.times.post.get_or_create_owned(&labels),
-            wait_seconds: metrics.post_wait_seconds.get_or_create_owned(&labels),
-            waiting: metrics.waiting_messages.get_or_create_owned(&labels),
-            waiting_bytes: metrics.waiting_bytes.get_or_create_owned(&labels),
-            age: metrics.times.delivery.get_or_create_owned(&labels),
+            duration: metrics.post_duration.get_or_create(&labels, []),
+            wait_seconds: metrics.post_rate_limit_wait.get_or_create(&labels, []),
+            waiting: metrics.queued_messages.get_or_create(&labels, []),
+            waiting_bytes: metrics.queued_bytes.get_or_create(&labels, []),
+            age: metrics.delivery_latency.get_or_create(&labels, []),
         };
         let posting = Arc::new(posting);
         Self {
@@ -169,12 +168,13 @@ impl NotifierTelemetry {
         let NotifierLabels { namespace, name } = &self.labels;
         let error = chain(lost);
         error!(%namespace, %name, error, "another operator holds the checkpoint: stopping here");
-        self.count_up(&self.metrics.lost_claims, 1);
+        self.count(&self.metrics.checkpoint_claims_lost, [], 1);
     }
 
-    /// A checkpoint was written.
-    pub fn checkpointed(&self) {
-        self.count_up(&self.metrics.checkpoints, 1);
+    /// A checkpoint was written, or could not be.
+    pub fn checkpoint_write(&self, is_success: bool) {
+        let result = if is_success { "success" } else { "error" };
+        self.count(&self.metrics.checkpoint_writes, [result], 1);
     }
 
     /// The worker has stopped; `drained` unless messages under way were left for the next one.
@@ -209,8 +209,8 @@ impl NotifierTelemetry {
             %namespace, %name, %stream, shard, why, seconds,
             "records were lost before they were read"
         );
-        self.count_up(&self.metrics.gaps, 1);
-        self.count_up(&self.metrics.gap_seconds, seconds);
+        self.count(&self.metrics.data_gaps, [], 1);
+        self.count(&self.metrics.data_gap_seconds, [], seconds);
     }
 
     /// The worker has ended because of a gap.
@@ -219,19 +219,19 @@ impl NotifierTelemetry {
         error!(%namespace, %name, "records were lost, and onGap is Stop: stopping here");
     }
 
-    /// A call to the stream; `call` is one of the metric's words.
-    pub fn called(&self, call: &'static str) {
-        self.count(&self.metrics.stream_calls, call, 1);
+    /// A request to the stream has ended with this code.
+    pub fn stream_request(&self, operation: &'static str, code: &'static str) {
+        self.count(&self.metrics.stream_requests, [operation, code], 1);
     }
 
-    /// No calls are made any more.
-    pub fn no_pace(&self) {
+    /// No requests are made any more.
+    pub fn no_get_records_per_month(&self) {
         self.metrics.get_records_per_month.remove(&self.labels);
     }
 
     /// So old are the last changes that were read in the shard that is furthest behind.
     pub fn iterator_age(&self, seconds: i64) {
-        self.metrics.iterator_age.get_or_create(&self.labels).set(seconds.max(0));
+        self.metrics.iterator_age.get_or_create(&self.labels, []).set(seconds.max(0));
     }
 
     /// Nothing is read any more.
@@ -239,19 +239,18 @@ impl NotifierTelemetry {
         self.metrics.iterator_age.remove(&self.labels);
     }
 
-    /// A call to the stream waited for its turn.
-    pub fn waited(&self, call: &'static str, wait: Duration) {
-        if !wait.is_zero() {
-            let labels = self.labels.of(call);
-            if let Some(waited) = self.metrics.stream_wait_seconds.get(&labels) {
-                waited.inc_by(wait.as_secs_f64());
-            }
+    /// A request to the stream waited for the rate limit.
+    pub fn rate_limited(&self, operation: &'static str, wait: Duration) {
+        if !wait.is_zero()
+            && let Some(waited) = self.metrics.stream_rate_limit_wait.get(&self.labels, [operation])
+        {
+            waited.inc_by(wait.as_secs_f64());
         }
     }
 
-    /// How many GetRecords calls a month the present pace comes to.
-    pub fn pace(&self, calls_a_month: f64) {
-        self.metrics.get_records_per_month.get_or_create(&self.labels).set(calls_a_month);
+    /// GetRecords requests in a month at the present request rate.
+    pub fn get_records_per_month(&self, requests: f64) {
+        self.metrics.get_records_per_month.get_or_create(&self.labels, []).set(requests);
     }
 
     /// Records that lack what a record must have.
@@ -260,21 +259,22 @@ impl NotifierTelemetry {
         if let Some(unsaid) = self.unreadable_said.turn() {
             warn!(%namespace, %name, %shard, records, unsaid, "records skipped that cannot be read");
         }
-        self.count(&self.metrics.records, "unreadable", records as u64);
+        self.count(&self.metrics.records, ["malformed"], records as u64);
     }
 
     /// A page of records was read.
     pub fn read(&self, counts: &Counts) {
         let Counts { skipped, old, matched } = counts;
-        for (kind, records) in [("skipped", skipped), ("old", old), ("matched", matched)] {
-            self.count(&self.metrics.records, kind, *records);
+        for (result, records) in [("skipped", skipped), ("before_start", old), ("matched", matched)]
+        {
+            self.count(&self.metrics.records, [result], *records);
         }
     }
 
     /// Expressions were evaluated for so long.
     pub fn evaluated(&self, took: Duration) {
         let seconds = took.as_secs_f64();
-        if let Some(evaluated) = self.metrics.expression_seconds.get(&self.labels) {
+        if let Some(evaluated) = self.metrics.expression_evaluation.get(&self.labels, []) {
             evaluated.inc_by(seconds);
         }
     }
@@ -289,7 +289,7 @@ impl NotifierTelemetry {
         problem: &str,
     ) -> bool {
         let NotifierLabels { namespace, name } = &self.labels;
-        self.count(&self.metrics.records, "invalid", 1);
+        self.count(&self.metrics.records, ["invalid"], 1);
         let Some(unsaid) = self.invalid_said.turn() else {
             return false;
         };
@@ -300,9 +300,9 @@ impl NotifierTelemetry {
         true
     }
 
-    /// A post came back after so long; `outcome` is one of the metric's words.
+    /// A post ended with this outcome, a value of the metric's label.
     pub fn posted(&self, outcome: &'static str, took: Duration) {
-        self.count(&self.metrics.posts, outcome, 1);
+        self.count(&self.metrics.post_attempts, [outcome], 1);
         self.posting.duration.observe(took.as_secs_f64());
     }
 
@@ -323,7 +323,7 @@ impl NotifierTelemetry {
 
     /// A message reached its connection, so many seconds after the item changed.
     pub fn delivered(&self, age: i64) {
-        self.count(&self.metrics.messages, "delivered", 1);
+        self.count(&self.metrics.messages, ["delivered"], 1);
         self.posting.age.observe(age.max(0) as f64);
     }
 
@@ -336,20 +336,20 @@ impl NotifierTelemetry {
 
     /// The record of lost messages was sent to the dead-letter queue, or what fits of it.
     pub fn dead_letter(&self, is_whole: bool) {
-        let kind = if is_whole { "sent" } else { "truncated" };
-        self.count(&self.metrics.dead_letters, kind, 1);
+        let outcome = if is_whole { "sent" } else { "truncated" };
+        self.count(&self.metrics.dead_letters, [outcome], 1);
     }
 
     /// The record of lost messages could not be sent to the dead-letter queue.
     pub fn dead_letter_lost(&self, sequence_number: &SequenceNumber) {
         let NotifierLabels { namespace, name } = &self.labels;
         error!(%namespace, %name, %sequence_number, "dead letter lost: its queue does not take it");
-        self.count(&self.metrics.dead_letters, "lost", 1);
+        self.count(&self.metrics.dead_letters, ["failed"], 1);
     }
 
     /// A message's connection is gone.
     pub fn gone(&self) {
-        self.count(&self.metrics.messages, "gone", 1);
+        self.count(&self.metrics.messages, ["gone"], 1);
     }
 
     /// A message was given up.
@@ -362,28 +362,28 @@ impl NotifierTelemetry {
         if let Some(unsaid) = self.dropped_said.turn() {
             warn!(%namespace, %name, connection, %sequence_number, why, unsaid, "messages are dropped");
         }
-        self.count(&self.metrics.messages, why, 1);
+        self.count(&self.metrics.messages, [why], 1);
     }
 
     /// Connections were looked up.
     pub fn looked_up(&self, kind: LookupKind) {
-        let kind = match kind {
+        let source = match kind {
             LookupKind::Query => "query",
             LookupKind::Scan => "scan",
-            LookupKind::Shared => "shared",
-            LookupKind::Cached => "cached",
+            LookupKind::Shared => "coalesced",
+            LookupKind::Cached => "cache",
         };
-        self.count(&self.metrics.lookups, kind, 1);
+        self.count(&self.metrics.connection_lookups, [source], 1);
     }
 
     /// Stored rows that have no usable connection id or lack the table's key, and such whose TTL has
     /// passed.
     pub fn rows_skipped(&self, unaddressed: u64, expired: u64) {
         if unaddressed > 0 {
-            self.count(&self.metrics.messages, "unaddressed", unaddressed);
+            self.count(&self.metrics.messages, ["invalid_row"], unaddressed);
         }
         if expired > 0 {
-            self.count(&self.metrics.rows, "expired", expired);
+            self.count(&self.metrics.stale_connection_rows, ["expired"], expired);
         }
     }
 
@@ -392,7 +392,8 @@ impl NotifierTelemetry {
         let NotifierLabels { namespace, name } = &self.labels;
         let connection = shortened(connection);
         debug!(%namespace, %name, connection, deleted, "row of a connection that is gone");
-        self.count(&self.metrics.rows, if deleted { "deleted" } else { "kept" }, 1);
+        let outcome = if deleted { "deleted" } else { "changed" };
+        self.count(&self.metrics.stale_connection_rows, [outcome], 1);
     }
 
     /// The row of a connection that is gone could not be deleted.
@@ -408,17 +409,14 @@ impl NotifierTelemetry {
         warn!(%namespace, %name, error = chain(error), "trying again");
     }
 
-    /// Counts what has a kind. A notifier that is forgotten counts no more: its last tasks may end
-    /// after that, and would bring its labels back.
-    fn count(&self, family: &Family<WordLabels, Counter>, kind: &'static str, by: u64) {
-        if let Some(counter) = family.get(&self.labels.of(kind)) {
-            counter.inc_by(by);
-        }
-    }
-
-    /// Counts what has none.
-    fn count_up(&self, family: &Family<NotifierLabels, Counter>, by: u64) {
-        if let Some(counter) = family.get(&self.labels) {
+    /// Counts, unless the notifier was removed: a task that ends later must not bring its series back.
+    fn count<const N: usize, L: Labels<N>>(
+        &self,
+        family: &DefinedFamily<N, L, Counter>,
+        values: [&'static str; N],
+        by: u64,
+    ) {
+        if let Some(counter) = family.get(&self.labels, values) {
             counter.inc_by(by);
         }
     }

@@ -31,6 +31,6 @@ struct Ending<'a>(&'a NotifierTelemetry);
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.0.no_iterator_age();
-        self.0.no_pace();
+        self.0.no_get_records_per_month();
     }
 }

@@ -53,19 +53,21 @@ impl Calls {
         &self.clock
     }
 
-    /// Waits for an answer, and hears what time it is.
+    /// Waits for an answer, counts it, and hears what time it is.
     async fn answer<T>(
         &self,
+        operation: &'static str,
         action: &'static str,
         call: impl Future<Output = Result<T, StreamError>>,
         told: impl Fn(&T) -> Option<UnixSeconds>,
     ) -> Result<T, StreamError> {
         let answer =
             timeout(CALL_LIMIT, call).await.unwrap_or_else(|elapsed| Err(late(action, elapsed)));
-        let now = match &answer {
-            Ok(answer) => told(answer),
-            Err(error) => error.service_time,
+        let (now, code) = match &answer {
+            Ok(answer) => (told(answer), "ok"),
+            Err(error) => (error.service_time, error.kind.code()),
         };
+        self.telemetry.stream_request(operation, code);
         if let Some(now) = now {
             self.clock.heard(now);
         }
@@ -77,7 +79,7 @@ impl Calls {
         let begun = Instant::now();
         let _own = own.lock().await;
         budget.take().await;
-        self.telemetry.waited(call, begun.elapsed());
+        self.telemetry.rate_limited(call, begun.elapsed());
     }
 
     /// Tells how many GetRecords calls the pace since the last time comes to in a month.
@@ -88,7 +90,7 @@ impl Calls {
             let calls = self.reads.swap(0, Ordering::Relaxed);
             // Far below the 2^52 up to which a double counts exactly.
             #[allow(clippy::cast_precision_loss)]
-            self.telemetry.pace(calls as f64 / elapsed * MONTH_SECONDS);
+            self.telemetry.get_records_per_month(calls as f64 / elapsed * MONTH_SECONDS);
             *since = Instant::now();
         }
     }
@@ -98,8 +100,8 @@ impl Streams for Calls {
     fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
         Box::pin(async move {
             self.turn("list_streams", &self.list, &self.limits.list).await;
-            self.telemetry.called("list_streams");
-            self.answer("dynamodb:ListStreams", self.streams.streams(), |_| None).await
+            let call = self.streams.streams();
+            self.answer("list_streams", "dynamodb:ListStreams", call, |_| None).await
         })
     }
 
@@ -114,9 +116,9 @@ impl Streams for Calls {
                 self.turn("describe_stream", &self.list, &self.limits.list).await;
             }
             self.turn("describe_stream", &self.describe, &self.limits.describe).await;
-            self.telemetry.called("describe_stream");
             let call = self.streams.describe(stream, listed, after);
-            self.answer("dynamodb:DescribeStream", call, |page| Some(page.service_time)).await
+            let time = |page: &StreamPage| Some(page.service_time);
+            self.answer("describe_stream", "dynamodb:DescribeStream", call, time).await
         })
     }
 
@@ -127,9 +129,8 @@ impl Streams for Calls {
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
         Box::pin(async move {
             self.turn("get_shard_iterator", &self.read, &self.limits.read).await;
-            self.telemetry.called("get_shard_iterator");
             let call = self.streams.iterator(shard, from);
-            self.answer("dynamodb:GetShardIterator", call, |_| None).await
+            self.answer("get_shard_iterator", "dynamodb:GetShardIterator", call, |_| None).await
         })
     }
 
@@ -139,10 +140,10 @@ impl Streams for Calls {
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
         Box::pin(async move {
             self.turn("get_records", &self.read, &self.limits.read).await;
-            self.telemetry.called("get_records");
             self.reads.fetch_add(1, Ordering::Relaxed);
             let call = self.streams.records(iterator);
-            self.answer("dynamodb:GetRecords", call, |page| page.service_time).await
+            let time = |page: &RecordPage| page.service_time;
+            self.answer("get_records", "dynamodb:GetRecords", call, time).await
         })
     }
 }

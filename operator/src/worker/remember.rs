@@ -31,18 +31,15 @@ pub async fn remember(
     let mut failing = Failing::new(Duration::ZERO);
     loop {
         let saved = match timeout(BETWEEN_LOOKS, positions.moved()).await {
-            Ok(()) => save(keeper, positions, false).await,
+            Ok(()) => save(keeper, positions, telemetry, false).await,
             // Nothing to store; but whoever has claimed it meanwhile would post beside us.
             Err(_) => match keeper.confirm().await {
-                Ok(()) => save(keeper, positions, false).await,
+                Ok(()) => save(keeper, positions, telemetry, false).await,
                 Err(error) => Err(error),
             },
         };
         match saved {
-            Ok(written) => {
-                if written {
-                    telemetry.checkpointed();
-                }
+            Ok(_) => {
                 failing.worked();
                 health.well(&Part::Checkpoint);
             }
@@ -68,7 +65,7 @@ pub async fn remember_at_last(
 ) -> Option<ClaimError> {
     let saved = async {
         loop {
-            match save(keeper, positions, true).await {
+            match save(keeper, positions, telemetry, true).await {
                 Ok(_) => return None,
                 Err(error) if is_lost(&error) => return Some(error),
                 Err(error) => telemetry.retrying(&error),
@@ -82,9 +79,16 @@ pub async fn remember_at_last(
 async fn save(
     keeper: &mut Keeper,
     positions: &Positions,
+    telemetry: &NotifierTelemetry,
     is_last: bool,
 ) -> Result<bool, ClaimError> {
-    keeper.save(positions.all(), positions.read_at().into(), is_last).await
+    let saved = keeper.save(positions.all(), positions.read_at().into(), is_last).await;
+    match saved {
+        Ok(false) => {}
+        Ok(true) => telemetry.checkpoint_write(true),
+        Err(_) => telemetry.checkpoint_write(false),
+    }
+    saved
 }
 
 /// Whether the checkpoint is somebody else's, or nobody's: nothing that passes by itself.

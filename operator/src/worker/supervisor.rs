@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::trouble;
-use crate::telemetry::{Health, Part, Phase, Picture};
+use crate::telemetry::{Health, Part, Phase, Picture, Reason};
 
 /// How long to wait before a worker that panicked begins anew.
 const AFTER_A_PANIC: Duration = Duration::from_secs(10);
@@ -165,10 +165,10 @@ impl Supervisor {
         let mut lines = Vec::new();
         for (NotifierId { namespace, name }, worker) in &*self.lock() {
             let picture = worker.health.borrow();
-            let reasons = picture.troubles.values().map(|trouble| trouble.reason);
+            let reasons = picture.troubles.values().map(|trouble| trouble.reason.as_str());
             lines.extend(reasons.map(|reason| format!("{namespace}/{name}: {reason}")));
             if picture.phase == Phase::Stopped {
-                lines.push(format!("{namespace}/{name}: DataGap"));
+                lines.push(format!("{namespace}/{name}: {}", Reason::DataGap.as_str()));
             }
             if picture.phase == Phase::Starting && picture.troubles.is_empty() {
                 lines.push(format!("{namespace}/{name}: starting"));
@@ -224,7 +224,7 @@ mod tests {
         sleep(Duration::from_secs(1)).await;
         let picture = supervisor.health(&id(), &revision("a", 1)).unwrap();
         assert_eq!(picture.phase, Phase::Starting);
-        assert_eq!(picture.troubles[&Part::Worker].reason, "WorkerFailed");
+        assert_eq!(picture.troubles[&Part::Worker].reason, Reason::WorkerFailed);
         sleep(AFTER_A_PANIC).await;
         let picture = supervisor.health(&id(), &revision("a", 1)).unwrap();
         assert_eq!((picture.phase, picture.troubles.len()), (Phase::Reading, 0));
@@ -246,7 +246,7 @@ mod tests {
             supervisor.start(id(), revision("a", 1), work, || {});
             sleep(AFTER_A_PANIC * 3 / 2).await;
             let picture = supervisor.health(&id(), &revision("a", 1)).unwrap();
-            assert_eq!(picture.troubles[&Part::Worker].reason, "WorkerFailed");
+            assert_eq!(picture.troubles[&Part::Worker].reason, Reason::WorkerFailed);
             supervisor.stop(&id()).await;
             assert_eq!(runs.load(Ordering::Relaxed), 2, "begun, and once more");
         }

@@ -1,5 +1,5 @@
-//! What a failure of the stream or the checkpoint is called in a condition. What may pass by itself
-//! is told only once it has lasted.
+//! Condition reasons and messages for problems of the stream and the checkpoint. A problem that may end
+//! without help is reported only after it has lasted.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::backoff::Failing;
 use crate::checkpoint::{ClaimError, StoreError};
 use crate::record::{MissingImage, ShardId};
 use crate::stream::{StreamError, StreamErrorKind};
-use crate::telemetry::Trouble;
+use crate::telemetry::{Reason, Trouble};
 
 const LIST: &str = "dynamodb:ListStreams";
 
@@ -17,140 +17,141 @@ pub const CALL_LIMIT: Duration = Duration::from_secs(30);
 /// The longest wait between two tries.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// What to tell of a stream's failure; nothing while it may still pass by itself.
+/// Problem of a failed stream request, or `None` while it may still end without help.
 pub fn stream(stream: &str, error: &StreamError, failing: &mut Failing) -> Option<Trouble> {
     let action = error.action;
     let has_lasted = failing.has_lasted();
-    let (reason, message, stalled) = match error.kind {
+    let (reason, message) = match error.kind {
         StreamErrorKind::NotFound if action == LIST => {
             let table = stream.split("/stream/").next().unwrap_or_default();
-            ("StreamNotFound", format!("there is no table {table}"), true)
+            let message = format!(
+                "{action} on {table} failed: table not found; correct tableArn or streamArn"
+            );
+            (Reason::StreamNotFound, message)
         }
         StreamErrorKind::NotFound => return Some(not_found(stream)),
         StreamErrorKind::AccessDenied => {
             // ListStreams knows no resources.
             let resource = if action == LIST { "*" } else { stream };
-            ("StreamAccessDenied", format!("access denied: allow {action} on {resource}"), true)
+            let message = format!(
+                "{action} on {resource} failed: access denied; grant this permission to the operator"
+            );
+            (Reason::StreamAccessDenied, message)
         }
-        StreamErrorKind::NoCredentials => (
-            "NoCredentials",
-            "the operator has no AWS credentials: give its ServiceAccount a role, or set AWS_PROFILE"
-                .to_owned(),
-            true,
-        ),
+        StreamErrorKind::NoCredentials => {
+            return Some(Trouble::no_credentials(&format!("{action} on {stream}")));
+        }
         StreamErrorKind::Invalid => {
             let message = format!(
-                "{action} on {stream} was refused as invalid: if the checkpoint was edited, a number in it may not be of its shard"
+                "{action} on {stream} failed: the service rejected the request as invalid; check the sequence numbers in the checkpoint if you edited it"
             );
-            ("StreamInvalid", message, true)
+            (Reason::StreamInvalid, message)
         }
         _ if !has_lasted => return None,
-        StreamErrorKind::Throttled => (
-            "StreamThrottled",
-            format!(
-                "{action} on {stream} has been throttled for a minute: {}",
-                if action == "dynamodb:GetRecords" {
-                    "is another reader on this shard?"
-                } else {
-                    "do other programs in this account describe streams too often?"
-                }
-            ),
-            false,
-        ),
+        StreamErrorKind::Throttled => {
+            let others = match action {
+                "dynamodb:GetRecords" => "consumers of the same shard",
+                _ => "programs in this account that describe streams",
+            };
+            let message =
+                format!("{action} on {stream} failed: throttled; look for other {others}");
+            (Reason::StreamThrottled, message)
+        }
         StreamErrorKind::ExpiredIterator
         | StreamErrorKind::Trimmed
         | StreamErrorKind::Unavailable => (
-            "StreamUnavailable",
-            format!("{action} on {stream} has had no usable answer for a minute"),
-            false,
+            Reason::StreamUnavailable,
+            format!(
+                "{action} on {stream} failed: no usable response; check the network and the AWS service status"
+            ),
         ),
     };
-    Some(Trouble { reason, message, stalled })
+    Some(Trouble::new(reason, message))
 }
 
-/// A stream that is not there.
+/// Problem of a stream that does not exist.
 pub fn not_found(stream: &str) -> Trouble {
     let message = format!(
-        "there is no stream {stream}: write the table's LatestStreamArn, or follow the table by tableArn"
+        "{stream} cannot be read: stream not found; set streamArn to the table's LatestStreamArn, or use tableArn"
     );
-    Trouble { reason: "StreamNotFound", message, stalled: true }
+    Trouble::new(Reason::StreamNotFound, message)
 }
 
-/// A stream after which the table has another one.
+/// Problem of a stream whose table has a newer one.
 pub fn replaced(stream: &str, new: &str) -> Trouble {
     let table = new.split("/stream/").next().unwrap_or_default();
     let message = format!(
-        "{stream} is disabled, and the table's stream is {new} now: write tableArn: {table} in place of streamArn to go on with it from its start (a new streamArn begins at startingPosition)"
+        "{stream} has no new records: it is disabled, and the table's stream is now {new}; replace streamArn with tableArn: {table} to continue with the new stream from its start"
     );
-    Trouble { reason: "StreamReplaced", message, stalled: true }
+    Trouble::new(Reason::StreamReplaced, message)
 }
 
-/// A stream that was read to its end.
+/// Problem of a stream that was read to its end.
 pub fn disabled(stream: &str) -> Trouble {
     let message = format!(
-        "{stream} is disabled and has been read to its end: enable a stream of the table again, and write tableArn in place of streamArn to go on with it"
+        "{stream} has no new records: it is disabled and was read to its end; enable a stream on the table, and replace streamArn with tableArn"
     );
-    Trouble { reason: "StreamDisabled", message, stalled: true }
+    Trouble::new(Reason::StreamDisabled, message)
 }
 
-/// A table without a stream that gets changes.
+/// Problem of a table without an enabled stream.
 pub fn no_stream(table: &str) -> Trouble {
     let message = format!(
-        "{table} has no enabled stream: enable one, with the images that the other fields use (usually NEW_AND_OLD_IMAGES)"
+        "{table} has no new records: it has no enabled stream; enable one with the images that the spec needs, usually NEW_AND_OLD_IMAGES"
     );
-    Trouble { reason: "StreamDisabled", message, stalled: true }
+    Trouble::new(Reason::StreamDisabled, message)
 }
 
-/// What to tell of records that were lost before they were read, and what follows.
+/// Message about records that were lost before they were read.
 pub fn gap(stream: &str, stop_on_gap: bool) -> String {
-    let lost = format!(
-        "changes of {stream} were lost: they were not read within the 24 hours for which a stream keeps them, or lack an image that the spec needs"
-    );
+    let cause = "they were not read within 24 hours, or lack an image that the spec needs";
     match stop_on_gap {
         false => format!(
-            "{lost}; reading goes on with the oldest change left, since onGap is Continue: have clients load anew what they show"
+            "records of {stream} were lost: {cause}; have clients reload what they show (onGap is Continue)"
         ),
         true => format!(
-            "{lost}; nothing more is read, since onGap is Stop: set onGap to Continue to go on with the oldest change left, or suspend the notifier, edit or delete its checkpoint, and resume it"
+            "records of {stream} were lost: {cause}; set onGap to Continue, or suspend the notifier, edit or delete its checkpoint, and resume it"
         ),
     }
 }
 
-/// A shard that is listed and yet not found.
+/// Problem of a shard that is listed but not found.
 pub fn shard(shard: &ShardId, table: &str) -> Trouble {
     let stream = shard.stream.arn(table);
-    let message =
-        format!("shard {shard} of {stream} is listed, but has not been found for a minute");
-    Trouble { reason: "ShardNotFound", message, stalled: false }
+    let message = format!(
+        "shard {shard} of {stream} cannot be read: it is listed but not found; no action is needed, the operator retries"
+    );
+    Trouble::new(Reason::ShardNotFound, message)
 }
 
-/// A shard that is at its end, and yet nothing follows it.
+/// Problem of a shard that is read to its end and has no child.
 pub fn childless(shard: &ShardId, stream: &str) -> Trouble {
     let message = format!(
-        "no shard follows {shard} of {stream}, which was read to its end: changes wait until the stream shows one"
+        "{stream} cannot be read on: no child of shard {shard} is listed; no action is needed, the operator retries"
     );
-    Trouble { reason: "ShardMissing", message, stalled: false }
+    Trouble::new(Reason::NoChildShard, message)
 }
 
-/// A stream of which no shard can be read, since none is there.
+/// Problem of a stream without shards.
 pub fn shardless(stream: &str) -> Trouble {
-    let message =
-        format!("{stream} has shown no shard for a minute: changes wait until it shows one");
-    Trouble { reason: "ShardMissing", message, stalled: false }
+    let message = format!(
+        "{stream} cannot be read: no shard is listed; no action is needed, the operator retries"
+    );
+    Trouble::new(Reason::NoShards, message)
 }
 
-/// A shard that waits: for earlier changes to be delivered, or for its turn to be asked.
+/// Problem of a shard that waits for earlier records or for the rate limit.
 pub fn held_up(table: &str) -> Trouble {
     let message = format!(
-        "a shard of {table} has not been read for a minute: lookups or messages of earlier changes do not get through, or its calls wait for their turn within --get-records-per-second"
+        "a shard of {table} has not been read for 60 s: waiting for earlier records to be delivered, or rate-limited by --get-records-per-second; check the connections table and API Gateway, or raise the limit"
     );
-    Trouble { reason: "HeldUp", message, stalled: false }
+    Trouble::new(Reason::ShardBlocked, message)
 }
 
-/// A fault of ours.
+/// Problem of a worker task that panicked.
 pub fn fault() -> Trouble {
-    let message = "a task of the worker failed by a fault of the operator; it starts again from the checkpoint";
-    Trouble { reason: "WorkerFailed", message: message.to_owned(), stalled: false }
+    let message = "a worker task panicked: bug in the operator; report it with the operator's log, the worker restarts from the checkpoint";
+    Trouble::new(Reason::WorkerFailed, message.to_owned())
 }
 
 /// A call that took too long.
@@ -159,23 +160,23 @@ pub fn late(action: &'static str, elapsed: tokio::time::error::Elapsed) -> Strea
     StreamError { action, kind, service_time: None, source }
 }
 
-/// A view type that lacks an image the spec needs.
+/// Problem of a view type that lacks an image which the spec needs.
 pub fn view(missing: &MissingImage) -> Trouble {
-    Trouble { reason: "ViewTypeMismatch", message: missing.to_string(), stalled: true }
+    Trouble::new(Reason::ViewTypeMismatch, missing.to_string())
 }
 
-/// A checkpoint that cannot be claimed or stored.
+/// Problem of a checkpoint that cannot be claimed or stored.
 pub fn checkpoint(error: &ClaimError) -> Trouble {
-    let (reason, stalled) = match error {
-        ClaimError::Lost { .. } => ("ClaimLost", true),
-        ClaimError::Format(_) => ("CheckpointInvalid", true),
-        ClaimError::Store(StoreError::NotOwned(_)) => ("CheckpointNotOwned", true),
-        // Whoever waits for `Ready` would take it for a failure.
-        ClaimError::Store(StoreError::NotYetDeleted(_)) => ("CheckpointNotOwned", false),
-        ClaimError::Store(StoreError::AccessDenied(_)) => ("CheckpointAccessDenied", true),
-        ClaimError::Store(StoreError::TooLarge(_)) => ("CheckpointTooLarge", false),
+    let reason = match error {
+        ClaimError::Lost { .. } => Reason::CheckpointTakenOver,
+        ClaimError::Format(_) => Reason::CheckpointInvalid,
+        ClaimError::Store(StoreError::NotOwned(_) | StoreError::NotYetDeleted(_)) => {
+            Reason::CheckpointNotOwned
+        }
+        ClaimError::Store(StoreError::AccessDenied(_)) => Reason::CheckpointAccessDenied,
+        ClaimError::Store(StoreError::TooLarge(_)) => Reason::CheckpointTooLarge,
         ClaimError::Store(StoreError::Conflict | StoreError::Unknown(_)) => {
-            ("CheckpointUnavailable", false)
+            Reason::CheckpointUnavailable
         }
     };
     let message = match error {
@@ -183,5 +184,7 @@ pub fn checkpoint(error: &ClaimError) -> Trouble {
         ClaimError::Format(why) => format!("{error}: {why}"),
         ClaimError::Store(why) => format!("{error}: {why}"),
     };
-    Trouble { reason, message, stalled }
+    // Kubernetes deletes that ConfigMap soon.
+    let is_temporary = matches!(error, ClaimError::Store(StoreError::NotYetDeleted(_)));
+    Trouble { reason, message, stalled: reason.is_stalled() && !is_temporary }
 }

@@ -105,12 +105,12 @@ impl<S: Streams> Worker<S> {
 
     /// The reasons of its troubles.
     pub fn reasons(&self) -> Vec<&'static str> {
-        self.picture().troubles.values().map(|trouble| trouble.reason).collect()
+        self.picture().troubles.values().map(|trouble| trouble.reason.as_str()).collect()
     }
 
     /// The reasons of what should be mended although every change goes out.
     pub fn warnings(&self) -> Vec<&'static str> {
-        self.picture().warnings.values().map(|warning| warning.reason).collect()
+        self.picture().warnings.values().map(|warning| warning.reason.as_str()).collect()
     }
 
     /// Waits until every open shard has answered.

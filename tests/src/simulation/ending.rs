@@ -241,9 +241,9 @@ impl Story {
                 let lines = metrics.lines().filter(|it| it.contains(metric) && it.contains(label));
                 lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
             };
-            let of = |why: &str| count("_messages_total", &format!("kind=\"{why}\""));
+            let of = |why: &str| count("_messages_total", &format!("outcome=\"{why}\""));
             let is_counted = |(why, times): (&String, &u64)| of(why) == *times;
-            if !told.iter().all(is_counted) || count("_gaps_total", "name=") != gaps {
+            if !told.iter().all(is_counted) || count("_data_gaps_total", "name=") != gaps {
                 let how = format!("given up {told:?}, and {gaps} gaps, but counted:\n{metrics}");
                 state.break_guarantee(model, "none lost", how);
             }

@@ -144,7 +144,7 @@ struct Loss<'a> {
 fn word(why: &str) -> &'static str {
     match why {
         "expired" => "message expired",
-        "attempts" => "message given up after its attempts",
+        "attempts_exhausted" => "message given up after its attempts",
         "superseded" => "message superseded",
         "overflow" => "message overflowed",
         "disconnected" => "message to a client that was disconnected",
@@ -272,7 +272,7 @@ impl State {
                 let longest = policy.longest_try.as_millis() as u64;
                 (tried >= longest).then_some(()).ok_or_else(|| format!("after {tried} ms"))
             }
-            "attempts" => {
+            "attempts_exhausted" => {
                 let tried = claim.tried.get(&(record, connection)).copied().unwrap_or_default();
                 let most = policy.most_attempts;
                 let is_enough = most.is_some_and(|most| tried >= most);

@@ -115,7 +115,7 @@ impl Worker {
     /// What keeps it from being ready, in words; nothing if it is.
     pub fn unready(&self) -> Vec<String> {
         let picture = self.picture();
-        let troubles = picture.troubles.values().map(|trouble| trouble.reason.to_owned());
+        let troubles = picture.troubles.values().map(|trouble| trouble.reason.as_str().to_owned());
         let phase = (picture.phase != Phase::Reading).then(|| format!("{:?}", picture.phase));
         phase.into_iter().chain(troubles).collect()
     }

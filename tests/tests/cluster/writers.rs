@@ -199,7 +199,10 @@ async fn a_foreign_config_map_is_left_alone() -> Result<()> {
     let operator = world.operator()?;
     world.submit(&world.manifest(NAME)).await?;
     let said = world.stalled(NAME, "CheckpointNotOwned").await?;
-    ensure!(said.contains(&format!("the ConfigMap {CHECKPOINT:?} exists")), "{said}");
+    ensure!(
+        said.contains(&format!("ConfigMap {CHECKPOINT:?} is not owned by this notifier")),
+        "{said}"
+    );
 
     // A good one beside it is not held up, and by the time it has delivered the other had its chance.
     let mut good = world.manifest("good");

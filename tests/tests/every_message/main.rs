@@ -74,7 +74,7 @@ impl Plan {
         let has_bound = bounds.connection_kib < bounds.memory_kib;
         match why {
             "expired" => true,
-            "attempts" => policy.most_attempts.is_some(),
+            "attempts_exhausted" => policy.most_attempts.is_some(),
             "superseded" => policy.slow_client == SlowClient::Drop || has_bound,
             "overflow" => has_bound,
             "disconnected" => policy.slow_client == SlowClient::Disconnect,
@@ -174,10 +174,10 @@ impl Story {
             self.check_client(seen, client, of, &owed)?;
         }
 
-        let count = |kind: &str| {
-            let kind = format!("kind=\"{kind}\"}} ");
+        let count = |outcome: &str| {
+            let label = format!("outcome=\"{outcome}\"}} ");
             let mut lines = metrics.lines().filter(|it| it.contains("notifier_messages_total"));
-            let line = lines.find(|line| line.contains(&kind));
+            let line = lines.find(|line| line.contains(&label));
             line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap())
         };
         let mut accounted = count("delivered") + count("gone");
@@ -185,7 +185,7 @@ impl Story {
             "invalid",
             "too_large",
             "expired",
-            "attempts",
+            "attempts_exhausted",
             "superseded",
             "overflow",
             "disconnected",

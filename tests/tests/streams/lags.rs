@@ -22,9 +22,12 @@ fn shard(worker: &Worker<Twisted>, index: usize) -> String {
 /// How many descriptions were asked for until now.
 fn describes(worker: &Worker<Twisted>) -> f64 {
     let text = worker.metrics.encode();
-    let call = |line: &&str| line.contains("stream_calls_total{") && line.contains("describe");
-    let line = text.lines().find(call).unwrap();
-    line.rsplit(' ').next().unwrap().parse().unwrap()
+    let of_it =
+        |line: &&str| line.contains("stream_requests_total{") && line.contains("describe_stream");
+    text.lines()
+        .filter(of_it)
+        .map(|it| it.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
 }
 
 /// An iterator is given, and what it points at is trimmed, again and again.
@@ -61,7 +64,7 @@ async fn a_child_that_waits_for_the_messages_of_its_parent_is_not_ready() {
     assert_eq!(worker.reasons(), [""; 0]);
     worker.after(20).await;
     assert_eq!(values(&worker), [1], "a child comes after its parent");
-    assert_eq!(worker.reasons(), ["HeldUp"]);
+    assert_eq!(worker.reasons(), ["ShardBlocked"]);
     worker.until("the message is given up", || values(&worker) == [1, 2]).await;
     assert_eq!(worker.reasons(), [""; 0]);
 }
@@ -176,7 +179,7 @@ async fn a_gap_is_as_long_as_it_was_where_nothing_was_settled_for_long() {
     }
     worker.streams.inner.clock().sleep(Duration::from_secs(25 * HOUR));
     worker.until("it is told", || gaps(&worker) == 1).await;
-    let lost = metric(&worker, "gap_seconds_total");
+    let lost = metric(&worker, "data_gap_seconds_total");
     assert!((3_500.0..3_700.0).contains(&lost), "an hour, not {lost} s");
 }
 
@@ -187,7 +190,7 @@ async fn a_budget_that_is_too_small_for_its_shards_is_not_ready() {
     worker.start_with(|job| Job { limits: Arc::new(Limits::new(1)), ..follow(job) });
     worker.started().await;
     worker.after(600).await;
-    assert!(worker.reasons().contains(&"HeldUp"));
+    assert!(worker.reasons().contains(&"ShardBlocked"));
 }
 
 /// Reading is refused while all shards are quiet; then each has a page, and the gateway refuses.
@@ -249,7 +252,7 @@ async fn a_child_that_is_missing_is_told_though_its_parent_was_missing_too() {
     worker.after(60).await;
     *worker.streams.unlisted.lock().unwrap() = None;
     worker.after(600).await;
-    assert_eq!(worker.reasons(), ["ShardMissing"]);
+    assert_eq!(worker.reasons(), ["NoShards"]);
 }
 
 /// A stream is enabled, and shows no shard for ten minutes.
@@ -260,7 +263,7 @@ async fn a_stream_without_a_shard_is_not_ready() {
     worker.start_with(follow);
     write(&worker, 1);
     worker.after(600).await;
-    assert_eq!(worker.reasons(), ["ShardMissing"]);
+    assert_eq!(worker.reasons(), ["NoShards"]);
     *worker.streams.unlisted.lock().unwrap() = None;
     worker.until("it is read", || values(&worker) == [1]).await;
     assert_eq!(worker.reasons(), [""; 0]);
@@ -306,7 +309,7 @@ async fn what_is_lost_after_a_gap_before_it_is_read_is_told_too() {
     worker.streams.inner.faults(|_, _| None);
     worker.until("the last", || values(&worker) == [1, 4]).await;
     assert_eq!(gaps(&worker), 2);
-    let lost = metric(&worker, "gap_seconds_total");
+    let lost = metric(&worker, "data_gap_seconds_total");
     assert!((16.0 * 3_600.0 - lost).abs() < 100.0, "16 hours, not {lost} s");
 }
 

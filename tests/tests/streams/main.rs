@@ -186,8 +186,8 @@ async fn what_was_trimmed_before_it_was_read_is_told_and_reading_goes_on() {
     write(&worker, 3);
     worker.start_with(follow);
     worker.until("the last", || values(&worker) == [1, 3]).await;
-    assert_eq!((gaps(&worker), metric(&worker, "gaps_total")), (1, 1.0));
-    let lost = metric(&worker, "gap_seconds_total");
+    assert_eq!((gaps(&worker), metric(&worker, "data_gaps_total")), (1, 1.0));
+    let lost = metric(&worker, "data_gap_seconds_total");
     assert!((3500.0..3700.0).contains(&lost), "an hour, not {lost} s");
     worker.stop().await;
     worker.start_with(follow);
@@ -253,7 +253,7 @@ async fn what_was_lost_while_the_machine_slept_is_told_as_long_as_it_was() {
         write(&worker, 2);
         worker.until("the last", || values(&worker) == [2]).await;
         assert_eq!(gaps(&worker), 1, "{begin:?}");
-        let lost = metric(&worker, "gap_seconds_total");
+        let lost = metric(&worker, "data_gap_seconds_total");
         assert!((3500.0..3700.0).contains(&lost), "an hour, not {lost} s, {begin:?}");
     }
 }
@@ -271,7 +271,7 @@ async fn a_gap_is_as_long_as_it_was_where_no_stream_is_left() {
     worker.after(30 * HOUR).await;
     worker.start_with(follow);
     worker.until("it is told", || gaps(&worker) == 1).await;
-    let lost = metric(&worker, "gap_seconds_total");
+    let lost = metric(&worker, "data_gap_seconds_total");
     assert!((21_500.0..21_700.0).contains(&lost), "six hours, not {lost} s");
     worker.after(30 * HOUR).await;
     worker.streams.with(Model::enable);

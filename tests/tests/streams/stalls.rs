@@ -179,9 +179,9 @@ async fn a_worker_that_stopped_costs_nothing_more() {
     let mut worker = table(one_shard());
     worker.start_with(follow);
     worker.after(120).await;
-    assert!(metric(&worker, "get_records_per_month") > 1e6);
+    assert!(metric(&worker, "get_records_requests_per_month") > 1e6);
     worker.stop().await;
-    assert_eq!(metric(&worker, "get_records_per_month").to_bits(), 0.0_f64.to_bits());
+    assert_eq!(metric(&worker, "get_records_requests_per_month").to_bits(), 0.0_f64.to_bits());
 }
 
 /// Turns that were reserved by someone who is gone.
@@ -252,7 +252,7 @@ async fn a_stream_that_nobody_reads_is_not_ready() {
     write(&worker, 1);
     worker.after(HOUR).await;
     let picture = worker.picture();
-    assert_eq!(worker.reasons(), ["ShardMissing"], "{picture:?}");
+    assert_eq!(worker.reasons(), ["NoChildShard"], "{picture:?}");
     *worker.streams.unlisted.lock().unwrap() = None;
     worker.until("it is read", || values(&worker) == [1]).await;
     worker.after(60).await;
@@ -319,7 +319,7 @@ async fn what_was_listed_and_never_begun_is_told_as_long_as_it_was() {
     worker.after(30 * HOUR).await;
     worker.streams.inner.faults(|_, _| None);
     worker.until("it is told", || gaps(&worker) > 0).await;
-    let lost = metric(&worker, "gap_seconds_total");
+    let lost = metric(&worker, "data_gap_seconds_total");
     assert!((93_500.0..93_800.0).contains(&lost), "26 hours, not {lost} s");
     worker.after(HOUR).await;
     assert_eq!(gaps(&worker), 1, "it is told once");

@@ -1,10 +1,10 @@
-//! Where connections are stored, and what is wrong with that place, in the words of a condition.
+//! Where connections are stored, and the condition messages about problems of that place.
 
 use std::time::Duration;
 
 use crate::backoff::Failing;
 use crate::delivery::{ConnectionsError, ConnectionsErrorKind, TableDescription};
-use crate::telemetry::Trouble;
+use crate::telemetry::{Reason, Trouble};
 
 /// Where connections are stored, as the spec says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,18 +39,15 @@ impl Source {
         else {
             return Ok(());
         };
-        Err(Trouble {
-            reason: "ConnectionsKeyMismatch",
-            message: format!(
-                "connections.partitionKey is {asked:?}, but the partition key of {} is {:?}",
-                self.asked(),
-                keys.partition
-            ),
-            stalled: true,
-        })
+        let message = format!(
+            "lookups in {} failed: its partition key is {:?}, and connections.partitionKey is {asked:?}; correct connections.partitionKey",
+            self.asked(),
+            keys.partition
+        );
+        Err(Trouble::new(Reason::ConnectionsKeyMismatch, message))
     }
 
-    /// What to tell of a failure; nothing while it may still pass by itself.
+    /// Problem of a failed request, or `None` while it may still end without help.
     pub(super) fn trouble(
         &self,
         error: &ConnectionsError,
@@ -58,79 +55,77 @@ impl Source {
     ) -> Option<Trouble> {
         let (asked, action) = (self.asked(), error.action);
         let has_lasted = failing.has_lasted();
-        let (reason, message, stalled) = match error.kind {
+        let (reason, message) = match error.kind {
             ConnectionsErrorKind::NotFound => (
-                "ConnectionsNotFound",
+                Reason::ConnectionsNotFound,
                 format!(
-                    "there is no {asked}: create it, or correct connections.tableName or connections.region"
+                    "{action} on {asked} failed: not found; create it, or correct connections.tableName or connections.region"
                 ),
-                true,
             ),
             ConnectionsErrorKind::AccessDenied => (
-                "ConnectionsAccessDenied",
-                format!("access denied: allow {action} on {asked}"),
-                true,
+                Reason::ConnectionsAccessDenied,
+                format!(
+                    "{action} on {asked} failed: access denied; grant this permission to the operator"
+                ),
             ),
-            ConnectionsErrorKind::NoCredentials => (
-                "NoCredentials",
-                format!("there are no AWS credentials to read {asked} with"),
-                true,
-            ),
+            ConnectionsErrorKind::NoCredentials => {
+                return Some(Trouble::no_credentials(&format!("{action} on {asked}")));
+            }
             ConnectionsErrorKind::Invalid | ConnectionsErrorKind::Unavailable => {
                 if !has_lasted {
                     return None;
                 }
                 (
-                    "ConnectionsUnavailable",
-                    format!("{action} on {asked} has had no usable answer for a minute"),
-                    false,
+                    Reason::ConnectionsUnavailable,
+                    format!(
+                        "{action} on {asked} failed: no usable response; check the capacity of the table and the network"
+                    ),
                 )
             }
         };
-        Some(Trouble { reason, message, stalled })
+        Some(Trouble::new(reason, message))
     }
 
-    /// What to tell of a row that could not be read or deleted, if a person must mend it.
+    /// Problem of a row that could not be read or deleted, if a person must act.
     pub(super) fn kept(&self, error: &ConnectionsError) -> Option<Trouble> {
-        let what = match error.kind {
-            ConnectionsErrorKind::AccessDenied => "access denied",
-            ConnectionsErrorKind::NoCredentials => "there are no AWS credentials",
-            // Seldom, and the next change of its connection tries again.
+        let (stored, action) = (self.stored(), error.action);
+        match error.kind {
+            ConnectionsErrorKind::AccessDenied => {
+                let message = format!(
+                    "rows of closed connections cannot be deleted from {stored}: access denied; grant {action}"
+                );
+                Some(Trouble::new(Reason::StaleRowDeletionDenied, message))
+            }
+            ConnectionsErrorKind::NoCredentials => {
+                Some(Trouble::no_credentials(&format!("{action} on {stored}")))
+            }
+            // Seldom, and the next record of its connection tries again.
             ConnectionsErrorKind::NotFound
             | ConnectionsErrorKind::Invalid
-            | ConnectionsErrorKind::Unavailable => return None,
-        };
-        let message = format!(
-            "the rows of connections that are gone stay in {}, and are posted to in vain: {what}, allow {} on it",
-            self.stored(),
-            error.action
-        );
-        Some(Trouble { reason: "RowsNotDeletable", message, stalled: false })
+            | ConnectionsErrorKind::Unavailable => None,
+        }
     }
 
-    /// What to tell of rows that lack what a post needs.
+    /// Problem of rows that lack a usable connection id.
     pub(super) fn unaddressed(&self) -> Trouble {
-        let id = &self.connection_id_attribute;
-        let asked = self.asked();
-        let advice = match &self.index {
-            Some(index) => format!(
-                "the projection of index {index:?} must include it (KEYS_ONLY does not, INCLUDE where it is named), or correct connections.connectionIdAttribute"
-            ),
-            None => "correct connections.connectionIdAttribute".to_owned(),
+        let (id, asked) = (&self.connection_id_attribute, self.asked());
+        let action = match &self.index {
+            Some(_) => {
+                "add it to the projection of the index (KEYS_ONLY has keys only), or correct connections.connectionIdAttribute"
+            }
+            None => "correct connections.connectionIdAttribute",
         };
-        let message = format!(
-            "rows of {asked} have no connection id in {id:?}, and nobody is told: {advice}"
-        );
-        Trouble { reason: "RowsWithoutConnectionId", message, stalled: false }
+        let message = format!("rows of {asked} are skipped: no connection id in {id:?}; {action}");
+        Trouble::new(Reason::ConnectionIdMissing, message)
     }
 
-    /// What to tell of rows whose time cannot be in seconds.
+    /// Problem of rows whose TTL cannot be in seconds.
     pub(super) fn in_milliseconds(&self, attribute: &str) -> Trouble {
+        let stored = self.stored();
         let message = format!(
-            "the TTL that rows of {} have in {attribute:?} is in milliseconds, so that they never expire: write seconds since 1970",
-            self.stored()
+            "rows of {stored} never expire: their TTL in {attribute:?} is in milliseconds; write seconds since 1970"
         );
-        Trouble { reason: "RowTtlInMilliseconds", message, stalled: false }
+        Trouble::new(Reason::InvalidTtlUnit, message)
     }
 
     fn asked(&self) -> String {
@@ -145,13 +140,10 @@ impl Source {
     }
 
     fn no_index(&self, index: &str) -> Trouble {
-        Trouble {
-            reason: "ConnectionsIndexNotFound",
-            message: format!(
-                "the connections table {:?} has no index {index:?}: create it, or correct connections.indexName",
-                self.table
-            ),
-            stalled: true,
-        }
+        let message = format!(
+            "lookups in {} failed: it has no index {index:?}; create it, or correct connections.indexName",
+            self.stored()
+        );
+        Trouble::new(Reason::ConnectionsIndexNotFound, message)
     }
 }

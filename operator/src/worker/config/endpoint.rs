@@ -33,19 +33,19 @@ impl Endpoints {
             return refused(
                 "webSocket.domain",
                 format!(
-                    "{domain} is neither <api-id>.execute-api.<region>.amazonaws.com nor a domain that the operator allows: use the API's own domain, or ask the operator's administrator to add this one to --allowed-websocket-domains"
+                    "{domain} is neither <api-id>.execute-api.<region>.amazonaws.com nor a domain that the operator allows; use the API's own domain, or ask the operator's administrator to add this one to --allowed-websocket-domains"
                 ),
             );
         }
         if region.is_some() && stage.is_none() {
-            return refused("webSocket.stage", "is needed with an execute-api domain".to_owned());
+            return refused("webSocket.stage", "is required with an execute-api domain".to_owned());
         }
         if let (Some(region), Some(asked)) = (region, asked)
             && region != asked
         {
             return refused(
                 "webSocket.region",
-                format!("is {asked}, but the domain is in {region}: leave webSocket.region out"),
+                format!("is {asked}, but the domain is in {region}; remove webSocket.region"),
             );
         }
         let url = match (&self.template, stage) {
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(of(own, "eu-west-1").map(region), Ok("eu-west-1".to_owned()));
         assert_eq!(
             of(own, "eu-west-2").unwrap_err().to_string(),
-            "webSocket.region: is eu-west-2, but the domain is in eu-west-1: leave webSocket.region out"
+            "webSocket.region: is eu-west-2, but the domain is in eu-west-1; remove webSocket.region"
         );
     }
 

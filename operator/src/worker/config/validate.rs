@@ -52,7 +52,7 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
         (StartingPosition::TrimHorizon, _) => Begin::TrimHorizon,
         (StartingPosition::AtTimestamp, Some(since)) => Begin::AtTimestamp(*since),
         (StartingPosition::AtTimestamp, None) => {
-            let problem = "is needed with startingPosition AtTimestamp";
+            let problem = "is required when startingPosition is AtTimestamp";
             return Err(invalid("startingTimestamp", problem));
         }
     };
@@ -90,17 +90,18 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
 fn followed(stream: Option<&str>, table: Option<&str>) -> Result<(Table, Follow), InvalidSpec> {
     match (stream, table) {
         (Some(stream), None) => of_stream(stream).ok_or_else(|| {
-            invalid("streamArn", "must be the ARN of a stream: take LatestStreamArn of the table")
+            invalid("streamArn", "must be the ARN of a stream; use LatestStreamArn of the table")
         }),
         (None, Some(table)) => {
             let table = Table::parse(table).ok_or_else(|| {
-                invalid("tableArn", "must be the ARN of a table: take TableArn of the table")
+                invalid("tableArn", "must be the ARN of a table; use TableArn of the table")
             })?;
             Ok((table, Follow::Table))
         }
-        (None, None) | (Some(_), Some(_)) => {
-            Err(invalid("streamArn", "or tableArn is needed: give exactly one of the two"))
-        }
+        (None, None) | (Some(_), Some(_)) => Err(invalid(
+            "streamArn",
+            "either streamArn or tableArn is required; set exactly one of them",
+        )),
     }
 }
 
@@ -112,7 +113,7 @@ fn of_stream(arn: &str) -> Option<(Table, Follow)> {
 fn poll_interval(milliseconds: i32) -> Result<Duration, InvalidSpec> {
     match u64::try_from(milliseconds) {
         Ok(milliseconds @ 50..=30_000) => Ok(Duration::from_millis(milliseconds)),
-        _ => Err(invalid("pollIntervalMilliseconds", "must be 50 to 30000")),
+        _ => Err(invalid("pollIntervalMilliseconds", "must be between 50 and 30000")),
     }
 }
 
@@ -120,11 +121,11 @@ fn policy(delivery: &Delivery) -> Result<Policy, InvalidSpec> {
     let Delivery { max_record_age_seconds, max_attempts, slow_client, .. } = delivery;
     let longest_try = match u64::try_from(*max_record_age_seconds) {
         Ok(seconds @ 1..=43_200) => Duration::from_secs(seconds),
-        _ => return Err(invalid("delivery.maxRecordAgeSeconds", "must be 1 to 43200")),
+        _ => return Err(invalid("delivery.maxRecordAgeSeconds", "must be between 1 and 43200")),
     };
     let attempts = |most: i32| match u32::try_from(most) {
         Ok(most @ 1..=1_000) => Ok(most),
-        _ => Err(invalid("delivery.maxAttempts", "must be 1 to 1000")),
+        _ => Err(invalid("delivery.maxAttempts", "must be between 1 and 1000")),
     };
     Ok(Policy {
         longest_try,
@@ -153,12 +154,12 @@ fn source(connections: &Connections, home: &Table) -> Result<Source, InvalidSpec
         cache_seconds,
     } = connections;
     if partition_key.is_some() != value.is_some() {
-        let problem = "and connections.value go together: give both, or neither to tell every connection of the table";
+        let problem = "requires connections.value, and the reverse; set both, or neither to post to every connection of the table";
         return Err(invalid("connections.partitionKey", problem));
     }
     let cache = match u64::try_from(*cache_seconds) {
         Ok(seconds @ 0..=300) => Duration::from_secs(seconds),
-        _ => return Err(invalid("connections.cacheSeconds", "must be 0 to 300")),
+        _ => return Err(invalid("connections.cacheSeconds", "must be between 0 and 300")),
     };
     if region.as_ref().is_some_and(|region| !is_region(region)) {
         return Err(invalid("connections.region", "must be an AWS region such as eu-west-1"));

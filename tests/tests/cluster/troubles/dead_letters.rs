@@ -227,12 +227,19 @@ async fn a_queue_that_fails_is_told_and_holds_nothing_up_for_ever() -> Result<()
         })
     });
     let failing = [
-        ("missing", &missing, "DeadLetterQueueNotFound", format!("there is no queue {missing}: ")),
+        (
+            "missing",
+            &missing,
+            "DeadLetterQueueNotFound",
+            format!("dead letters cannot be sent to {missing}: queue not found; "),
+        ),
         (
             "locked",
             &locked,
             "DeadLetterQueueAccessDenied",
-            format!("access denied: allow sqs:SendMessage on {locked}; "),
+            format!(
+                "dead letters cannot be sent to {locked}: access denied; grant sqs:SendMessage"
+            ),
         ),
     ];
     for (name, arn, ..) in &failing {
@@ -254,7 +261,7 @@ async fn a_queue_that_fails_is_told_and_holds_nothing_up_for_ever() -> Result<()
             LONGEST_TRY,
             "the letter to be given up",
             async || {
-                ensure!(counted(&operator, name, "lost").await? == 1);
+                ensure!(counted(&operator, name, "failed").await? == 1);
                 Ok(())
             },
         )

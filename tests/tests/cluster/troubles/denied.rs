@@ -122,7 +122,8 @@ async fn a_gateway_that_forbids_holds_everything_and_drops_nothing() -> Result<(
     ensure!(at.unwrap_or(0) == 0, "{checkpoint:?} was ahead of delivery: {numbers:?}");
     ensure!(rows(&world).await? == 1);
     let gone = operator.metric("stream_notifier_messages_total", NAME, "gone").await?;
-    let posts = operator.metric("stream_notifier_posts_total", NAME, "held").await?;
+    let posts =
+        operator.metric("stream_notifier_post_attempts_total", NAME, "endpoint_error").await?;
     ensure!(gone == 0 && posts >= 3, "{gone} gone, {posts} held");
     operator.stop().await?;
     world.passed();

@@ -36,7 +36,7 @@ async fn an_edit_while_suspended_is_where_reading_goes_on() -> Result<()> {
     let shard = edit(&world, "LATEST").await?;
     resume(&world).await?;
     let said = world.stalled(NAME, "CheckpointInvalid").await?;
-    ensure!(said.contains(&format!("the key {shard:?}")) && said.contains("latest"), "{said}");
+    ensure!(said.contains(&format!("key {shard:?}")) && said.contains("latest"), "{said}");
     let stored = world.namespace.get(&["configmap", CHECKPOINT]).await?;
     ensure!(stored["data"][&shard].as_str().is_some_and(|it| it.contains("LATEST")), "{stored:#}");
     write(&world, [10]).await?;

@@ -1,0 +1,256 @@
+//! Definitions of all metrics. The registration and `docs/metrics.md` are made from this file.
+
+use prometheus_client::registry::Unit;
+
+use crate::api::CONDITION_TYPES;
+
+/// What one metric is.
+#[derive(Debug)]
+pub struct Definition {
+    /// Its full name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: Kind,
+    /// Its labels beside `namespace` and `name`.
+    pub labels: &'static [Label],
+    /// What it counts or measures.
+    pub unit: &'static str,
+    /// What it says, in one sentence.
+    pub help: &'static str,
+}
+
+/// Type of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Grows and shrinks.
+    Gauge,
+    /// Counts values in buckets.
+    Histogram,
+}
+
+/// A label and its possible values.
+#[derive(Debug)]
+pub struct Label {
+    /// Its name.
+    pub name: &'static str,
+    /// Its values.
+    pub values: &'static [&'static str],
+}
+
+impl Kind {
+    /// As OpenMetrics spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+impl Definition {
+    /// Name and unit as the registry wants them: it appends the unit and `_total`.
+    pub(super) fn stem(&self) -> (&'static str, Option<Unit>) {
+        let name = self.name.strip_suffix("_total").unwrap_or(self.name);
+        let with_unit = [("_seconds", Unit::Seconds), ("_bytes", Unit::Bytes)];
+        let mut stems = with_unit
+            .into_iter()
+            .filter_map(|(suffix, unit)| name.strip_suffix(suffix).map(|stem| (stem, Some(unit))));
+        stems.next().unwrap_or((name, None))
+    }
+}
+
+/// A counter.
+const fn counter(
+    name: &'static str,
+    labels: &'static [Label],
+    unit: &'static str,
+    help: &'static str,
+) -> Definition {
+    Definition { name, kind: Kind::Counter, labels, unit, help }
+}
+
+/// A gauge.
+const fn gauge(
+    name: &'static str,
+    labels: &'static [Label],
+    unit: &'static str,
+    help: &'static str,
+) -> Definition {
+    Definition { name, kind: Kind::Gauge, labels, unit, help }
+}
+
+/// A histogram.
+const fn histogram(name: &'static str, unit: &'static str, help: &'static str) -> Definition {
+    Definition { name, kind: Kind::Histogram, labels: &[], unit, help }
+}
+
+const OPERATION: Label = Label {
+    name: "operation",
+    values: &["list_streams", "describe_stream", "get_shard_iterator", "get_records"],
+};
+
+pub(super) static RECORDS: Definition = counter(
+    "stream_notifier_records_total",
+    &[Label {
+        name: "result",
+        values: &["matched", "skipped", "before_start", "invalid", "malformed"],
+    }],
+    "records",
+    "Records read from the stream, by the result of their evaluation",
+);
+pub(super) static EXPRESSION_EVALUATION: Definition = counter(
+    "stream_notifier_expression_evaluation_seconds_total",
+    &[],
+    "seconds",
+    "Time spent on the evaluation of expressions",
+);
+pub(super) static POST_ATTEMPTS: Definition = counter(
+    "stream_notifier_post_attempts_total",
+    &[Label {
+        name: "outcome",
+        values: &["delivered", "gone", "throttled", "too_large", "endpoint_error", "unavailable"],
+    }],
+    "requests",
+    "Requests that post a message to a connection, by outcome",
+);
+pub(super) static MESSAGES: Definition = counter(
+    "stream_notifier_messages_total",
+    &[Label {
+        name: "outcome",
+        values: &[
+            "delivered",
+            "gone",
+            "too_large",
+            "expired",
+            "attempts_exhausted",
+            "superseded",
+            "overflow",
+            "disconnected",
+            "invalid_row",
+        ],
+    }],
+    "messages",
+    "Messages to connections, by final outcome",
+);
+pub(super) static POST_DURATION: Definition = histogram(
+    "stream_notifier_post_duration_seconds",
+    "seconds",
+    "Time from a request that posts a message to its response",
+);
+pub(super) static POST_RATE_LIMIT_WAIT: Definition = counter(
+    "stream_notifier_post_rate_limit_wait_seconds_total",
+    &[],
+    "seconds",
+    "Time that posts waited for the rate limit of their region",
+);
+pub(super) static DELIVERY_LATENCY: Definition = histogram(
+    "stream_notifier_delivery_latency_seconds",
+    "seconds",
+    "Time from the change of an item to the delivery of its message, in whole seconds",
+);
+pub(super) static QUEUED_MESSAGES: Definition = gauge(
+    "stream_notifier_queued_messages",
+    &[],
+    "messages",
+    "Messages in the queues of connections",
+);
+pub(super) static QUEUED_BYTES: Definition = gauge(
+    "stream_notifier_queued_bytes",
+    &[],
+    "bytes",
+    "Size of the messages in the queues of connections, each rounded up to 1 KiB",
+);
+pub(super) static DEAD_LETTERS: Definition = counter(
+    "stream_notifier_dead_letters_total",
+    &[Label { name: "outcome", values: &["sent", "truncated", "failed"] }],
+    "dead letters",
+    "Dead letters of records with dropped messages, by outcome",
+);
+pub(super) static STALE_CONNECTION_ROWS: Definition = counter(
+    "stream_notifier_stale_connection_rows_total",
+    &[Label { name: "outcome", values: &["deleted", "changed", "expired"] }],
+    "rows",
+    "Rows of closed or expired connections, by outcome",
+);
+pub(super) static CONNECTION_LOOKUPS: Definition = counter(
+    "stream_notifier_connection_lookups_total",
+    &[Label { name: "source", values: &["query", "scan", "coalesced", "cache"] }],
+    "lookups",
+    "Lookups of the connections for a record, by source of the result",
+);
+pub(super) static STREAM_REQUESTS: Definition = counter(
+    "stream_notifier_stream_requests_total",
+    &[
+        OPERATION,
+        Label {
+            name: "code",
+            values: &[
+                "ok",
+                "throttled",
+                "unavailable",
+                "not_found",
+                "trimmed",
+                "expired_iterator",
+                "access_denied",
+                "no_credentials",
+                "invalid",
+            ],
+        },
+    ],
+    "requests",
+    "Requests to DynamoDB Streams, by operation and result",
+);
+pub(super) static STREAM_RATE_LIMIT_WAIT: Definition = counter(
+    "stream_notifier_stream_rate_limit_wait_seconds_total",
+    &[OPERATION],
+    "seconds",
+    "Time that requests to DynamoDB Streams waited for the rate limit, by operation",
+);
+pub(super) static GET_RECORDS_PER_MONTH: Definition = gauge(
+    "stream_notifier_get_records_requests_per_month",
+    &[],
+    "requests per month",
+    "GetRecords requests in a month at the present request rate",
+);
+pub(super) static ITERATOR_AGE: Definition = gauge(
+    "stream_notifier_iterator_age_seconds",
+    &[],
+    "seconds",
+    "Age of the last record read, in the shard that is furthest behind",
+);
+pub(super) static DATA_GAP_SECONDS: Definition = counter(
+    "stream_notifier_data_gap_seconds_total",
+    &[],
+    "seconds",
+    "Length of all data gaps, as the sum over all shards",
+);
+pub(super) static DATA_GAPS: Definition = counter(
+    "stream_notifier_data_gaps_total",
+    &[],
+    "gaps",
+    "Data gaps: records that were lost before they were read",
+);
+pub(super) static CHECKPOINT_CLAIMS_LOST: Definition = counter(
+    "stream_notifier_checkpoint_claims_lost_total",
+    &[],
+    "claims",
+    "Claims of the checkpoint that were lost to another operator",
+);
+pub(super) static CHECKPOINT_WRITES: Definition = counter(
+    "stream_notifier_checkpoint_writes_total",
+    &[Label { name: "result", values: &["success", "error"] }],
+    "writes",
+    "Writes of the checkpoint after it was claimed, by result",
+);
+pub(super) static STATUS_CONDITION: Definition = gauge(
+    "stream_notifier_status_condition",
+    &[
+        Label { name: "type", values: &CONDITION_TYPES },
+        Label { name: "status", values: &["true", "false", "unknown"] },
+    ],
+    "boolean",
+    "Conditions of the StreamNotifier: 1 for the present status of each type, 0 for the others",
+);
