@@ -36,8 +36,9 @@ fn records(worker: &Worker, result: &str) -> u64 {
         line.starts_with("stream_notifier_records_total{")
             && line.contains(&format!("\"{result}\""))
     };
-    let line = text.lines().find(is_it);
-    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    // Every counter is there from the start.
+    let line = text.lines().find(is_it).expect(result);
+    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 #[tokio::test(start_paused = true)]

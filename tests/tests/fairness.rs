@@ -19,8 +19,9 @@ fn counted(worker: &Worker, outcome: &str) -> u64 {
         line.starts_with("stream_notifier_messages_total{")
             && line.contains(&format!(r#"outcome="{outcome}""#))
     };
-    let line = metrics.lines().find(is_it);
-    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    // Every counter is there from the start.
+    let line = metrics.lines().find(is_it).expect(outcome);
+    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 async fn settled(worker: &Worker, n: u32) {

@@ -62,7 +62,8 @@ fn counted(worker: &Worker, metric: &str, label: &str) -> u64 {
     let begin = format!("stream_notifier_{metric}_total{{");
     let label = format!("=\"{label}\"}} ");
     let line = text.lines().find(|line| line.starts_with(&begin) && line.contains(&label));
-    line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    // Every counter is there from the start.
+    line.expect(&label).rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 fn warnings(worker: &Worker) -> Vec<(&'static str, String)> {

@@ -188,3 +188,78 @@ pub fn checkpoint(error: &ClaimError) -> Trouble {
     let is_temporary = matches!(error, ClaimError::Store(StoreError::NotYetDeleted(_)));
     Trouble { reason, message, stalled: reason.is_stalled() && !is_temporary }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::StreamLabel;
+
+    const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders";
+    const SHARD: &str = "shardId-00000001573689847184-864758bb";
+
+    /// Messages of all problems that do not pass by themselves, and of those that have lasted.
+    async fn messages() -> Vec<String> {
+        let label = StreamLabel::new("2024-12-03T08:06:15.779");
+        let (stream, newer) = (label.arn(TABLE), StreamLabel::new("2026-01-01").arn(TABLE));
+        let id = ShardId::new(&label, SHARD);
+        let mut problems = vec![
+            not_found(&stream),
+            replaced(&stream, &newer),
+            disabled(&stream),
+            no_stream(TABLE),
+            shard(&id, TABLE),
+            childless(&id, &stream),
+            shardless(&stream),
+            held_up(TABLE),
+            fault(),
+        ];
+        let mut failing = Failing::new(Duration::ZERO);
+        failing.has_lasted();
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        for action in [LIST, "dynamodb:GetRecords"] {
+            for kind in [
+                StreamErrorKind::NotFound,
+                StreamErrorKind::AccessDenied,
+                StreamErrorKind::NoCredentials,
+                StreamErrorKind::Invalid,
+                StreamErrorKind::Throttled,
+                StreamErrorKind::Unavailable,
+            ] {
+                let error = StreamError { action, kind, service_time: None, source: None };
+                problems.push(super::stream(&stream, &error, &mut failing).expect("it has lasted"));
+            }
+        }
+        let source = || Box::new(std::fmt::Error);
+        let config_map = || "ConfigMap \"orders-checkpoint\"".to_owned();
+        for error in [
+            ClaimError::Lost { holder: "pod".to_owned() },
+            ClaimError::Store(StoreError::Conflict),
+            ClaimError::Store(StoreError::NotOwned(config_map())),
+            ClaimError::Store(StoreError::NotYetDeleted(config_map())),
+            ClaimError::Store(StoreError::AccessDenied(source())),
+            ClaimError::Store(StoreError::TooLarge(source())),
+            ClaimError::Store(StoreError::Unknown(source())),
+        ] {
+            problems.push(checkpoint(&error));
+        }
+        let mut messages: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
+        messages.extend([OnGap::Continue, OnGap::Stop].map(|on_gap| gap(&stream, on_gap)));
+        let inserted = [&*stream, &*newer, TABLE, SHARD];
+        let strip = |message: String| {
+            inserted.iter().fold(message, |message, name| message.replace(name, "X"))
+        };
+        messages.into_iter().map(strip).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_message_says_what_failed_and_why_and_what_a_person_does() {
+        for message in messages().await {
+            let (what, rest) = message.split_once(": ").expect(&message);
+            let (cause, action) = rest.split_once("; ").expect(&message);
+            assert!(![what, cause, action].contains(&""), "{message}");
+            let begins = what.chars().next().unwrap();
+            assert!(begins.is_ascii_lowercase() || begins == 'X', "{message}");
+            assert!(message.chars().count() <= 200, "{}: {message}", message.chars().count());
+        }
+    }
+}

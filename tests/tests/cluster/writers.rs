@@ -81,7 +81,7 @@ async fn of_two_operators_one_stops_and_says_so() -> Result<()> {
     ensure!(firsts == (1..=120).collect::<Vec<_>>(), "{firsts:?}");
 
     let ready = first.readyz().await?;
-    let line = format!("{}/{NAME}: ClaimLost", world.namespace.name());
+    let line = format!("{}/{NAME}: CheckpointTakenOver", world.namespace.name());
     ensure!(
         ready.status == StatusCode::SERVICE_UNAVAILABLE && ready.text().trim() == line,
         "{}: {}",

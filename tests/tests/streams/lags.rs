@@ -252,7 +252,7 @@ async fn a_child_that_is_missing_is_told_though_its_parent_was_missing_too() {
     worker.after(60).await;
     *worker.streams.unlisted.lock().unwrap() = None;
     worker.after(600).await;
-    assert_eq!(worker.reasons(), ["NoShards"]);
+    assert_eq!(worker.reasons(), ["NoChildShard"]);
 }
 
 /// A stream is enabled, and shows no shard for ten minutes.

@@ -37,6 +37,8 @@ pub struct Label {
     pub name: &'static str,
     /// Its values.
     pub values: &'static [&'static str],
+    /// What each value means, or nothing if the values explain themselves.
+    pub meanings: &'static [&'static str],
 }
 
 impl Kind {
@@ -90,6 +92,7 @@ const fn histogram(name: &'static str, unit: &'static str, help: &'static str) -
 const OPERATION: Label = Label {
     name: "operation",
     values: &["list_streams", "describe_stream", "get_shard_iterator", "get_records"],
+    meanings: &[],
 };
 
 pub(super) static RECORDS: Definition = counter(
@@ -97,6 +100,13 @@ pub(super) static RECORDS: Definition = counter(
     &[Label {
         name: "result",
         values: &["matched", "skipped", "before_start", "invalid", "malformed"],
+        meanings: &[
+            "The record matches the spec, and its connections are looked up.",
+            "The record does not match the spec.",
+            "The record is older than the start of the notifier.",
+            "An expression failed on the record.",
+            "The record lacks keys, a sequence number, a time or a known event name.",
+        ],
     }],
     "records",
     "Records read from the stream, by the result of their evaluation",
@@ -112,6 +122,14 @@ pub(super) static POST_ATTEMPTS: Definition = counter(
     &[Label {
         name: "outcome",
         values: &["delivered", "gone", "throttled", "too_large", "endpoint_error", "unavailable"],
+        meanings: &[
+            "API Gateway accepted the message.",
+            "API Gateway reports the connection as gone.",
+            "API Gateway throttled the request.",
+            "The message is larger than 128 KB.",
+            "Permissions, endpoint or credentials are wrong; the message is held.",
+            "There was no usable response; the message is retried.",
+        ],
     }],
     "requests",
     "Requests that post a message to a connection, by outcome",
@@ -130,6 +148,17 @@ pub(super) static MESSAGES: Definition = counter(
             "overflow",
             "disconnected",
             "invalid_row",
+        ],
+        meanings: &[
+            "API Gateway accepted the message.",
+            "The connection is closed.",
+            "The message is larger than 128 KB and was dropped.",
+            "The message was older than `delivery.maxRecordAgeSeconds` and was dropped.",
+            "The message was tried `delivery.maxAttempts` times and was dropped.",
+            "A newer message of the same item replaced it (`slowClient: Drop`).",
+            "More than 512 KiB were queued for a slow client, and the message was dropped.",
+            "The slow client was disconnected (`slowClient: Disconnect`).",
+            "The row has no usable connection id or lacks the key of the table.",
         ],
     }],
     "messages",
@@ -165,19 +194,44 @@ pub(super) static QUEUED_BYTES: Definition = gauge(
 );
 pub(super) static DEAD_LETTERS: Definition = counter(
     "stream_notifier_dead_letters_total",
-    &[Label { name: "outcome", values: &["sent", "truncated", "failed"] }],
+    &[Label {
+        name: "outcome",
+        values: &["sent", "truncated", "failed"],
+        meanings: &[
+            "The dead letter was sent with the whole record.",
+            "The dead letter was sent without the images of the record.",
+            "The dead letter could not be sent within 60 s and is lost.",
+        ],
+    }],
     "dead letters",
     "Dead letters of records with dropped messages, by outcome",
 );
 pub(super) static STALE_CONNECTION_ROWS: Definition = counter(
     "stream_notifier_stale_connection_rows_total",
-    &[Label { name: "outcome", values: &["deleted", "changed", "expired"] }],
+    &[Label {
+        name: "outcome",
+        values: &["deleted", "changed", "expired"],
+        meanings: &[
+            "The row of a closed connection was deleted.",
+            "The row was written again in the meantime and was kept.",
+            "The TTL of the row has passed, and the row was skipped.",
+        ],
+    }],
     "rows",
     "Rows of closed or expired connections, by outcome",
 );
 pub(super) static CONNECTION_LOOKUPS: Definition = counter(
     "stream_notifier_connection_lookups_total",
-    &[Label { name: "source", values: &["query", "scan", "coalesced", "cache"] }],
+    &[Label {
+        name: "source",
+        values: &["query", "scan", "coalesced", "cache"],
+        meanings: &[
+            "A query of the connections table or its index.",
+            "A scan of the connections table.",
+            "A lookup that another record started.",
+            "A lookup that started before the record was read (`connections.cacheSeconds`).",
+        ],
+    }],
     "lookups",
     "Lookups of the connections for a record, by source of the result",
 );
@@ -197,6 +251,17 @@ pub(super) static STREAM_REQUESTS: Definition = counter(
                 "access_denied",
                 "no_credentials",
                 "invalid",
+            ],
+            meanings: &[
+                "The request succeeded.",
+                "The service throttled the request.",
+                "There was no usable response.",
+                "The stream, the table or the shard does not exist.",
+                "The requested records are older than 24 hours.",
+                "The shard iterator is older than 15 minutes.",
+                "A permission is missing.",
+                "The operator has no AWS credentials.",
+                "The service rejected the request as invalid.",
             ],
         },
     ],
@@ -241,15 +306,15 @@ pub(super) static CHECKPOINT_CLAIMS_LOST: Definition = counter(
 );
 pub(super) static CHECKPOINT_WRITES: Definition = counter(
     "stream_notifier_checkpoint_writes_total",
-    &[Label { name: "result", values: &["success", "error"] }],
+    &[Label { name: "result", values: &["success", "error"], meanings: &[] }],
     "writes",
     "Writes of the checkpoint after it was claimed, by result",
 );
 pub(super) static STATUS_CONDITION: Definition = gauge(
     "stream_notifier_status_condition",
     &[
-        Label { name: "type", values: &CONDITION_TYPES },
-        Label { name: "status", values: &["true", "false", "unknown"] },
+        Label { name: "type", values: &CONDITION_TYPES, meanings: &[] },
+        Label { name: "status", values: &["true", "false", "unknown"], meanings: &[] },
     ],
     "boolean",
     "Conditions of the StreamNotifier: 1 for the present status of each type, 0 for the others",

@@ -1,7 +1,7 @@
 //! Text of `docs/metrics.md`.
 
 use super::Metrics;
-use super::definition::Definition;
+use super::definition::{Definition, Label};
 
 const INTRODUCTION: &str = "\
 <!-- Generated from operator/src/telemetry/metrics/definition.rs by `make generate`; do not edit. -->
@@ -13,7 +13,7 @@ The operator serves its metrics at `/metrics` in the OpenMetrics text format. Ev
 series is bounded. The operator removes the series of a deleted StreamNotifier.
 
 Every counter of a notifier starts at 0 when its worker starts. `stream_notifier_status_condition` counts a
-condition that is absent as `false`.
+condition that is absent as `false`. [Conditions](conditions.md) explains the types of conditions.
 
 ";
 
@@ -25,12 +25,21 @@ pub fn metrics_page() -> String {
     for metric in metrics.all() {
         page += &row(metric.definition());
     }
+    page += "\n## Label values\n\n| metric | label | value | meaning |\n|---|---|---|---|\n";
+    for metric in metrics.all() {
+        let Definition { name, labels, .. } = metric.definition();
+        for Label { name: label, values, meanings } in *labels {
+            for (value, meaning) in values.iter().zip(*meanings) {
+                page += &format!("| `{name}` | `{label}` | `{value}` | {meaning} |\n");
+            }
+        }
+    }
     page
 }
 
 fn row(definition: &Definition) -> String {
     let Definition { name, kind, labels, unit, help } = definition;
-    let label = |label: &super::definition::Label| {
+    let label = |label: &Label| {
         let values: Vec<_> = label.values.iter().map(|value| format!("`{value}`")).collect();
         format!("`{}`: {}", label.name, values.join(", "))
     };
@@ -42,6 +51,15 @@ fn row(definition: &Definition) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn explains_every_value_of_a_label_or_none() {
+        for metric in Metrics::default().all() {
+            for Label { name, values, meanings } in metric.definition().labels {
+                assert!(meanings.is_empty() || meanings.len() == values.len(), "{name}");
+            }
+        }
+    }
 
     #[test]
     fn is_committed_as_generated() {
