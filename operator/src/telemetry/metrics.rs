@@ -225,7 +225,7 @@ mod tests {
             let family = name.strip_suffix("_total").unwrap_or(name);
             assert_eq!(types.get(family), Some(&kind.as_str()), "{name}");
             assert_eq!(helps.get(family), Some(&&*format!("{help}.")), "{name}");
-            assert_eq!(units.get(family).is_some(), ["seconds", "bytes"].contains(unit), "{name}");
+            assert_eq!(units.contains_key(family), ["seconds", "bytes"].contains(unit), "{name}");
             assert_eq!(family == *name, *kind != Kind::Counter, "{name}");
             let name =
                 if *kind == Kind::Histogram { format!("{name}_count") } else { (*name).into() };

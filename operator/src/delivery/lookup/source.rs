@@ -147,3 +147,56 @@ impl Source {
         Trouble::new(Reason::ConnectionsIndexNotFound, message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::KeyNames;
+
+    fn source(index: Option<&str>) -> Source {
+        Source {
+            region: "eu-west-1".to_owned(),
+            table: "connections".to_owned(),
+            index: index.map(str::to_owned),
+            partition_key: Some("sk".to_owned()),
+            connection_id_attribute: "connection_id".to_owned(),
+            ttl_attribute: Some("ttl".to_owned()),
+            cache: Duration::ZERO,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_message_says_what_failed_and_why_and_what_a_person_does() {
+        let keys = KeyNames { partition: "pk".to_owned(), sort: None };
+        let table = TableDescription { keys, indexes: vec![], types: [].into() };
+        let mut failing = Failing::new(Duration::ZERO);
+        failing.has_lasted();
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        let mut problems = Vec::new();
+        for index in [None, Some("sk-index")] {
+            let source = source(index);
+            problems.extend([source.unaddressed(), source.in_milliseconds("ttl")]);
+            problems.extend(source.check(&table).err());
+            for kind in [
+                ConnectionsErrorKind::NotFound,
+                ConnectionsErrorKind::AccessDenied,
+                ConnectionsErrorKind::NoCredentials,
+                ConnectionsErrorKind::Invalid,
+                ConnectionsErrorKind::Unavailable,
+            ] {
+                let error = ConnectionsError { action: "dynamodb:Query", kind, source: None };
+                problems.extend(source.trouble(&error, &mut failing));
+                problems.extend(source.kept(&error));
+            }
+        }
+        assert_eq!(problems.len(), 2 * (3 + 5 + 2));
+        for Trouble { message, .. } in problems {
+            let (what, rest) = message.split_once(": ").expect(&message);
+            let (cause, action) = rest.split_once("; ").expect(&message);
+            assert!(![what, cause, action].contains(&""), "{message}");
+            let names = ["\"connections\"", "\"sk-index\"", "\"connection_id\"", "eu-west-1"];
+            let bare = names.iter().fold(message.clone(), |text, name| text.replace(name, ""));
+            assert!(bare.chars().count() <= 200, "{message}");
+        }
+    }
+}
