@@ -2,6 +2,7 @@
 
 mod format;
 mod keeper;
+mod problems;
 mod watermark;
 
 use std::fmt;
@@ -10,6 +11,7 @@ use futures::future::BoxFuture;
 
 pub use format::{Checkpoint, FormatError, Start, StartedAt};
 pub use keeper::{ClaimError, Keeper};
+pub use problems::checkpoint as checkpoint_problem;
 pub use watermark::Watermark;
 
 /// Opaque to all but the store: what a stored checkpoint's next write must name.

@@ -1,15 +1,14 @@
 //! Sends the records of lost messages to a dead-letter queue before they are settled. A queue that
 //! fails is told, and holds nothing up for ever: after a minute the loss is only counted.
 
-use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::letter::{From, Losses, letter};
+use super::queue::{DeadLetterErrorKind, DeadLetterQueue};
 use super::tasks::Tasks;
 use crate::backoff::{Backoff, Random};
 use crate::record::{Change, ShardId};
@@ -25,52 +24,6 @@ const LONGEST_TRY: Duration = Duration::from_secs(60);
 
 /// Letters under way at once.
 const AT_ONCE: usize = 32;
-
-/// A queue for the records of lost messages.
-pub trait DeadLetterQueue: fmt::Debug + Send + Sync + 'static {
-    /// The queue's ARN, which conditions name.
-    fn arn(&self) -> &str;
-
-    /// Sends a letter, once. A queue that keeps order keeps it within `group`, and takes the same
-    /// `id` once.
-    fn send<'a>(
-        &'a self,
-        letter: &'a str,
-        group: &'a str,
-        id: &'a str,
-    ) -> BoxFuture<'a, Result<(), DeadLetterError>>;
-}
-
-/// Why a letter was not sent.
-#[derive(Debug, thiserror::Error)]
-#[error("sqs:SendMessage failed: {kind}")]
-pub struct DeadLetterError {
-    /// What it means.
-    pub kind: DeadLetterErrorKind,
-    /// What the client said.
-    #[source]
-    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
-}
-
-/// What a letter that was not sent means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DeadLetterErrorKind {
-    /// The queue takes shorter ones only.
-    #[error("the message is longer than the queue takes")]
-    TooLarge,
-    /// There is no such queue.
-    #[error("there is no such queue")]
-    NotFound,
-    /// The identity lacks the right.
-    #[error("access denied")]
-    AccessDenied,
-    /// The process has no identity.
-    #[error("no AWS credentials")]
-    NoCredentials,
-    /// Anything that may pass.
-    #[error("no usable answer")]
-    Unavailable,
-}
 
 /// Sends letters.
 #[derive(Debug)]

@@ -17,13 +17,14 @@ use super::limits::PostLimits;
 use super::message::{LONGEST, Message};
 use super::outbox::{Head, Left, Outbox};
 use super::outcome::{Hold, Outcome, outcome};
+use super::problems;
 use super::settle::Ticket;
 use super::tasks::Tasks;
 use super::tries::{End, Known, Next};
 use super::{Connection, Gateway, Lookup};
 use crate::backoff::{Failing, Random};
 use crate::clock::ServiceClock;
-use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part, Reason, Trouble};
+use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part};
 
 /// Who posts for a notifier, and by which rules.
 #[derive(Debug)]
@@ -193,7 +194,8 @@ impl Deliverer {
                 return Next::Over(End::Disconnect);
             }
             Outcome::Hold(Hold::Forbidden) => {
-                health.warned(Part::Disconnection, self.cannot_disconnect());
+                health
+                    .warned(Part::Disconnection, problems::disconnect_denied(&self.setup.endpoint));
             }
             _ => {}
         }
@@ -265,7 +267,7 @@ impl Deliverer {
             health.well(&Part::Rows);
             lookup.delete(&head.connection, head.row.clone()).await;
         } else {
-            health.troubled(Part::Rows, self.all_gone());
+            health.troubled(Part::Rows, problems::all_gone(&self.setup.endpoint));
         }
     }
 
@@ -286,7 +288,9 @@ impl Deliverer {
         match outcome {
             // Told before it is shut, so that whoever opens it takes this back.
             Outcome::Hold(why) => {
-                self.setup.health.troubled(Part::Gateway, self.held(why));
+                self.setup
+                    .health
+                    .troubled(Part::Gateway, problems::rejected(&self.setup.endpoint, why));
                 self.gate.shut();
             }
             Outcome::Delivered | Outcome::Gone | Outcome::TooLarge => {
@@ -294,7 +298,9 @@ impl Deliverer {
                 self.setup.health.well(&Part::Gateway);
             }
             Outcome::Retry if has_failed => {
-                self.setup.health.troubled(Part::Gateway, self.failed());
+                self.setup
+                    .health
+                    .troubled(Part::Gateway, problems::unavailable(&self.setup.endpoint));
             }
             // It answers, whatever else is the matter.
             Outcome::Throttled if !self.gate.is_shut() => self.setup.health.well(&Part::Gateway),
@@ -313,57 +319,5 @@ impl Deliverer {
 
     fn guard(&self) -> std::sync::MutexGuard<'_, Guard> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn held(&self, why: Hold) -> Trouble {
-        let endpoint = &self.setup.endpoint;
-        let (reason, message) = match why {
-            Hold::Forbidden => (
-                Reason::GatewayForbidden,
-                format!(
-                    "posting to {endpoint} failed: access denied; grant execute-api:ManageConnections, and check webSocket.domain and webSocket.stage"
-                ),
-            ),
-            Hold::WrongEndpoint => (
-                Reason::GatewayMisconfigured,
-                format!(
-                    "posting to {endpoint} failed: the endpoint is not a WebSocket API; check webSocket.domain and webSocket.stage"
-                ),
-            ),
-            Hold::Unreachable => (
-                Reason::GatewayUnreachable,
-                format!(
-                    "posting to {endpoint} failed: no connection; check webSocket.domain and the network"
-                ),
-            ),
-            Hold::NoCredentials => {
-                return Trouble::no_credentials(&format!("posting to {endpoint}"));
-            }
-        };
-        Trouble::new(reason, message)
-    }
-
-    fn failed(&self) -> Trouble {
-        let message = format!(
-            "posting to {} failed: no usable response; check API Gateway, messages older than delivery.maxRecordAgeSeconds are dropped",
-            self.setup.endpoint
-        );
-        Trouble::new(Reason::GatewayUnavailable, message)
-    }
-
-    fn cannot_disconnect(&self) -> Trouble {
-        let message = format!(
-            "disconnecting slow clients from {} failed: access denied; grant execute-api:ManageConnections on DELETE/@connections/*, or change delivery.slowClient",
-            self.setup.endpoint
-        );
-        Trouble::new(Reason::DisconnectForbidden, message)
-    }
-
-    fn all_gone(&self) -> Trouble {
-        let message = format!(
-            "rows of closed connections are kept: {} reports every connection as gone; check webSocket.domain and webSocket.stage",
-            self.setup.endpoint
-        );
-        Trouble::new(Reason::AllConnectionsGone, message)
     }
 }

@@ -16,6 +16,8 @@ mod message;
 mod outbox;
 mod outcome;
 mod pipeline;
+mod problems;
+mod queue;
 mod settle;
 mod tasks;
 mod tries;
@@ -24,9 +26,7 @@ pub use config::{Bounds, DeliveryConfig, Policy, SlowClient};
 pub use connections::{
     Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, TableDescription,
 };
-pub use dead_letters::{
-    DeadLetterError, DeadLetterErrorKind, DeadLetterQueue, DeadLetters, Letter,
-};
+pub use dead_letters::{DeadLetters, Letter};
 pub use deliverer::{Deliverer, Setup};
 pub use gateway::{Answer, Gateway};
 pub use letter::From as LetterFrom;
@@ -34,5 +34,6 @@ pub use limits::PostLimits;
 pub use lookup::{Connection, Lookup, NotAKey, PageLookup, Source};
 pub use message::Message;
 pub use pipeline::Pipeline;
+pub use queue::{DeadLetterError, DeadLetterErrorKind, DeadLetterQueue};
 pub use settle::Ticket;
 pub use tasks::Tasks;

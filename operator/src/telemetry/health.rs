@@ -226,3 +226,15 @@ impl Health {
         });
     }
 }
+
+/// Asserts the form of a condition message: `<failure>: <cause>; <action>`, lower case, at most 200
+/// characters without the names that it inserts.
+#[cfg(test)]
+pub fn assert_message_form(message: &str, names: &[&str]) {
+    let bare = names.iter().fold(message.to_owned(), |text, name| text.replace(name, "x"));
+    let (failure, rest) = bare.split_once(": ").unwrap_or_else(|| panic!("no cause: {message}"));
+    let (cause, action) = rest.split_once("; ").unwrap_or_else(|| panic!("no action: {message}"));
+    assert!(![failure, cause, action].contains(&""), "{message}");
+    assert!(failure.starts_with(|c: char| c.is_ascii_lowercase()), "{message}");
+    assert!(bare.chars().count() <= 200, "{}: {message}", bare.chars().count());
+}

@@ -12,6 +12,8 @@ pub use crate::api::Reason;
 pub use events::{event_failed, reconcile_failed, started, stopping, unreadable_notifier};
 #[cfg(feature = "local")]
 pub use events::{local_row_left, local_socket_left_open};
+#[cfg(test)]
+pub use health::assert_message_form;
 pub use health::{Happening, Health, Part, Phase, Picture, Trouble};
 pub use http::{Readiness, serve};
 pub use logging::init as init_logging;

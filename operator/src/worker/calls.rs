@@ -3,17 +3,21 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::time::{Instant, timeout};
 
-use super::trouble::{CALL_LIMIT, late};
 use crate::clock::ServiceClock;
 use crate::record::{ShardId, StreamLabel, UnixSeconds};
 use crate::stream::{
-    Budget, Limits, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
+    Budget, Limits, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamErrorKind,
+    StreamPage, Streams,
 };
 use crate::telemetry::NotifierTelemetry;
+
+/// No call may take longer; the AWS clients give up sooner.
+const CALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// An average month.
 const MONTH_SECONDS: f64 = 30.44 * 86_400.0;
@@ -146,4 +150,10 @@ impl Streams for Calls {
             self.answer("get_records", "dynamodb:GetRecords", call, time).await
         })
     }
+}
+
+/// A call that took too long.
+fn late(action: &'static str, elapsed: tokio::time::error::Elapsed) -> StreamError {
+    let (kind, source) = (StreamErrorKind::Unavailable, Some(elapsed.into()));
+    StreamError { action, kind, service_time: None, source }
 }

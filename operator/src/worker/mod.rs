@@ -10,6 +10,7 @@ mod consumer;
 mod doubt;
 mod factory;
 mod family;
+mod initial_listing;
 mod opening;
 mod pace;
 mod positions;
@@ -20,6 +21,7 @@ mod remember;
 mod retention;
 mod shard;
 mod shared;
+mod stream_status;
 mod succession;
 mod supervisor;
 mod sweep;
@@ -42,7 +44,7 @@ pub use rate_limiters::AccountLimits;
 pub use supervisor::{NotifierId, Revision, Supervisor};
 
 use crate::backoff::Backoff;
-use crate::checkpoint::{Checkpoint, ClaimError, Keeper};
+use crate::checkpoint::{Checkpoint, ClaimError, Keeper, checkpoint_problem};
 use crate::delivery::{DeadLetters, Deliverer, LetterFrom, Lookup, Pipeline, Setup, Tasks};
 use crate::notifier::PageEvaluator;
 use crate::record::UnixSeconds;
@@ -102,7 +104,7 @@ pub async fn work(backends: &Backends, job: &Job, stop: &CancellationToken) {
             }
             Reads::Lost(lost @ ClaimError::Lost { .. }, _) => {
                 job.telemetry.claim_lost(&lost);
-                job.health.claim_lost(trouble::checkpoint(&lost));
+                job.health.claim_lost(checkpoint_problem(&lost));
                 return;
             }
             // The checkpoint was edited by hand and is unusable. It is claimed again once it is
@@ -117,7 +119,7 @@ pub async fn work(backends: &Backends, job: &Job, stop: &CancellationToken) {
                 if begun.elapsed() > LONGEST_AFTER_A_FAULT {
                     faults.reset();
                 }
-                job.health.troubled(Part::Worker, trouble::fault());
+                job.health.troubled(Part::Worker, supervisor::panicked());
                 stop.run_until_cancelled(sleep(faults.next(&job.random))).await;
             }
         }

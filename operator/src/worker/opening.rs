@@ -10,14 +10,15 @@ use tokio::time::sleep;
 
 use super::calls::Calls;
 use super::config::worker_config::Job;
-use super::trouble::{self, LONGEST_WAIT};
-use super::{succession, sweep};
-use crate::backoff::{Backoff, Failing};
-use crate::checkpoint::{Checkpoint, CheckpointStore, ClaimError, Keeper, Start, StartedAt};
+use super::initial_listing::{Asked, listed};
+use crate::backoff::Backoff;
+use crate::checkpoint::{
+    Checkpoint, CheckpointStore, ClaimError, Keeper, Start, StartedAt, checkpoint_problem,
+};
 use crate::record::{ShardPositions, StreamLabel, UnixSeconds};
 use crate::stream::Begin;
 use crate::stream::{Follow, Listing};
-use crate::telemetry::{Part, Trouble};
+use crate::telemetry::Part;
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_CLAIM_WAIT: Duration = Duration::from_secs(15);
@@ -39,14 +40,14 @@ pub async fn claimed(
     };
     let found = found.and_then(|found| continued(found, job).ok());
     let expected = found.as_ref().map(labels).unwrap_or_default();
-    let listing = listed(streams, job, &expected).await;
+    let listing = listed(streams, &asked(job), &expected).await;
     let keeper = claim(store, job, &listing, found.as_ref()).await;
     let labels = labels(keeper.checkpoint());
     if labels.iter().all(|label| listing.streams.contains_key(label)) {
         return (listing, keeper);
     }
     // It was written, or mended, in between.
-    (listed(streams, job, &labels).await, keeper)
+    (listed(streams, &asked(job), &labels).await, keeper)
 }
 
 /// The listing, made again if the claim, or the connections table, kept reading from beginning for so
@@ -59,7 +60,16 @@ pub async fn renewed(
 ) -> Listing {
     match listing.ended.elapsed() < LISTING_AGE {
         true => listing,
-        false => listed(streams, job, &labels(checkpoint)).await,
+        false => listed(streams, &asked(job), &labels(checkpoint)).await,
+    }
+}
+
+fn asked(job: &Job) -> Asked<'_> {
+    Asked {
+        config: &job.consumer,
+        health: &job.health,
+        telemetry: &job.telemetry,
+        random: &job.random,
     }
 }
 
@@ -89,52 +99,8 @@ async fn stored(store: &dyn CheckpointStore, job: &Job) -> Option<Checkpoint> {
 /// Tells why the checkpoint is not ours yet, and waits.
 async fn refused(job: &Job, error: &ClaimError, backoff: &mut Backoff) {
     job.telemetry.retrying(error);
-    job.health.troubled(Part::Checkpoint, trouble::checkpoint(error));
+    job.health.troubled(Part::Checkpoint, checkpoint_problem(error));
     sleep(backoff.next(&job.random)).await;
-}
-
-/// The shards of the `known` streams and of those after them, once they can be described; without a
-/// known one, of the stream that reading would begin with, which must have the images that the spec
-/// needs.
-async fn listed(streams: &Calls, job: &Job, known: &BTreeSet<StreamLabel>) -> Listing {
-    let mut failing = Failing::new(LONGEST_WAIT);
-    loop {
-        let trouble = match sweep::list(streams, &job.consumer.follow, known, &job.random).await {
-            Ok(listing) => match unfit(job, &listing, known) {
-                Some(trouble) => Some(trouble),
-                None => {
-                    job.health.well(&Part::Stream);
-                    return listing;
-                }
-            },
-            Err(error) => {
-                job.telemetry.retrying(&error);
-                trouble::stream(&job.consumer.stream_name(), &error, &mut failing)
-            }
-        };
-        if let Some(trouble) = trouble {
-            job.health.troubled(Part::Stream, trouble);
-        }
-        sleep(failing.wait(&job.random)).await;
-    }
-}
-
-/// Why reading cannot begin, or go on, with what is listed.
-fn unfit(job: &Job, listing: &Listing, known: &BTreeSet<StreamLabel>) -> Option<Trouble> {
-    let newest = listing.newest();
-    let found = newest.filter(|(_, stream)| !stream.is_gone());
-    match (found, &job.consumer.follow, &listing.replaced_by) {
-        // One that follows those that are known is looked at once they are read.
-        (Some((label, stream)), _, _) if known.is_empty() || known.contains(label) => {
-            succession::unfit(&job.consumer.required_images, stream)
-        }
-        _ if !known.is_empty() => None,
-        (_, _, Some(new)) => {
-            Some(trouble::replaced(&job.consumer.stream_name(), &new.arn(&job.consumer.table)))
-        }
-        (_, Follow::Stream(_), None) => Some(trouble::not_found(&job.consumer.stream_name())),
-        (_, Follow::Table, None) => Some(trouble::no_stream(&job.consumer.table)),
-    }
 }
 
 /// The checkpoint, claimed: gone on from what is stored, else from what is known, or begun.

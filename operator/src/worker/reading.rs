@@ -15,7 +15,8 @@ use super::positions::Positions;
 use super::retention::{asked_since, kept_since};
 use super::shard::{self, End};
 use super::shared::{ConsumerContext, ShardTask};
-use super::succession::{self, Drained};
+use super::succession::Drained;
+use super::{stream_status, trouble};
 use crate::backoff::Failing;
 use crate::checkpoint::{Start, StartedAt};
 use crate::record::{KeyNames, Position, ShardId, StreamLabel, UnixSeconds};
@@ -180,7 +181,7 @@ impl Reading {
                 continue;
             }
             if entries.is_empty() {
-                unfit = succession::unfit(&self.shared.config.required_images, stream);
+                unfit = trouble::unsupported_view(&self.shared.config.required_images, stream);
                 let is_last = listing.newest().is_some_and(|(newest, _)| newest == label);
                 if unfit.is_some() && !is_last {
                     // A stream keeps its images for life: what has others comes after it.
@@ -233,8 +234,8 @@ impl Reading {
     ) {
         let ConsumerContext { config, health, .. } = &*self.shared;
         let ConsumerConfig { follow, table, .. } = config;
-        let ended = || succession::ended(follow, table, listing, current.is_none());
-        let shardless = || succession::shardless(table, shardless, &mut self.shardless);
+        let ended = || stream_status::ended(follow, table, listing, current.is_none());
+        let shardless = || stream_status::shardless(table, shardless, &mut self.shardless);
         match unfit.or_else(ended).or_else(shardless) {
             Some(trouble) => health.troubled(Part::Ended, trouble),
             None => health.well(&Part::Ended),

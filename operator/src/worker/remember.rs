@@ -6,9 +6,8 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::positions::Positions;
-use super::trouble;
 use crate::backoff::Failing;
-use crate::checkpoint::{ClaimError, Keeper, StoreError};
+use crate::checkpoint::{ClaimError, Keeper, StoreError, checkpoint_problem};
 use crate::telemetry::{Health, NotifierTelemetry, Part};
 
 /// Checkpoints are written at most this often.
@@ -48,7 +47,7 @@ pub async fn remember(
                 telemetry.retrying(&error);
                 let is_denied = matches!(&error, ClaimError::Store(StoreError::AccessDenied(_)));
                 if failing.has_lasted() || is_denied {
-                    health.troubled(Part::Checkpoint, trouble::checkpoint(&error));
+                    health.troubled(Part::Checkpoint, checkpoint_problem(&error));
                 }
                 positions.look_again();
             }

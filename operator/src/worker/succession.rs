@@ -6,11 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::trouble;
-use crate::backoff::Failing;
-use crate::record::{RequiredImages, StreamLabel};
-use crate::stream::{Described, Follow, Listing};
-use crate::telemetry::Trouble;
+use crate::record::StreamLabel;
 
 /// Listings are behind by seconds: one that begins so much later is not.
 const CERTAIN_AFTER: Duration = Duration::from_secs(15);
@@ -63,43 +59,6 @@ impl Drained {
             (1..LISTINGS).map(|look| *since + CERTAIN_AFTER * look / (LISTINGS - 1))
         });
         looks.filter(|at| *at > now).min()
-    }
-}
-
-/// Why a stream that was not begun yet cannot be: it lacks an image that the spec needs.
-pub fn unfit(required: &RequiredImages, stream: &Described) -> Option<Trouble> {
-    let (view, _) = stream.form.as_ref()?;
-    required.missing_from(*view).map(|missing| trouble::view(&missing))
-}
-
-/// What there is to tell where no more changes come, or others than are read.
-pub fn ended(
-    follow: &Follow,
-    table: &str,
-    listing: &Listing,
-    all_drained: bool,
-) -> Option<Trouble> {
-    let (newest, _) = listing.newest()?;
-    match (follow, &listing.replaced_by) {
-        (_, Some(new)) => Some(trouble::replaced(&newest.arn(table), &new.arn(table))),
-        (Follow::Stream(_), None) if all_drained => Some(trouble::disabled(&newest.arn(table))),
-        (Follow::Table, None) if all_drained => Some(trouble::no_stream(table)),
-        _ => None,
-    }
-}
-
-/// What there is to tell of a stream that is open and shows no shard, once that has lasted.
-pub fn shardless(
-    table: &str,
-    stream: Option<&StreamLabel>,
-    failing: &mut Failing,
-) -> Option<Trouble> {
-    match stream {
-        Some(stream) => failing.has_lasted().then(|| trouble::shardless(&stream.arn(table))),
-        None => {
-            failing.worked();
-            None
-        }
     }
 }
 

@@ -13,8 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::trouble;
-use crate::telemetry::{Health, Part, Phase, Picture, Reason};
+use crate::telemetry::{Health, Part, Phase, Picture, Reason, Trouble};
 
 /// How long to wait before a worker that panicked begins anew.
 const AFTER_A_PANIC: Duration = Duration::from_secs(10);
@@ -188,8 +187,14 @@ async fn keep(health: &Health, work: impl Future<Output = ()>) -> Result<(), ()>
     let worked = AssertUnwindSafe(work).catch_unwind().await;
     worked.map_err(|_| {
         health.starting();
-        health.troubled(Part::Worker, trouble::fault());
+        health.troubled(Part::Worker, panicked());
     })
+}
+
+/// Problem of a worker task that panicked.
+pub fn panicked() -> Trouble {
+    let message = "a worker task panicked: bug in the operator; report it with the operator's log, the worker restarts from the checkpoint";
+    Trouble::new(Reason::WorkerFailed, message.to_owned())
 }
 
 #[cfg(test)]

@@ -1,18 +1,14 @@
-//! Condition reasons and messages for problems of the stream and the checkpoint. A problem that may end
-//! without help is reported only after it has lasted.
+//! Conditions about streams and shards. A problem that may end without help is reported only after it
+//! has lasted.
 
 use std::time::Duration;
 
 use crate::backoff::Failing;
-use crate::checkpoint::{ClaimError, StoreError};
-use crate::record::{MissingImage, ShardId};
-use crate::stream::{StreamError, StreamErrorKind};
+use crate::record::{MissingImage, RequiredImages, ShardId};
+use crate::stream::{Described, StreamError, StreamErrorKind};
 use crate::telemetry::{Reason, Trouble};
 
 const LIST: &str = "dynamodb:ListStreams";
-
-/// No call may take longer; the AWS clients give up sooner.
-pub const CALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The longest wait between two tries.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -148,57 +144,28 @@ pub fn held_up(table: &str) -> Trouble {
     Trouble::new(Reason::ShardBlocked, message)
 }
 
-/// Problem of a worker task that panicked.
-pub fn fault() -> Trouble {
-    let message = "a worker task panicked: bug in the operator; report it with the operator's log, the worker restarts from the checkpoint";
-    Trouble::new(Reason::WorkerFailed, message.to_owned())
-}
-
-/// A call that took too long.
-pub fn late(action: &'static str, elapsed: tokio::time::error::Elapsed) -> StreamError {
-    let (kind, source) = (StreamErrorKind::Unavailable, Some(elapsed.into()));
-    StreamError { action, kind, service_time: None, source }
-}
-
 /// Problem of a view type that lacks an image which the spec needs.
-pub fn view(missing: &MissingImage) -> Trouble {
+fn missing_image(missing: &MissingImage) -> Trouble {
     Trouble::new(Reason::ViewTypeMismatch, missing.to_string())
 }
 
-/// Problem of a checkpoint that cannot be claimed or stored.
-pub fn checkpoint(error: &ClaimError) -> Trouble {
-    let reason = match error {
-        ClaimError::Lost { .. } => Reason::CheckpointTakenOver,
-        ClaimError::Format(_) => Reason::CheckpointInvalid,
-        ClaimError::Store(StoreError::NotOwned(_) | StoreError::NotYetDeleted(_)) => {
-            Reason::CheckpointNotOwned
-        }
-        ClaimError::Store(StoreError::AccessDenied(_)) => Reason::CheckpointAccessDenied,
-        ClaimError::Store(StoreError::TooLarge(_)) => Reason::CheckpointTooLarge,
-        ClaimError::Store(StoreError::Conflict | StoreError::Unknown(_)) => {
-            Reason::CheckpointUnavailable
-        }
-    };
-    let message = match error {
-        ClaimError::Lost { .. } => error.to_string(),
-        ClaimError::Format(why) => format!("{error}: {why}"),
-        ClaimError::Store(why) => format!("{error}: {why}"),
-    };
-    // Kubernetes deletes that ConfigMap soon.
-    let is_temporary = matches!(error, ClaimError::Store(StoreError::NotYetDeleted(_)));
-    Trouble { reason, message, stalled: reason.is_stalled() && !is_temporary }
+/// Why a stream that was not begun yet cannot be: it lacks an image that the spec needs.
+pub fn unsupported_view(required: &RequiredImages, stream: &Described) -> Option<Trouble> {
+    let (view, _) = stream.form.as_ref()?;
+    required.missing_from(*view).map(|missing| missing_image(&missing))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::record::StreamLabel;
+    use crate::telemetry::assert_message_form;
 
     const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders";
     const SHARD: &str = "shardId-00000001573689847184-864758bb";
 
-    /// Messages of all problems that do not pass by themselves, and of those that have lasted.
-    async fn messages() -> Vec<String> {
+    #[tokio::test(start_paused = true)]
+    async fn each_message_names_the_failure_the_cause_and_the_action() {
         let label = StreamLabel::new("2024-12-03T08:06:15.779");
         let (stream, newer) = (label.arn(TABLE), StreamLabel::new("2026-01-01").arn(TABLE));
         let id = ShardId::new(&label, SHARD);
@@ -211,7 +178,6 @@ mod tests {
             childless(&id, &stream),
             shardless(&stream),
             held_up(TABLE),
-            fault(),
         ];
         let mut failing = Failing::new(Duration::ZERO);
         failing.has_lasted();
@@ -229,37 +195,10 @@ mod tests {
                 problems.push(super::stream(&stream, &error, &mut failing).expect("it has lasted"));
             }
         }
-        let source = || Box::new(std::fmt::Error);
-        let config_map = || "ConfigMap \"orders-checkpoint\"".to_owned();
-        for error in [
-            ClaimError::Lost { holder: "pod".to_owned() },
-            ClaimError::Store(StoreError::Conflict),
-            ClaimError::Store(StoreError::NotOwned(config_map())),
-            ClaimError::Store(StoreError::NotYetDeleted(config_map())),
-            ClaimError::Store(StoreError::AccessDenied(source())),
-            ClaimError::Store(StoreError::TooLarge(source())),
-            ClaimError::Store(StoreError::Unknown(source())),
-        ] {
-            problems.push(checkpoint(&error));
-        }
         let mut messages: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
-        messages.extend([OnGap::Continue, OnGap::Stop].map(|on_gap| gap(&stream, on_gap)));
-        let inserted = [&*stream, &*newer, TABLE, SHARD];
-        let strip = |message: String| {
-            inserted.iter().fold(message, |message, name| message.replace(name, "X"))
-        };
-        messages.into_iter().map(strip).collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn each_message_says_what_failed_and_why_and_what_a_person_does() {
-        for message in messages().await {
-            let (what, rest) = message.split_once(": ").expect(&message);
-            let (cause, action) = rest.split_once("; ").expect(&message);
-            assert!(![what, cause, action].contains(&""), "{message}");
-            let begins = what.chars().next().unwrap();
-            assert!(begins.is_ascii_lowercase() || begins == 'X', "{message}");
-            assert!(message.chars().count() <= 200, "{}: {message}", message.chars().count());
+        messages.extend([false, true].map(|stop_on_gap| gap(&stream, stop_on_gap)));
+        for message in messages {
+            assert_message_form(&message, &[&*stream, &*newer, TABLE, SHARD]);
         }
     }
 }

@@ -11,6 +11,7 @@
 //! differs from what was read, and stays. Comparing only what a lookup asks for would not do: a
 //! connection that comes up late, and stores itself anew, may write the same id under the same key.
 
+mod problems;
 mod row;
 mod shared;
 mod source;

@@ -1,0 +1,51 @@
+//! Conditions about the checkpoint.
+
+use super::{ClaimError, StoreError};
+use crate::telemetry::{Reason, Trouble};
+
+/// Problem of a checkpoint that cannot be claimed or stored.
+pub fn checkpoint(error: &ClaimError) -> Trouble {
+    let reason = match error {
+        ClaimError::Lost { .. } => Reason::CheckpointTakenOver,
+        ClaimError::Format(_) => Reason::CheckpointInvalid,
+        ClaimError::Store(StoreError::NotOwned(_) | StoreError::NotYetDeleted(_)) => {
+            Reason::CheckpointNotOwned
+        }
+        ClaimError::Store(StoreError::AccessDenied(_)) => Reason::CheckpointAccessDenied,
+        ClaimError::Store(StoreError::TooLarge(_)) => Reason::CheckpointTooLarge,
+        ClaimError::Store(StoreError::Conflict | StoreError::Unknown(_)) => {
+            Reason::CheckpointUnavailable
+        }
+    };
+    let message = match error {
+        ClaimError::Lost { .. } => error.to_string(),
+        ClaimError::Format(why) => format!("{error}: {why}"),
+        ClaimError::Store(why) => format!("{error}: {why}"),
+    };
+    // Kubernetes deletes that ConfigMap soon.
+    let is_temporary = matches!(error, ClaimError::Store(StoreError::NotYetDeleted(_)));
+    Trouble { reason, message, stalled: reason.is_stalled() && !is_temporary }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::assert_message_form;
+
+    #[test]
+    fn each_message_names_the_failure_the_cause_and_the_action() {
+        let source = || Box::new(std::fmt::Error);
+        let config_map = || "ConfigMap \"orders-checkpoint\"".to_owned();
+        for error in [
+            ClaimError::Lost { holder: "pod".to_owned() },
+            ClaimError::Store(StoreError::Conflict),
+            ClaimError::Store(StoreError::NotOwned(config_map())),
+            ClaimError::Store(StoreError::NotYetDeleted(config_map())),
+            ClaimError::Store(StoreError::AccessDenied(source())),
+            ClaimError::Store(StoreError::TooLarge(source())),
+            ClaimError::Store(StoreError::Unknown(source())),
+        ] {
+            assert_message_form(&checkpoint(&error).message, &[]);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Conditions about the connections table.
+
+use super::source::Source;
+use crate::backoff::Failing;
+use crate::delivery::{ConnectionsError, ConnectionsErrorKind};
+use crate::telemetry::{Reason, Trouble};
+
+impl Source {
+    /// Problem of a failed request, or `None` while it may still end without help.
+    pub(super) fn trouble(
+        &self,
+        error: &ConnectionsError,
+        failing: &mut Failing,
+    ) -> Option<Trouble> {
+        let (asked, action) = (self.asked(), error.action);
+        let has_lasted = failing.has_lasted();
+        let (reason, message) = match error.kind {
+            ConnectionsErrorKind::NotFound => (
+                Reason::ConnectionsNotFound,
+                format!(
+                    "{action} on {asked} failed: not found; create it, or correct connections.tableName or connections.region"
+                ),
+            ),
+            ConnectionsErrorKind::AccessDenied => (
+                Reason::ConnectionsAccessDenied,
+                format!(
+                    "{action} on {asked} failed: access denied; grant this permission to the operator"
+                ),
+            ),
+            ConnectionsErrorKind::NoCredentials => {
+                return Some(Trouble::no_credentials(&format!("{action} on {asked}")));
+            }
+            ConnectionsErrorKind::Invalid | ConnectionsErrorKind::Unavailable => {
+                if !has_lasted {
+                    return None;
+                }
+                (
+                    Reason::ConnectionsUnavailable,
+                    format!(
+                        "{action} on {asked} failed: no usable response; check the capacity of the table and the network"
+                    ),
+                )
+            }
+        };
+        Some(Trouble::new(reason, message))
+    }
+
+    /// Problem of a row that could not be read or deleted, if a person must act.
+    pub(super) fn kept(&self, error: &ConnectionsError) -> Option<Trouble> {
+        let (stored, action) = (self.stored(), error.action);
+        match error.kind {
+            ConnectionsErrorKind::AccessDenied => {
+                let message = format!(
+                    "rows of closed connections cannot be deleted from {stored}: access denied; grant {action}"
+                );
+                Some(Trouble::new(Reason::StaleRowDeletionDenied, message))
+            }
+            ConnectionsErrorKind::NoCredentials => {
+                Some(Trouble::no_credentials(&format!("{action} on {stored}")))
+            }
+            // Seldom, and the next record of its connection tries again.
+            ConnectionsErrorKind::NotFound
+            | ConnectionsErrorKind::Invalid
+            | ConnectionsErrorKind::Unavailable => None,
+        }
+    }
+
+    /// Problem of rows that lack a usable connection id.
+    pub(super) fn unaddressed(&self) -> Trouble {
+        let (id, asked) = (&self.connection_id_attribute, self.asked());
+        let action = match &self.index {
+            Some(_) => {
+                "add it to the projection of the index (KEYS_ONLY has keys only), or correct connections.connectionIdAttribute"
+            }
+            None => "correct connections.connectionIdAttribute",
+        };
+        let message = format!("rows of {asked} are skipped: no connection id in {id:?}; {action}");
+        Trouble::new(Reason::ConnectionIdMissing, message)
+    }
+
+    /// Problem of rows whose TTL cannot be in seconds.
+    pub(super) fn in_milliseconds(&self, attribute: &str) -> Trouble {
+        let stored = self.stored();
+        let message = format!(
+            "rows of {stored} never expire: their TTL in {attribute:?} is in milliseconds; write seconds since 1970"
+        );
+        Trouble::new(Reason::InvalidTtlUnit, message)
+    }
+
+    /// Problem of an index that does not exist.
+    pub(super) fn no_index(&self, index: &str) -> Trouble {
+        let message = format!(
+            "lookups in {} failed: it has no index {index:?}; create it, or correct connections.indexName",
+            self.stored()
+        );
+        Trouble::new(Reason::ConnectionsIndexNotFound, message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::delivery::TableDescription;
+    use crate::record::KeyNames;
+    use crate::telemetry::assert_message_form;
+
+    fn source(index: Option<&str>) -> Source {
+        Source {
+            region: "eu-west-1".to_owned(),
+            table: "connections".to_owned(),
+            index: index.map(str::to_owned),
+            partition_key: Some("sk".to_owned()),
+            connection_id_attribute: "connection_id".to_owned(),
+            ttl_attribute: Some("ttl".to_owned()),
+            cache: Duration::ZERO,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_message_names_the_failure_the_cause_and_the_action() {
+        let keys = KeyNames { partition: "pk".to_owned(), sort: None };
+        let table = TableDescription { keys, indexes: vec![], types: [].into() };
+        let mut failing = Failing::new(Duration::ZERO);
+        failing.has_lasted();
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        let mut problems = Vec::new();
+        for index in [None, Some("sk-index")] {
+            let source = source(index);
+            problems.extend([source.unaddressed(), source.in_milliseconds("ttl")]);
+            problems.extend(source.check(&table).err());
+            for kind in [
+                ConnectionsErrorKind::NotFound,
+                ConnectionsErrorKind::AccessDenied,
+                ConnectionsErrorKind::NoCredentials,
+                ConnectionsErrorKind::Invalid,
+                ConnectionsErrorKind::Unavailable,
+            ] {
+                let error = ConnectionsError { action: "dynamodb:Query", kind, source: None };
+                problems.extend(source.trouble(&error, &mut failing));
+                problems.extend(source.kept(&error));
+            }
+        }
+        assert_eq!(problems.len(), 2 * (3 + 5 + 2));
+        for Trouble { message, .. } in problems {
+            let names = ["\"connections\"", "\"sk-index\"", "\"connection_id\"", "eu-west-1"];
+            assert_message_form(&message, &names);
+        }
+    }
+}
