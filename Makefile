@@ -1,6 +1,6 @@
 # `make` lists the commands.
 .DEFAULT_GOAL := help
-.PHONY: help test simulate mutations bench generate lint deny need-cargo
+.PHONY: help test simulate faults bench generate lint deny need-cargo
 
 CARGO ?= cargo
 
@@ -19,8 +19,9 @@ SEEDS ?= 100000
 simulate: need-cargo ## Run SEEDS (100000) seeds of the simulation; SEED=7 replays that seed and prints its events.
 	SEEDS=$(SEEDS) SEED=$(SEED) $(CARGO) test --release --test simulation the_guarantees -- --nocapture
 
-mutations: need-cargo ## Plant faults in a copy of the sources, and see how many seeds catch each.
-	$(CARGO) run --quiet --bin mutations
+# A release build, so that it does not replace the operator's debug binary, which the suites start.
+faults: need-cargo ## Run the simulation with every planted fault, which it must detect; FAULT=name runs one.
+	$(CARGO) run --quiet --release --features stream-notifier-tests/planted-faults --bin faults -- $(FAULT)
 
 # The benchmarks run one after the other. With a relative folder, criterion would write into the sources.
 bench: export CRITERION_HOME = $(abspath $(or $(CARGO_TARGET_DIR),target))/criterion
@@ -37,6 +38,7 @@ generate: need-cargo ## Write the generated files: the CustomResourceDefinition,
 lint: need-cargo ## Check the format and run clippy.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features stream-notifier-tests/planted-faults -- -D warnings
 
 deny: need-cargo ## Check dependencies: advisories, licences, bans and sources.
 	@$(CARGO) deny --version >/dev/null 2>&1 || { \

@@ -4,6 +4,9 @@
 //! it, `checkpoint` remembers it; `worker` runs the four for one resource. See
 //! `docs/architecture.md`.
 
+#[macro_use]
+pub mod planted_faults;
+
 pub mod api;
 pub mod aws;
 pub mod backoff;

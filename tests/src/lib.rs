@@ -12,7 +12,6 @@ pub mod helm;
 pub mod http;
 pub mod kubectl;
 pub mod ministack;
-pub mod mutation;
 pub mod namespace;
 pub mod operator;
 pub mod port;

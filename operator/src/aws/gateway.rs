@@ -79,13 +79,13 @@ impl Gateway for ApiGateway {
             match Box::pin(delete.send()).await {
                 // The client does not return which 2xx it was.
                 Ok(_) => Answer::Status { status: 200, names_connection: false },
-                Err(error) => failed(error),
+                Err(error) => classify_sdk_error(error),
             }
         })
     }
 }
 
-/// The SDK's client for the API at this endpoint. It differs from the raw path only in its headers.
+/// The SDK's client for the API at this endpoint, configured as the raw path is.
 fn sdk_client(config: &SdkConfig, endpoint: &str) -> Client {
     let config = Builder::from(config)
         .endpoint_url(endpoint)
@@ -99,7 +99,7 @@ fn sdk_client(config: &SdkConfig, endpoint: &str) -> Client {
 
 /// Classifies an error of the SDK's client: by its type, else by the HTTP status, because API Gateway
 /// often sends neither a type nor a body.
-fn failed<E>(error: SdkError<E, HttpResponse>) -> Answer
+fn classify_sdk_error<E>(error: SdkError<E, HttpResponse>) -> Answer
 where
     E: std::error::Error + 'static,
     Error: From<SdkError<E, HttpResponse>>,

@@ -109,7 +109,8 @@ impl DeadLetters {
                     self.telemetry.retrying(&error);
                     self.tell(error.kind, since);
                     // Behind others that have failed for so long, one try is enough.
-                    if begun.min(since).elapsed() >= LONGEST_TRY {
+                    let is_late = begun.min(since).elapsed() >= LONGEST_TRY;
+                    if is_late || fault!(DeadLetterDroppedOnFirstFailure) {
                         return self.telemetry.dead_letter_lost(&change.sequence_number);
                     }
                 }

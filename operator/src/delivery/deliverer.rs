@@ -199,6 +199,9 @@ impl Deliverer {
             }
             _ => {}
         }
+        if fault!(RowDeletedAfterFailedDisconnect) {
+            return Next::Over(End::Disconnect);
+        }
         Next::Again(head.tries.wait(random))
     }
 
@@ -256,7 +259,12 @@ impl Deliverer {
 
     /// A message is given up.
     fn lose(&self, left: Left, why: Dropped) {
-        self.setup.telemetry.dropped(why, &left.connection.id, left.ticket.number());
+        if why == Dropped::Superseded && fault!(SupersededMessageNotCounted) {
+            return left.ticket.settle();
+        }
+        if !fault!(DroppedMessageNotCounted) {
+            self.setup.telemetry.dropped(why, &left.connection.id, left.ticket.number());
+        }
         left.ticket.lose(why);
     }
 

@@ -169,7 +169,8 @@ impl PostLimits {
             pace.note(is_throttled, self.most, now);
         }
         let is_recent = |at: Instant| now.duration_since(at) < THROTTLED_FOR;
-        pace.found.take_if(|(at, since)| !is_recent(*at) && since.is_well());
+        let is_over = |since: &Tally| since.is_well() || fault!(AccountThrottlingEndsEarly);
+        pace.found.take_if(|(at, since)| !is_recent(*at) && is_over(since));
         pace.found.is_some_and(|(at, _)| is_throttled || is_recent(at))
     }
 

@@ -161,7 +161,8 @@ impl Outbox {
         loop {
             // Asked for before looking, so that what happens in between is not missed.
             let room = self.room.notified();
-            match self.push(delivery, gate.is_shut(), conflates) {
+            let is_held = gate.is_shut() && !fault!(OverflowWhilePostsHeld);
+            match self.push(delivery, is_held, conflates) {
                 Ok(gone) => return gone,
                 Err((refused, until)) => {
                     delivery = refused;
@@ -194,6 +195,7 @@ impl Outbox {
         };
         if queue.kib + delivery.message.kib() > self.connection_kib
             && (is_held || !queue.is_stuck(state.typical))
+            && !fault!(ResponsiveConnectionOverflows)
         {
             return Err((delivery, Instant::now() + PATIENCE));
         }
@@ -367,7 +369,7 @@ impl Queue {
         let mut gone = Vec::new();
         self.kib += delivery.message.kib();
         // One that is being posted stays: it may arrive, and must arrive before what follows it.
-        let first = usize::from(self.is_taken);
+        let first = usize::from(self.is_taken && !fault!(OverflowDropsMessageInFlight));
         if conflates && self.is_slow || self.kib > most_kib {
             let item = &delivery.message.item;
             let mut older = (first..self.waiting.len()).filter(|at| {

@@ -104,10 +104,17 @@ impl Pipeline {
                         Some(found) = lookups.next() => self.queue(found).await,
                     }
                 };
+                let held = held.filter(|_| !fault!(MemoryReleasedEarly));
                 let slot = progress.track(number.clone());
                 let ticket = Ticket::new(progress.clone(), slot, number, letter, held);
                 match target {
-                    Some((key, message)) => lookups.push_back(find(&lookup, key, message, ticket)),
+                    Some((key, message)) => {
+                        let found = find(&lookup, key, message, ticket);
+                        match fault!(MessagesQueuedOutOfOrder) {
+                            true => lookups.push_front(found),
+                            false => lookups.push_back(found),
+                        }
+                    }
                     None => ticket.lose(Dropped::Invalid),
                 }
             }

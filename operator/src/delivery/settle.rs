@@ -67,7 +67,8 @@ impl Ticket {
 
     /// Settles this share, whose message was given up.
     pub fn lose(self, why: Dropped) {
-        *lock(&self.0.losses).entry(why).or_default() += 1;
+        let increment = u64::from(!fault!(DeadLetterCountsOneDropPerReason));
+        lock(&self.0.losses).entry(why).and_modify(|count| *count += increment).or_insert(1);
         self.settle();
     }
 
@@ -82,6 +83,9 @@ impl Shared {
     fn end(self: Arc<Self>) {
         let letter = lock(&self.letter).take();
         let losses = std::mem::take(&mut *lock(&self.losses));
+        if fault!(RecordSettledBeforeDeadLetter) {
+            self.progress.complete(self.slot);
+        }
         match letter.filter(|_| !losses.is_empty()) {
             Some(letter) => letter.send(losses, move || self.progress.complete(self.slot)),
             None => self.progress.complete(self.slot),

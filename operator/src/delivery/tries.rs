@@ -129,6 +129,7 @@ impl Tries {
             Outcome::Delivered => return Next::Over(End::Delivered),
             Outcome::Gone => {
                 let wait = GONE_AGAIN_AFTER.get(self.gone);
+                let wait = wait.filter(|_| !fault!(RowDeletedOnFirstGone));
                 self.gone += 1;
                 return wait.map_or(Next::Over(End::Gone), |wait| Next::Again(*wait));
             }
@@ -138,18 +139,23 @@ impl Tries {
             }
             Outcome::TooLarge => return Next::Over(End::Dropped(Dropped::TooLarge)),
             Outcome::Hold(_) => return Next::Held(self.backoff.next(random)),
-            Outcome::Throttled if known.is_account_throttled => {}
+            Outcome::Throttled
+                if known.is_account_throttled && !fault!(AccountThrottlingCountsAsAttempt) => {}
             Outcome::Throttled | Outcome::Retry => self.attempts += 1,
         }
+        let attempts = self.attempts + u32::from(fault!(LastAttemptSkipped));
         // It is the client's own trouble if others get their messages meanwhile.
         let is_slow = outcome == Outcome::Throttled
             && self.throttled >= TOO_SLOW
             && known.delivered > self.delivered;
-        if is_slow && policy.slow_client == SlowClient::Disconnect {
+        let disconnects = policy.slow_client == SlowClient::Disconnect;
+        if is_slow && (disconnects || fault!(SlowClientAlwaysDisconnected)) {
             Next::Over(End::Disconnect)
-        } else if known.age >= policy.longest_try {
+        } else if known.age >= policy.longest_try
+            || outcome == Outcome::Retry && fault!(MessageDroppedOnFirstFailure)
+        {
             Next::Over(End::Dropped(Dropped::Expired))
-        } else if policy.most_attempts.is_some_and(|most| self.attempts >= most) {
+        } else if policy.most_attempts.is_some_and(|most| attempts >= most) {
             Next::Over(End::Dropped(Dropped::Attempts))
         } else {
             Next::Again(self.backoff.next(random))

@@ -98,7 +98,8 @@ impl PageEvaluation<'_> {
         let PageEvaluator { spec, skip_before, .. } = self.evaluator;
         let mut count = 0;
         for record in self.unread.by_ref() {
-            if skip_before.is_some_and(|start| record.created < start) {
+            let is_kept = fault!(RecordsBeforeStartDelivered) && !record.old.is_empty();
+            if skip_before.is_some_and(|start| record.created < start) && !is_kept {
                 prefiltered.before_start += 1;
             } else if spec.concerns(&record) {
                 self.pending.push_back(Step::Pending(record));

@@ -201,7 +201,12 @@ impl Lineage {
                 continue;
             }
             let parent = self.parents.get(id);
-            let is_root = parent.is_none_or(|it| is_unlisted(it) && self.gone.contains(it));
+            let is_gone = |id| self.gone.contains(id) || fault!(UnlistedParentAssumedTrimmed);
+            let is_root = match parent {
+                None => true,
+                Some(_) if fault!(TrimmedParentBlocksChildren) => false,
+                Some(parent) => is_unlisted(parent) && is_gone(parent),
+            };
             let may_begin = parent.is_some_and(is_finished) || is_root && !is_behind;
             if may_begin && !may_be_before(id) {
                 plan.read.insert(id.clone(), Position::Start);

@@ -78,17 +78,37 @@ impl ShardReader {
 
     async fn renewed_page(&mut self) -> Result<RecordPage, StreamError> {
         self.iterator = None;
-        let iterator = self.streams.iterator(&self.shard, &self.from).await?;
-        self.streams.records(&iterator).await
+        let start = fault!(ExpiredIteratorRenewedAtStart).then_some(ReadFrom::Start);
+        let from = start.as_ref().unwrap_or(&self.from);
+        let iterator = self.streams.iterator(&self.shard, from).await?;
+        let mut page = self.streams.records(&iterator).await?;
+        while fault!(ExpiredIteratorRenewedAtLatest)
+            && !self.is_numbered()
+            && !page.changes.is_empty()
+        {
+            page.changes.clear();
+            if let Some(next) = &page.next {
+                page = self.streams.records(next).await?;
+            }
+        }
+        Ok(page)
     }
 
-    fn advance(&mut self, page: RecordPage) -> Read {
+    fn advance(&mut self, mut page: RecordPage) -> Read {
+        if fault!(SequenceNumbersComparedAsText)
+            && let ReadFrom::After(last) = &self.from
+        {
+            page.changes.retain(|change| change.sequence_number.as_str() > last.as_str());
+        }
         self.had_number = self.is_numbered();
         if let Some(last) = page.changes.last() {
             self.from = ReadFrom::After(last.sequence_number.clone());
         }
         let end = page.next.is_none();
         self.iterator = page.next;
+        if end && fault!(LastPageDropped) {
+            page.changes.clear();
+        }
         Read { changes: page.changes, unreadable: page.unreadable, end }
     }
 }

@@ -98,7 +98,7 @@ impl Progress {
         loop {
             // Asked for before looking, so that what happens in between is not missed.
             let idle = self.idle.notified();
-            if self.lock().is_idle() {
+            if self.lock().is_idle() || fault!(ShardFinishedBeforeDelivery) {
                 return;
             }
             idle.await;
@@ -138,7 +138,7 @@ impl RecordProgress for Progress {
         if moved {
             self.moved.notify_one();
         }
-        if idle {
+        if idle && !fault!(DrainNotificationMissing) {
             self.idle.notify_waiters();
         }
     }

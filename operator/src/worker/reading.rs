@@ -191,7 +191,7 @@ impl Reading {
                     }
                     continue;
                 }
-                if current.is_some() || unfit.is_some() {
+                if current.is_some() && !fault!(NextStreamStartsEarly) || unfit.is_some() {
                     let since = stream.shards().map(|(id, _)| self.unread_since(id));
                     waits_since = since.chain(waits_since).min();
                     continue;
@@ -289,6 +289,7 @@ impl Reading {
     fn from(&self, position: &Position) -> ReadFrom {
         match (position, self.shared.skip_before) {
             (Position::After(number), _) => ReadFrom::After(number.clone()),
+            _ if fault!(ChildStartsAtLatest) => ReadFrom::At(self.shared.clock.now()),
             // The moment reading began, never the service's LATEST: that is another moment at each
             // call. In a shard that was made later it is the start. One to come is refused; until
             // then all that comes is skipped.
@@ -306,7 +307,7 @@ impl Reading {
             (id, End::Finished) => {
                 self.shared.telemetry.shard_finished(&id);
                 self.positions.finish(&id);
-                if self.shared.stop.is_cancelled() {
+                if self.shared.stop.is_cancelled() || fault!(ChildrenNotRequested) {
                     return Ok(());
                 }
                 // What was listed already need not be asked for.

@@ -62,6 +62,9 @@ pub async fn remember_at_last(
     positions: &Positions,
     telemetry: &NotifierTelemetry,
 ) -> Option<ClaimError> {
+    if fault!(FinalCheckpointNotWritten) {
+        return None;
+    }
     let saved = async {
         loop {
             match save(keeper, positions, telemetry, true).await {
@@ -93,6 +96,7 @@ async fn save(
 /// Whether the checkpoint is somebody else's, or nobody's: nothing that passes by itself.
 fn is_lost(error: &ClaimError) -> bool {
     match error {
+        ClaimError::Lost { .. } if fault!(LostClaimIgnored) => false,
         ClaimError::Lost { .. }
         | ClaimError::Format(_)
         | ClaimError::Store(StoreError::NotOwned(_) | StoreError::NotYetDeleted(_)) => true,

@@ -169,7 +169,8 @@ async fn failed(
         shared.health.troubled(part.clone(), trouble);
     }
     if error.kind == StreamErrorKind::Trimmed {
-        if let Some(lost) = lost(shared, task)
+        if !fault!(DataGapNotReported)
+            && let Some(lost) = lost(shared, task)
             && !gap(shared, shard, "its records were trimmed", lost)
         {
             return Failed::Stopped;

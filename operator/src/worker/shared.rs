@@ -69,11 +69,12 @@ impl ConsumerContext {
         let ConsumerConfig { table, stop_on_gap, .. } = &self.config;
         self.telemetry.gap(stream, shard, why, lost);
         self.health.gap(trouble::gap(&stream.arn(table), *stop_on_gap));
-        if *stop_on_gap {
-            self.halted.store(true, Ordering::Relaxed);
-            self.stop.cancel();
+        if !stop_on_gap || fault!(DataGapStopIgnored) {
+            return true;
         }
-        !stop_on_gap
+        self.halted.store(true, Ordering::Relaxed);
+        self.stop.cancel();
+        false
     }
 }
 

@@ -118,7 +118,7 @@ async fn describe(
             Some(described) => described.add(&page.shards),
             None => described = Some(Described::new(&page)),
         }
-        after = page.next;
+        after = page.next.filter(|_| !fault!(ListingReadsFirstPageOnly));
         if after.is_none() {
             break;
         }

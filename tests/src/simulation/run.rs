@@ -89,12 +89,14 @@ fn run(seed: u64, listening: &Listening, wants_lines: bool) -> Outcome {
 
 /// Runs a seed and returns all that happened in it, and the guarantee that was broken.
 pub fn replay(seed: u64) -> (Vec<String>, Option<String>) {
+    check_planted_fault();
     let Outcome { broken, lines, .. } = run(seed, &Listening::begin(), true);
     (lines, broken.map(|Broken { guarantee, how }| format!("{guarantee}: {how}")))
 }
 
 /// Runs all of these seeds, or until so many have failed.
 pub fn run_all(seeds: Range<u64>, threads: usize, most_failures: usize) -> Report {
+    check_planted_fault();
     let begun = Instant::now();
     let (next, failed) = (AtomicU64::new(seeds.start), AtomicUsize::new(0));
     let work = || {
@@ -126,6 +128,12 @@ pub fn run_all(seeds: Range<u64>, threads: usize, most_failures: usize) -> Repor
     }
     report.failures.sort_by_key(|failure| failure.seed);
     report
+}
+
+/// Panics here, and not in a worker task, if `PLANTED_FAULT` names no planted fault.
+fn check_planted_fault() {
+    #[cfg(feature = "planted-faults")]
+    stream_notifier::planted_faults::Fault::selected();
 }
 
 /// Runs a seed, and once more where it failed or where it is its turn.

@@ -120,7 +120,7 @@ impl Lookups {
 
     /// As what a lookup serves a record of this page, if it does.
     pub fn serves(&self, begun: Begun, page: u64) -> Option<LookupKind> {
-        if begun.number > page {
+        if begun.number > page || begun.number > 0 && fault!(StaleLookupReused) {
             Some(LookupKind::Shared)
         } else if begun.at.elapsed() < self.cache {
             Some(LookupKind::Cached)
