@@ -6,21 +6,17 @@
 
 #[macro_use]
 pub mod planted_faults;
-
 pub mod api;
 pub mod aws;
-pub mod backoff;
 pub mod checkpoint;
-pub mod clock;
-pub mod command;
+pub mod cli;
 pub mod controller;
 pub mod delivery;
-pub mod kubernetes;
 #[cfg(feature = "local")]
 pub mod local;
-pub mod notifier;
-pub mod record;
-pub mod stream;
+pub mod model;
+pub mod rules;
+pub mod streams;
 pub mod telemetry;
-mod turns;
+pub mod timing;
 pub mod worker;

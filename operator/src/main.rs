@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    stream_notifier::command::main()
+    stream_notifier::cli::main()
 }

@@ -6,7 +6,9 @@
 //! `PLANTED_FAULT` selects one fault by its name in kebab-case.
 
 #[cfg(feature = "planted-faults")]
-use std::{env, sync::OnceLock};
+use std::env;
+#[cfg(feature = "planted-faults")]
+use std::sync::OnceLock;
 
 #[cfg(feature = "planted-faults")]
 use clap::ValueEnum;
@@ -15,7 +17,7 @@ use clap::ValueEnum;
 #[cfg(feature = "planted-faults")]
 macro_rules! fault {
     ($fault:ident) => {
-        $crate::planted_faults::Fault::$fault.is_selected()
+        $self::Fault::$fault.is_selected()
     };
 }
 

@@ -1,8 +1,8 @@
 //! How many records a second one core judges, by what a record is like.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use stream_notifier::notifier::{Notifier, Verdict};
-use stream_notifier::record::{AttributeValue, Change, EventName, KeyNames};
+use stream_notifier::model::{AttributeValue, Change, EventName, KeyNames};
+use stream_notifier::rules::{Notifier, Verdict};
 use stream_notifier_tests::scripted::{change, spec};
 
 /// More than the processor's caches hold.

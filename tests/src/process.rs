@@ -2,11 +2,10 @@
 //! process itself is killed.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::Duration;
+use std::{fmt, fs};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 pub use rustix::process::Signal;

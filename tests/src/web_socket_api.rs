@@ -11,11 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::command;
-use crate::http;
 use crate::ministack::{ACCOUNT, MiniStack, REGION, authorization};
 use crate::tools::tool;
 use crate::websocket::WebSocketClient;
+use crate::{command, http};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

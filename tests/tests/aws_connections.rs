@@ -15,7 +15,7 @@ use stream_notifier::aws::{Aws, DynamoDbConnections};
 use stream_notifier::delivery::{
     Connections, ConnectionsError, ConnectionsErrorKind, Segment, Source,
 };
-use stream_notifier::record::{AttributeValue, Item, KeyNames};
+use stream_notifier::model::{AttributeValue, Item, KeyNames};
 use tokio::net::TcpListener;
 
 /// A service that answers as it is told, in turn, and notes what it was asked.

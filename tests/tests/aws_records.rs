@@ -9,17 +9,19 @@ use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::config::retry::RetryConfig;
 use aws_sdk_dynamodbstreams::config::{BehaviorVersion, Config, Credentials, Region};
 use aws_sdk_dynamodbstreams::operation::get_records::GetRecordsOutput;
-use aws_sdk_dynamodbstreams::types::{self, AttributeValue as Sdk};
+use aws_sdk_dynamodbstreams::types::{
+    AttributeValue as Sdk, {self},
+};
 use axum::Router;
 use axum::extract::State;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fastrand::Rng;
 use stream_notifier::aws::{Aws, DynamoDbStreams};
-use stream_notifier::record::{
+use stream_notifier::model::{
     AttributeValue, Change, EventName, Item, SequenceNumber, UnixSeconds, UserIdentity,
 };
-use stream_notifier::stream::{RecordPage, ShardIterator, StreamErrorKind, Streams};
+use stream_notifier::streams::{RecordPage, ShardIterator, StreamErrorKind, Streams};
 use tokio::net::TcpListener;
 
 const PAGES: u64 = 2_000;

@@ -11,8 +11,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use stream_notifier::aws::{Aws, DynamoDbStreams};
-use stream_notifier::record::{EventName, ShardId, StreamLabel, UnixSeconds, ViewType};
-use stream_notifier::stream::{
+use stream_notifier::model::{EventName, ShardId, StreamLabel, UnixSeconds, ViewType};
+use stream_notifier::streams::{
     Listed, ReadFrom, ShardReader, StreamErrorKind, StreamStatus, Streams,
 };
 use tokio::net::TcpListener;
@@ -184,7 +184,7 @@ async fn a_moment_is_asked_for_where_the_service_knows_it_and_the_start_elsewher
 #[tokio::test]
 async fn a_record_keeps_what_dynamodb_wrote() -> Result<()> {
     let (_, streams) = Service::start(vec![page(&[7], None)]).await?;
-    let iterator = stream_notifier::stream::ShardIterator("one".to_owned());
+    let iterator = stream_notifier::streams::ShardIterator("one".to_owned());
     let change = streams.records(&iterator).await?.changes.remove(0);
     assert_eq!(change.event, EventName::Modify);
     assert_eq!(change.sequence_number.as_str(), "100000000000000000007");
@@ -200,7 +200,7 @@ async fn a_record_that_lacks_what_every_record_has_is_counted_and_left_out() -> 
     let mut answer = page(&[1, 2, 3], Some("next"));
     answer.1["Records"][1]["eventName"] = json!("SOMETHING_NEW");
     let (_, streams) = Service::start(vec![answer]).await?;
-    let iterator = stream_notifier::stream::ShardIterator("one".to_owned());
+    let iterator = stream_notifier::streams::ShardIterator("one".to_owned());
     let page = streams.records(&iterator).await?;
     let events: Vec<_> = page.changes.iter().map(|change| change.event_id.as_str()).collect();
     assert_eq!((events, page.unreadable), (vec!["event-1", "event-3"], 1));
@@ -255,7 +255,7 @@ async fn every_error_code_has_its_meaning() -> Result<()> {
     ] {
         // A second answer would be taken if the SDK tried again by itself.
         let (service, streams) = Service::start(vec![error(code), page(&[], None)]).await?;
-        let iterator = stream_notifier::stream::ShardIterator("one".to_owned());
+        let iterator = stream_notifier::streams::ShardIterator("one".to_owned());
         let failed = streams.records(&iterator).await.expect_err(code);
         assert_eq!(failed.kind, expected, "{code}");
         assert_eq!(failed.action, "dynamodb:GetRecords");

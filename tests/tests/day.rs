@@ -22,10 +22,9 @@ use stream_notifier::checkpoint::{
     Checkpoint, CheckpointStore, Start, StartedAt, StoreError, Stored, Version,
 };
 use stream_notifier::delivery::{Answer, Gateway};
-use stream_notifier::record::{Position, ShardId, StreamLabel};
-use stream_notifier::stream::Begin;
-use stream_notifier::stream::{
-    Follow, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
+use stream_notifier::model::{Position, ShardId, StreamLabel};
+use stream_notifier::streams::{
+    Begin, Follow, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
 };
 use stream_notifier::telemetry::{Metrics, Phase, Picture};
 use stream_notifier::worker::{Backends, work};

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use stream_notifier::delivery::ConnectionsErrorKind;
-use stream_notifier::record::{AttributeValue, Item, Position};
-use stream_notifier::stream::Begin;
+use stream_notifier::model::{AttributeValue, Item, Position};
+use stream_notifier::streams::Begin;
 use stream_notifier_tests::scripted::{Worker, change, number, shard_id};
 use tokio::time::Instant;
 

@@ -6,12 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
-use stream_notifier::notifier::Evaluator;
-use stream_notifier::notifier::Notifier;
-use stream_notifier::record::{AttributeValue, Change, Position};
+use stream_notifier::model::{AttributeValue, Change, Position};
+use stream_notifier::rules::{Evaluator, Notifier};
 use stream_notifier::telemetry::Phase;
-use stream_notifier::worker::Job;
-use stream_notifier::worker::{Endpoints, prepare};
+use stream_notifier::worker::{Endpoints, Job, prepare};
 use stream_notifier_tests::scripted::{Worker, change, number, shard_id, spec};
 
 /// A worker that reads the open shard `only`, with a spec that is another than the usual one.

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use stream_notifier::delivery::{
     DeadLetterError, DeadLetterErrorKind, DeadLetterQueue, PostLimits,
 };
-use stream_notifier::record::{AttributeValue, Position};
+use stream_notifier::model::{AttributeValue, Position};
 use stream_notifier::worker::Job;
 use stream_notifier_tests::scripted::{QUEUE, ScriptedQueue, Worker, change, number, shard_id};
 use tokio::time::{Instant, sleep};

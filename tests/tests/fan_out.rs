@@ -10,8 +10,8 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::post;
 use stream_notifier::aws::{ApiGateway, Aws};
-use stream_notifier::record::Position;
-use stream_notifier::stream::Begin;
+use stream_notifier::model::Position;
+use stream_notifier::streams::Begin;
 use stream_notifier::telemetry::Metrics;
 use stream_notifier::worker::{Backends, work};
 use stream_notifier_tests::scripted::{

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stream_notifier::delivery::{ConnectionsErrorKind, Source};
-use stream_notifier::notifier::Notifier;
-use stream_notifier::record::{AttributeValue, Item, Position};
+use stream_notifier::model::{AttributeValue, Item, Position};
+use stream_notifier::rules::Notifier;
 use stream_notifier::worker::Job;
 use stream_notifier_tests::scripted::{NOW, Worker, change, number, shard_id, spec};
 use tokio::time::sleep;

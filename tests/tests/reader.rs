@@ -2,9 +2,8 @@
 
 use jiff::Timestamp;
 use stream_notifier::checkpoint::{Checkpoint, Start, StartedAt};
-use stream_notifier::record::{Change, EventName, Position, UnixSeconds};
-use stream_notifier::stream::Begin;
-use stream_notifier::stream::{ReadFrom, StreamErrorKind};
+use stream_notifier::model::{Change, EventName, Position, UnixSeconds};
+use stream_notifier::streams::{Begin, ReadFrom, StreamErrorKind};
 use stream_notifier::telemetry::Phase;
 use stream_notifier_tests::scripted::{Call, NOW, STREAM, Worker, change, number, shard_id};
 

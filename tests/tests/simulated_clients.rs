@@ -6,10 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use fastrand::Rng;
 use stream_notifier::aws::{Aws, DynamoDbStreams};
-use stream_notifier::record::{
-    Change, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType,
-};
-use stream_notifier::stream::{
+use stream_notifier::model::{Change, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType};
+use stream_notifier::streams::{
     Listed, ReadFrom, Shard, ShardIterator, StreamErrorKind, StreamStatus, Streams,
 };
 use stream_notifier_tests::simulated::{

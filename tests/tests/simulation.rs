@@ -4,9 +4,8 @@
 //! that happens in it.
 
 use std::collections::BTreeSet;
-use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use stream_notifier_tests::simulation::{Report, replay, run_all};
 

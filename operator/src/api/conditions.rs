@@ -65,7 +65,7 @@ impl ReadyState {
 
 /// Conditions of `generation`. Those in `before` with the same status keep their transition time.
 /// `new_gap` is the message of a new data gap.
-pub fn conditions(
+pub fn build_conditions(
     before: &[Condition],
     generation: Option<i64>,
     input: &ConditionInput,
@@ -168,11 +168,11 @@ mod tests {
         input: &ConditionInput,
         now: Timestamp,
     ) -> Vec<Condition> {
-        super::conditions(before, generation, input, None, now)
+        super::build_conditions(before, generation, input, None, now)
     }
 
     fn with_gap(before: &[Condition], message: &str, now: Timestamp) -> Vec<Condition> {
-        super::conditions(before, Some(1), &reading(), Some(message.to_owned()), now)
+        super::build_conditions(before, Some(1), &reading(), Some(message.to_owned()), now)
     }
 
     #[test]
@@ -222,7 +222,7 @@ mod tests {
                     Use::DataGap => (reading(), Some("because".to_owned())),
                     Use::Event => continue,
                 };
-                let all = super::conditions(&[], Some(1), &given, gap, at(1));
+                let all = super::build_conditions(&[], Some(1), &given, gap, at(1));
                 let mut of_it = all.iter().filter(|condition| condition.reason == reason.as_str());
                 assert!(of_it.any(|condition| condition.message == "because"), "{reason:?}");
                 seen.extend(all.into_iter().map(|condition| condition.type_));

@@ -6,7 +6,7 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue as Sdk;
 use bytes::Bytes;
 
-use crate::record::{AttributeValue, Item};
+use crate::model::{AttributeValue, Item};
 
 /// A value as the SDK gives it.
 fn value_from_table(value: Sdk) -> AttributeValue {

@@ -3,16 +3,19 @@
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{self, AttributeValue as Sdk, IndexStatus};
+use aws_sdk_dynamodb::types::{
+    AttributeValue as Sdk, IndexStatus, {self},
+};
 use aws_smithy_runtime_api::client::result::SdkError;
 use futures::future::BoxFuture;
 
 use super::attribute::{item_from_table, item_to_table, value_to_table};
-use super::{Aws, error};
+use super::config::Aws;
+use super::error;
 use crate::delivery::{
     Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, Source, TableDescription,
 };
-use crate::record::{AttributeValue, Item, KeyNames};
+use crate::model::{AttributeValue, Item, KeyNames};
 
 const DESCRIBE: &str = "dynamodb:DescribeTable";
 const QUERY: &str = "dynamodb:Query";

@@ -6,12 +6,12 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use super::json::CallError;
+use crate::aws::raw::aws_json::CallError;
 use crate::delivery::{
     ConnectionsError, ConnectionsErrorKind, DeadLetterError, DeadLetterErrorKind,
 };
-use crate::record::UnixSeconds;
-use crate::stream::{StreamError, StreamErrorKind};
+use crate::model::UnixSeconds;
+use crate::streams::{StreamError, StreamErrorKind};
 
 /// The error codes that all services share, and those of DynamoDB.
 ///

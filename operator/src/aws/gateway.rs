@@ -12,9 +12,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::Aws;
+use super::config::Aws;
 use super::error::{causes, has_cause};
-use super::signed::{Reply, Request, SignedClient, Unanswered};
+use crate::aws::raw::sigv4_client::{Reply, Request, SignedClient, Unanswered};
 use crate::delivery::{Answer, Gateway};
 
 /// What a path's segment holds as it is.
@@ -148,8 +148,8 @@ mod tests {
     use aws_credential_types::Credentials;
     use aws_credential_types::credential_fn::provide_credentials_fn;
 
-    use super::super::defaults;
     use super::*;
+    use crate::aws::config::defaults;
 
     /// The responses to a post and to a disconnection.
     async fn responses(config: ConfigLoader) -> [Answer; 2] {

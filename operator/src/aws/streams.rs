@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::types::{
-    self, ShardFilter, ShardFilterType, ShardIteratorType, StreamViewType,
+    ShardFilter, ShardFilterType, ShardIteratorType, StreamViewType, {self},
 };
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
@@ -15,13 +15,15 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::config_bag::ConfigBag;
 use futures::future::BoxFuture;
 
-use super::json::JsonCall;
-use super::records::parse;
-use super::signed::SignedClient;
-use super::skew::date;
-use super::{Aws, endpoint, error};
-use crate::record::{KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType};
-use crate::stream::{
+use super::config::Aws;
+use super::error;
+use crate::aws::raw::aws_json::JsonCall;
+use crate::aws::raw::clock_skew::date;
+use crate::aws::raw::endpoint;
+use crate::aws::raw::get_records::parse;
+use crate::aws::raw::sigv4_client::SignedClient;
+use crate::model::{KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType};
+use crate::streams::{
     Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
     StreamStatus, Streams,
 };

@@ -1,7 +1,9 @@
 //! Conditions about the checkpoint.
 
-use super::{ClaimError, StoreError};
-use crate::telemetry::{Reason, Trouble};
+use super::store::StoreError;
+use super::writer::ClaimError;
+use crate::api::Reason;
+use crate::telemetry::Trouble;
 
 /// Problem of a checkpoint that cannot be claimed or stored.
 pub fn checkpoint(error: &ClaimError) -> Trouble {
@@ -30,7 +32,7 @@ pub fn checkpoint(error: &ClaimError) -> Trouble {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::assert_message_form;
+    use crate::telemetry::health::assert_message_form;
 
     #[test]
     fn each_message_names_the_failure_the_cause_and_the_action() {

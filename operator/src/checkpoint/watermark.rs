@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::record::SequenceNumber;
+use crate::model::SequenceNumber;
 
 /// Which records of a shard were read, and up to where all of them are settled.
 #[derive(Debug, Default)]

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use kube_runtime::reflector::ObjectRef;
 
-use super::Context;
 use crate::api::StreamNotifier;
-use crate::kubernetes::ConfigMapStore;
-use crate::notifier::InvalidSpec;
+use crate::checkpoint::ConfigMapStore;
+use crate::controller::Context;
+use crate::rules::InvalidSpec;
 use crate::telemetry::{Phase, Picture};
 use crate::worker::{NotifierId, Prepared, Revision, WorkerSpec};
 

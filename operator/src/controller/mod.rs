@@ -1,10 +1,13 @@
 //! Keeps one worker per notifier as its spec says, and its status as the worker tells. A reconcile
 //! is a list of steps: validate → apply → status; only the last two talk to anybody.
 
-mod apply;
-mod known;
-mod status;
-mod told;
+pub mod apply;
+pub mod events;
+pub mod known;
+#[cfg(test)]
+pub mod tests;
+pub mod told;
+pub mod update_status;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,17 +18,20 @@ use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use kube_runtime::WatchStreamExt as _;
 use kube_runtime::controller::{Action, Config, Controller, Error as ControllerError};
-use kube_runtime::reflector::{self, ObjectRef, Store};
-use kube_runtime::watcher::{self, watcher};
+use kube_runtime::reflector::{
+    ObjectRef, Store, {self},
+};
+use kube_runtime::watcher::{
+    watcher, {self},
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use apply::Applied;
-pub use known::Known;
-pub use told::Told;
-
+pub use self::events::Events;
+pub use self::known::Known;
+pub use self::told::Told;
 use crate::api::{Reason, StreamNotifier};
-use crate::kubernetes::Events;
+use crate::controller::apply::Applied;
 use crate::telemetry::{Phase, Readiness, reconcile_failed, unreadable_notifier};
 use crate::worker::{NotifierId, Revision, Supervisor, WorkerFactory};
 
@@ -162,8 +168,11 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
     }
     let prepared = context.factory.validate(&notifier.spec);
     context.known.note(&id, prepared.is_err().then_some(Reason::Invalid.as_str()));
-    let applied = apply::apply(notifier, &id, &revision, prepared, &context).await;
-    let again = status::update(notifier, &id, &revision, &applied, &context).await?;
+    let applied =
+        crate::controller::apply::apply(notifier, &id, &revision, prepared, &context).await;
+    let again =
+        crate::controller::update_status::update(notifier, &id, &revision, &applied, &context)
+            .await?;
     if matches!(&applied, Applied::Working { picture, .. } if picture.phase == Phase::ClaimLost) {
         context.supervisor.told_lost_claim(&id);
     }
@@ -217,6 +226,3 @@ fn forget(context: &Context, id: &NotifierId) {
     context.supervisor.abort(id);
     context.factory.metrics.forget(&id.namespace, &id.name);
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,10 +7,11 @@ use kube::config::Config as KubeConfig;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::*;
+use crate::api::Reason;
 use crate::aws::Aws;
-use crate::notifier::Evaluator;
-use crate::telemetry::{Health, Metrics, Part, Picture, Reason, Trouble};
+use crate::controller::*;
+use crate::rules::Evaluator;
+use crate::telemetry::{Health, Metrics, Part, Picture, Trouble};
 use crate::worker::{AccountLimits, Endpoints};
 
 /// A controller that has listed everything. Nothing listens where its API server should be.

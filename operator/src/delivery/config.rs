@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lookup::Source;
+use crate::delivery::lookup::connections_config::Source;
 
 /// Where messages go, and what bounds them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::fmt;
 
 use futures::future::BoxFuture;
 
-use crate::record::{AttributeValue, Item, KeyNames};
+use crate::model::{AttributeValue, Item, KeyNames};
 
 /// A table or index of connections, as DescribeTable shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]

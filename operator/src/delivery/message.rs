@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::record::{Item, UnixSeconds};
+use crate::model::{Item, UnixSeconds};
 
 /// The longest message that API Gateway takes, in bytes.
 ///

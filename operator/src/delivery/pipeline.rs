@@ -11,18 +11,19 @@ use futures::stream::FuturesOrdered;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::dead_letters::{DeadLetters, Letter};
-use super::deliverer::Deliverer;
-use super::lookup::{Connection, Lookup, PageLookup};
+use super::ack::Ticket;
+use super::lookup::{Lookup, PageLookup};
 use super::message::Message;
-use super::settle::Ticket;
-use crate::clock::ServiceClock;
-use crate::notifier::{Notification, PageEvaluation, PageEvaluator, Slice, Verdict};
-use crate::record::{
+use crate::delivery::dead_letter::sender::{DeadLetters, Letter};
+use crate::delivery::dispatch::dispatcher::Deliverer;
+use crate::delivery::lookup::row::Connection;
+use crate::model::{
     AttributeValue, BatchOutcome, Change, KeyNames, RecordBatch, RecordProgress, RecordSink,
     SequenceNumber, ShardId,
 };
+use crate::rules::{Notification, PageEvaluation, PageEvaluator, Slice, Verdict};
 use crate::telemetry::{Counts, Dropped, Health, NotifierTelemetry};
+use crate::timing::ServiceClock;
 
 /// Lookups of one page in flight at once.
 const MAX_LOOKUPS: usize = 16;

@@ -1,6 +1,8 @@
 //! The data directory: one process at a time uses it.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{
+    File, TryLockError, {self},
+};
 use std::path::{Path, PathBuf};
 
 use super::error::LocalError;
@@ -43,7 +45,7 @@ impl DataDir {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::fixture::Scratch;
+    use crate::local::tests::fixture::Scratch;
 
     #[test]
     fn one_process_at_a_time() {

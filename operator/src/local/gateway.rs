@@ -1,6 +1,10 @@
 //! A WebSocket API of one stage, as API Gateway serves it: connections on the stage, `$connect`
 //! and `$disconnect` keep their rows, and `@connections` answers what the service answers.
 
+pub mod connection_rows;
+pub mod connections_api;
+pub mod websockets;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,9 +20,8 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::management;
-use super::rows::{Row, Rows};
-use super::sockets::{Client, Sockets, new_id, now};
+use crate::local::gateway::connection_rows::{Row, Rows};
+use crate::local::gateway::websockets::{Client, Sockets, new_id, now};
 use crate::telemetry;
 
 /// What API Gateway takes from a client, in a frame and in a message.
@@ -61,8 +64,8 @@ impl Gateway {
         }
         router
             .with_state(self.clone())
-            .merge(management::routes(&base, self.sockets.clone()))
-            .fallback(management::forbidden)
+            .merge(connections_api::routes(&base, self.sockets.clone()))
+            .fallback(connections_api::forbidden)
     }
 
     /// Closes every connection and deletes its row.

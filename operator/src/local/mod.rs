@@ -3,31 +3,16 @@
 //! messages arrive. The worker and the AWS clients are those of `run`; only endpoints differ, and
 //! what the emulator gets wrong is mended here, never there.
 
-mod checkpoint;
+pub mod data_dir;
+pub mod dynamodb;
+pub mod error;
+pub mod gateway;
+pub mod loopback_only;
+pub mod page;
+pub mod plan;
+pub mod serve;
 #[cfg(test)]
-mod client;
-mod data_dir;
-mod dynamo;
-mod error;
-mod example;
-mod expression;
-#[cfg(test)]
-mod fixture;
-mod gateway;
-mod guard;
-mod hints;
-mod management;
-mod page;
-mod plan;
-mod rows;
-mod serve;
-mod sockets;
-mod streams;
-mod table;
-mod tables;
-#[cfg(test)]
-mod tests;
-mod wire;
+pub mod tests;
 
 use std::io;
 use std::net::TcpListener;
@@ -38,19 +23,16 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{StreamNotifier, StreamNotifierSpec};
-
-pub use checkpoint::LocalCheckpoint;
-pub use error::LocalError;
-pub use plan::PlanError;
-
-use data_dir::DataDir;
-use dynamo::Dynamo;
-use example::Example;
-use gateway::Gateway;
-use page::Page;
-use plan::Plan;
-use rows::Rows;
-use table::TableServer;
+use crate::checkpoint::LocalCheckpoint;
+use crate::local::data_dir::DataDir;
+use crate::local::dynamodb::emulator::Dynamo;
+use crate::local::dynamodb::server::TableServer;
+use crate::local::error::LocalError;
+use crate::local::gateway::Gateway;
+use crate::local::gateway::connection_rows::Rows;
+use crate::local::page::Page;
+use crate::local::plan::Plan;
+use crate::local::plan::example::Example;
 
 /// What the user asks for.
 pub struct Options {
@@ -98,14 +80,15 @@ pub async fn start(options: Options) -> Result<Local, LocalError> {
 
     let data_dir = options.data_dir.as_deref().map(DataDir::take).transpose()?;
     let dynamo = open(data_dir.as_ref().map(DataDir::tables), &plan)?;
-    let stream_arn = Some(tables::ensure(&dynamo, &plan).await?);
+    let stream_arn = Some(crate::local::dynamodb::provision::ensure(&dynamo, &plan).await?);
     let rows = Rows::new(dynamo.clone(), plan.connections.clone(), &spec.connections);
     let cleared = rows.clear().await;
     cleared.map_err(|source| LocalError::Table { what: "deleting stale connections", source })?;
 
     let example = Example::of(spec, &plan);
-    let places = hints::Places { origin: &gateway_origin, dynamodb: &dynamodb_endpoint };
-    let hints = hints::lines(spec, &plan, &example, &places);
+    let places =
+        crate::local::plan::hints::Places { origin: &gateway_origin, dynamodb: &dynamodb_endpoint };
+    let hints = crate::local::plan::hints::lines(spec, &plan, &example, &places);
     let gateway = Gateway::new(rows, example.parameter.clone());
     let stage = spec.web_socket.stage.clone();
     let page = Page {
@@ -156,8 +139,10 @@ impl GatewayServer {
     fn start(listener: TcpListener, gateway: &Gateway, page: Page) -> Self {
         let stop = CancellationToken::new();
         let routes = gateway.routes(page.stage.as_deref());
-        let router = page::routes(page).merge(routes).layer(from_fn(guard::local_only));
-        let task = tokio::spawn(serve::until(listener, router, stop.clone()));
+        let router = crate::local::page::routes(page)
+            .merge(routes)
+            .layer(from_fn(crate::local::loopback_only::local_only));
+        let task = tokio::spawn(crate::local::serve::until(listener, router, stop.clone()));
         Self { stop, task }
     }
 }
@@ -170,7 +155,7 @@ fn open(path: Option<PathBuf>, plan: &Plan) -> Result<Dynamo, LocalError> {
 
 /// A listener, and the origin of what it serves.
 fn listen(port: u16, flag: &'static str) -> Result<(TcpListener, String), LocalError> {
-    let listener = serve::bind(port).map_err(|error| match error.kind() {
+    let listener = crate::local::serve::bind(port).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => LocalError::PortInUse { port, flag },
         _ => LocalError::Port { port, flag, source: error },
     })?;

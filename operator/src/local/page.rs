@@ -1,6 +1,8 @@
 //! The page at `/`: changes an item and shows what a WebSocket hears of it. Its two endpoints are
 //! reachable from this machine's pages only (see `guard`).
 
+use std::net::SocketAddr;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ws::WebSocketUpgrade;
@@ -11,12 +13,11 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::net::SocketAddr;
 
-use super::dynamo::Dynamo;
-use super::example::Example;
 use super::gateway::{Gateway, connect};
-use super::wire::Answer;
+use crate::local::dynamodb::emulator::Dynamo;
+use crate::local::dynamodb::json::Answer;
+use crate::local::plan::example::Example;
 
 const PAGE: &str = include_str!("page.html");
 /// Nothing from elsewhere, whatever a message may hold.

@@ -1,12 +1,15 @@
 //! Which tables a manifest needs: a pure function of its spec and of what the user asked for.
 //! Nothing is made here that the spec does not name.
 
+pub mod example;
+pub mod expression_text;
+pub mod hints;
+
 use serde_json::{Value, json};
 
 use crate::api::StreamNotifierSpec;
-use crate::record::KeyNames;
-
-use super::expression::key_names;
+use crate::local::plan::expression_text::key_names;
+use crate::model::KeyNames;
 
 /// The tables of one notifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,7 +241,7 @@ fn key_schema(key: &KeyNames) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::fixture::{origin, spec_with};
+    use crate::local::tests::fixture::{origin, spec_with};
 
     fn key(partition: &str, sort: Option<&str>) -> KeyNames {
         KeyNames { partition: partition.to_owned(), sort: sort.map(str::to_owned) }

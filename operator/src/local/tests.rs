@@ -1,5 +1,8 @@
 //! The parts together, over real sockets.
 
+pub mod client;
+pub mod fixture;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,9 +12,9 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use super::client::{Reply, request};
-use super::fixture::{Scratch, origin};
-use super::*;
+use crate::local::tests::client::{Reply, request};
+use crate::local::tests::fixture::{Scratch, origin};
+use crate::local::*;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tokio::sync::watch;
 
 use crate::api::Reason;
-use crate::record::{ShardId, StreamLabel};
+use crate::model::{ShardId, StreamLabel};
 
 /// The parts of a notifier that can be in trouble, causes before what they lead to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

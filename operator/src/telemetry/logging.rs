@@ -11,7 +11,7 @@ const FILTER: &str = "warn,stream_notifier=info,\
     aws_config=error,aws_config::default_provider=warn,kube_client::client=error";
 
 /// Installs the log writer.
-pub fn init(json: bool) {
+pub fn init_logging(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,9 +1,9 @@
 //! Metrics of the process. Every label has a bounded number of values.
 
-mod definition;
-mod family;
-mod labels;
-mod page;
+pub mod definition;
+pub mod family;
+pub mod labels;
+pub mod page;
 
 use std::sync::atomic::AtomicU64;
 
@@ -13,41 +13,39 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use definition::Kind;
-pub(super) use family::{DefinedFamily, Series};
-use labels::{
-    ConditionLabels, OperationLabels, OutcomeLabels, RequestLabels, ResultLabels, SourceLabels,
-};
-pub(super) use labels::{Labels, NotifierLabels};
-pub use page::metrics_page;
-
 use crate::api::CONDITION_TYPES;
+use crate::telemetry::metrics::definition::Kind;
+use crate::telemetry::metrics::family::{DefinedFamily, Series};
+use crate::telemetry::metrics::labels::{
+    ConditionLabels, NotifierLabels, OperationLabels, OutcomeLabels, RequestLabels, ResultLabels,
+    SourceLabels,
+};
 
 type Seconds = Counter<f64, AtomicU64>;
 
 /// Every metric. Clones share their series.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    pub(super) records: DefinedFamily<1, ResultLabels, Counter>,
-    pub(super) expression_evaluation: DefinedFamily<0, NotifierLabels, Seconds>,
-    pub(super) post_attempts: DefinedFamily<1, OutcomeLabels, Counter>,
-    pub(super) messages: DefinedFamily<1, OutcomeLabels, Counter>,
-    pub(super) post_duration: DefinedFamily<0, NotifierLabels, Histogram>,
-    pub(super) post_rate_limit_wait: DefinedFamily<0, NotifierLabels, Seconds>,
-    pub(super) delivery_latency: DefinedFamily<0, NotifierLabels, Histogram>,
-    pub(super) queued_messages: DefinedFamily<0, NotifierLabels, Gauge>,
-    pub(super) queued_bytes: DefinedFamily<0, NotifierLabels, Gauge>,
-    pub(super) dead_letters: DefinedFamily<1, OutcomeLabels, Counter>,
-    pub(super) stale_connection_rows: DefinedFamily<1, OutcomeLabels, Counter>,
-    pub(super) connection_lookups: DefinedFamily<1, SourceLabels, Counter>,
-    pub(super) stream_requests: DefinedFamily<2, RequestLabels, Counter>,
-    pub(super) stream_rate_limit_wait: DefinedFamily<1, OperationLabels, Seconds>,
-    pub(super) get_records_per_month: DefinedFamily<0, NotifierLabels, Gauge<f64, AtomicU64>>,
-    pub(super) iterator_age: DefinedFamily<0, NotifierLabels, Gauge>,
-    pub(super) data_gap_seconds: DefinedFamily<0, NotifierLabels, Counter>,
-    pub(super) data_gaps: DefinedFamily<0, NotifierLabels, Counter>,
-    pub(super) checkpoint_claims_lost: DefinedFamily<0, NotifierLabels, Counter>,
-    pub(super) checkpoint_writes: DefinedFamily<1, ResultLabels, Counter>,
+    pub(crate) records: DefinedFamily<1, ResultLabels, Counter>,
+    pub(crate) expression_evaluation: DefinedFamily<0, NotifierLabels, Seconds>,
+    pub(crate) post_attempts: DefinedFamily<1, OutcomeLabels, Counter>,
+    pub(crate) messages: DefinedFamily<1, OutcomeLabels, Counter>,
+    pub(crate) post_duration: DefinedFamily<0, NotifierLabels, Histogram>,
+    pub(crate) post_rate_limit_wait: DefinedFamily<0, NotifierLabels, Seconds>,
+    pub(crate) delivery_latency: DefinedFamily<0, NotifierLabels, Histogram>,
+    pub(crate) queued_messages: DefinedFamily<0, NotifierLabels, Gauge>,
+    pub(crate) queued_bytes: DefinedFamily<0, NotifierLabels, Gauge>,
+    pub(crate) dead_letters: DefinedFamily<1, OutcomeLabels, Counter>,
+    pub(crate) stale_connection_rows: DefinedFamily<1, OutcomeLabels, Counter>,
+    pub(crate) connection_lookups: DefinedFamily<1, SourceLabels, Counter>,
+    pub(crate) stream_requests: DefinedFamily<2, RequestLabels, Counter>,
+    pub(crate) stream_rate_limit_wait: DefinedFamily<1, OperationLabels, Seconds>,
+    pub(crate) get_records_per_month: DefinedFamily<0, NotifierLabels, Gauge<f64, AtomicU64>>,
+    pub(crate) iterator_age: DefinedFamily<0, NotifierLabels, Gauge>,
+    pub(crate) data_gap_seconds: DefinedFamily<0, NotifierLabels, Counter>,
+    pub(crate) data_gaps: DefinedFamily<0, NotifierLabels, Counter>,
+    pub(crate) checkpoint_claims_lost: DefinedFamily<0, NotifierLabels, Counter>,
+    pub(crate) checkpoint_writes: DefinedFamily<1, ResultLabels, Counter>,
     status_condition: DefinedFamily<2, ConditionLabels, Gauge>,
 }
 
@@ -59,48 +57,90 @@ impl Default for Metrics {
         let delivery_latency: fn() -> Histogram =
             || Histogram::new([0.0, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 43_200.0]);
         Self {
-            records: DefinedFamily::new(&definition::RECORDS, Counter::default),
+            records: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::RECORDS,
+                Counter::default,
+            ),
             expression_evaluation: DefinedFamily::new(
-                &definition::EXPRESSION_EVALUATION,
+                &crate::telemetry::metrics::definition::EXPRESSION_EVALUATION,
                 Seconds::default,
             ),
-            post_attempts: DefinedFamily::new(&definition::POST_ATTEMPTS, Counter::default),
-            messages: DefinedFamily::new(&definition::MESSAGES, Counter::default),
-            post_duration: DefinedFamily::new(&definition::POST_DURATION, post_duration),
+            post_attempts: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::POST_ATTEMPTS,
+                Counter::default,
+            ),
+            messages: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::MESSAGES,
+                Counter::default,
+            ),
+            post_duration: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::POST_DURATION,
+                post_duration,
+            ),
             post_rate_limit_wait: DefinedFamily::new(
-                &definition::POST_RATE_LIMIT_WAIT,
+                &crate::telemetry::metrics::definition::POST_RATE_LIMIT_WAIT,
                 Seconds::default,
             ),
-            delivery_latency: DefinedFamily::new(&definition::DELIVERY_LATENCY, delivery_latency),
-            queued_messages: DefinedFamily::new(&definition::QUEUED_MESSAGES, Gauge::default),
-            queued_bytes: DefinedFamily::new(&definition::QUEUED_BYTES, Gauge::default),
-            dead_letters: DefinedFamily::new(&definition::DEAD_LETTERS, Counter::default),
+            delivery_latency: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::DELIVERY_LATENCY,
+                delivery_latency,
+            ),
+            queued_messages: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::QUEUED_MESSAGES,
+                Gauge::default,
+            ),
+            queued_bytes: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::QUEUED_BYTES,
+                Gauge::default,
+            ),
+            dead_letters: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::DEAD_LETTERS,
+                Counter::default,
+            ),
             stale_connection_rows: DefinedFamily::new(
-                &definition::STALE_CONNECTION_ROWS,
+                &crate::telemetry::metrics::definition::STALE_CONNECTION_ROWS,
                 Counter::default,
             ),
             connection_lookups: DefinedFamily::new(
-                &definition::CONNECTION_LOOKUPS,
+                &crate::telemetry::metrics::definition::CONNECTION_LOOKUPS,
                 Counter::default,
             ),
-            stream_requests: DefinedFamily::new(&definition::STREAM_REQUESTS, Counter::default),
+            stream_requests: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::STREAM_REQUESTS,
+                Counter::default,
+            ),
             stream_rate_limit_wait: DefinedFamily::new(
-                &definition::STREAM_RATE_LIMIT_WAIT,
+                &crate::telemetry::metrics::definition::STREAM_RATE_LIMIT_WAIT,
                 Seconds::default,
             ),
             get_records_per_month: DefinedFamily::new(
-                &definition::GET_RECORDS_PER_MONTH,
+                &crate::telemetry::metrics::definition::GET_RECORDS_PER_MONTH,
                 Gauge::default,
             ),
-            iterator_age: DefinedFamily::new(&definition::ITERATOR_AGE, Gauge::default),
-            data_gap_seconds: DefinedFamily::new(&definition::DATA_GAP_SECONDS, Counter::default),
-            data_gaps: DefinedFamily::new(&definition::DATA_GAPS, Counter::default),
-            checkpoint_claims_lost: DefinedFamily::new(
-                &definition::CHECKPOINT_CLAIMS_LOST,
+            iterator_age: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::ITERATOR_AGE,
+                Gauge::default,
+            ),
+            data_gap_seconds: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::DATA_GAP_SECONDS,
                 Counter::default,
             ),
-            checkpoint_writes: DefinedFamily::new(&definition::CHECKPOINT_WRITES, Counter::default),
-            status_condition: DefinedFamily::new(&definition::STATUS_CONDITION, Gauge::default),
+            data_gaps: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::DATA_GAPS,
+                Counter::default,
+            ),
+            checkpoint_claims_lost: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::CHECKPOINT_CLAIMS_LOST,
+                Counter::default,
+            ),
+            checkpoint_writes: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::CHECKPOINT_WRITES,
+                Counter::default,
+            ),
+            status_condition: DefinedFamily::new(
+                &crate::telemetry::metrics::definition::STATUS_CONDITION,
+                Gauge::default,
+            ),
         }
     }
 }
@@ -120,7 +160,7 @@ impl Metrics {
 
     /// Sets every counter of a notifier to 0, because a query for an increase misses the first event of
     /// a counter that appears with it.
-    pub(super) fn begin(&self, notifier: &NotifierLabels) {
+    pub(crate) fn begin(&self, notifier: &NotifierLabels) {
         for metric in self.all() {
             if metric.definition().kind == Kind::Counter {
                 metric.create(notifier);
@@ -193,8 +233,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::record::StreamLabel;
-    use crate::telemetry::{Counts, LookupKind, NotifierTelemetry};
+    use crate::model::StreamLabel;
+    use crate::telemetry::notifier::{Counts, LookupKind, NotifierTelemetry};
 
     /// Metrics of a notifier that has every series.
     fn complete() -> Metrics {
@@ -221,7 +261,13 @@ mod tests {
             (described("# TYPE "), described("# HELP "), described("# UNIT "));
         let mut served = BTreeSet::new();
         for metric in complete().all() {
-            let definition::Definition { name, kind, labels, unit, help } = metric.definition();
+            let crate::telemetry::metrics::definition::Definition {
+                name,
+                kind,
+                labels,
+                unit,
+                help,
+            } = metric.definition();
             let family = name.strip_suffix("_total").unwrap_or(name);
             assert_eq!(types.get(family), Some(&kind.as_str()), "{name}");
             assert_eq!(helps.get(family), Some(&&*format!("{help}.")), "{name}");

@@ -11,8 +11,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::metrics::{DefinedFamily, Labels, Metrics, NotifierLabels, Series as _};
-use crate::record::{KeyNames, SequenceNumber, ShardId, StreamLabel};
+use super::metrics::Metrics;
+use crate::model::{KeyNames, SequenceNumber, ShardId, StreamLabel};
+use crate::telemetry::metrics::family::{DefinedFamily, Series as _};
+use crate::telemetry::metrics::labels::{Labels, NotifierLabels};
 
 /// How often the same is said of many records.
 const BETWEEN_SAYINGS: Duration = Duration::from_secs(60);

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::config::worker_config::WorkerSpec;
 use crate::aws::{ApiGateway, Aws, DynamoDbConnections, DynamoDbStreams, SqsQueue};
 use crate::checkpoint::CheckpointStore;
 use crate::delivery::{Connections, DeadLetterQueue, Gateway};
-use crate::stream::Streams;
+use crate::streams::Streams;
+use crate::worker::config::worker_config::WorkerSpec;
 
 /// The backends of one worker. Production, the local mode and the tests differ in these alone.
 #[derive(Clone, Debug)]

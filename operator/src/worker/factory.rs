@@ -6,17 +6,17 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::backends::Backends;
-use super::config::endpoint::Endpoints;
-use super::config::validate::{Prepared, prepare};
-use super::config::worker_config::{Job, WorkerSpec};
 use super::rate_limiters::AccountLimits;
-use super::work;
+use super::run::work;
 use crate::api::StreamNotifierSpec;
 use crate::aws::Aws;
-use crate::backoff::Random;
 use crate::checkpoint::CheckpointStore;
-use crate::notifier::{Evaluator, InvalidSpec};
+use crate::rules::{Evaluator, InvalidSpec};
 use crate::telemetry::{Health, Metrics, NotifierTelemetry};
+use crate::timing::Random;
+use crate::worker::config::endpoint::Endpoints;
+use crate::worker::config::validate::{Prepared, prepare};
+use crate::worker::config::worker_config::{Job, WorkerSpec};
 
 /// Runs a worker until its token is cancelled. Can be called again after it ended.
 pub type RunWorker =

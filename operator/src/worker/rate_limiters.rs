@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::config::arn::Table;
 use crate::delivery::PostLimits;
-use crate::stream::Limits;
+use crate::streams::Limits;
+use crate::worker::config::arn::Table;
 
 /// How often AWS is asked: one set of limits for all notifiers whose tables are in the same account
 /// and region, since it is those that AWS limits.

@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry::{Health, Part, Phase, Picture, Reason, Trouble};
+use crate::api::Reason;
+use crate::telemetry::{Health, Part, Phase, Picture, Trouble};
 
 /// How long to wait before a worker that panicked begins anew.
 const AFTER_A_PANIC: Duration = Duration::from_secs(10);

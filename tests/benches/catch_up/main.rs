@@ -10,7 +10,7 @@ use std::env;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use stream_notifier::notifier::Evaluator;
+use stream_notifier::rules::Evaluator;
 use tokio::process::Command;
 use tokio::time::Instant;
 

@@ -11,11 +11,10 @@ use axum::body::Bytes;
 use futures::future::BoxFuture;
 use stream_notifier::aws::{ApiGateway, Aws, DynamoDbStreams};
 use stream_notifier::delivery::{Answer, Gateway};
-use stream_notifier::notifier::Evaluator;
-use stream_notifier::record::{ShardId, StreamLabel};
-use stream_notifier::stream::Begin;
-use stream_notifier::stream::{
-    Follow, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
+use stream_notifier::model::{ShardId, StreamLabel};
+use stream_notifier::rules::Evaluator;
+use stream_notifier::streams::{
+    Begin, Follow, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
 };
 use stream_notifier::telemetry::Metrics;
 use stream_notifier::worker::{Backends, work};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use stream_notifier::aws::{ApiGateway, Aws};
 use stream_notifier::delivery::{Answer, Gateway, PostLimits};
-use stream_notifier::stream::Begin;
+use stream_notifier::streams::Begin;
 use stream_notifier::telemetry::Metrics;
 use stream_notifier::worker::{Backends, Job, work};
 use stream_notifier_tests::scripted::{

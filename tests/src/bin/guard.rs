@@ -8,14 +8,13 @@
 //!   `killed <signal>`.
 //! - `guard remove <folder>` removes the folder.
 
-use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::thread;
 use std::time::Duration;
+use std::{env, thread};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use stream_notifier::delivery::{
     Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, TableDescription,
 };
-use stream_notifier::record::{AttributeValue, Item, KeyNames};
+use stream_notifier::model::{AttributeValue, Item, KeyNames};
 use tokio::time::sleep;
 
 /// A table with the key `connection_id` and an index on `sk`.

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 
 use futures::future::BoxFuture;
-use stream_notifier::record::{
+use stream_notifier::model::{
     AttributeValue, Change, EventName, Item, KeyNames, SequenceNumber, ShardId, StreamLabel,
     UnixSeconds, ViewType,
 };
-use stream_notifier::stream::{
+use stream_notifier::streams::{
     Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
     StreamStatus, Streams,
 };

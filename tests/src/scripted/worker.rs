@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
-use stream_notifier::backoff::Random;
 use stream_notifier::delivery::{DeadLetterQueue, PostLimits};
-use stream_notifier::notifier::Evaluator;
-use stream_notifier::stream::Begin;
-use stream_notifier::stream::{Limits, Streams};
+use stream_notifier::rules::Evaluator;
+use stream_notifier::streams::{Begin, Limits, Streams};
 use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
+use stream_notifier::timing::Random;
 use stream_notifier::worker::{Backends, Endpoints, Job, Prepared, WorkerSpec, prepare, work};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use futures::future::BoxFuture;
-use stream_notifier::record::{
+use stream_notifier::model::{
     AttributeValue, Change, EventName, Item, KeyNames, SequenceNumber, ShardId, StreamLabel,
     UnixSeconds, ViewType,
 };
-use stream_notifier::stream::{
+use stream_notifier::streams::{
     Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
     StreamStatus, Streams,
 };

@@ -2,8 +2,8 @@
 //! checkpoint are in [`saves`](super::saves), what has to hold in the end in
 //! [`ending`](super::ending).
 
-use stream_notifier::record::Change;
-use stream_notifier::stream::{RecordPage, StreamError};
+use stream_notifier::model::Change;
+use stream_notifier::streams::{RecordPage, StreamError};
 
 use super::connections::Connection;
 use super::gateway::Post;

@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 use stream_notifier::delivery::{
     Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, TableDescription,
 };
-use stream_notifier::record::{AttributeValue, Item, KeyNames};
+use stream_notifier::model::{AttributeValue, Item, KeyNames};
 
 use super::faults::now;
 use super::life::Call;

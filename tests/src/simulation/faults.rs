@@ -2,7 +2,7 @@
 //! while.
 
 use stream_notifier::delivery::{ConnectionsErrorKind, DeadLetterErrorKind};
-use stream_notifier::stream::StreamErrorKind;
+use stream_notifier::streams::StreamErrorKind;
 
 /// How likely a single call goes wrong, from 0 to 1.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use stream_notifier::delivery::{ConnectionsErrorKind, DeadLetterErrorKind};
-use stream_notifier::stream::StreamErrorKind;
+use stream_notifier::streams::StreamErrorKind;
 use tokio::time::sleep;
 
 use super::faults::{StoreFault, Window};

@@ -5,8 +5,8 @@
 use std::future::pending;
 
 use futures::future::BoxFuture;
-use stream_notifier::record::{ShardId, StreamLabel};
-use stream_notifier::stream::{
+use stream_notifier::model::{ShardId, StreamLabel};
+use stream_notifier::streams::{
     Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
 };
 use tokio::time::sleep;

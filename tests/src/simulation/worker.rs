@@ -4,14 +4,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
-use stream_notifier::backoff::Random;
 use stream_notifier::delivery::{DeadLetterQueue, DeliveryConfig, PostLimits, Source};
-use stream_notifier::notifier::Evaluator;
-use stream_notifier::notifier::Notifier;
-use stream_notifier::record::StreamLabel;
-use stream_notifier::stream::{Begin, ConsumerConfig};
-use stream_notifier::stream::{Follow, Limits};
+use stream_notifier::model::StreamLabel;
+use stream_notifier::rules::{Evaluator, Notifier};
+use stream_notifier::streams::{Begin, ConsumerConfig, Follow, Limits};
 use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
+use stream_notifier::timing::Random;
 use stream_notifier::worker::{Backends, Job, work};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

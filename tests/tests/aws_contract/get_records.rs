@@ -9,8 +9,8 @@ use aws_sdk_dynamodbstreams::error::{ProvideErrorMetadata as _, SdkError};
 use aws_sdk_dynamodbstreams::operation::get_records::GetRecordsError;
 use serde_json::{Value, json};
 use stream_notifier::aws::DynamoDbStreams;
-use stream_notifier::record::StreamLabel;
-use stream_notifier::stream::{
+use stream_notifier::model::StreamLabel;
+use stream_notifier::streams::{
     Listed, ShardIterator, StreamError, StreamErrorKind as Kind, Streams as _,
 };
 use stream_notifier_tests::recorder::{FixedResponse, Recorder};

@@ -7,9 +7,10 @@ use jiff::Timestamp;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use stream_notifier::api::StreamNotifier;
-use stream_notifier::checkpoint::{Checkpoint, CheckpointStore, Start, StartedAt, StoreError};
-use stream_notifier::kubernetes::ConfigMapStore;
-use stream_notifier::record::{Position, SequenceNumber, ShardId, StreamLabel};
+use stream_notifier::checkpoint::{
+    Checkpoint, CheckpointStore, ConfigMapStore, Start, StartedAt, StoreError,
+};
+use stream_notifier::model::{Position, SequenceNumber, ShardId, StreamLabel};
 use stream_notifier_tests::namespace::Namespace;
 
 use crate::fixture::{cluster, identity, manifest};

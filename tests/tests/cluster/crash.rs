@@ -5,10 +5,10 @@ mod story;
 mod walk;
 
 use anyhow::{Result, ensure};
+use story::Story;
 use stream_notifier_tests::proxy::{Recorded, Reply};
 
 use crate::fixture::{Checkpoint, LIMIT, is_later};
-use story::Story;
 
 #[tokio::test]
 async fn every_change_arrives_whenever_the_operator_is_killed() -> Result<()> {

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use neighbours::{Client, Listener, MOODS, Mood, Moody, Remembering, Seen, Shared, id};
-use stream_notifier::backoff::Random;
 use stream_notifier::delivery::{Bounds, Policy, PostLimits, SlowClient};
-use stream_notifier::record::Position;
-use stream_notifier::stream::Begin;
+use stream_notifier::model::Position;
+use stream_notifier::streams::Begin;
 use stream_notifier::telemetry::{Metrics, Phase};
+use stream_notifier::timing::Random;
 use stream_notifier::worker::{Backends, Job, work};
 use stream_notifier_tests::scripted::{
     MemoryStore, ScriptedConnections, ScriptedStreams, change, job, number, shard_id,

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use stream_notifier::delivery::{
     Answer, Connections, ConnectionsError, Gateway, RowPage, Segment, TableDescription,
 };
-use stream_notifier::record::{AttributeValue, Item, KeyNames};
+use stream_notifier::model::{AttributeValue, Item, KeyNames};
 use stream_notifier_tests::scripted::ScriptedConnections;
 use tokio::time::sleep;
 use tracing::field::{Field, Visit};

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stream_notifier::delivery::Bounds;
-use stream_notifier::stream::{Limits, StreamErrorKind};
+use stream_notifier::streams::{Limits, StreamErrorKind};
 use stream_notifier::worker::Job;
 use stream_notifier_tests::scripted::Worker;
 use stream_notifier_tests::simulated::{Call, Fault, Key, Model, Moment, Settings};

@@ -12,14 +12,12 @@ use std::time::Duration;
 use fastrand::Rng;
 use jiff::Timestamp;
 use stream_notifier::checkpoint::StartedAt;
-use stream_notifier::record::{Position, StreamLabel};
-use stream_notifier::stream::Begin;
-use stream_notifier::stream::Follow;
+use stream_notifier::model::{Position, StreamLabel};
+use stream_notifier::streams::{Begin, Follow};
 use stream_notifier::telemetry::Phase;
 use stream_notifier::worker::Job;
 use stream_notifier_tests::scripted::Worker;
 use stream_notifier_tests::simulated::{Clock, Key, Model, Settings, SimulatedStreams};
-
 use twisted::Twisted;
 
 const BEGIN: u64 = 1_795_341_600_123;

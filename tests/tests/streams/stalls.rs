@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stream_notifier::delivery::{Bounds, ConnectionsErrorKind};
-use stream_notifier::stream::Begin;
-use stream_notifier::stream::{Budget, StreamErrorKind};
+use stream_notifier::streams::{Begin, Budget, StreamErrorKind};
 use stream_notifier::telemetry::Phase;
 use stream_notifier::worker::Job;
 use stream_notifier_tests::scripted::{Call, Worker};

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::BoxFuture;
-use stream_notifier::record::{ShardId, StreamLabel, UnixSeconds, ViewType};
-use stream_notifier::stream::{
+use stream_notifier::model::{ShardId, StreamLabel, UnixSeconds, ViewType};
+use stream_notifier::streams::{
     Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
 };
 use stream_notifier_tests::simulated::{Model, SimulatedStreams};

@@ -1,13 +1,14 @@
 //! Conditions about the connections table.
 
-use super::source::Source;
-use crate::backoff::Failing;
-use crate::delivery::{ConnectionsError, ConnectionsErrorKind};
-use crate::telemetry::{Reason, Trouble};
+use super::connections_config::Source;
+use crate::api::Reason;
+use crate::delivery::connections::{ConnectionsError, ConnectionsErrorKind};
+use crate::telemetry::Trouble;
+use crate::timing::Failing;
 
 impl Source {
     /// Problem of a failed request, or `None` while it may still end without help.
-    pub(super) fn trouble(
+    pub(crate) fn trouble(
         &self,
         error: &ConnectionsError,
         failing: &mut Failing,
@@ -46,7 +47,7 @@ impl Source {
     }
 
     /// Problem of a row that could not be read or deleted, if a person must act.
-    pub(super) fn kept(&self, error: &ConnectionsError) -> Option<Trouble> {
+    pub(crate) fn kept(&self, error: &ConnectionsError) -> Option<Trouble> {
         let (stored, action) = (self.stored(), error.action);
         match error.kind {
             ConnectionsErrorKind::AccessDenied => {
@@ -66,7 +67,7 @@ impl Source {
     }
 
     /// Problem of rows that lack a usable connection id.
-    pub(super) fn unaddressed(&self) -> Trouble {
+    pub(crate) fn unaddressed(&self) -> Trouble {
         let (id, asked) = (&self.connection_id_attribute, self.asked());
         let action = match &self.index {
             Some(_) => {
@@ -79,7 +80,7 @@ impl Source {
     }
 
     /// Problem of rows whose TTL cannot be in seconds.
-    pub(super) fn in_milliseconds(&self, attribute: &str) -> Trouble {
+    pub(crate) fn in_milliseconds(&self, attribute: &str) -> Trouble {
         let stored = self.stored();
         let message = format!(
             "rows of {stored} never expire: their TTL in {attribute:?} is in milliseconds; write seconds since 1970"
@@ -88,7 +89,7 @@ impl Source {
     }
 
     /// Problem of an index that does not exist.
-    pub(super) fn no_index(&self, index: &str) -> Trouble {
+    pub(crate) fn no_index(&self, index: &str) -> Trouble {
         let message = format!(
             "lookups in {} failed: it has no index {index:?}; create it, or correct connections.indexName",
             self.stored()
@@ -102,9 +103,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::delivery::TableDescription;
-    use crate::record::KeyNames;
-    use crate::telemetry::assert_message_form;
+    use crate::delivery::connections::TableDescription;
+    use crate::model::KeyNames;
+    use crate::telemetry::health::assert_message_form;
 
     fn source(index: Option<&str>) -> Source {
         Source {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Source;
-use crate::record::{AttributeValue, Item, KeyNames, UnixSeconds};
+use super::connections_config::Source;
+use crate::model::{AttributeValue, Item, KeyNames, UnixSeconds};
 
 /// DynamoDB takes a TTL that is further back for none, and so a zero.
 ///
@@ -25,14 +25,14 @@ pub struct Connection {
 #[cfg(test)]
 impl Connection {
     /// One whose row's key is its id.
-    pub(super) fn of(id: &str) -> Self {
+    pub(crate) fn of(id: &str) -> Self {
         Self { id: id.to_owned(), rest_of_key: Box::default() }
     }
 }
 
 /// How rows are read.
 #[derive(Debug)]
-pub(super) struct Columns {
+pub(crate) struct Columns {
     keys: KeyNames,
     id: String,
     ttl: Option<String>,
@@ -40,7 +40,7 @@ pub(super) struct Columns {
 
 /// What a row turned out to be.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Row {
+pub(crate) enum Row {
     /// A connection.
     Connected(Connection),
     /// One whose TTL has passed: DynamoDB deletes it within some days.

@@ -54,7 +54,7 @@ impl Kind {
 
 impl Definition {
     /// Name and unit as the registry wants them: it appends the unit and `_total`.
-    pub(super) fn stem(&self) -> (&'static str, Option<Unit>) {
+    pub(crate) fn stem(&self) -> (&'static str, Option<Unit>) {
         let name = self.name.strip_suffix("_total").unwrap_or(self.name);
         let with_unit = [("_seconds", Unit::Seconds), ("_bytes", Unit::Bytes)];
         let mut stems = with_unit
@@ -95,7 +95,7 @@ const OPERATION: Label = Label {
     meanings: &[],
 };
 
-pub(super) static RECORDS: Definition = counter(
+pub(crate) static RECORDS: Definition = counter(
     "stream_notifier_records_total",
     &[Label {
         name: "result",
@@ -111,13 +111,13 @@ pub(super) static RECORDS: Definition = counter(
     "records",
     "Records read from the stream, by the result of their evaluation",
 );
-pub(super) static EXPRESSION_EVALUATION: Definition = counter(
+pub(crate) static EXPRESSION_EVALUATION: Definition = counter(
     "stream_notifier_expression_evaluation_seconds_total",
     &[],
     "seconds",
     "Time spent on the evaluation of expressions",
 );
-pub(super) static POST_ATTEMPTS: Definition = counter(
+pub(crate) static POST_ATTEMPTS: Definition = counter(
     "stream_notifier_post_attempts_total",
     &[Label {
         name: "outcome",
@@ -134,7 +134,7 @@ pub(super) static POST_ATTEMPTS: Definition = counter(
     "requests",
     "Requests that post a message to a connection, by outcome",
 );
-pub(super) static MESSAGES: Definition = counter(
+pub(crate) static MESSAGES: Definition = counter(
     "stream_notifier_messages_total",
     &[Label {
         name: "outcome",
@@ -164,35 +164,35 @@ pub(super) static MESSAGES: Definition = counter(
     "messages",
     "Messages to connections, by final outcome",
 );
-pub(super) static POST_DURATION: Definition = histogram(
+pub(crate) static POST_DURATION: Definition = histogram(
     "stream_notifier_post_duration_seconds",
     "seconds",
     "Time from a request that posts a message to its response",
 );
-pub(super) static POST_RATE_LIMIT_WAIT: Definition = counter(
+pub(crate) static POST_RATE_LIMIT_WAIT: Definition = counter(
     "stream_notifier_post_rate_limit_wait_seconds_total",
     &[],
     "seconds",
     "Time that posts waited for the rate limit of their region",
 );
-pub(super) static DELIVERY_LATENCY: Definition = histogram(
+pub(crate) static DELIVERY_LATENCY: Definition = histogram(
     "stream_notifier_delivery_latency_seconds",
     "seconds",
     "Time from the change of an item to the delivery of its message, in whole seconds",
 );
-pub(super) static QUEUED_MESSAGES: Definition = gauge(
+pub(crate) static QUEUED_MESSAGES: Definition = gauge(
     "stream_notifier_queued_messages",
     &[],
     "messages",
     "Messages in the queues of connections",
 );
-pub(super) static QUEUED_BYTES: Definition = gauge(
+pub(crate) static QUEUED_BYTES: Definition = gauge(
     "stream_notifier_queued_bytes",
     &[],
     "bytes",
     "Size of the messages in the queues of connections, each rounded up to 1 KiB",
 );
-pub(super) static DEAD_LETTERS: Definition = counter(
+pub(crate) static DEAD_LETTERS: Definition = counter(
     "stream_notifier_dead_letters_total",
     &[Label {
         name: "outcome",
@@ -206,7 +206,7 @@ pub(super) static DEAD_LETTERS: Definition = counter(
     "dead letters",
     "Dead letters of records with dropped messages, by outcome",
 );
-pub(super) static STALE_CONNECTION_ROWS: Definition = counter(
+pub(crate) static STALE_CONNECTION_ROWS: Definition = counter(
     "stream_notifier_stale_connection_rows_total",
     &[Label {
         name: "outcome",
@@ -220,7 +220,7 @@ pub(super) static STALE_CONNECTION_ROWS: Definition = counter(
     "rows",
     "Rows of closed or expired connections, by outcome",
 );
-pub(super) static CONNECTION_LOOKUPS: Definition = counter(
+pub(crate) static CONNECTION_LOOKUPS: Definition = counter(
     "stream_notifier_connection_lookups_total",
     &[Label {
         name: "source",
@@ -235,7 +235,7 @@ pub(super) static CONNECTION_LOOKUPS: Definition = counter(
     "lookups",
     "Lookups of the connections for a record, by source of the result",
 );
-pub(super) static STREAM_REQUESTS: Definition = counter(
+pub(crate) static STREAM_REQUESTS: Definition = counter(
     "stream_notifier_stream_requests_total",
     &[
         OPERATION,
@@ -268,49 +268,49 @@ pub(super) static STREAM_REQUESTS: Definition = counter(
     "requests",
     "Requests to DynamoDB Streams, by operation and result",
 );
-pub(super) static STREAM_RATE_LIMIT_WAIT: Definition = counter(
+pub(crate) static STREAM_RATE_LIMIT_WAIT: Definition = counter(
     "stream_notifier_stream_rate_limit_wait_seconds_total",
     &[OPERATION],
     "seconds",
     "Time that requests to DynamoDB Streams waited for the rate limit, by operation",
 );
-pub(super) static GET_RECORDS_PER_MONTH: Definition = gauge(
+pub(crate) static GET_RECORDS_PER_MONTH: Definition = gauge(
     "stream_notifier_get_records_requests_per_month",
     &[],
     "requests per month",
     "GetRecords requests in a month at the present request rate",
 );
-pub(super) static ITERATOR_AGE: Definition = gauge(
+pub(crate) static ITERATOR_AGE: Definition = gauge(
     "stream_notifier_iterator_age_seconds",
     &[],
     "seconds",
     "Age of the last record read, in the shard that is furthest behind",
 );
-pub(super) static DATA_GAP_SECONDS: Definition = counter(
+pub(crate) static DATA_GAP_SECONDS: Definition = counter(
     "stream_notifier_data_gap_seconds_total",
     &[],
     "seconds",
     "Length of all data gaps, as the sum over all shards",
 );
-pub(super) static DATA_GAPS: Definition = counter(
+pub(crate) static DATA_GAPS: Definition = counter(
     "stream_notifier_data_gaps_total",
     &[],
     "gaps",
     "Data gaps: records that were lost before they were read",
 );
-pub(super) static CHECKPOINT_CLAIMS_LOST: Definition = counter(
+pub(crate) static CHECKPOINT_CLAIMS_LOST: Definition = counter(
     "stream_notifier_checkpoint_claims_lost_total",
     &[],
     "claims",
     "Claims of the checkpoint that were lost to another operator",
 );
-pub(super) static CHECKPOINT_WRITES: Definition = counter(
+pub(crate) static CHECKPOINT_WRITES: Definition = counter(
     "stream_notifier_checkpoint_writes_total",
     &[Label { name: "result", values: &["success", "error"], meanings: &[] }],
     "writes",
     "Writes of the checkpoint after it was claimed, by result",
 );
-pub(super) static STATUS_CONDITION: Definition = gauge(
+pub(crate) static STATUS_CONDITION: Definition = gauge(
     "stream_notifier_status_condition",
     &[
         Label { name: "type", values: &CONDITION_TYPES, meanings: &[] },

@@ -1,7 +1,7 @@
 //! Text of `docs/metrics.md`.
 
-use super::Metrics;
 use super::definition::{Definition, Label};
+use crate::telemetry::metrics::Metrics;
 
 const INTRODUCTION: &str = "\
 <!-- Generated from operator/src/telemetry/metrics/definition.rs by `make generate`; do not edit. -->

@@ -1,7 +1,7 @@
 //! ARNs of tables and queues. Whatever becomes part of a host name or a URL is checked here, even if
 //! the schema has checked it before.
 
-use crate::notifier::InvalidSpec;
+use crate::rules::InvalidSpec;
 
 /// An SQS queue, and what its ARN tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct Table {
 }
 
 impl Table {
-    pub(super) fn parse(arn: &str) -> Option<Self> {
+    pub(crate) fn parse(arn: &str) -> Option<Self> {
         let parts: Vec<_> = arn.splitn(6, ':').collect();
         let ["arn", _, "dynamodb", region, account, resource] = parts[..] else {
             return None;
@@ -42,13 +42,13 @@ impl Table {
 }
 
 /// Whether a text can be a region, which becomes part of a host name.
-pub(super) fn is_region(region: &str) -> bool {
+pub(crate) fn is_region(region: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     !region.is_empty() && region.bytes().all(is_plain)
 }
 
 impl Queue {
-    pub(super) fn parse(arn: &str) -> Result<Self, InvalidSpec> {
+    pub(crate) fn parse(arn: &str) -> Result<Self, InvalidSpec> {
         let parts: Vec<_> = arn.split(':').collect();
         let ["arn", partition, "sqs", region, account, name] = parts[..] else {
             let problem = "must be the ARN of an SQS queue, arn:aws:sqs:<region>:<account>:<queue>";

@@ -2,7 +2,7 @@
 //! the endpoint: it names a domain, and the process's flags say what follows.
 
 use crate::api::WebSocket;
-use crate::notifier::InvalidSpec;
+use crate::rules::InvalidSpec;
 
 /// What the process's flags say about WebSocket domains.
 #[derive(Clone, Debug)]

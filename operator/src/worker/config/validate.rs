@@ -6,13 +6,12 @@ use std::time::Duration;
 use super::arn::{Queue, Table, is_region};
 use super::endpoint::Endpoints;
 use super::worker_config::WorkerSpec;
-use crate::api::{self, Connections, Delivery, StartingPosition, StreamNotifierSpec};
+use crate::api;
+use crate::api::{Connections, Delivery, StartingPosition, StreamNotifierSpec};
 use crate::delivery::{Bounds, DeliveryConfig, Policy, SlowClient, Source};
-use crate::notifier::{InvalidSpec, Notifier};
-use crate::record::StreamLabel;
-use crate::stream::Begin;
-use crate::stream::ConsumerConfig;
-use crate::stream::Follow;
+use crate::model::StreamLabel;
+use crate::rules::{InvalidSpec, Notifier};
+use crate::streams::{Begin, ConsumerConfig, Follow};
 
 /// Pages of one notifier in memory at once. A page has up to 1 MB.
 pub const MAX_PAGES: usize = 16;

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::arn::{Queue, Table};
-use crate::backoff::Random;
 use crate::delivery::{DeliveryConfig, PostLimits};
-use crate::notifier::{Evaluator, Notifier};
-use crate::stream::{Begin, ConsumerConfig, Limits};
+use crate::rules::{Evaluator, Notifier};
+use crate::streams::{Begin, ConsumerConfig, Limits};
 use crate::telemetry::{Health, NotifierTelemetry};
+use crate::timing::Random;
 
 /// A valid spec, in the terms of the worker. Nobody reads the resource's spec after this.
 #[derive(Clone, Debug)]

@@ -1,0 +1,410 @@
+//! What GetRecords answers, read straight into changes: the SDK's own records hold maps of maps, and to
+//! make those, and then changes of them, takes longer than all else that is done with most changes.
+//! What the SDK refuses to read is refused here, except in fields that nobody looks at. Pure.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::{
+    Utf8Error, {self},
+};
+
+use aws_smithy_types::base64;
+use bytes::Bytes;
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+
+use crate::model::{
+    AttributeValue, Change, EventName, Item, SequenceNumber, UnixSeconds, UserIdentity,
+};
+use crate::streams::{RecordPage, ShardIterator};
+
+/// An answer that cannot be read. What stands there instead is not told: it may be an item's value.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// It is no text.
+    #[error("the answer is not UTF-8: {0}")]
+    Text(#[from] Utf8Error),
+    /// It is no JSON, or not the JSON that is documented.
+    #[error("the answer is not what DynamoDB documents, at line {line}, column {column}")]
+    Form { line: usize, column: usize },
+    /// It is no page.
+    #[error("the answer has no list of records")]
+    NoRecords,
+}
+
+impl From<serde_json::Error> for ParseError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Form { line: error.line(), column: error.column() }
+    }
+}
+
+/// Reads the body of an answer. DynamoDB's lists and maps nest 32 levels deep, each of them two of
+/// JSON; JSON of more than 127 is refused.
+pub fn parse(body: &[u8]) -> Result<RecordPage, ParseError> {
+    let Object(Body { records, next }) = serde_json::from_str(str::from_utf8(body)?)?;
+    // Whatever else says 200 to be helpful would be the end of a shard.
+    let records = records.ok_or(ParseError::NoRecords)?;
+    let all = records.len();
+    let changes: Vec<_> = records.into_iter().filter_map(|Object(record)| change(record)).collect();
+    let unreadable = all - changes.len();
+    Ok(RecordPage { changes, unreadable, next: next.map(ShardIterator), service_time: None })
+}
+
+/// The change that a record tells of; `None` if it lacks what every record has.
+fn change(record: Record) -> Option<Change> {
+    let Object(stream) = record.stream?;
+    let user_identity = record.user_identity.map(|Object(identity)| UserIdentity {
+        kind: identity.kind.unwrap_or_default(),
+        principal_id: identity.principal_id.unwrap_or_default(),
+    });
+    Some(Change {
+        event_id: record.event_id.unwrap_or_default(),
+        event: record.event?,
+        keys: item(stream.keys?),
+        old: stream.old.map(item).unwrap_or_default(),
+        new: stream.new.map(item).unwrap_or_default(),
+        sequence_number: stream.sequence_number?,
+        created: stream.created?,
+        user_identity,
+    })
+}
+
+fn item(Object(Attributes(attributes)): Object<Attributes>) -> Item {
+    attributes.into_iter().collect()
+}
+
+/// The fields of an object, taken one by one: of one that comes twice the last value counts, one that
+/// is null is not there, and one that is not known is passed over.
+trait Fields<'de>: Default {
+    /// Takes the value of the field of this name, which comes next.
+    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error>;
+}
+
+/// An object with these fields; before it is read, who reads it.
+struct Object<T>(T);
+
+impl<'de, T: Fields<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self(T::default()))
+    }
+}
+
+impl<'de, T: Fields<'de>> Visitor<'de> for Object<T> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut object: A) -> Result<Self, A::Error> {
+        while let Some(Text(name)) = object.next_key()? {
+            self.0.take(&name, &mut object)?;
+        }
+        Ok(self)
+    }
+}
+
+/// A text that is not kept.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html>
+#[derive(Default)]
+struct Body {
+    records: Option<Vec<Object<Record>>>,
+    next: Option<String>,
+}
+
+impl<'de> Fields<'de> for Body {
+    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+        match name {
+            "Records" => self.records = object.next_value()?,
+            "NextShardIterator" => self.next = object.next_value()?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Record {
+    event_id: Option<String>,
+    event: Option<EventName>,
+    stream: Option<Object<StreamRecord>>,
+    user_identity: Option<Object<Identity>>,
+}
+
+impl<'de> Fields<'de> for Record {
+    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+        match name {
+            "eventID" => self.event_id = object.next_value()?,
+            "eventName" => self.event = text(object)?.and_then(|name| event(&name)),
+            "dynamodb" => self.stream = object.next_value()?,
+            "userIdentity" => self.user_identity = object.next_value()?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct StreamRecord {
+    created: Option<UnixSeconds>,
+    keys: Option<Object<Attributes>>,
+    old: Option<Object<Attributes>>,
+    new: Option<Object<Attributes>>,
+    sequence_number: Option<SequenceNumber>,
+}
+
+impl<'de> Fields<'de> for StreamRecord {
+    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+        match name {
+            "ApproximateCreationDateTime" => {
+                let seconds: Option<f64> = object.next_value()?;
+                self.created = seconds.map(|seconds| UnixSeconds(seconds.floor() as i64));
+            }
+            "Keys" => self.keys = object.next_value()?,
+            "OldImage" => self.old = object.next_value()?,
+            "NewImage" => self.new = object.next_value()?,
+            "SequenceNumber" => {
+                let number = text(object)?;
+                self.sequence_number = number.and_then(|number| SequenceNumber::parse(&number));
+            }
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Identity {
+    kind: Option<String>,
+    principal_id: Option<String>,
+}
+
+impl<'de> Fields<'de> for Identity {
+    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+        match name {
+            // The API has the first, a Lambda function gets the second, emulators mix them up.
+            "Type" | "type" => self.kind = object.next_value()?,
+            "PrincipalId" | "principalId" => self.principal_id = object.next_value()?,
+            _ => skip(object)?,
+        }
+        Ok(())
+    }
+}
+
+/// Attributes by name.
+#[derive(Default)]
+struct Attributes(Vec<(String, AttributeValue)>);
+
+impl<'de> Fields<'de> for Attributes {
+    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+        let Value(value) = object.next_value()?;
+        self.0.push((name.to_owned(), value));
+        Ok(())
+    }
+}
+
+/// An attribute value.
+///
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_AttributeValue.html>
+struct Value(AttributeValue);
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Object(Typed(value)) = Object::deserialize(deserializer)?;
+        value.map(Self).ok_or_else(|| Error::custom("an attribute value has a type"))
+    }
+}
+
+/// An attribute value as an object: the one field is named by the type.
+#[derive(Default)]
+struct Typed(Option<AttributeValue>);
+
+impl<'de> Fields<'de> for Typed {
+    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+        let value = match name {
+            "S" => object.next_value::<Option<_>>()?.map(AttributeValue::S),
+            "N" => object.next_value::<Option<_>>()?.map(AttributeValue::N),
+            "B" => object.next_value::<Option<_>>()?.map(|Blob(bytes)| AttributeValue::B(bytes)),
+            "BOOL" => object.next_value::<Option<_>>()?.map(AttributeValue::Bool),
+            "NULL" => object.next_value::<Option<bool>>()?.map(|_| AttributeValue::Null),
+            "SS" => object.next_value::<Option<_>>()?.map(AttributeValue::Ss),
+            "NS" => object.next_value::<Option<_>>()?.map(AttributeValue::Ns),
+            "BS" => {
+                let blobs: Option<BTreeSet<_>> = object.next_value()?;
+                blobs.map(|it| AttributeValue::Bs(it.into_iter().map(|Blob(it)| it).collect()))
+            }
+            "L" => {
+                let values: Option<Vec<_>> = object.next_value()?;
+                values.map(|it| AttributeValue::L(it.into_iter().map(|Value(it)| it).collect()))
+            }
+            "M" => object.next_value::<Option<_>>()?.map(|map| AttributeValue::M(item(map))),
+            "__type" => {
+                skip(object)?;
+                None
+            }
+            // DynamoDB's types are a closed set, and so the client for tables has it.
+            _ => object.next_value::<Option<IgnoredAny>>()?.map(|_| AttributeValue::Null),
+        };
+        if value.is_some() && self.0.is_some() {
+            return Err(Error::custom("an attribute value has one type"));
+        }
+        self.0 = self.0.take().or(value);
+        Ok(())
+    }
+}
+
+/// Binary, in Base64.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Blob(Bytes);
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Text(text) = Text::deserialize(deserializer)?;
+        base64::decode(text).map(|bytes| Self(bytes.into())).map_err(Error::custom)
+    }
+}
+
+fn event(name: &str) -> Option<EventName> {
+    let events = [EventName::Insert, EventName::Modify, EventName::Remove];
+    events.into_iter().find(|event| event.as_str() == name)
+}
+
+fn text<'de, A: MapAccess<'de>>(object: &mut A) -> Result<Option<Cow<'de, str>>, A::Error> {
+    Ok(object.next_value::<Option<_>>()?.map(|Text(text)| text))
+}
+
+fn skip<'de, A: MapAccess<'de>>(object: &mut A) -> Result<(), A::Error> {
+    object.next_value().map(|IgnoredAny| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A page of one whole record.
+    fn page() -> serde_json::Value {
+        json!({
+            "Records": [{
+                "eventID": "event", "eventName": "MODIFY", "eventVersion": "1.1",
+                "dynamodb": {
+                    "ApproximateCreationDateTime": 1_790_000_000, "SizeBytes": 10,
+                    "Keys": {"PK": {"S": "a"}},
+                    "SequenceNumber": "100000000000000000001",
+                },
+            }],
+            "NextShardIterator": "next",
+        })
+    }
+
+    fn parsed(page: &serde_json::Value) -> RecordPage {
+        parse(page.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn every_type_of_value_is_kept_as_it_was_written() {
+        let body = r#"{"Records": [{
+            "eventName": "INSERT",
+            "userIdentity": {"type": "Service", "principalId": "dynamodb.amazonaws.com"},
+            "dynamodb": {
+                "NewImage": {
+                    "Z": {"N": "12345678901234567890123456789012345678"}, "A": {"S": "\ud83d\ude00\/"},
+                    "B": {"B": "AAE="}, "C": {"BOOL": false}, "D": {"NULL": true}, "A": {"S": "last"},
+                    "E": {"SS": ["b", "a", "b"]}, "F": {"NS": ["1E+2"]}, "G": {"BS": ["AQ==", "AA=="]},
+                    "H": {"L": [{"S": "\ud83d\ude00\/"}, {"M": {"\u0061": {"X": [1]}}}]}
+                },
+                "Keys": {}, "OldImage": null,
+                "ApproximateCreationDateTime": 1.79e9, "SequenceNumber": "7"
+            }
+        }]}"#;
+        let change = parse(body.as_bytes()).unwrap().changes.remove(0);
+        let text = |text: &str| AttributeValue::S(text.to_owned());
+        let bytes = |bytes: &'static [u8]| Bytes::from_static(bytes);
+        let inner = Item::from([("a".to_owned(), AttributeValue::Null)]);
+        let new = [
+            ("A", text("last")),
+            ("B", AttributeValue::B(bytes(&[0, 1]))),
+            ("C", AttributeValue::Bool(false)),
+            ("D", AttributeValue::Null),
+            ("E", AttributeValue::Ss(["a", "b"].map(str::to_owned).into())),
+            ("F", AttributeValue::Ns(["1E+2".to_owned()].into())),
+            ("G", AttributeValue::Bs([bytes(&[0]), bytes(&[1])].into())),
+            ("H", AttributeValue::L(vec![text("😀/"), AttributeValue::M(inner)])),
+            ("Z", AttributeValue::N("12345678901234567890123456789012345678".to_owned())),
+        ];
+        assert_eq!(change.new, new.map(|(name, value)| (name.to_owned(), value)).into());
+        assert_eq!((change.keys, change.old), (Item::new(), Item::new()));
+        assert_eq!((change.event, change.created), (EventName::Insert, UnixSeconds(1_790_000_000)));
+        assert_eq!(change.user_identity.unwrap().principal_id, "dynamodb.amazonaws.com");
+    }
+
+    #[test]
+    fn a_record_that_lacks_what_every_record_has_is_counted_and_the_others_are_read() {
+        let whole = &page()["Records"][0];
+        let without = |pointer: &str| {
+            let mut record = whole.clone();
+            *record.pointer_mut(pointer).unwrap() = serde_json::Value::Null;
+            record
+        };
+        let broken = [
+            "/eventName",
+            "/dynamodb",
+            "/dynamodb/ApproximateCreationDateTime",
+            "/dynamodb/Keys",
+            "/dynamodb/SequenceNumber",
+        ];
+        let mut page = page();
+        page["Records"] = broken.map(without).into_iter().chain([whole.clone()]).collect();
+        let page = parsed(&page);
+        assert_eq!((page.changes.len(), page.unreadable), (1, 5));
+        assert_eq!(page.next, Some(ShardIterator("next".to_owned())));
+    }
+
+    #[test]
+    fn a_moment_is_rounded_down_however_it_is_written() {
+        for (text, seconds) in [
+            ("1790000000", 1_790_000_000),
+            ("1790000000.999", 1_790_000_000),
+            ("1.790000001E+9", 1_790_000_001),
+            ("-0.5", -1),
+            ("-7", -7),
+        ] {
+            let page = page().to_string().replace("1790000000", text);
+            let created = parse(page.as_bytes()).unwrap().changes[0].created;
+            assert_eq!(created, UnixSeconds(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_deepest_item_there_can_be_is_read() {
+        let mut page = page();
+        let deepest = (0..32).fold(json!({"S": "a"}), |value, n| match n % 2 {
+            0 => json!({"L": [value]}),
+            _ => json!({"M": {"a": value}}),
+        });
+        page["Records"][0]["dynamodb"]["NewImage"] = json!({"a": deepest});
+        assert_eq!(parsed(&page).changes[0].new.len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_page_is_an_error_that_shows_no_value() {
+        let cases: [(&str, &[u8]); 8] = [
+            ("nothing", b""),
+            ("a proxy's page", b"<html>secret</html>"),
+            ("no object", br#"["secret"]"#),
+            ("another object", br#"{"message": "secret"}"#),
+            ("no list", br#"{"Records": null, "NextShardIterator": "secret"}"#),
+            ("two answers", br#"{"Records": [], "NextShardIterator": "secret"} {}"#),
+            ("another type", br#"{"Records": [{"dynamodb": {"Keys": "secret"}}]}"#),
+            ("no text", b"{\"NextShardIterator\": \"secret\xff\"}"),
+        ];
+        for (what, body) in cases {
+            let error = parse(body).expect_err(what);
+            assert!(!format!("{error} {error:?}").contains("secret"), "{what}: {error}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The checkpoint of the local mode: in memory, or in one file of the data directory, which is
+//! whole at any time (written beside, synced, then renamed).
+
+use std::collections::BTreeMap;
+use std::fs::{
+    File, {self},
+};
+use std::io::{
+    Write, {self},
+};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use super::store::{CheckpointStore, StoreError, Stored, Version};
+
+/// Where the checkpoint is kept. Clones share it.
+#[derive(Debug, Clone)]
+pub struct LocalCheckpoint(Arc<Mutex<Place>>);
+
+#[derive(Debug)]
+enum Place {
+    Memory(Option<Kept>),
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Kept {
+    /// Counts the writes.
+    version: u64,
+    data: BTreeMap<String, String>,
+}
+
+impl LocalCheckpoint {
+    /// A checkpoint that ends with the process.
+    pub fn in_memory() -> Self {
+        Self(Arc::new(Mutex::new(Place::Memory(None))))
+    }
+
+    /// A checkpoint in a file, which need not exist yet.
+    pub fn in_file(path: PathBuf) -> Self {
+        Self(Arc::new(Mutex::new(Place::File(path))))
+    }
+
+    /// Runs `work` with the place locked, off the async workers.
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Place) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let place = Arc::clone(&self.0);
+        // A place is whole at any time, so a panic elsewhere spoils nothing.
+        let work = move || work(&mut place.lock().unwrap_or_else(PoisonError::into_inner));
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|stopped| Err(StoreError::Unknown(Box::new(stopped))))
+    }
+}
+
+impl CheckpointStore for LocalCheckpoint {
+    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+        Box::pin(async move {
+            self.with(|place| {
+                let kept = place.read().map_err(|error| StoreError::Unknown(Box::new(error)))?;
+                Ok(kept.map(|kept| Stored { version: version(&kept), data: kept.data }))
+            })
+            .await
+        })
+    }
+
+    fn save<'a>(
+        &'a self,
+        data: &'a BTreeMap<String, String>,
+        expected: Option<&'a Version>,
+    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        Box::pin(async move {
+            let (data, expected) = (data.clone(), expected.cloned());
+            self.with(move |place| {
+                let unknown = |error| StoreError::Unknown(Box::new(error));
+                let before = place.read().map_err(unknown)?;
+                if before.as_ref().map(version) != expected {
+                    return Err(StoreError::Conflict);
+                }
+                let kept = Kept { version: before.map_or(1, |before| before.version + 1), data };
+                let written = version(&kept);
+                place.write(kept).map_err(unknown)?;
+                Ok(written)
+            })
+            .await
+        })
+    }
+}
+
+fn version(kept: &Kept) -> Version {
+    Version(kept.version.to_string())
+}
+
+impl Place {
+    fn read(&self) -> io::Result<Option<Kept>> {
+        match self {
+            Self::Memory(kept) => Ok(kept.clone()),
+            Self::File(path) => match fs::read(path) {
+                Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn write(&mut self, kept: Kept) -> io::Result<()> {
+        match self {
+            Self::Memory(place) => *place = Some(kept),
+            Self::File(path) => replace(path, &serde_json::to_vec_pretty(&kept)?)?,
+        }
+        Ok(())
+    }
+}
+
+/// Replaces a file so that a crash leaves the old content or the new one.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = File::create(&beside)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    // The rename is on disk once its directory is.
+    if let Some(directory) = path.parent() {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::tests::fixture::Scratch;
+
+    fn data(text: &str) -> BTreeMap<String, String> {
+        BTreeMap::from([("format".to_owned(), text.to_owned())])
+    }
+
+    async fn fences(store: &LocalCheckpoint) {
+        assert_eq!(store.load().await.unwrap(), None);
+        let first = store.save(&data("1"), None).await.unwrap();
+        assert!(matches!(store.save(&data("x"), None).await, Err(StoreError::Conflict)));
+        let second = store.save(&data("2"), Some(&first)).await.unwrap();
+        assert!(matches!(store.save(&data("x"), Some(&first)).await, Err(StoreError::Conflict)));
+        let stored = store.load().await.unwrap();
+        assert_eq!(stored, Some(Stored { data: data("2"), version: second }));
+    }
+
+    #[tokio::test]
+    async fn a_write_names_what_it_replaces() {
+        fences(&LocalCheckpoint::in_memory()).await;
+        let scratch = Scratch::new();
+        let path = scratch.path().join("checkpoint.json");
+        let store = LocalCheckpoint::in_file(path.clone());
+        fences(&store).await;
+        let again = LocalCheckpoint::in_file(path).load().await.unwrap();
+        assert_eq!(again.unwrap().data, data("2"));
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_none_of_ours_is_left_as_it_is() {
+        let scratch = Scratch::new();
+        let path = scratch.path().join("checkpoint.json");
+        fs::write(&path, "{").unwrap();
+        let store = LocalCheckpoint::in_file(path.clone());
+        assert!(matches!(store.load().await, Err(StoreError::Unknown(_))));
+        assert!(matches!(store.save(&data("1"), None).await, Err(StoreError::Unknown(_))));
+        assert_eq!(fs::read_to_string(path).unwrap(), "{");
+    }
+}

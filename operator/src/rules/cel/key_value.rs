@@ -1,0 +1,55 @@
+//! The value by which connections are looked up: one that DynamoDB takes as a key.
+//!
+//! What it would refuse is refused here, for this record only; asked with it, DynamoDB's answer
+//! would look like a wrong table, and hold up every other record.
+
+use bytes::Bytes;
+use cel::common::types::{CelBytes, CelDouble, CelInt, CelString, CelUInt};
+use cel::common::value::Val;
+
+use super::number::{Decimal, is_json_number};
+use crate::model::AttributeValue;
+
+/// The longest partition key, in bytes.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
+const LONGEST_KEY: usize = 2_048;
+/// The magnitudes a number may have, besides zero.
+const MAGNITUDES: std::ops::Range<f64> = 1e-130..1e126;
+
+/// The key that an expression's value is, or why it is none.
+pub(crate) fn key(value: &dyn Val) -> Result<AttributeValue, String> {
+    if let Some(text) = value.downcast_ref::<CelString>() {
+        length(text.len())?;
+        Ok(AttributeValue::S(text.inner().to_owned()))
+    } else if let Some(bytes) = value.downcast_ref::<CelBytes>() {
+        length(bytes.inner().len())?;
+        Ok(AttributeValue::B(Bytes::copy_from_slice(bytes.inner())))
+    } else if let Some(int) = value.downcast_ref::<CelInt>() {
+        Ok(AttributeValue::N(int.to_string()))
+    } else if let Some(uint) = value.downcast_ref::<CelUInt>() {
+        Ok(AttributeValue::N(uint.to_string()))
+    } else if let Some(double) = value.downcast_ref::<CelDouble>() {
+        number(double.to_string(), *double.inner())
+    } else if let Some(decimal) = value.downcast_ref::<Decimal>() {
+        number(decimal.text().to_owned(), decimal.to_double())
+    } else {
+        let kind = value.get_type().name();
+        Err(format!("gives {kind}, but a key must be a string, number or binary"))
+    }
+}
+
+fn length(bytes: usize) -> Result<(), String> {
+    match bytes {
+        0 => Err("gives an empty value, but a key must not be empty".to_owned()),
+        1..=LONGEST_KEY => Ok(()),
+        _ => Err(format!("gives more than {LONGEST_KEY} bytes, the most a key may have")),
+    }
+}
+
+fn number(text: String, value: f64) -> Result<AttributeValue, String> {
+    if is_json_number(&text) && (value == 0.0 || MAGNITUDES.contains(&value.abs())) {
+        Ok(AttributeValue::N(text))
+    } else {
+        Err("gives a number that DynamoDB cannot hold".to_owned())
+    }
+}

@@ -1,0 +1,10 @@
+//! The spec's expressions: CEL with DynamoDB's numbers, within a cost budget.
+
+pub mod cost;
+pub mod expression;
+pub mod functions;
+pub mod instrument;
+pub mod key_value;
+pub mod number;
+pub mod strings;
+pub mod value;

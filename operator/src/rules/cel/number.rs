@@ -1,0 +1,258 @@
+//! Numbers keep every digit: `string(x)` gives exactly the text that DynamoDB stored.
+//!
+//! DynamoDB numbers have up to 38 digits. One that is an `i64`, or an `f64`, whose text is the
+//! stored text becomes CEL's `int` or `double`: `string()` of those prints that same text. Any
+//! other becomes a [`Decimal`], which knows `string()`, `double()` and comparison with every
+//! number, on either side, and no arithmetic: `double(x)` says that digits may go. (Within a literal,
+//! as in `x in [1, 2]`, it is the literal's element that compares, and an `int` knows no decimal.)
+
+use std::any::Any;
+use std::cmp::Ordering;
+
+use cel::ExecutionError;
+use cel::common::traits::Comparer;
+use cel::common::types::{CelDouble, CelInt, CelUInt, Type};
+use cel::common::value::{StaticVal, Val};
+
+/// The type's name in expressions and messages.
+static DECIMAL_TYPE: Type = Type::new_unspecified_type("decimal");
+
+/// The value of a number as DynamoDB wrote it.
+pub(crate) fn number(text: &str) -> Box<dyn Val> {
+    if let Ok(int) = text.parse::<i64>()
+        && int.to_string() == text
+    {
+        return Box::new(CelInt::from(int));
+    }
+    if let Ok(double) = text.parse::<f64>()
+        && double.is_finite()
+        && double.to_string() == text
+    {
+        return Box::new(CelDouble::from(double));
+    }
+    Box::new(Decimal(text.into()))
+}
+
+/// Whether a number's text may stand in JSON as it is.
+pub(crate) fn is_json_number(text: &str) -> bool {
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (mantissa, exponent) = split_exponent(unsigned);
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    is_digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(is_digits)
+        && exponent.is_none_or(|text| is_digits(text.strip_prefix(['+', '-']).unwrap_or(text)))
+}
+
+/// A number that is neither an `int` nor a `double` without losing digits.
+#[derive(Clone, Debug)]
+pub(crate) struct Decimal(Box<str>);
+
+impl Decimal {
+    /// The number as DynamoDB wrote it.
+    pub(crate) fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// The nearest double; not a number if the text is none.
+    pub(crate) fn to_double(&self) -> f64 {
+        self.0.parse().unwrap_or(f64::NAN)
+    }
+
+    /// How it orders against any number; `None` against anything else.
+    pub(crate) fn order(&self, other: &dyn Val) -> Option<Ordering> {
+        let other = if let Some(decimal) = other.downcast_ref::<Decimal>() {
+            Scientific::parse(&decimal.0)
+        } else if let Some(int) = other.downcast_ref::<CelInt>() {
+            Scientific::parse(&int.to_string())
+        } else if let Some(uint) = other.downcast_ref::<CelUInt>() {
+            Scientific::parse(&uint.to_string())
+        } else if let Some(double) = other.downcast_ref::<CelDouble>() {
+            Scientific::parse(&double.to_string())
+        } else {
+            None
+        };
+        Some(Scientific::parse(&self.0)?.cmp(&other?))
+    }
+}
+
+impl Val for Decimal {
+    fn get_type(&self) -> &Type {
+        &DECIMAL_TYPE
+    }
+
+    fn cel_type() -> &'static Type {
+        &DECIMAL_TYPE
+    }
+
+    fn as_comparer(&self) -> Option<&dyn Comparer> {
+        Some(self)
+    }
+
+    fn equals(&self, other: &dyn Val) -> bool {
+        let same_text = other.downcast_ref::<Decimal>().is_some_and(|other| self.0 == other.0);
+        same_text || self.order(other) == Some(Ordering::Equal)
+    }
+
+    fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
+    where
+        Self: 'v,
+    {
+        Box::new(self.clone())
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+}
+
+impl StaticVal for Decimal {}
+
+impl Comparer for Decimal {
+    fn compare(&self, other: &dyn Val) -> Result<Ordering, ExecutionError> {
+        self.order(other).ok_or_else(|| {
+            let types = vec![DECIMAL_TYPE.name().to_owned(), other.get_type().name().to_owned()];
+            ExecutionError::no_such_overload("_<_", types)
+        })
+    }
+}
+
+/// `0.<digits> * 10^exponent`, with neither leading nor trailing zeros: numbers that are equal are
+/// equal here, however they were written.
+#[derive(Debug, PartialEq, Eq)]
+struct Scientific {
+    negative: bool,
+    digits: String,
+    exponent: i64,
+}
+
+impl Scientific {
+    fn parse(text: &str) -> Option<Self> {
+        let (negative, unsigned) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let (mantissa, exponent) = split_exponent(unsigned);
+        let exponent = exponent.map_or(Some(0), |text| text.parse::<i32>().ok())?;
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let all = [whole, fraction].concat();
+        if !is_digits(&all) {
+            return None;
+        }
+        let significant = all.trim_start_matches('0');
+        let leading_zeros = i64::try_from(all.len() - significant.len()).ok()?;
+        let whole_digits = i64::try_from(whole.len()).ok()?;
+        let digits = significant.trim_end_matches('0').to_owned();
+        if digits.is_empty() {
+            return Some(Self { negative: false, digits, exponent: 0 });
+        }
+        let exponent = i64::from(exponent) + whole_digits - leading_zeros;
+        Some(Self { negative, digits, exponent })
+    }
+
+    /// -1, 0 or 1.
+    fn sign(&self) -> i8 {
+        match (self.digits.is_empty(), self.negative) {
+            (true, _) => 0,
+            (false, true) => -1,
+            (false, false) => 1,
+        }
+    }
+}
+
+impl Ord for Scientific {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let magnitude =
+            || self.exponent.cmp(&other.exponent).then_with(|| self.digits.cmp(&other.digits));
+        self.sign().cmp(&other.sign()).then_with(|| match self.sign() {
+            0 => Ordering::Equal,
+            1 => magnitude(),
+            _ => magnitude().reverse(),
+        })
+    }
+}
+
+impl PartialOrd for Scientific {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+fn split_exponent(text: &str) -> (&str, Option<&str>) {
+    match text.split_once(['e', 'E']) {
+        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
+        None => (text, None),
+    }
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_is_the_simplest_type_that_keeps_its_text() {
+        for (text, kind) in [
+            ("0", "int"),
+            ("-90", "int"),
+            ("9223372036854775807", "int"),
+            ("9223372036854775808", "decimal"),
+            ("0.1", "double"),
+            ("-1.5", "double"),
+            ("1000000000000000000000", "double"),
+            ("0.10", "decimal"),
+            ("3.14159265358979323846264338327950288419", "decimal"),
+            ("12345678901234567890123456789012345678", "decimal"),
+            ("1E+30", "decimal"),
+            ("007", "decimal"),
+            ("inf", "decimal"),
+            ("NaN", "decimal"),
+            ("not a number", "decimal"),
+        ] {
+            assert_eq!(number(text).get_type().name(), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_decimal_orders_against_every_number() {
+        let big = Decimal("9223372036854775808".into());
+        let pi = Decimal("3.14159265358979323846264338327950288419".into());
+        let minus = Decimal("-1E+30".into());
+        assert_eq!(big.order(&CelInt::from(i64::MAX)), Some(Ordering::Greater));
+        assert_eq!(big.order(&CelDouble::from(1e19)), Some(Ordering::Less));
+        assert_eq!(pi.order(&CelInt::from(3)), Some(Ordering::Greater));
+        assert_eq!(pi.order(&CelDouble::from(3.2)), Some(Ordering::Less));
+        assert_eq!(pi.order(&CelDouble::from(f64::NAN)), None);
+        assert_eq!(minus.order(&pi), Some(Ordering::Less));
+        assert_eq!(minus.order(&Decimal("-1E+31".into())), Some(Ordering::Greater));
+        assert_eq!(minus.order(&CelUInt::from(0)), Some(Ordering::Less));
+        assert_eq!(Decimal("1E+2".into()).order(&CelInt::from(100)), Some(Ordering::Equal));
+        assert_eq!(Decimal("-0.00".into()).order(&CelInt::from(0)), Some(Ordering::Equal));
+        assert_eq!(Decimal("0.001".into()).order(&Decimal("1e-3".into())), Some(Ordering::Equal));
+    }
+
+    #[test]
+    fn what_is_no_number_equals_itself_and_orders_against_nothing() {
+        for text in ["", "-", ".", "1e", "1e99999999999", "x", "1.2.3", "--1", "1e+-2"] {
+            let value = Decimal(text.into());
+            assert!(value.equals(&value), "{text}");
+            assert_eq!(value.order(&CelInt::from(0)), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn json_takes_only_its_own_grammar() {
+        for text in ["0", "-0", "90", "0.10", "1E+30", "1e-7", "-12.5e3"] {
+            assert!(is_json_number(text), "{text}");
+        }
+        for text in ["", "-", "007", "+1", ".5", "5.", "1e", "1e+", "0x1", "inf", "NaN", "1 "] {
+            assert!(!is_json_number(text), "{text}");
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! Whole specs and whole records, through the module's door.
+
+pub mod expressions;
+pub mod hostile;
+
+use std::collections::BTreeMap;
+
+use crate::api::{Connections, Delivery, KeyFilter, OnGap, StartingPosition, WebSocket};
+use crate::model::{Item, SequenceNumber, UnixSeconds, UserIdentity, ViewType};
+use crate::rules::compiled_spec::*;
+
+pub(crate) fn s(text: &str) -> AttributeValue {
+    AttributeValue::S(text.to_owned())
+}
+
+pub(crate) fn n(text: &str) -> AttributeValue {
+    AttributeValue::N(text.to_owned())
+}
+
+pub(crate) fn item<const COUNT: usize>(entries: [(&str, AttributeValue); COUNT]) -> Item {
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn contains(key: &str, part: &str) -> KeyFilter {
+    let contains = Some(part.to_owned());
+    KeyFilter { key: key.to_owned(), contains, ..KeyFilter::default() }
+}
+
+/// The manifest of the origin.
+pub(crate) fn spec() -> StreamNotifierSpec {
+    let fields = [
+        ("pk", "keys.PK.split('#')[1]"),
+        ("sk", "keys.SK.split('#')[1]"),
+        ("value", "string(new.TargetAttribute)"),
+    ];
+    StreamNotifierSpec {
+        stream_arn: None,
+        table_arn: Some("arn:aws:dynamodb:ap-northeast-1:123456789012:table/t".to_owned()),
+        starting_position: StartingPosition::Latest,
+        starting_timestamp: None,
+        events: vec![Event::Modify],
+        key_filters: vec![contains("PK", "target_pk"), contains("SK", "target_sk")],
+        attribute: Some("TargetAttribute".to_owned()),
+        filter: None,
+        connections: Connections {
+            table_name: "sample-connections-dev".to_owned(),
+            index_name: Some("sk-index".to_owned()),
+            partition_key: Some("sk".to_owned()),
+            value: Some("keys.SK.split('#')[1]".to_owned()),
+            connection_id_attribute: "connection_id".to_owned(),
+            region: None,
+            ttl_attribute: None,
+            cache_seconds: 0,
+        },
+        web_socket: WebSocket { domain: "example.com".to_owned(), stage: None, region: None },
+        delivery: Delivery::default(),
+        message: Some(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+        on_gap: OnGap::Continue,
+        poll_interval_milliseconds: 250,
+        suspend: false,
+    }
+}
+
+pub(crate) fn change() -> Change {
+    let keys = item([("PK", s("target_pk#fuga")), ("SK", s("target_sk#hoge"))]);
+    let mut old = keys.clone();
+    old.insert("TargetAttribute".to_owned(), n("80"));
+    let mut new = keys.clone();
+    new.insert("TargetAttribute".to_owned(), n("90"));
+    Change {
+        event_id: "e1".to_owned(),
+        event: EventName::Modify,
+        keys,
+        old,
+        new,
+        sequence_number: SequenceNumber::parse("111100000000000000000").unwrap(),
+        created: UnixSeconds(1_733_212_735),
+        user_identity: None,
+    }
+}
+
+pub(crate) fn names() -> KeyNames {
+    KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) }
+}
+
+fn judge(spec: &StreamNotifierSpec, change: &Change) -> Verdict {
+    Notifier::new(spec).unwrap().judge(&names(), change)
+}
+
+fn body(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Notify(notification) => String::from_utf8(notification.body.to_vec()).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_origins_change_gives_the_origins_message() {
+    let Verdict::Notify(notification) = judge(&spec(), &change()) else { panic!() };
+    assert_eq!(notification.lookup, Some(s("hoge")));
+    assert_eq!(notification.body, r#"{"pk":"fuga","sk":"hoge","value":"90"}"#);
+}
+
+#[test]
+fn what_the_origin_ignores_is_skipped() {
+    type Edit = fn(&mut Change);
+    let table: [(&str, Edit); 8] = [
+        ("an insert", |c| c.event = EventName::Insert),
+        ("a remove", |c| c.event = EventName::Remove),
+        ("PK without target_pk", |c| drop(c.keys.insert("PK".to_owned(), s("pk#fuga")))),
+        ("SK without target_sk", |c| drop(c.keys.insert("SK".to_owned(), s("sk#hoge")))),
+        ("no SK", |c| drop(c.keys.remove("SK"))),
+        ("another attribute", |c| c.old = c.new.clone()),
+        ("the attribute was taken away", |c| drop(c.new.remove("TargetAttribute"))),
+        ("no images", |c| (c.old, c.new) = Default::default()),
+    ];
+    for (name, edit) in table {
+        let mut change = change();
+        edit(&mut change);
+        assert_eq!(judge(&spec(), &change), Verdict::Skip, "{name}");
+    }
+}
+
+#[test]
+fn an_attribute_that_was_not_there_counts_as_changed() {
+    let mut change = change();
+    change.old.remove("TargetAttribute");
+    assert!(matches!(judge(&spec(), &change), Verdict::Notify(_)));
+    change.event = EventName::Insert;
+    change.old = Item::new();
+    let mut spec = spec();
+    spec.events = vec![Event::Insert];
+    assert!(matches!(judge(&spec, &change), Verdict::Notify(_)));
+}
+
+#[test]
+fn an_attribute_changes_as_dynamodb_stores_it() {
+    let set = |members: [&str; 2]| AttributeValue::Ss(members.map(str::to_owned).into());
+    for (old, new, counts) in [
+        (n("1"), n("1"), false),
+        (n("1"), n("1.0"), true),
+        (n("1"), s("1"), true),
+        (set(["a", "b"]), set(["b", "a"]), false),
+        (set(["a", "b"]), set(["a", "c"]), true),
+    ] {
+        let (mut change, mut spec) = (change(), spec());
+        spec.message = None;
+        change.old.insert("TargetAttribute".to_owned(), old.clone());
+        change.new.insert("TargetAttribute".to_owned(), new.clone());
+        let told = matches!(judge(&spec, &change), Verdict::Notify(_));
+        assert_eq!(told, counts, "{old:?} {new:?}");
+    }
+}
+
+#[test]
+fn without_a_message_the_keys_and_the_new_value_are_told() {
+    let mut spec = spec();
+    spec.message = None;
+    let expected = r#"{"pk":"target_pk#fuga","sk":"target_sk#hoge","value":90}"#;
+    assert_eq!(body(judge(&spec, &change())), expected);
+
+    let value = AttributeValue::M(item([
+        ("bin", AttributeValue::B(Bytes::from_static(b"\x00\xff"))),
+        ("bool", AttributeValue::Bool(true)),
+        ("list", AttributeValue::L(vec![AttributeValue::Null, n("1E+30"), n("007")])),
+        ("numbers", AttributeValue::Ns(["2".to_owned(), "10".to_owned()].into())),
+        ("texts", AttributeValue::Ss(["\"".to_owned(), "é\n\u{7}".to_owned()].into())),
+    ]));
+    let mut change = change();
+    change.new.insert("TargetAttribute".to_owned(), value);
+    let expected = concat!(
+        r#"{"pk":"target_pk#fuga","sk":"target_sk#hoge","value":{"bin":"AP8=","bool":true,"#,
+        r#""list":[null,1E+30,"007"],"numbers":[10,2],"texts":["\"","é\n\u0007"]}}"#,
+    );
+    assert_eq!(body(judge(&spec, &change)), expected);
+
+    spec.attribute = None;
+    let pk_only = KeyNames { partition: "PK".to_owned(), sort: None };
+    let verdict = Notifier::new(&spec).unwrap().judge(&pk_only, &change);
+    assert_eq!(body(verdict), r#"{"pk":"target_pk#fuga"}"#);
+}
+
+#[test]
+fn a_filter_decides_after_everything_else() {
+    let filtered = |filter: &str, change: &Change| {
+        let mut spec = spec();
+        spec.filter = Some(filter.to_owned());
+        judge(&spec, change)
+    };
+    let raised = "new.TargetAttribute > old.TargetAttribute";
+    assert!(matches!(filtered(raised, &change()), Verdict::Notify(_)));
+    let mut lowered = change();
+    lowered.new.insert("TargetAttribute".to_owned(), n("70"));
+    assert_eq!(filtered(raised, &lowered), Verdict::Skip);
+    // What it skips is not asked for a message, and what is skipped before is not asked about.
+    lowered.keys.insert("SK".to_owned(), s("target_sk without its sign"));
+    assert_eq!(filtered(raised, &lowered), Verdict::Skip);
+    lowered.event = EventName::Insert;
+    assert_eq!(filtered("old.absent", &lowered), Verdict::Skip);
+
+    for (filter, problem) in [
+        ("new.TargetAttribute", "gives int, but must give true or false"),
+        ("'true'", "gives string, but must give true or false"),
+        ("null", "gives null_type, but must give true or false"),
+        ("new.absent == 1", "no such key: absent"),
+    ] {
+        let Verdict::Invalid(invalid) = filtered(filter, &change()) else { panic!("{filter}") };
+        assert_eq!(invalid.to_string(), format!("filter: {problem}"));
+    }
+}
+
+#[test]
+fn a_pattern_of_a_key_filter_is_searched_with_the_expressions() {
+    let mut spec = spec();
+    spec.key_filters[0].matches = Some("^target_pk#[0-9]+$".to_owned());
+    let notifier = Notifier::new(&spec).unwrap();
+    assert!(notifier.concerns(&change()), "it can take too long to be cheap");
+    assert_eq!(notifier.evaluate(&names(), &change()), Verdict::Skip);
+    let mut numbered = change();
+    numbered.keys.insert("PK".to_owned(), s("target_pk#7"));
+    assert!(matches!(notifier.evaluate(&names(), &numbered), Verdict::Notify(_)));
+    numbered.keys.insert("PK".to_owned(), s("pk#7"));
+    assert!(!notifier.concerns(&numbered));
+}
+
+#[test]
+fn a_record_without_its_key_is_invalid() {
+    let mut spec = spec();
+    (spec.message, spec.connections.value) = (None, Some("eventId".to_owned()));
+    let names = KeyNames { partition: "ID".to_owned(), sort: None };
+    let verdict = Notifier::new(&spec).unwrap().judge(&names, &change());
+    let Verdict::Invalid(invalid) = verdict else { panic!("{verdict:?}") };
+    assert_eq!(invalid.to_string(), "message.pk: the record does not have it");
+}
+
+/// The message of one field, or what is wrong with the record.
+pub(crate) fn evaluate(expression: &str, change: &Change) -> Result<String, String> {
+    let mut spec = spec();
+    (spec.attribute, spec.key_filters) = (None, Vec::new());
+    spec.events = vec![Event::Insert, Event::Modify, Event::Remove];
+    spec.message = Some([("x".to_owned(), expression.to_owned())].into());
+    spec.connections.value = Some("eventId".to_owned());
+    match Notifier::new(&spec).map_err(|error| error.to_string())?.judge(&names(), change) {
+        Verdict::Notify(notification) => {
+            let body = String::from_utf8(notification.body.to_vec()).unwrap();
+            let value = body.strip_prefix(r#"{"x":"#).and_then(|rest| rest.strip_suffix('}'));
+            Ok(value.unwrap().to_owned())
+        }
+        Verdict::Invalid(invalid) => Err(invalid.to_string()),
+        Verdict::Skip => panic!("skipped"),
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_spec_is_said() {
+    type Edit = fn(&mut StreamNotifierSpec);
+    let table: [(Edit, &str); 12] = [
+        (|s| s.events.clear(), "events: is empty; name at least one of Insert, Modify, Remove"),
+        (|s| s.events = vec![Event::Remove], "attribute: a removed item has no new value"),
+        (|s| s.key_filters[0].contains = None, "keyFilters[PK]: needs at least one of equals"),
+        (|s| s.key_filters[1].key = "PK".into(), "keyFilters[PK]: this key has two entries"),
+        (|s| s.key_filters[1].matches = Some("(".into()), "keyFilters[SK].matches: is not a pat"),
+        (|s| s.message = Some(BTreeMap::new()), "message: has no field; add one"),
+        (
+            |s| s.message = Some((0..33).map(|i| (i.to_string(), "1".to_owned())).collect()),
+            "message: has more than 32 fields",
+        ),
+        (
+            |s| s.connections.value = Some("keys.".into()),
+            "connections.value: is not a CEL expression",
+        ),
+        (
+            |s| s.connections.value = Some(format!("{}1{}", "[".repeat(500), "]".repeat(500))),
+            "connections.value: nests too deep; at most 32 levels",
+        ),
+        (
+            |s| {
+                let fields =
+                    (0..4).map(|n| (n.to_string(), format!("'a'.matches('{}')", "b".repeat(490))));
+                s.message = Some(fields.collect());
+            },
+            "message.3: the pattern of matches is too much: all patterns together may have 2048",
+        ),
+        (|s| s.filter = Some("new.a >".to_owned()), "filter: is not a CEL expression: column"),
+        (|s| drop(s.message.as_mut().unwrap().insert("é".into(), " ".into())), "message.é: is emp"),
+    ];
+    for (edit, expected) in table {
+        let mut spec = spec();
+        edit(&mut spec);
+        let error = Notifier::new(&spec).unwrap_err().to_string();
+        assert!(error.starts_with(expected), "{error}");
+        assert!(error.chars().count() < 400 && !error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn a_stream_must_have_the_images_that_are_needed() {
+    type Edit = fn(&mut StreamNotifierSpec);
+    let whole: Edit = |_| ();
+    let insert_only: Edit = |s| s.events = vec![Event::Insert];
+    let no_attribute: Edit = |s| s.attribute = None;
+    let old_value: Edit = |s| {
+        s.attribute = None;
+        s.message = None;
+        s.connections.value = Some("[old].map(o, o.sk)[0]".to_owned());
+    };
+    let filtered: Edit = |s| {
+        (s.attribute, s.message) = (None, None);
+        s.filter = Some("old.TargetAttribute > 1".to_owned());
+    };
+    let keys_only: Edit = |s| (s.attribute, s.message) = (None, None);
+    let shadowed: Edit = |s| {
+        (s.attribute, s.message) = (None, None);
+        s.connections.value = Some("[keys].map(new, new.SK)[0]".to_owned());
+    };
+    const BOTH: ViewType = ViewType::NewAndOldImages;
+    const NEW: ViewType = ViewType::NewImage;
+    const OLD: ViewType = ViewType::OldImage;
+    const KEYS: ViewType = ViewType::KeysOnly;
+    const WANTS_NEW: &str = "NEW_IMAGE or NEW_AND_OLD_IMAGES";
+    const WANTS_OLD: &str = "OLD_IMAGE or NEW_AND_OLD_IMAGES";
+    let compares = "attribute: compares the old with the new value";
+    for (edit, view, error) in [
+        (whole, BOTH, None),
+        (whole, NEW, Some((compares, "NEW_AND_OLD_IMAGES"))),
+        (whole, KEYS, Some((compares, "NEW_AND_OLD_IMAGES"))),
+        (insert_only, NEW, None),
+        (insert_only, OLD, Some(("attribute: looks at the new value", WANTS_NEW))),
+        (filtered, BOTH, None),
+        (filtered, KEYS, Some(("filter: uses `old`", WANTS_OLD))),
+        (no_attribute, NEW, None),
+        (no_attribute, KEYS, Some(("message.value: uses `new`", WANTS_NEW))),
+        (old_value, OLD, None),
+        (old_value, KEYS, Some(("connections.value: uses `old`", WANTS_OLD))),
+        (keys_only, KEYS, None),
+        (shadowed, KEYS, None),
+    ] {
+        let mut spec = spec();
+        edit(&mut spec);
+        let missing = Notifier::new(&spec).unwrap().required_images().missing_from(view);
+        let expected = error.map(|(why, wanted)| {
+            format!(
+                "{why}, but the stream's view type is {}; enable a stream with the view type \
+                 {wanted}, or remove this field",
+                view.as_str()
+            )
+        });
+        assert_eq!(missing.map(|missing| missing.to_string()), expected);
+    }
+}
+
+#[test]
+fn every_variable_is_seen() {
+    let mut change = change();
+    change.user_identity = Some(UserIdentity {
+        kind: "Service".to_owned(),
+        principal_id: "dynamodb.amazonaws.com".to_owned(),
+    });
+    change.event = EventName::Remove;
+    change.new = Item::new();
+    let expression = "[eventName, keys.PK, old.TargetAttribute, new, eventId, sequenceNumber, \
+                      approximateCreationDateTime, userIdentity]";
+    let expected = concat!(
+        r#"["REMOVE","target_pk#fuga",80,{},"e1","111100000000000000000",1733212735,"#,
+        r#"{"principalId":"dynamodb.amazonaws.com","type":"Service"}]"#,
+    );
+    assert_eq!(evaluate(expression, &change).unwrap(), expected);
+    change.user_identity = None;
+    assert_eq!(evaluate("userIdentity", &change).unwrap(), "{}");
+}

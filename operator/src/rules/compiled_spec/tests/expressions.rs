@@ -1,0 +1,273 @@
+//! What expressions give, and what is said of those that give nothing.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use crate::model::{AttributeValue, Change};
+use crate::rules::compiled_spec::tests::{change, evaluate, item, n, names, s, spec};
+use crate::rules::compiled_spec::{Notifier, Verdict};
+
+fn with(value: AttributeValue) -> Change {
+    let mut change = change();
+    change.new.insert("v".to_owned(), value);
+    change
+}
+
+#[test]
+fn values_become_json() {
+    let mut change = change();
+    change.new = item([
+        ("bin", AttributeValue::B(Bytes::from_static(b"hi"))),
+        ("d", n("0.10")),
+        ("f", n("2.5")),
+        ("l", AttributeValue::L(vec![n("1"), s("b"), AttributeValue::Null])),
+        ("m", AttributeValue::M(item([("z", n("1")), ("a", s("ü"))]))),
+        ("n", n("90")),
+        ("t", s("a#b")),
+        ("x-y", AttributeValue::Bool(true)),
+        ("set", AttributeValue::Ns(BTreeSet::from(["2".to_owned(), "1".to_owned()]))),
+    ]);
+    for (expression, expected) in [
+        ("new.bin", r#""aGk=""#),
+        ("new.d", "0.10"),
+        ("new.f", "2.5"),
+        ("new.f * 2.0", "5"),
+        ("1e21 * 10.0", "10000000000000000000000"),
+        ("new.l", r#"[1,"b",null]"#),
+        ("new.m", r#"{"a":"ü","z":1}"#),
+        ("new.m.map(k, k)", r#"["a","z"]"#),
+        ("{'b': 1, 'a': {'d': 2, 'c': 3}}", r#"{"a":{"c":3,"d":2},"b":1}"#),
+        ("{3: 'c', 1: 'a', 2: 'b'}.map(k, k)", "[1,2,3]"),
+        ("new.n + 1", "91"),
+        ("new.l + [2] + new.set", r#"[1,"b",null,2,1,2]"#),
+        ("'a' + new.t + 'b'", r#""aa#bb""#),
+        ("b'a' + b'b'", r#""YWI=""#),
+        ("uint(new.n)", "90"),
+        ("new['x-y'] ? 'yes' : 'no'", r#""yes""#),
+        ("new.set", "[1,2]"),
+        ("new.t.split('#')", r#"["a","b"]"#),
+        ("has(new.t) && !has(new.u)", "true"),
+        ("new.?u.orValue('none')", r#""none""#),
+        ("optional.of(new.t).value()", r#""a#b""#),
+        ("new.l.filter(x, x == 'b').map(x, x + '!')", r#"["b!"]"#),
+        ("new.l.exists(x, x == 1) && new.l.all(x, x != 2)", "true"),
+        ("new.l.exists_one(x, x == 1)", "true"),
+        ("'b' in new.l", "true"),
+        ("type(new.d) == decimal && type(new.f) == double", "true"),
+        ("strings.quote(new.t)", r#""\"a#b\"""#),
+        ("'%s has %d'.format([new.t, new.n])", r#""a#b has 90""#),
+    ] {
+        assert_eq!(evaluate(expression, &change).as_deref(), Ok(expected), "{expression}");
+    }
+}
+
+#[test]
+fn a_number_keeps_its_text() {
+    for text in [
+        "0",
+        "-1",
+        "90",
+        "1.5",
+        "0.1",
+        "0.10",
+        "1e3",
+        "1E+30",
+        "9223372036854775808",
+        "12345678901234567890123456789012345678",
+        "0.1000000000000000055511151231257827",
+        "-0.000000000000000000000000000000000001",
+        "1000000000000000000000",
+        "100.0",
+    ] {
+        let change = with(n(text));
+        assert_eq!(evaluate("string(new.v)", &change), Ok(format!("\"{text}\"")), "{text}");
+        assert_eq!(evaluate("new.v", &change), Ok(text.to_owned()), "{text}");
+        assert_eq!(evaluate("double(new.v) == double(string(new.v))", &change), Ok("true".into()));
+    }
+}
+
+#[test]
+fn a_decimal_compares_on_either_side() {
+    let change = with(n("9223372036854775808"));
+    for expression in [
+        "new.v > 1",
+        "1 < new.v",
+        "new.v >= 1.5",
+        "1.5 <= new.v",
+        "new.v != 1",
+        "1 != new.v",
+        "new.v == new.v",
+        "new.v == 9223372036854775808u",
+        "9223372036854775808u == new.v",
+        "!(new.v < 1)",
+        "!(1 > new.v)",
+        "new.v != 'x'",
+        "'x' != new.v",
+        "new.v <= new.v",
+    ] {
+        assert_eq!(evaluate(expression, &change).as_deref(), Ok("true"), "{expression}");
+    }
+}
+
+#[test]
+fn string_functions_do_as_in_the_library_they_replace() {
+    let change = change();
+    for (expression, expected) in [
+        ("'a-b-c'.replace('-', '+')", r#""a+b+c""#),
+        ("'a-b-c'.replace('-', '+', 1)", r#""a+b-c""#),
+        ("'a-b-c'.replace('-', '', -1)", r#""abc""#),
+        ("'ab'.replace('', '_')", r#""_a_b_""#),
+        ("['a', 'b'].join('-')", r#""a-b""#),
+        ("['a', 'b'].join()", r#""ab""#),
+        ("[].join('-')", r#""""#),
+        ("'a,b,c'.split(',')", r#"["a","b","c"]"#),
+        ("'a,b,c'.split(',', 2)", r#"["a","b,c"]"#),
+        ("'a,b,c'.split(',', 0)", "[]"),
+        ("'a,b,c'.split(',', -1)", r#"["a","b","c"]"#),
+        ("'aéc'.split('')", r#"["a","é","c"]"#),
+        ("'aéc'.split('', 2)", r#"["a","éc"]"#),
+        ("''.split('')", "[]"),
+        ("''.split(',')", r#"[""]"#),
+        ("'hello mellow'.indexOf('ello')", "1"),
+        ("'hello mellow'.indexOf('ello', 2)", "7"),
+        ("'hello mellow'.indexOf('jello')", "-1"),
+        ("'hello mellow'.indexOf('', 2)", "2"),
+        ("'abc'.indexOf('', 20)", "3"),
+        ("'ta©o©αT'.indexOf('©', 3)", "4"),
+        ("'ta©o©αT'.indexOf('©α', 5)", "-1"),
+        ("''.indexOf('a')", "-1"),
+        ("'ta©o©αT'.lastIndexOf('©')", "4"),
+        ("'ta©o©αT'.lastIndexOf('©', 3)", "2"),
+        ("'bananananana'.lastIndexOf('nana', 7)", "6"),
+        ("'hello mellow'.lastIndexOf('')", "12"),
+        ("''.lastIndexOf('@@')", "-1"),
+        ("'abc'.matches('^a.c$') && matches('abc', 'b')", "true"),
+        ("['a1', 'b', 'c3'].filter(x, x.matches('[0-9]'))", r#"["a1","c3"]"#),
+    ] {
+        assert_eq!(evaluate(expression, &change).as_deref(), Ok(expected), "{expression}");
+    }
+}
+
+#[test]
+fn what_an_expression_cannot_do_with_a_record_is_said_without_its_values() {
+    let mut change = with(n("0.10"));
+    change.new.insert("secret".to_owned(), s("hush"));
+    for (expression, problem) in [
+        ("keys.PK.split('/')[1]", "index out of bounds"),
+        ("new.absent", "no such key: absent"),
+        ("keys[new.secret]", "no such key"),
+        ("[] + new", "+ does not take list and map"),
+        ("keys['hush'] == new.secret", "no such key: hush"),
+        ("new.secret + 1", "+ does not take string and int"),
+        ("new.secret < 1", "< does not take string and int"),
+        ("new.v + 1", "+ does not take decimal and int"),
+        ("1 + new.v", "+ does not take int and decimal"),
+        ("new.v * 2", "mul does not take null or decimal and int"),
+        ("int(new.secret)", "int() cannot take this value"),
+        ("new.secret.size(1)", "size does not take string and int"),
+        ("new.secret.substring(9)", "substring() cannot take this value"),
+        ("new.secret.indexOf('a', 9)", "the index given to indexOf is out of range"),
+        ("new.secret.matches('(' + '')", "the pattern given to matches is not valid"),
+        ("new.secret.matches(0)", "matches does not take string and int"),
+        ("new.secret.map(x, x)", "a macro goes through a list or a map, not through a string"),
+        ("[1].join('')", "join takes a list of strings, but it has a int"),
+        ("1 / 0", "division by zero"),
+        ("9223372036854775807 + 1", "a number does not fit 64 bits"),
+        ("{'a': 1, 'a': 2}", "a map has a key twice"),
+        ("1.0 / 0.0", "gives a double that is not finite, which JSON does not have"),
+        ("{1: 2}", "gives a map with a key that is not a string"),
+        (
+            "[type(1)]",
+            "gives type, which has no form in JSON; use string(), double() or, for an \
+            optional, orValue()",
+        ),
+        ("new.?secret", "gives optional_type, which has no form in JSON"),
+    ] {
+        let error = evaluate(expression, &change).unwrap_err();
+        assert!(error.starts_with(&format!("message.x: {problem}")), "{expression}: {error}");
+        assert!(expression.contains("hush") || !error.contains("hush"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn what_no_record_could_satisfy_is_refused_with_the_spec() {
+    for (expression, problem) in [
+        ("", "is empty; write a CEL expression"),
+        ("keys.PK.", "is not a CEL expression: column 9: "),
+        ("keys.PK split", "is not a CEL expression: column "),
+        ("'abc", "is not a CEL expression: column "),
+        ("old.a\n.b +", "is not a CEL expression: column "),
+        ("key.PK", "there is no variable `key`; there are eventName, keys, old, new"),
+        ("@result", "is not a CEL expression"),
+        ("keys.PK.splitt('#')", "there is no function `splitt` with 1 argument(s)"),
+        ("new.l.map(x)", "there is no function `map` with 1 argument(s)"),
+        ("keys.PK.matches('(')", "the pattern of matches is not a pattern in RE2 syntax"),
+        ("matches(keys.PK, '(?=x)')", "the pattern of matches is not a pattern in RE2 syntax"),
+        ("keys.PK.matches(r'\\pL{9999}')", "the pattern of matches this pattern grows too large"),
+        ("timestamp('x')", "there is no function `timestamp`"),
+        ("Point{x: 1}", "there is no message type `Point`"),
+        ("new.l.map(x, new.m.exists(y, y == x))", "has a macro (all, exists, exists_one, map"),
+        ("new.l.map(x, x.map(y, y)[0])", "has a macro"),
+        ("[1].map(x, 1) + [2].filter(x, [x].all(y, true))", "has a macro"),
+    ] {
+        let error = evaluate(expression, &change()).unwrap_err();
+        assert!(error.starts_with(&format!("message.x: {problem}")), "{expression}: {error}");
+    }
+    let long = format!("'{}'", "é".repeat(1_022));
+    assert!(evaluate(&long, &change()).is_ok());
+    let error = evaluate(&format!("{long} "), &change()).unwrap_err();
+    assert!(error.contains("longer than 1024 characters"), "{error}");
+}
+
+#[test]
+fn a_lookup_value_is_a_key_that_dynamodb_takes() {
+    let change = change();
+    let not_key = "but a key must be a string, number or binary";
+    for (expression, expected) in [
+        ("'hoge'", Ok(s("hoge"))),
+        ("90", Ok(n("90"))),
+        ("90u", Ok(n("90"))),
+        ("1.5", Ok(n("1.5"))),
+        ("0.0", Ok(n("0"))),
+        ("b'hi'", Ok(AttributeValue::B(Bytes::from_static(b"hi")))),
+        ("''", Err("gives an empty value, but a key must not be empty".to_owned())),
+        ("b''", Err("gives an empty value, but a key must not be empty".to_owned())),
+        ("'xx'.replace('x', 'x'.replace('x', '%s'))", Ok(s("%s%s"))),
+        ("1.0 / 0.0", Err("gives a number that DynamoDB cannot hold".to_owned())),
+        ("1e126", Err("gives a number that DynamoDB cannot hold".to_owned())),
+        ("true", Err(format!("gives bool, {not_key}"))),
+        ("null", Err(format!("gives null_type, {not_key}"))),
+        ("[1]", Err(format!("gives list, {not_key}"))),
+        ("keys", Err(format!("gives map, {not_key}"))),
+        ("keys.?PK", Err(format!("gives optional_type, {not_key}"))),
+    ] {
+        let mut spec = spec();
+        spec.connections.value = Some(expression.to_owned());
+        let answer = match Notifier::new(&spec).unwrap().judge(&names(), &change) {
+            Verdict::Notify(notification) => Ok(notification.lookup.unwrap()),
+            Verdict::Invalid(invalid) => {
+                assert_eq!(invalid.field, "connections.value");
+                Err(invalid.problem)
+            }
+            Verdict::Skip => panic!("skipped"),
+        };
+        assert_eq!(answer, expected, "{expression}");
+    }
+    let mut long = spec();
+    long.connections.value = Some("new.long".to_owned());
+    let mut change = change.clone();
+    for (length, fits) in [(2_048, true), (2_049, false)] {
+        change.new.insert("long".to_owned(), s(&"x".repeat(length)));
+        let verdict = Notifier::new(&long).unwrap().judge(&names(), &change);
+        assert_eq!(matches!(verdict, Verdict::Notify(_)), fits, "{verdict:?}");
+    }
+    let mut decimal = spec();
+    decimal.connections.value = Some("new.d".to_owned());
+    for (text, fits) in [("0.10", true), ("9223372036854775808", true), ("not a number", false)] {
+        change.new.insert("d".to_owned(), n(text));
+        let verdict = Notifier::new(&decimal).unwrap().judge(&names(), &change);
+        assert_eq!(matches!(verdict, Verdict::Notify(_)), fits, "{verdict:?}");
+    }
+}

@@ -1,0 +1,17 @@
+//! What a spec means for one record: match it, and make its message. Pure, except for the pool of
+//! threads that evaluates expressions.
+
+pub mod cel;
+pub mod compiled_spec;
+pub mod error;
+pub mod evaluator_pool;
+pub mod key_filter;
+pub mod message;
+pub mod page_evaluator;
+pub mod pattern;
+pub mod required_images;
+
+pub use self::compiled_spec::{Notification, Notifier, Verdict};
+pub use self::error::InvalidSpec;
+pub use self::evaluator_pool::Evaluator;
+pub use self::page_evaluator::{PageEvaluation, PageEvaluator, Slice};

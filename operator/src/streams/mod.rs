@@ -1,0 +1,28 @@
+//! The DynamoDB Streams consumer: reads every shard in order, and hands pages of records to a
+//! [`RecordSink`](crate::model::RecordSink).
+
+pub mod config;
+pub mod consumer;
+pub mod context;
+pub mod coordinator;
+pub mod iterator_age;
+pub mod lineage;
+pub mod listing;
+pub mod poll_interval;
+pub mod problems;
+pub mod retention;
+pub mod service;
+pub mod shard_consumer;
+pub mod shard_reader;
+
+pub use self::config::{Begin, ConsumerConfig, Follow};
+pub use self::consumer::{ConsumerStart, StreamConsumer};
+pub use self::listing::Listing;
+pub use self::listing::initial_listing::{Asked, listed};
+pub use self::service::error::{StreamError, StreamErrorKind};
+pub use self::service::rate_limited::Calls;
+pub use self::service::rate_limits::{Budget, Limits};
+pub use self::service::streams::{
+    Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamPage, StreamStatus, Streams,
+};
+pub use self::shard_reader::ShardReader;

@@ -1,0 +1,206 @@
+//! Conditions about streams and shards. A problem that may end without help is reported only after it
+//! has lasted.
+
+use std::time::Duration;
+
+use super::listing::Described;
+use crate::api::Reason;
+use crate::model::{MissingImage, RequiredImages, ShardId};
+use crate::streams::service::error::{StreamError, StreamErrorKind};
+use crate::telemetry::Trouble;
+use crate::timing::Failing;
+
+const LIST: &str = "dynamodb:ListStreams";
+
+/// The longest wait between two tries.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Problem of a failed stream request, or `None` while it may still end without help.
+pub fn stream(stream: &str, error: &StreamError, failing: &mut Failing) -> Option<Trouble> {
+    let action = error.action;
+    let has_lasted = failing.has_lasted();
+    let (reason, message) = match error.kind {
+        StreamErrorKind::NotFound if action == LIST => {
+            let table = stream.split("/stream/").next().unwrap_or_default();
+            let message = format!(
+                "{action} on {table} failed: table not found; correct tableArn or streamArn"
+            );
+            (Reason::StreamNotFound, message)
+        }
+        StreamErrorKind::NotFound => return Some(not_found(stream)),
+        StreamErrorKind::AccessDenied => {
+            // ListStreams knows no resources.
+            let resource = if action == LIST { "*" } else { stream };
+            let message = format!(
+                "{action} on {resource} failed: access denied; grant this permission to the operator"
+            );
+            (Reason::StreamAccessDenied, message)
+        }
+        StreamErrorKind::NoCredentials => {
+            return Some(Trouble::no_credentials(&format!("{action} on {stream}")));
+        }
+        StreamErrorKind::Invalid => {
+            let message = format!(
+                "{action} on {stream} failed: the service rejected the request as invalid; check the sequence numbers in the checkpoint if you edited it"
+            );
+            (Reason::StreamInvalid, message)
+        }
+        _ if !has_lasted => return None,
+        StreamErrorKind::Throttled => {
+            let others = match action {
+                "dynamodb:GetRecords" => "consumers of the same shard",
+                _ => "programs in this account that describe streams",
+            };
+            let message =
+                format!("{action} on {stream} failed: throttled; look for other {others}");
+            (Reason::StreamThrottled, message)
+        }
+        StreamErrorKind::ExpiredIterator
+        | StreamErrorKind::Trimmed
+        | StreamErrorKind::Unavailable => (
+            Reason::StreamUnavailable,
+            format!(
+                "{action} on {stream} failed: no usable response; check the network and the AWS service status"
+            ),
+        ),
+    };
+    Some(Trouble::new(reason, message))
+}
+
+/// Problem of a stream that does not exist.
+pub fn not_found(stream: &str) -> Trouble {
+    let message = format!(
+        "{stream} cannot be read: stream not found; set streamArn to the table's LatestStreamArn, or use tableArn"
+    );
+    Trouble::new(Reason::StreamNotFound, message)
+}
+
+/// Problem of a stream whose table has a newer one.
+pub fn replaced(stream: &str, new: &str) -> Trouble {
+    let table = new.split("/stream/").next().unwrap_or_default();
+    let message = format!(
+        "{stream} has no new records: it is disabled, and the table's stream is now {new}; replace streamArn with tableArn: {table} to continue with the new stream from its start"
+    );
+    Trouble::new(Reason::StreamReplaced, message)
+}
+
+/// Problem of a stream that was read to its end.
+pub fn disabled(stream: &str) -> Trouble {
+    let message = format!(
+        "{stream} has no new records: it is disabled and was read to its end; enable a stream on the table, and replace streamArn with tableArn"
+    );
+    Trouble::new(Reason::StreamDisabled, message)
+}
+
+/// Problem of a table without an enabled stream.
+pub fn no_stream(table: &str) -> Trouble {
+    let message = format!(
+        "{table} has no new records: it has no enabled stream; enable one with the images that the spec needs, usually NEW_AND_OLD_IMAGES"
+    );
+    Trouble::new(Reason::StreamDisabled, message)
+}
+
+/// Message about records that were lost before they were read.
+pub fn gap(stream: &str, stop_on_gap: bool) -> String {
+    let cause = "they were not read within 24 hours, or lack an image that the spec needs";
+    match stop_on_gap {
+        false => format!(
+            "records of {stream} were lost: {cause}; have clients reload what they show (onGap is Continue)"
+        ),
+        true => format!(
+            "records of {stream} were lost: {cause}; set onGap to Continue, or suspend the notifier, edit or delete its checkpoint, and resume it"
+        ),
+    }
+}
+
+/// Problem of a shard that is listed but not found.
+pub fn shard(shard: &ShardId, table: &str) -> Trouble {
+    let stream = shard.stream.arn(table);
+    let message = format!(
+        "shard {shard} of {stream} cannot be read: it is listed but not found; no action is needed, the operator retries"
+    );
+    Trouble::new(Reason::ShardNotFound, message)
+}
+
+/// Problem of a shard that is read to its end and has no child.
+pub fn childless(shard: &ShardId, stream: &str) -> Trouble {
+    let message = format!(
+        "{stream} cannot be read on: no child of shard {shard} is listed; no action is needed, the operator retries"
+    );
+    Trouble::new(Reason::NoChildShard, message)
+}
+
+/// Problem of a stream without shards.
+pub fn shardless(stream: &str) -> Trouble {
+    let message = format!(
+        "{stream} cannot be read: no shard is listed; no action is needed, the operator retries"
+    );
+    Trouble::new(Reason::NoShards, message)
+}
+
+/// Problem of a shard that waits for earlier records or for the rate limit.
+pub fn held_up(table: &str) -> Trouble {
+    let message = format!(
+        "a shard of {table} has not been read for 60 s: waiting for earlier records to be delivered, or rate-limited by --get-records-per-second; check the connections table and API Gateway, or raise the limit"
+    );
+    Trouble::new(Reason::ShardBlocked, message)
+}
+
+/// Problem of a view type that lacks an image which the spec needs.
+fn missing_image(missing: &MissingImage) -> Trouble {
+    Trouble::new(Reason::ViewTypeMismatch, missing.to_string())
+}
+
+/// Why a stream that was not begun yet cannot be: it lacks an image that the spec needs.
+pub fn unsupported_view(required: &RequiredImages, stream: &Described) -> Option<Trouble> {
+    let (view, _) = stream.form.as_ref()?;
+    required.missing_from(*view).map(|missing| missing_image(&missing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::StreamLabel;
+    use crate::telemetry::health::assert_message_form;
+
+    const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders";
+    const SHARD: &str = "shardId-00000001573689847184-864758bb";
+
+    #[tokio::test(start_paused = true)]
+    async fn each_message_names_the_failure_the_cause_and_the_action() {
+        let label = StreamLabel::new("2024-12-03T08:06:15.779");
+        let (stream, newer) = (label.arn(TABLE), StreamLabel::new("2026-01-01").arn(TABLE));
+        let id = ShardId::new(&label, SHARD);
+        let mut problems = vec![
+            not_found(&stream),
+            replaced(&stream, &newer),
+            disabled(&stream),
+            no_stream(TABLE),
+            shard(&id, TABLE),
+            childless(&id, &stream),
+            shardless(&stream),
+            held_up(TABLE),
+        ];
+        let mut failing = Failing::new(Duration::ZERO);
+        failing.has_lasted();
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        for action in [LIST, "dynamodb:GetRecords"] {
+            for kind in [
+                StreamErrorKind::NotFound,
+                StreamErrorKind::AccessDenied,
+                StreamErrorKind::NoCredentials,
+                StreamErrorKind::Invalid,
+                StreamErrorKind::Throttled,
+                StreamErrorKind::Unavailable,
+            ] {
+                let error = StreamError { action, kind, service_time: None, source: None };
+                problems.push(super::stream(&stream, &error, &mut failing).expect("it has lasted"));
+            }
+        }
+        let mut messages: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
+        messages.extend([false, true].map(|stop_on_gap| gap(&stream, stop_on_gap)));
+        for message in messages {
+            assert_message_form(&message, &[&*stream, &*newer, TABLE, SHARD]);
+        }
+    }
+}

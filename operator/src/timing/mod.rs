@@ -1,0 +1,9 @@
+//! Waits, rate limits and the service's clock. Every wait is tokio's, so that tests can pause time.
+
+pub mod backoff;
+pub mod rate_limiter;
+pub mod service_clock;
+
+pub use self::backoff::{Backoff, Failing, Random};
+pub use self::rate_limiter::Turns;
+pub use self::service_clock::ServiceClock;
