@@ -1,8 +1,8 @@
 //! How many records a second one core judges, by what a record is like.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use stream_notifier::model::{AttributeValue, Change, EventName, KeyNames};
-use stream_notifier::rules::{Notifier, Verdict};
+use stream_notifier::model::{AttributeValue, EventName, KeySchema, Record};
+use stream_notifier::rules::{CompiledSpec, Decision};
 use stream_notifier_tests::scripted::{change, spec};
 
 /// More than the processor's caches hold.
@@ -11,11 +11,11 @@ const RECORDS: u32 = 20_000;
 const FILLER: usize = 200;
 
 /// Makes a record like those of a kind.
-type Like = fn(&mut Change);
+type Like = fn(&mut Record);
 
 fn filter(criterion: &mut Criterion) {
-    let notifier = Notifier::new(&spec()).expect("the spec is valid");
-    let keys = KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) };
+    let notifier = CompiledSpec::new(&spec()).expect("the spec is valid");
+    let keys = KeySchema { partition: "PK".to_owned(), sort: Some("SK".to_owned()) };
     let mut group = criterion.benchmark_group("filter");
     group.throughput(Throughput::Elements(u64::from(RECORDS)));
     let kinds: [(&str, Like, bool); 4] = [
@@ -29,15 +29,15 @@ fn filter(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 for change in &changes {
-                    let verdict = notifier.judge(&keys, change);
-                    assert_eq!(matches!(verdict, Verdict::Notify(_)), matches);
+                    let verdict = notifier.decide(&keys, change);
+                    assert_eq!(matches!(verdict, Decision::Notify(_)), matches);
                 }
             });
         });
     }
 }
 
-fn record(n: u32, like: Like) -> Change {
+fn record(n: u32, like: Like) -> Record {
     let mut change = change(n, "fuga", "hoge");
     for image in [&mut change.old, &mut change.new] {
         image.insert("Filler".to_owned(), AttributeValue::S("x".repeat(FILLER)));
@@ -46,7 +46,7 @@ fn record(n: u32, like: Like) -> Change {
     change
 }
 
-fn rename(change: &mut Change, key: &str, value: &str) {
+fn rename(change: &mut Record, key: &str, value: &str) {
     for item in [&mut change.keys, &mut change.old, &mut change.new] {
         item.insert(key.to_owned(), AttributeValue::S(value.to_owned()));
     }

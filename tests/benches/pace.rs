@@ -18,11 +18,11 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use fastrand::Rng;
 use serde_json::Value;
-use stream_notifier::aws::{ApiGateway, Aws, DynamoDbStreams};
+use stream_notifier::aws::{ApiGateway, AwsConfig, DynamoDbStreams};
 use stream_notifier::model::StreamLabel;
-use stream_notifier::streams::{Begin, Follow, Streams as _};
+use stream_notifier::streams::{InitialPosition, StreamSource, Streams as _};
 use stream_notifier::telemetry::{Metrics, Phase};
-use stream_notifier::worker::{Backends, work};
+use stream_notifier::worker::{Backends, run_worker};
 use stream_notifier_tests::http;
 use stream_notifier_tests::scripted::{MemoryStore, ScriptedConnections, job};
 use stream_notifier_tests::simulated::{Clock, Key, Model, Settings, date, respond};
@@ -138,9 +138,9 @@ async fn plain_loop(endpoint: &str) -> Result<JoinSet<()>> {
 
 /// A whole worker that reads.
 async fn notifier(endpoint: &str, stop: &CancellationToken) -> Result<tokio::task::JoinHandle<()>> {
-    let aws = Aws::local(endpoint).await;
+    let aws = AwsConfig::local(endpoint).await;
     let streams = DynamoDbStreams::new(&aws, "eu-west-1", TABLE);
-    let label: StreamLabel = streams.streams().await?.pop().context("a stream")?;
+    let label: StreamLabel = streams.list().await?.pop().context("a stream")?;
     let connections = ScriptedConnections::new(1_000);
     connections.put_new("L0SM9cOFvHcCAbc=", "hoge");
     let backends = Backends {
@@ -150,10 +150,10 @@ async fn notifier(endpoint: &str, stop: &CancellationToken) -> Result<tokio::tas
         checkpoints: Arc::new(MemoryStore::default()),
         dead_letters: None,
     };
-    let (mut job, pictures) = job("bench", Begin::Latest, &Metrics::default());
-    (job.consumer.follow, job.consumer.table) = (Follow::Stream(label), TABLE.to_owned());
+    let (mut job, pictures) = job("bench", InitialPosition::Latest, &Metrics::default());
+    (job.consumer.source, job.consumer.table) = (StreamSource::Stream(label), TABLE.to_owned());
     let told = stop.clone();
-    let worker = tokio::spawn(async move { work(&backends, &job, &told).await });
+    let worker = tokio::spawn(async move { run_worker(&backends, &job, &told).await });
     let begun = Instant::now();
     while pictures.borrow().phase != Phase::Reading {
         ensure!(begun.elapsed() < LIMIT, "it does not begin: {:?}", pictures.borrow());

@@ -11,11 +11,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
-use stream_notifier::aws::{Aws, DynamoDbConnections};
+use stream_notifier::aws::{AwsConfig, DynamoDbConnections};
 use stream_notifier::delivery::{
-    Connections, ConnectionsError, ConnectionsErrorKind, Segment, Source,
+    ConnectionsConfig, ConnectionsError, ConnectionsErrorKind, ConnectionsTable, Segment,
 };
-use stream_notifier::model::{AttributeValue, Item, KeyNames};
+use stream_notifier::model::{AttributeValue, Item, KeySchema};
 use tokio::net::TcpListener;
 
 /// A service that answers as it is told, in turn, and notes what it was asked.
@@ -35,7 +35,7 @@ struct Asked {
 
 impl Service {
     async fn start(
-        source: Source,
+        source: ConnectionsConfig,
         answers: Vec<(u16, Value)>,
     ) -> Result<(Arc<Self>, DynamoDbConnections)> {
         let service = Arc::new(Self { answers: Mutex::new(answers.into()), ..Self::default() });
@@ -43,7 +43,7 @@ impl Service {
         let endpoint = format!("http://{}", listener.local_addr()?);
         let routes = Router::new().fallback(answer).with_state(service.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        let aws = Aws::local(&endpoint).await;
+        let aws = AwsConfig::local(&endpoint).await;
         Ok((service, DynamoDbConnections::new(&aws, source)))
     }
 
@@ -67,8 +67,8 @@ async fn answer(
     (StatusCode::from_u16(status).unwrap(), axum::Json(answer))
 }
 
-fn source(index: Option<&str>) -> Source {
-    Source {
+fn source(index: Option<&str>) -> ConnectionsConfig {
+    ConnectionsConfig {
         region: "eu-central-1".to_owned(),
         table: "connections".to_owned(),
         index: index.map(str::to_owned),
@@ -119,7 +119,7 @@ async fn a_query_asks_an_index_for_what_is_needed_and_in_its_region() -> Result<
     );
     let ttl = AttributeValue::N("1790000000".to_owned());
     let row = [("connection_id".to_owned(), text("a=")), ("ttl".to_owned(), ttl)];
-    assert_eq!((found.rows, found.next), (vec![Item::from(row)], Some(key())));
+    assert_eq!((found.rows, found.next_key), (vec![Item::from(row)], Some(key())));
     Ok(())
 }
 
@@ -130,7 +130,7 @@ async fn a_table_is_read_consistently() -> Result<()> {
     let body = service.asked().body;
     assert_eq!((&body["ConsistentRead"], &body["IndexName"]), (&json!(true), &Value::Null));
     assert_eq!(body["ExclusiveStartKey"], Value::Null);
-    table.scan(Segment { number: 0, of: 1 }, &attributes(), None).await?;
+    table.scan(Segment { number: 0, total: 1 }, &attributes(), None).await?;
     assert_eq!(service.asked().body["ConsistentRead"], json!(true));
     Ok(())
 }
@@ -138,7 +138,7 @@ async fn a_table_is_read_consistently() -> Result<()> {
 #[tokio::test]
 async fn a_scan_asks_for_its_segment() -> Result<()> {
     let (service, table) = Service::start(source(Some("sk-index")), vec![page()]).await?;
-    let found = table.scan(Segment { number: 3, of: 8 }, &attributes(), Some(&key())).await?;
+    let found = table.scan(Segment { number: 3, total: 8 }, &attributes(), Some(&key())).await?;
     let asked = service.asked();
     assert_eq!(asked.call, "DynamoDB_20120810.Scan");
     assert_eq!(
@@ -154,7 +154,7 @@ async fn a_scan_asks_for_its_segment() -> Result<()> {
             "ExclusiveStartKey": {"connection_id": {"S": "a="}},
         })
     );
-    assert_eq!((found.rows.len(), found.next), (1, Some(key())));
+    assert_eq!((found.rows.len(), found.next_key), (1, Some(key())));
     Ok(())
 }
 
@@ -168,8 +168,8 @@ async fn a_row_is_read_whole_and_consistently_and_deleted_as_it_was_read() -> Re
     assert_eq!(asked.call, "DynamoDB_20120810.GetItem");
     let id = json!({"connection_id": {"S": "a="}});
     assert_eq!(asked.body, json!({"TableName": "connections", "Key": id, "ConsistentRead": true}));
-    let keys = KeyNames { partition: "connection_id".to_owned(), sort: None };
-    assert!(table.delete_unchanged(&keys, &row).await?);
+    let keys = KeySchema { partition: "connection_id".to_owned(), sort: None };
+    assert!(table.delete_if_unchanged(&keys, &row).await?);
     assert_eq!(
         service.asked().body,
         json!({
@@ -197,20 +197,20 @@ async fn failures_name_the_right_that_is_lacking() -> Result<()> {
     });
     let answers = vec![denied(), denied(), denied(), denied(), (400, changed)];
     let (_service, table) = Service::start(source(None), answers).await?;
-    let keys = KeyNames { partition: "connection_id".to_owned(), sort: None };
+    let keys = KeySchema { partition: "connection_id".to_owned(), sort: None };
     let told = |error: ConnectionsError| (error.action, error.kind);
-    let segment = Segment { number: 0, of: 8 };
+    let segment = Segment { number: 0, total: 8 };
     let failures = [
         told(table.query(&text("hoge"), &attributes(), None).await.unwrap_err()),
         told(table.scan(segment, &attributes(), None).await.unwrap_err()),
         told(table.get(&key()).await.unwrap_err()),
-        told(table.delete_unchanged(&keys, &key()).await.unwrap_err()),
+        told(table.delete_if_unchanged(&keys, &key()).await.unwrap_err()),
     ];
     let denied = ["Query", "Scan", "GetItem", "DeleteItem"];
     for ((action, kind), right) in failures.into_iter().zip(denied) {
         assert_eq!(action, format!("dynamodb:{right}"));
         assert_eq!(kind, ConnectionsErrorKind::AccessDenied);
     }
-    assert!(!table.delete_unchanged(&keys, &key()).await?, "written again");
+    assert!(!table.delete_if_unchanged(&keys, &key()).await?, "written again");
     Ok(())
 }

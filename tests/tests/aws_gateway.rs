@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::Bytes;
 use stream_notifier::api::{StreamNotifierSpec, WebSocket};
-use stream_notifier::aws::{ApiGateway, Aws};
-use stream_notifier::delivery::{Answer, Gateway};
-use stream_notifier::worker::{Backends, Endpoints, Prepared, prepare};
+use stream_notifier::aws::{ApiGateway, AwsConfig};
+use stream_notifier::delivery::{Gateway, PostResponse};
+use stream_notifier::worker::{Backends, Endpoints, Validated, validate};
 use stream_notifier_tests::recorder::{FixedResponse, RecordedRequest, Recorder};
 use stream_notifier_tests::scripted::{MemoryStore, spec};
 use stream_notifier_tests::sigv4::{Authorization, signature};
@@ -20,8 +20,8 @@ use tokio::task::JoinHandle;
 
 const ID: &str = "L0SM9cOFvHcCIhw=";
 
-fn status(status: u16) -> Answer {
-    Answer::Status { status, names_connection: false }
+fn status(status: u16) -> PostResponse {
+    PostResponse::Status { status, names_connection: false }
 }
 
 /// Takes one request, answers these bytes and closes; gives the request.
@@ -40,8 +40,8 @@ async fn once(answer: &'static str) -> Result<(String, JoinHandle<String>)> {
     Ok((endpoint, served))
 }
 
-async fn post(endpoint: &str) -> Answer {
-    let aws = Aws::local("http://127.0.0.1:9").await;
+async fn post(endpoint: &str) -> PostResponse {
+    let aws = AwsConfig::local("http://127.0.0.1:9").await;
     let message = Bytes::from_static(br#"{"value":"90"}"#);
     ApiGateway::new(&aws, "ap-northeast-1", endpoint).post(ID, &message).await
 }
@@ -52,11 +52,11 @@ async fn request(web_socket: WebSocket) -> Result<RecordedRequest> {
     let allowed = vec!["ws.example.com".to_owned()];
     let own = format!("https://{}", web_socket.domain);
     let spec = StreamNotifierSpec { web_socket, ..spec() };
-    let prepared = prepare(&spec, &Endpoints { allowed, template: None })?;
-    let Prepared::Active(mut work) = prepared else { panic!("it is not suspended") };
+    let prepared = validate(&spec, &Endpoints { allowed, template: None })?;
+    let Validated::Active(mut work) = prepared else { panic!("it is not suspended") };
     // The same path, where it can be seen.
     work.delivery.endpoint = work.delivery.endpoint.replace(&own, &recorder.origin);
-    let aws = Aws::local("http://127.0.0.1:9").await;
+    let aws = AwsConfig::local("http://127.0.0.1:9").await;
     let gateway = Backends::new(&work, &aws, Arc::new(MemoryStore::default())).gateway;
     let message = Bytes::from_static(br#"{"value":"90"}"#);
     assert_eq!(gateway.post(ID, &message).await, status(200));
@@ -105,7 +105,7 @@ async fn answers_are_told_by_their_status_with_or_without_a_body() -> Result<()>
 async fn a_malformed_id_is_told_from_another_bad_request() -> Result<()> {
     let malformed = "HTTP/1.1 400 Bad Request\r\ncontent-length: 39\r\n\r\n{\"message\":\"Invalid connectionId: a=\"  }";
     let (endpoint, _served) = once(malformed).await?;
-    assert_eq!(post(&endpoint).await, Answer::Status { status: 400, names_connection: true });
+    assert_eq!(post(&endpoint).await, PostResponse::Status { status: 400, names_connection: true });
     let other = "HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\n{}";
     let (endpoint, _served) = once(other).await?;
     assert_eq!(post(&endpoint).await, status(400));
@@ -117,10 +117,10 @@ async fn no_connection_is_told_from_no_answer() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let refused = format!("http://{}/api", listener.local_addr()?);
     drop(listener);
-    assert_eq!(post(&refused).await, Answer::Unreachable);
+    assert_eq!(post(&refused).await, PostResponse::Unreachable);
     for answer in ["HTTP/1.1 200 OK\r\ncontent-le", "", "garbage\r\n\r\n"] {
         let (endpoint, _served) = once(answer).await?;
-        assert_eq!(post(&endpoint).await, Answer::NoAnswer, "{answer:?}");
+        assert_eq!(post(&endpoint).await, PostResponse::NoResponse, "{answer:?}");
     }
     Ok(())
 }
@@ -131,7 +131,7 @@ async fn an_endpoint_that_hangs_is_given_up() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let endpoint = format!("http://{}/api", listener.local_addr()?);
     let answer = tokio::time::timeout(Duration::from_secs(60), post(&endpoint)).await?;
-    assert_eq!(answer, Answer::NoAnswer, "connected, and never answered");
+    assert_eq!(answer, PostResponse::NoResponse, "connected, and never answered");
     Ok(())
 }
 
@@ -173,9 +173,9 @@ async fn in_turn(
 
 async fn post_in_turn(
     answers: &'static [&'static str],
-) -> Result<(Vec<Answer>, Vec<(usize, String)>)> {
+) -> Result<(Vec<PostResponse>, Vec<(usize, String)>)> {
     let (endpoint, served) = in_turn(answers).await?;
-    let aws = Aws::local("http://127.0.0.1:9").await;
+    let aws = AwsConfig::local("http://127.0.0.1:9").await;
     let gateway = ApiGateway::new(&aws, "ap-northeast-1", &endpoint);
     let mut got = Vec::new();
     for _ in answers {

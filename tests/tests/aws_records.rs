@@ -17,9 +17,9 @@ use axum::extract::State;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fastrand::Rng;
-use stream_notifier::aws::{Aws, DynamoDbStreams};
+use stream_notifier::aws::{AwsConfig, DynamoDbStreams};
 use stream_notifier::model::{
-    AttributeValue, Change, EventName, Item, SequenceNumber, UnixSeconds, UserIdentity,
+    AttributeValue, EventName, Item, Record, SequenceNumber, UnixSeconds, UserIdentity,
 };
 use stream_notifier::streams::{RecordPage, ShardIterator, StreamErrorKind, Streams};
 use tokio::net::TcpListener;
@@ -42,7 +42,7 @@ impl Service {
         let routes = Router::new().fallback(give).with_state(answer.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         let table = "arn:aws:dynamodb:eu-west-1:123456789012:table/t";
-        let ours = DynamoDbStreams::new(&Aws::local(&endpoint).await, "eu-west-1", table);
+        let ours = DynamoDbStreams::new(&AwsConfig::local(&endpoint).await, "eu-west-1", table);
         let config = Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::from_static("eu-west-1"))
@@ -54,12 +54,14 @@ impl Service {
     }
 
     /// What each client reads.
-    async fn read(&self, body: &str) -> [Option<(Vec<Change>, usize, Option<String>)>; 2] {
+    async fn read(&self, body: &str) -> [Option<(Vec<Record>, usize, Option<String>)>; 2] {
         body.clone_into(&mut self.answer.lock().unwrap());
-        let ours = self.ours.records(&ShardIterator("i".to_owned())).await;
-        let ours = ours.map(|RecordPage { changes, unreadable, next, .. }| {
-            (changes, unreadable, next.map(|ShardIterator(next)| next))
-        });
+        let ours = self.ours.get_records(&ShardIterator("i".to_owned())).await;
+        let ours = ours.map(
+            |RecordPage {
+                 records: changes, malformed: unreadable, next_iterator: next, ..
+             }| { (changes, unreadable, next.map(|ShardIterator(next)| next)) },
+        );
         let ours = ours.inspect_err(|error| assert_eq!(error.kind, StreamErrorKind::Unavailable));
         let sdk = self.sdk.get_records().shard_iterator("i").send().await;
         // Where there is no list at all, the SDK sees the end of the shard.
@@ -99,7 +101,7 @@ async fn an_answer_that_is_cut_short_is_refused_wherever_that_is() -> Result<()>
     let ends = body.char_indices().map(|(end, _)| end);
     for end in ends.filter(|end| body[*end..].chars().any(|c| !c.is_whitespace())) {
         service.answer.lock().unwrap().replace_range(.., &body[..end]);
-        let read = service.ours.records(&ShardIterator("i".to_owned())).await;
+        let read = service.ours.get_records(&ShardIterator("i".to_owned())).await;
         assert_eq!(read.unwrap_err().kind, StreamErrorKind::Unavailable, "{}", &body[..end]);
     }
     assert!(service.read(&body).await[0].is_some());
@@ -107,7 +109,7 @@ async fn an_answer_that_is_cut_short_is_refused_wherever_that_is() -> Result<()>
 }
 
 /// A page as the SDK has it, in our types.
-fn converted(page: GetRecordsOutput) -> (Vec<Change>, usize, Option<String>) {
+fn converted(page: GetRecordsOutput) -> (Vec<Record>, usize, Option<String>) {
     let records = page.records.unwrap_or_default();
     let all = records.len();
     let changes: Vec<_> = records.into_iter().filter_map(change).collect();
@@ -115,7 +117,7 @@ fn converted(page: GetRecordsOutput) -> (Vec<Change>, usize, Option<String>) {
     (changes, unreadable, page.next_shard_iterator)
 }
 
-fn change(record: types::Record) -> Option<Change> {
+fn change(record: types::Record) -> Option<Record> {
     let stream = record.dynamodb?;
     let event = match record.event_name? {
         types::OperationType::Insert => EventName::Insert,
@@ -124,17 +126,17 @@ fn change(record: types::Record) -> Option<Change> {
         _ => return None,
     };
     let user_identity = record.user_identity.map(|identity| UserIdentity {
-        kind: identity.r#type.unwrap_or_default(),
+        identity_type: identity.r#type.unwrap_or_default(),
         principal_id: identity.principal_id.unwrap_or_default(),
     });
-    Some(Change {
+    Some(Record {
         event_id: record.event_id.unwrap_or_default(),
         event,
         keys: item(stream.keys?),
         old: item(stream.old_image.unwrap_or_default()),
         new: item(stream.new_image.unwrap_or_default()),
         sequence_number: SequenceNumber::parse(&stream.sequence_number?)?,
-        created: UnixSeconds(stream.approximate_creation_date_time?.secs()),
+        approximate_creation_time: UnixSeconds(stream.approximate_creation_date_time?.secs()),
         user_identity,
     })
 }

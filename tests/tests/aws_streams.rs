@@ -10,10 +10,10 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
-use stream_notifier::aws::{Aws, DynamoDbStreams};
+use stream_notifier::aws::{AwsConfig, DynamoDbStreams};
 use stream_notifier::model::{EventName, ShardId, StreamLabel, UnixSeconds, ViewType};
 use stream_notifier::streams::{
-    Listed, ReadFrom, ShardReader, StreamErrorKind, StreamStatus, Streams,
+    IteratorStart, ShardFilter, ShardReader, StreamErrorKind, StreamStatus, Streams,
 };
 use tokio::net::TcpListener;
 
@@ -35,7 +35,7 @@ impl Service {
         let endpoint = format!("http://{}", listener.local_addr()?);
         let routes = Router::new().fallback(answer).with_state(service.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        let aws = Aws::local(&endpoint).await;
+        let aws = AwsConfig::local(&endpoint).await;
         Ok((service, DynamoDbStreams::new(&aws, "eu-west-1", TABLE)))
     }
 
@@ -118,14 +118,14 @@ async fn a_description_is_read_page_by_page_with_the_services_clock() -> Result<
     let (service, streams) =
         Service::start(vec![described(open_with_an_end, Some(SHARD)), described(json!([]), None)])
             .await?;
-    let first = streams.describe(&label(), Listed::All, None).await?;
+    let first = streams.describe(&label(), ShardFilter::All, None).await?;
     assert_eq!(first.service_time, UnixSeconds(1_789_997_600));
-    assert_eq!(first.view, ViewType::NewAndOldImages);
+    assert_eq!(first.view_type, ViewType::NewAndOldImages);
     assert_eq!((first.keys.partition.as_str(), first.keys.sort.as_deref()), ("PK", Some("SK")));
     assert_eq!(first.shards[0].id, shard());
     assert_eq!(first.status, StreamStatus::Enabled);
-    let next = first.next.context("there is more")?;
-    assert!(streams.describe(&label(), Listed::All, Some(&next)).await?.next.is_none());
+    let next = first.next_page.context("there is more")?;
+    assert!(streams.describe(&label(), ShardFilter::All, Some(&next)).await?.next_page.is_none());
     let call = "DescribeStream".to_owned();
     let asked = service.asked("ExclusiveStartShardId");
     assert_eq!(asked, [(call.clone(), Value::Null), (call, json!(SHARD))]);
@@ -144,13 +144,13 @@ async fn a_shard_is_read_until_a_page_has_no_next_iterator() -> Result<()> {
     ])
     .await?;
     let shard = shard();
-    let mut reader = ShardReader::new(Arc::new(streams), shard, ReadFrom::Start);
+    let mut reader = ShardReader::new(Arc::new(streams), shard, IteratorStart::Start);
     let mut numbers = Vec::new();
     let mut ends = Vec::new();
     for _ in 0..3 {
-        let read = reader.read().await?;
-        numbers.extend(read.changes.iter().map(|change| change.event_id.clone()));
-        ends.push(read.end);
+        let read = reader.read_page().await?;
+        numbers.extend(read.records.iter().map(|change| change.event_id.clone()));
+        ends.push(read.is_last);
     }
     assert_eq!(numbers, ["event-1", "event-2", "event-3"]);
     assert_eq!(ends, [false, false, true]);
@@ -162,7 +162,7 @@ async fn a_shard_is_read_until_a_page_has_no_next_iterator() -> Result<()> {
 
 #[tokio::test]
 async fn a_moment_is_asked_for_where_the_service_knows_it_and_the_start_elsewhere() -> Result<()> {
-    let at = ReadFrom::At(UnixSeconds(1_790_000_000));
+    let at = IteratorStart::At(UnixSeconds(1_790_000_000));
     let shard = shard();
     let (service, streams) = Service::start(vec![
         iterator("at"),
@@ -172,7 +172,7 @@ async fn a_moment_is_asked_for_where_the_service_knows_it_and_the_start_elsewher
     ])
     .await?;
     for expected in ["at", "start", "start"] {
-        assert_eq!(streams.iterator(&shard, &at).await?.0, expected);
+        assert_eq!(streams.get_iterator(&shard, &at).await?.0, expected);
     }
     let kinds: Vec<_> =
         service.asked("ShardIteratorType").into_iter().map(|(_, kind)| kind).collect();
@@ -185,7 +185,7 @@ async fn a_moment_is_asked_for_where_the_service_knows_it_and_the_start_elsewher
 async fn a_record_keeps_what_dynamodb_wrote() -> Result<()> {
     let (_, streams) = Service::start(vec![page(&[7], None)]).await?;
     let iterator = stream_notifier::streams::ShardIterator("one".to_owned());
-    let change = streams.records(&iterator).await?.changes.remove(0);
+    let change = streams.get_records(&iterator).await?.records.remove(0);
     assert_eq!(change.event, EventName::Modify);
     assert_eq!(change.sequence_number.as_str(), "100000000000000000007");
     assert_eq!(format!("{:?}", change.old.get("N").unwrap()), r#"N("1E+2")"#);
@@ -201,9 +201,9 @@ async fn a_record_that_lacks_what_every_record_has_is_counted_and_left_out() -> 
     answer.1["Records"][1]["eventName"] = json!("SOMETHING_NEW");
     let (_, streams) = Service::start(vec![answer]).await?;
     let iterator = stream_notifier::streams::ShardIterator("one".to_owned());
-    let page = streams.records(&iterator).await?;
-    let events: Vec<_> = page.changes.iter().map(|change| change.event_id.as_str()).collect();
-    assert_eq!((events, page.unreadable), (vec!["event-1", "event-3"], 1));
+    let page = streams.get_records(&iterator).await?;
+    let events: Vec<_> = page.records.iter().map(|change| change.event_id.as_str()).collect();
+    assert_eq!((events, page.malformed), (vec!["event-1", "event-3"], 1));
     Ok(())
 }
 
@@ -227,10 +227,10 @@ async fn children_are_asked_for_by_their_parent_and_streams_by_their_table() -> 
         streams(&[LABEL, "foreign"], None),
     ])
     .await?;
-    client.describe(&label(), Listed::ChildrenOf(&shard()), None).await?;
+    client.describe(&label(), ShardFilter::ChildrenOf(&shard()), None).await?;
     let filter = json!({"Type": "CHILD_SHARDS", "ShardId": SHARD});
     assert_eq!(service.asked("ShardFilter"), [("DescribeStream".to_owned(), filter)]);
-    let found = client.streams().await?;
+    let found = client.list().await?;
     assert_eq!(found, [StreamLabel::new("2024-01-01T00:00:00.000"), label()]);
     let call = "ListStreams".to_owned();
     let asked = &service.asked("TableName")[1..];
@@ -256,7 +256,7 @@ async fn every_error_code_has_its_meaning() -> Result<()> {
         // A second answer would be taken if the SDK tried again by itself.
         let (service, streams) = Service::start(vec![error(code), page(&[], None)]).await?;
         let iterator = stream_notifier::streams::ShardIterator("one".to_owned());
-        let failed = streams.records(&iterator).await.expect_err(code);
+        let failed = streams.get_records(&iterator).await.expect_err(code);
         assert_eq!(failed.kind, expected, "{code}");
         assert_eq!(failed.action, "dynamodb:GetRecords");
         assert_eq!(service.asked("ShardIterator").len(), 1, "{code}: one call, one try");
@@ -264,7 +264,7 @@ async fn every_error_code_has_its_meaning() -> Result<()> {
         // The calls that the SDK's client makes.
         let (_service, streams) =
             Service::start(vec![error(code), described(json!([]), None)]).await?;
-        let failed = streams.describe(&label(), Listed::All, None).await.expect_err(code);
+        let failed = streams.describe(&label(), ShardFilter::All, None).await.expect_err(code);
         assert_eq!(failed.service_time, Some(UnixSeconds(1_789_997_600)), "{code}");
         assert_eq!((failed.kind, failed.action), (expected, "dynamodb:DescribeStream"), "{code}");
     }

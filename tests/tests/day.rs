@@ -17,19 +17,23 @@ use fastrand::Rng;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use serde_json::Value;
-use stream_notifier::aws::{Aws, DynamoDbStreams};
+use stream_notifier::aws::{AwsConfig, DynamoDbStreams};
 use stream_notifier::checkpoint::{
-    Checkpoint, CheckpointStore, Start, StartedAt, StoreError, Stored, Version,
+    Checkpoint, CheckpointStore, ResourceVersion, StartKind, StartPoint, StoreError,
+    StoredCheckpoint,
 };
-use stream_notifier::delivery::{Answer, Gateway};
+use stream_notifier::delivery::{Gateway, PostResponse};
 use stream_notifier::model::{Position, ShardId, StreamLabel};
 use stream_notifier::streams::{
-    Begin, Follow, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
+    InitialPosition, IteratorStart, RecordPage, ShardFilter, ShardIterator, StreamError,
+    StreamPage, StreamSource, Streams,
 };
-use stream_notifier::telemetry::{Metrics, Phase, Picture};
-use stream_notifier::worker::{Backends, work};
+use stream_notifier::telemetry::{HealthSnapshot, Metrics, Phase};
+use stream_notifier::worker::{Backends, run_worker};
 use stream_notifier_tests::scripted::{ScriptedConnections, job};
-use stream_notifier_tests::simulated::{Clock, HttpStreams, Key, Model, Record, Settings, Shard};
+use stream_notifier_tests::simulated::{
+    Clock, HttpStreams, Key, Model, ModelRecord, Settings, Shard,
+};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -166,7 +170,7 @@ impl Done {
 /// Everything until now, were it read.
 fn all_so_far(model: &Model) -> SoFar {
     let is_of_day = |at: u64| (MIDNIGHT..=model.now()).contains(&at);
-    let matches = |record: &&Record| record.key.pk.starts_with("target_pk");
+    let matches = |record: &&ModelRecord| record.key.pk.starts_with("target_pk");
     [
         model.shards().iter().filter(|shard| is_of_day(shard.opened)).count(),
         model.shards().iter().filter(|shard| shard.closed.is_some_and(is_of_day)).count(),
@@ -216,37 +220,37 @@ impl Client {
 }
 
 impl Streams for Client {
-    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
-        Box::pin(async move { self.call(self.streams.streams()).await })
+    fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+        Box::pin(async move { self.call(self.streams.list()).await })
     }
 
     fn describe<'a>(
         &'a self,
         stream: &'a StreamLabel,
-        listed: Listed<'a>,
+        listed: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
         Box::pin(async move { self.call(self.streams.describe(stream, listed, after)).await })
     }
 
-    fn iterator<'a>(
+    fn get_iterator<'a>(
         &'a self,
         shard: &'a ShardId,
-        from: &'a ReadFrom,
+        from: &'a IteratorStart,
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
         Box::pin(async move {
             self.done.begin(&self.service.now(), shard);
-            self.call(self.streams.iterator(shard, from)).await
+            self.call(self.streams.get_iterator(shard, from)).await
         })
     }
 
-    fn records<'a>(
+    fn get_records<'a>(
         &'a self,
         iterator: &'a ShardIterator,
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
         Box::pin(async move {
-            let page = self.call(self.streams.records(iterator)).await?;
-            if page.next.is_none() {
+            let page = self.call(self.streams.get_records(iterator)).await?;
+            if page.next_iterator.is_none() {
                 self.done.end(&self.service.now(), iterator);
             }
             Ok(page)
@@ -256,7 +260,7 @@ impl Streams for Client {
 
 /// Every round has a value of its own, one more than the last.
 impl Gateway for Done {
-    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
             let text = String::from_utf8_lossy(message).into_owned();
             let message: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -270,11 +274,11 @@ impl Gateway for Done {
             }
             self.posted.lock().unwrap().insert(item, expected);
             self.messages.fetch_add(1, Ordering::Relaxed);
-            Answer::Status { status: 200, names_connection: false }
+            PostResponse::Status { status: 200, names_connection: false }
         })
     }
 
-    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, Answer> {
+    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move { unreachable!("{connection} is never disconnected") })
     }
 }
@@ -294,9 +298,9 @@ impl Store {
         let open = model.shards().iter().filter(is_open);
         let id = |shard: &Shard| ShardId::new(&StreamLabel::new(stream), &*shard.id);
         let now = Timestamp::from_millisecond(model.now() as i64).expect("a time");
-        let start = Start {
+        let start = StartPoint {
             stream: model.stream_arn(stream),
-            position: StartedAt::TrimHorizon,
+            kind: StartKind::TrimHorizon,
             at: Timestamp::UNIX_EPOCH,
         };
         let shards = open.map(|shard| (id(shard), Position::Start)).collect();
@@ -307,24 +311,24 @@ impl Store {
 }
 
 impl CheckpointStore for Store {
-    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+    fn load(&self) -> BoxFuture<'_, Result<Option<StoredCheckpoint>, StoreError>> {
         Box::pin(async move {
             let data = self.0.lock().unwrap().0.to_data();
-            Ok(Some(Stored { data, version: Version("any".to_owned()) }))
+            Ok(Some(StoredCheckpoint { data, version: ResourceVersion("any".to_owned()) }))
         })
     }
 
     fn save<'a>(
         &'a self,
         data: &'a BTreeMap<String, String>,
-        _: Option<&'a Version>,
-    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        _: Option<&'a ResourceVersion>,
+    ) -> BoxFuture<'a, Result<ResourceVersion, StoreError>> {
         Box::pin(async move {
             let mut state = self.0.lock().unwrap();
             let size = data.iter().map(|(key, value)| key.len() + value.len()).sum();
             state.0 = Checkpoint::from_data(data).expect("it can be read");
             state.1 = state.1.max(size);
-            Ok(Version("any".to_owned()))
+            Ok(ResourceVersion("any".to_owned()))
         })
     }
 }
@@ -341,7 +345,7 @@ struct Day {
     service: Arc<Service>,
     done: Arc<Done>,
     store: Arc<Store>,
-    pictures: watch::Receiver<Picture>,
+    pictures: watch::Receiver<HealthSnapshot>,
     stop: CancellationToken,
     worker: JoinHandle<()>,
 }
@@ -352,7 +356,7 @@ impl Day {
         let (label, table) = (StreamLabel::new(&model.streams()[0].label), model.table_arn());
         let (clock, store) = (Clock::starting_at(model.now()), Arc::new(Store::new(&model)));
         let service = Arc::new(Service { clock, model: Arc::new(Mutex::new(model)) });
-        let aws = Aws::local(&service.serve()?).await;
+        let aws = AwsConfig::local(&service.serve()?).await;
         let done = Arc::new(Done::default());
         let connections = ScriptedConnections::new(1_000);
         for n in 0..CONNECTIONS {
@@ -370,12 +374,12 @@ impl Day {
             checkpoints: store.clone(),
             dead_letters: None,
         };
-        let (mut job, pictures) = job("day", Begin::TrimHorizon, &Metrics::default());
-        (job.consumer.follow, job.consumer.table) = (Follow::Stream(label), table);
+        let (mut job, pictures) = job("day", InitialPosition::TrimHorizon, &Metrics::default());
+        (job.consumer.source, job.consumer.table) = (StreamSource::Stream(label), table);
         job.consumer.poll_interval = POLL;
         let stop = CancellationToken::new();
         let told = stop.clone();
-        let worker = tokio::spawn(async move { work(&backends, &job, &told).await });
+        let worker = tokio::spawn(async move { run_worker(&backends, &job, &told).await });
         Ok(Self { service, done, store, pictures, stop, worker })
     }
 

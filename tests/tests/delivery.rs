@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use stream_notifier::delivery::ConnectionsErrorKind;
 use stream_notifier::model::{AttributeValue, Item, Position};
-use stream_notifier::streams::Begin;
+use stream_notifier::streams::InitialPosition;
 use stream_notifier_tests::scripted::{Worker, change, number, shard_id};
 use tokio::time::Instant;
 
 /// A worker that reads one open shard.
 async fn started(mut worker: Worker) -> Worker {
     worker.streams.open("only", None);
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
     worker
 }
@@ -207,7 +207,7 @@ async fn nothing_waits_once_the_worker_has_stopped() {
     worker.after(1).await;
     assert_eq!(waiting(&worker), [0, 0], "they are the next worker's");
     worker.gateway.everyone(5, 200);
-    worker.start("b", Begin::Latest);
+    worker.start("b", InitialPosition::Latest);
     worker.until("all are told", || worker.gateway.delivered() == 30).await;
     worker.until("it is settled", || settled_up_to(&worker, 1)).await;
     assert_eq!(waiting(&worker), [0, 0]);

@@ -6,19 +6,23 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
-use stream_notifier::model::{AttributeValue, Change, Position};
-use stream_notifier::rules::{Evaluator, Notifier};
+use stream_notifier::model::{AttributeValue, Position, Record};
+use stream_notifier::rules::{CompiledSpec, EvaluatorPool};
 use stream_notifier::telemetry::Phase;
-use stream_notifier::worker::{Endpoints, Job, prepare};
+use stream_notifier::worker::{Endpoints, WorkerConfig, validate};
 use stream_notifier_tests::scripted::{Worker, change, number, shard_id, spec};
 
 /// A worker that reads the open shard `only`, with a spec that is another than the usual one.
-fn start(worker: &mut Worker, evaluator: &Evaluator, edit: impl FnOnce(&mut StreamNotifierSpec)) {
+fn start(
+    worker: &mut Worker,
+    evaluator: &EvaluatorPool,
+    edit: impl FnOnce(&mut StreamNotifierSpec),
+) {
     let mut spec = spec();
     edit(&mut spec);
-    let notifier = Arc::new(Notifier::new(&spec).unwrap());
+    let notifier = Arc::new(CompiledSpec::new(&spec).unwrap());
     worker.streams.open("only", None);
-    worker.start_with(|job| Job { notifier, evaluator: evaluator.clone(), ..job });
+    worker.start_with(|job| WorkerConfig { rules: notifier, evaluators: evaluator.clone(), ..job });
 }
 
 fn settled_up_to(worker: &Worker, n: u32) -> bool {
@@ -42,7 +46,7 @@ fn records(worker: &Worker, result: &str) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn what_a_filter_leaves_out_is_settled_and_told_to_nobody() {
     let mut worker = Worker::new();
-    start(&mut worker, &Evaluator::Inline, |spec| {
+    start(&mut worker, &EvaluatorPool::Inline, |spec| {
         spec.filter = Some("int(new.TargetAttribute) % 10 == 0".to_owned());
     });
     worker.started().await;
@@ -60,7 +64,7 @@ async fn what_a_filter_leaves_out_is_settled_and_told_to_nobody() {
 #[tokio::test(start_paused = true)]
 async fn an_expression_that_fails_is_told_once_a_minute_and_the_rest_goes_on() {
     let mut worker = Worker::new();
-    start(&mut worker, &Evaluator::Inline, |spec| {
+    start(&mut worker, &EvaluatorPool::Inline, |spec| {
         spec.message = Some(BTreeMap::from([("odd".to_owned(), "1 / (1 - 1)".to_owned())]));
         spec.filter = Some("int(new.TargetAttribute) < 1000 || new.hush == 1".to_owned());
     });
@@ -97,7 +101,7 @@ fn every_example_can_be_worked_on() {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
         let notifier: StreamNotifier = serde_saphyr::from_str(&text).unwrap();
-        let prepared = prepare(&notifier.spec, &endpoints);
+        let prepared = validate(&notifier.spec, &endpoints);
         assert!(prepared.is_ok(), "{}: {prepared:?}", path.display());
         examples += 1;
     }
@@ -105,7 +109,7 @@ fn every_example_can_be_worked_on() {
 }
 
 /// A change of an item as large as there can be.
-fn large(n: u32) -> Change {
+fn large(n: u32) -> Record {
     let mut change = change(n, "fuga", "hoge");
     for (name, length) in [("list", 50_000), ("hundred", 100)] {
         let list = (0..length).map(|n: u32| AttributeValue::N(n.to_string()));
@@ -118,7 +122,7 @@ fn large(n: u32) -> Change {
 async fn dear_expressions_of_one_team_do_not_starve_those_of_another() {
     /// More than the machine evaluates in the time that the test takes.
     const BACKLOG: u32 = 150;
-    let evaluator = Evaluator::on_threads(std::num::NonZero::new(1)).unwrap();
+    let evaluator = EvaluatorPool::on_threads(std::num::NonZero::new(1)).unwrap();
     let mut dear = Worker::new();
     start(&mut dear, &evaluator, |spec| {
         // More than there is to pay with.
@@ -126,7 +130,7 @@ async fn dear_expressions_of_one_team_do_not_starve_those_of_another() {
     });
     let shared = large(1);
     for n in 1..=BACKLOG {
-        let change = Change { sequence_number: number(n), ..shared.clone() };
+        let change = Record { sequence_number: number(n), ..shared.clone() };
         dear.streams.append("only", change);
     }
     dear.started().await;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use stream_notifier::delivery::{
-    DeadLetterError, DeadLetterErrorKind, DeadLetterQueue, PostLimits,
+    DeadLetterError, DeadLetterErrorKind, DeadLetterQueue, PostRateLimiter,
 };
 use stream_notifier::model::{AttributeValue, Position};
-use stream_notifier::worker::Job;
+use stream_notifier::worker::WorkerConfig;
 use stream_notifier_tests::scripted::{QUEUE, ScriptedQueue, Worker, change, number, shard_id};
 use tokio::time::{Instant, sleep};
 
@@ -30,13 +30,13 @@ async fn settled(worker: &Worker, n: u32) {
     worker.until("all are settled", || position() == all).await;
 }
 
-async fn started(with: impl FnOnce(Job) -> Job) -> Worker {
+async fn started(with: impl FnOnce(WorkerConfig) -> WorkerConfig) -> Worker {
     started_with_queue(None, with).await
 }
 
 async fn started_with_queue(
     queue: Option<Arc<dyn DeadLetterQueue>>,
-    with: impl FnOnce(Job) -> Job,
+    with: impl FnOnce(WorkerConfig) -> WorkerConfig,
 ) -> Worker {
     let mut worker = Worker::new();
     worker.dead_letters = queue;
@@ -63,8 +63,8 @@ async fn while_posting_is_forbidden_nothing_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn waiting_for_the_account_is_nobodys_own_trouble() {
-    let limits = Arc::new(PostLimits::new(20));
-    let worker = started(|job| Job { post_limits: limits, ..job }).await;
+    let limits = Arc::new(PostRateLimiter::new(20));
+    let worker = started(|job| WorkerConfig { post_limiter: limits, ..job }).await;
     for n in 0..40 {
         worker.connections.put(&format!("c{n}"), "hoge", "2026-01-01");
     }
@@ -126,8 +126,8 @@ async fn one_that_answers_slowly_holds_up_nobody() {
 }
 
 /// Drops a message after its first failed attempt.
-fn one_attempt(mut job: Job) -> Job {
-    job.delivery.policy.most_attempts = Some(1);
+fn one_attempt(mut job: WorkerConfig) -> WorkerConfig {
+    job.delivery.policy.max_attempts = Some(1);
     job
 }
 
@@ -210,9 +210,9 @@ async fn one_failure_is_made_good_soon_beside_those_that_hang() {
 /// Ten clients that read slowly, in a region where little else is posted.
 #[tokio::test(start_paused = true)]
 async fn a_few_slow_clients_are_not_the_account() {
-    let limits = Arc::new(PostLimits::new(5_000));
+    let limits = Arc::new(PostRateLimiter::new(5_000));
     let of_all = limits.clone();
-    let worker = started(|job| Job { post_limits: of_all, ..job }).await;
+    let worker = started(|job| WorkerConfig { post_limiter: of_all, ..job }).await;
     for n in 0..10 {
         worker.connections.put(&format!("slow{n}"), "hoge", "2026-01-01");
         let script: Vec<_> = (0..5_000).map(|n| (20, if n % 2 == 0 { 200 } else { 429 })).collect();
@@ -225,8 +225,8 @@ async fn a_few_slow_clients_are_not_the_account() {
     let begun = Instant::now();
     // Another notifier of the region tells 10,000 connections, all of which take it.
     for n in 0..10_000 {
-        limits.take().await;
-        limits.answered(&format!("other{n}"), false);
+        limits.acquire().await;
+        limits.record_response(&format!("other{n}"), false);
     }
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
 }

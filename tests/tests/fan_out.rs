@@ -9,11 +9,11 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::post;
-use stream_notifier::aws::{ApiGateway, Aws};
+use stream_notifier::aws::{ApiGateway, AwsConfig};
 use stream_notifier::model::Position;
-use stream_notifier::streams::Begin;
+use stream_notifier::streams::InitialPosition;
 use stream_notifier::telemetry::Metrics;
-use stream_notifier::worker::{Backends, work};
+use stream_notifier::worker::{Backends, run_worker};
 use stream_notifier_tests::scripted::{
     MemoryStore, Post, ScriptedConnections, ScriptedStreams, Worker, change, job, number, shard_id,
 };
@@ -116,7 +116,7 @@ async fn a_thousand_do_not_notice_the_three_that_take_nothing() {
     worker.gateway.script(&id(THROTTLED), &[(20, 429)]);
     worker.gateway.hang(&id(HANGING));
     worker.gateway.script(&id(GONE), &[(20, 410)]);
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
 
     let mut load = Load::new();
@@ -208,7 +208,7 @@ async fn a_thousand_do_not_notice_them_over_real_sockets_either() -> Result<()> 
     streams.open("only", None);
     let connections = Arc::new(ScriptedConnections::new(1_000));
     connect(&connections);
-    let aws = Aws::local("http://127.0.0.1:9").await;
+    let aws = AwsConfig::local("http://127.0.0.1:9").await;
     let backends = Backends {
         streams: streams.clone(),
         connections: connections.clone(),
@@ -218,11 +218,11 @@ async fn a_thousand_do_not_notice_them_over_real_sockets_either() -> Result<()> 
     };
     let (stop, metrics) = (CancellationToken::new(), Metrics::default());
     let told = stop.clone();
-    let (mut job, mut pictures) = job("holder", Begin::Latest, &metrics);
-    job.delivery.policy.longest_try = Duration::from_secs(10);
+    let (mut job, mut pictures) = job("holder", InitialPosition::Latest, &metrics);
+    job.delivery.policy.max_age = Duration::from_secs(10);
     job.consumer.poll_interval = Duration::from_millis(250);
     let worker = tokio::spawn(async move {
-        work(&backends, &job, &told).await;
+        run_worker(&backends, &job, &told).await;
     });
     pictures.wait_for(|it| it.phase == stream_notifier::telemetry::Phase::Reading).await?;
 

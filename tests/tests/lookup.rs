@@ -3,20 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stream_notifier::delivery::{ConnectionsErrorKind, Source};
+use stream_notifier::delivery::{ConnectionsConfig, ConnectionsErrorKind};
 use stream_notifier::model::{AttributeValue, Item, Position};
-use stream_notifier::rules::Notifier;
-use stream_notifier::worker::Job;
+use stream_notifier::rules::CompiledSpec;
+use stream_notifier::worker::WorkerConfig;
 use stream_notifier_tests::scripted::{NOW, Worker, change, number, shard_id, spec};
 use tokio::time::sleep;
 
 /// A worker that reads three shards, with a source that is another than the usual one.
-async fn started(mut worker: Worker, change: impl FnOnce(Source) -> Source) -> Worker {
+async fn started(
+    mut worker: Worker,
+    change: impl FnOnce(ConnectionsConfig) -> ConnectionsConfig,
+) -> Worker {
     worker.streams.open("one", None);
     worker.streams.open("other", None);
     worker.streams.open("third", None);
     worker.start_with(|mut job| {
-        job.delivery.source = change(job.delivery.source);
+        job.delivery.connections = change(job.delivery.connections);
         job
     });
     worker.started().await;
@@ -28,26 +31,27 @@ async fn broadcasting(mut worker: Worker, index: Option<&str>) -> Worker {
     worker.streams.open("one", None);
     let mut spec = spec();
     (spec.connections.partition_key, spec.connections.value) = (None, None);
-    let notifier = Arc::new(Notifier::new(&spec).unwrap());
+    let notifier = Arc::new(CompiledSpec::new(&spec).unwrap());
     let index = index.map(str::to_owned);
     worker.start_with(|mut job| {
-        job.delivery.source = Source { partition_key: None, index, ..job.delivery.source };
-        Job { notifier, ..job }
+        job.delivery.connections =
+            ConnectionsConfig { partition_key: None, index, ..job.delivery.connections };
+        WorkerConfig { rules: notifier, ..job }
     });
     worker.started().await;
     worker
 }
 
-fn as_it_is(source: Source) -> Source {
+fn as_it_is(source: ConnectionsConfig) -> ConnectionsConfig {
     source
 }
 
-fn with_ttl(source: Source) -> Source {
-    Source { ttl_attribute: Some("ttl".to_owned()), ..source }
+fn with_ttl(source: ConnectionsConfig) -> ConnectionsConfig {
+    ConnectionsConfig { ttl_attribute: Some("ttl".to_owned()), ..source }
 }
 
-fn cached(seconds: u64) -> impl Fn(Source) -> Source {
-    move |source| Source { cache: Duration::from_secs(seconds), ..source }
+fn cached(seconds: u64) -> impl Fn(ConnectionsConfig) -> ConnectionsConfig {
+    move |source| ConnectionsConfig { cache: Duration::from_secs(seconds), ..source }
 }
 
 fn settled_up_to(worker: &Worker, n: u32) -> bool {
@@ -339,7 +343,7 @@ async fn rows_without_an_id_name_the_projection_of_an_index() {
         (None, ["connections.connectionIdAttribute", "table", "\"connection_id\""]),
     ] {
         let partition_key = index.as_ref().map(|_| "sk".to_owned());
-        let at = |source| Source { index, partition_key, ..source };
+        let at = |source| ConnectionsConfig { index, partition_key, ..source };
         let worker = started(Worker::new(), at).await;
         worker.connections.put_new("first", "hoge");
         worker.connections.put_row(Item::from([("sk".to_owned(), text("hoge"))]));

@@ -5,22 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use stream_notifier::api::{Oversize, StreamNotifierSpec};
-use stream_notifier::delivery::{DeadLetterErrorKind, Policy, PostLimits, SlowClient};
-use stream_notifier::model::{AttributeValue, Change, Position};
-use stream_notifier::rules::Notifier;
-use stream_notifier::worker::Job;
+use stream_notifier::api::{OversizePolicy, StreamNotifierSpec};
+use stream_notifier::delivery::{
+    DeadLetterErrorKind, DeliveryPolicy, PostRateLimiter, SlowClientAction,
+};
+use stream_notifier::model::{AttributeValue, Position, Record};
+use stream_notifier::rules::CompiledSpec;
+use stream_notifier::worker::WorkerConfig;
 use stream_notifier_tests::scripted::{ScriptedQueue, Worker, change, number, shard_id, spec};
 use tokio::time::Instant;
 
 /// A worker that reads one open shard, under a policy, with a queue for dead letters.
-async fn started(policy: impl FnOnce(Policy) -> Policy) -> (Worker, Arc<ScriptedQueue>) {
+async fn started(
+    policy: impl FnOnce(DeliveryPolicy) -> DeliveryPolicy,
+) -> (Worker, Arc<ScriptedQueue>) {
     started_with(spec(), policy).await
 }
 
 async fn started_with(
     spec: StreamNotifierSpec,
-    policy: impl FnOnce(Policy) -> Policy,
+    policy: impl FnOnce(DeliveryPolicy) -> DeliveryPolicy,
 ) -> (Worker, Arc<ScriptedQueue>) {
     let (mut worker, queue) = (Worker::new(), Arc::new(ScriptedQueue::default()));
     worker.streams.open("only", None);
@@ -28,13 +32,13 @@ async fn started_with(
     worker.dead_letters = Some(dead_letters);
     worker.start_with(|mut job| {
         job.delivery.policy = policy(job.delivery.policy);
-        Job { notifier: Arc::new(Notifier::new(&spec).unwrap()), ..job }
+        WorkerConfig { rules: Arc::new(CompiledSpec::new(&spec).unwrap()), ..job }
     });
     worker.started().await;
     (worker, queue)
 }
 
-fn tell(worker: &Worker, change: Change) {
+fn tell(worker: &Worker, change: Record) {
     worker.streams.append("only", change);
 }
 
@@ -65,7 +69,7 @@ fn counted(worker: &Worker, metric: &str, outcome: &str) -> u64 {
 #[tokio::test(start_paused = true)]
 async fn under_drop_the_newest_value_of_an_item_replaces_the_one_that_waits() {
     let (worker, queue) =
-        started(|policy| Policy { slow_client: SlowClient::Drop, ..policy }).await;
+        started(|policy| DeliveryPolicy { slow_client: SlowClientAction::Drop, ..policy }).await;
     worker.connections.put("slow", "hoge", "2026-01-01");
     worker.connections.put("quick", "hoge", "2026-01-01");
     worker.gateway.script("slow", &[(0, 429), (0, 429), (0, 429), (0, 429), (0, 200)]);
@@ -98,7 +102,8 @@ async fn under_wait_a_slow_client_gets_everything() {
 #[tokio::test(start_paused = true)]
 async fn under_disconnect_a_client_that_does_not_read_is_closed_and_its_row_goes() {
     let (worker, queue) =
-        started(|policy| Policy { slow_client: SlowClient::Disconnect, ..policy }).await;
+        started(|policy| DeliveryPolicy { slow_client: SlowClientAction::Disconnect, ..policy })
+            .await;
     worker.connections.put("slow", "hoge", "2026-01-01");
     worker.connections.put("quick", "hoge", "2026-01-01");
     worker.gateway.script("slow", &[(0, 429)]);
@@ -116,7 +121,8 @@ async fn under_disconnect_a_client_that_does_not_read_is_closed_and_its_row_goes
 #[tokio::test(start_paused = true)]
 async fn a_client_that_cannot_be_closed_keeps_its_row_and_its_messages() {
     let (worker, _) =
-        started(|policy| Policy { slow_client: SlowClient::Disconnect, ..policy }).await;
+        started(|policy| DeliveryPolicy { slow_client: SlowClientAction::Disconnect, ..policy })
+            .await;
     worker.connections.put("slow", "hoge", "2026-01-01");
     worker.connections.put("quick", "hoge", "2026-01-01");
     worker.gateway.script("slow", &[(0, 429), (0, 429), (0, 429), (0, 429), (0, 200)]);
@@ -133,7 +139,7 @@ async fn a_client_that_cannot_be_closed_keeps_its_row_and_its_messages() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_behind_a_connection_that_hangs_is_given_up_in_time() {
     let longest_try = Duration::from_secs(60);
-    let (worker, _) = started(|policy| Policy { longest_try, ..policy }).await;
+    let (worker, _) = started(|policy| DeliveryPolicy { max_age: longest_try, ..policy }).await;
     worker.connections.put("hangs", "hoge", "2026-01-01");
     worker.gateway.script("hangs", &[(15_000, 504)]);
     for n in 1..=300 {
@@ -149,7 +155,8 @@ async fn what_waits_behind_a_connection_that_hangs_is_given_up_in_time() {
 #[tokio::test(start_paused = true)]
 async fn where_nobody_gets_anything_nobody_is_disconnected() {
     let (worker, _) =
-        started(|policy| Policy { slow_client: SlowClient::Disconnect, ..policy }).await;
+        started(|policy| DeliveryPolicy { slow_client: SlowClientAction::Disconnect, ..policy })
+            .await;
     worker.connections.put("one", "hoge", "2026-01-01");
     worker.gateway.everyone(0, 429);
     tell(&worker, change(1, "fuga", "hoge"));
@@ -161,7 +168,7 @@ async fn where_nobody_gets_anything_nobody_is_disconnected() {
 #[tokio::test(start_paused = true)]
 async fn a_message_is_tried_no_longer_than_it_may_be() {
     let longest_try = Duration::from_secs(20);
-    let (worker, queue) = started(|policy| Policy { longest_try, ..policy }).await;
+    let (worker, queue) = started(|policy| DeliveryPolicy { max_age: longest_try, ..policy }).await;
     worker.connections.put("one", "hoge", "2026-01-01");
     worker.gateway.everyone(0, 503);
     let begun = Instant::now();
@@ -174,7 +181,8 @@ async fn a_message_is_tried_no_longer_than_it_may_be() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_is_tried_no_oftener_than_it_may_be() {
-    let (worker, queue) = started(|policy| Policy { most_attempts: Some(3), ..policy }).await;
+    let (worker, queue) =
+        started(|policy| DeliveryPolicy { max_attempts: Some(3), ..policy }).await;
     worker.connections.put("one", "hoge", "2026-01-01");
     worker.gateway.everyone(0, 500);
     tell(&worker, change(1, "fuga", "hoge"));
@@ -185,7 +193,7 @@ async fn a_message_is_tried_no_oftener_than_it_may_be() {
 }
 
 /// A change whose message is longer than API Gateway takes.
-fn long(n: u32) -> Change {
+fn long(n: u32) -> Record {
     let mut long = change(n, "fuga", "hoge");
     let value = AttributeValue::S(format!("{n}{}", "x".repeat(128 * 1024)));
     long.new.insert("TargetAttribute".to_owned(), value);
@@ -209,7 +217,7 @@ async fn what_is_too_large_is_not_even_posted() {
 #[tokio::test(start_paused = true)]
 async fn keys_only_tells_which_item_changed() {
     let mut spec = spec();
-    spec.delivery.oversize = Oversize::KeysOnly;
+    spec.delivery.oversize = OversizePolicy::KeysOnly;
     let (worker, queue) = started_with(spec, |policy| policy).await;
     worker.connections.put("one", "hoge", "2026-01-01");
     let mut large = long(1);
@@ -249,7 +257,8 @@ async fn a_connection_that_takes_nothing_keeps_the_newest_that_fit() {
 /// What keeps posts from leaving is not their connection's fault.
 #[tokio::test(start_paused = true)]
 async fn while_rights_are_wrong_nothing_is_dropped_however_much_waits() {
-    let (worker, _) = started(|policy| Policy { slow_client: SlowClient::Drop, ..policy }).await;
+    let (worker, _) =
+        started(|policy| DeliveryPolicy { slow_client: SlowClientAction::Drop, ..policy }).await;
     worker.connections.put("one", "hoge", "2026-01-01");
     worker.gateway.everyone(0, 403);
     for n in 1..=1_000 {
@@ -305,14 +314,18 @@ async fn one_deaf_client_of_large_items_holds_up_nobody() {
 
 /// A worker with so many connections, whose messages are tried twice at the most, and for an hour;
 /// and how fast it may post.
-async fn crowd(connections: usize, slow_client: SlowClient) -> (Worker, Arc<PostLimits>) {
-    let (mut worker, limits) = (Worker::new(), Arc::new(PostLimits::new(1_000)));
+async fn crowd(
+    connections: usize,
+    slow_client: SlowClientAction,
+) -> (Worker, Arc<PostRateLimiter>) {
+    let (mut worker, limits) = (Worker::new(), Arc::new(PostRateLimiter::new(1_000)));
     worker.streams.open("only", None);
     let of_all = limits.clone();
     let longest_try = Duration::from_secs(3_600);
     worker.start_with(|mut job| {
-        job.delivery.policy = Policy { longest_try, most_attempts: Some(2), slow_client };
-        Job { post_limits: of_all, ..job }
+        job.delivery.policy =
+            DeliveryPolicy { max_age: longest_try, max_attempts: Some(2), slow_client };
+        WorkerConfig { post_limiter: of_all, ..job }
     });
     worker.started().await;
     for n in 0..connections {
@@ -323,7 +336,7 @@ async fn crowd(connections: usize, slow_client: SlowClient) -> (Worker, Arc<Post
 
 #[tokio::test(start_paused = true)]
 async fn an_account_that_is_throttled_slows_everybody_and_drops_nothing() {
-    let (worker, limits) = crowd(200, SlowClient::Wait).await;
+    let (worker, limits) = crowd(200, SlowClientAction::Wait).await;
     worker.gateway.everyone(10, 429);
     tell(&worker, change(1, "fuga", "hoge"));
     worker.until("all were tried", || worker.gateway.posts().len() > 300).await;
@@ -333,7 +346,7 @@ async fn an_account_that_is_throttled_slows_everybody_and_drops_nothing() {
     assert_eq!(worker.gateway.delivered(), 200);
     let begun = Instant::now();
     for _ in 0..500 {
-        limits.take().await;
+        limits.acquire().await;
     }
     // At the full pace it were 0.4 s.
     assert!(begun.elapsed() > Duration::from_millis(500), "{:?}", begun.elapsed());
@@ -341,7 +354,7 @@ async fn an_account_that_is_throttled_slows_everybody_and_drops_nothing() {
 
 /// Everybody is throttled for ten minutes.
 async fn nothing_is_given_up_while_all_are_throttled(connections: usize) {
-    let (worker, _) = crowd(connections, SlowClient::Disconnect).await;
+    let (worker, _) = crowd(connections, SlowClientAction::Disconnect).await;
     worker.gateway.everyone(10, 429);
     tell(&worker, change(1, "fuga", "hoge"));
     worker.after(600).await;
@@ -365,7 +378,7 @@ async fn an_account_with_few_connections_may_be_throttled_for_long() {
 
 #[tokio::test(start_paused = true)]
 async fn an_account_may_be_throttled_in_part_for_long() {
-    let (worker, _) = crowd(200, SlowClient::Disconnect).await;
+    let (worker, _) = crowd(200, SlowClientAction::Disconnect).await;
     for n in 0..200 {
         let answers = (n..n + 600).map(|n| (10, if n % 3 == 0 { 200 } else { 429 }));
         let answers: Vec<_> = answers.chain([(10, 200)]).collect();
@@ -402,7 +415,7 @@ async fn deaf_after(throttled: u64, worker: &Worker, kind: &str) -> (u64, Durati
 #[tokio::test(start_paused = true)]
 async fn a_deaf_client_among_many_is_given_up_by_its_attempts() {
     for throttled in [0, 1, 5, 60] {
-        let (worker, _) = crowd(200, SlowClient::Wait).await;
+        let (worker, _) = crowd(200, SlowClientAction::Wait).await;
         let (given_up, took) = deaf_after(throttled, &worker, "attempts_exhausted").await;
         assert_eq!(given_up, 3);
         assert!(took < Duration::from_secs(40), "{took:?} after {throttled} s");
@@ -412,7 +425,7 @@ async fn a_deaf_client_among_many_is_given_up_by_its_attempts() {
 #[tokio::test(start_paused = true)]
 async fn a_deaf_client_among_many_is_disconnected() {
     for throttled in [0, 1, 5, 60] {
-        let (worker, _) = crowd(200, SlowClient::Disconnect).await;
+        let (worker, _) = crowd(200, SlowClientAction::Disconnect).await;
         let (closed, took) = deaf_after(throttled, &worker, "disconnected").await;
         assert_eq!(worker.gateway.disconnected(), ["deaf"]);
         assert_eq!(closed + counted(&worker, "messages", "attempts_exhausted"), 3);
@@ -435,7 +448,8 @@ async fn a_record_that_says_nothing_is_a_dead_letter_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_is_sent_before_its_record_is_settled() {
-    let (worker, queue) = started(|policy| Policy { most_attempts: Some(1), ..policy }).await;
+    let (worker, queue) =
+        started(|policy| DeliveryPolicy { max_attempts: Some(1), ..policy }).await;
     worker.connections.put("one", "hoge", "2026-01-01");
     worker.gateway.everyone(0, 500);
     queue.fail(Some(DeadLetterErrorKind::AccessDenied));
@@ -451,7 +465,8 @@ async fn a_dead_letter_is_sent_before_its_record_is_settled() {
 
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_fails_holds_nothing_up_for_ever() {
-    let (worker, queue) = started(|policy| Policy { most_attempts: Some(1), ..policy }).await;
+    let (worker, queue) =
+        started(|policy| DeliveryPolicy { max_attempts: Some(1), ..policy }).await;
     worker.connections.put("one", "hoge", "2026-01-01");
     worker.gateway.everyone(0, 500);
     queue.fail(Some(DeadLetterErrorKind::Unavailable));

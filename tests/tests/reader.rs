@@ -1,9 +1,9 @@
 //! The worker on a scripted stream: every shard, in order, nothing lost, on a paused clock.
 
 use jiff::Timestamp;
-use stream_notifier::checkpoint::{Checkpoint, Start, StartedAt};
-use stream_notifier::model::{Change, EventName, Position, UnixSeconds};
-use stream_notifier::streams::{Begin, ReadFrom, StreamErrorKind};
+use stream_notifier::checkpoint::{Checkpoint, StartKind, StartPoint};
+use stream_notifier::model::{EventName, Position, Record, UnixSeconds};
+use stream_notifier::streams::{InitialPosition, IteratorStart, StreamErrorKind};
 use stream_notifier::telemetry::Phase;
 use stream_notifier_tests::scripted::{Call, NOW, STREAM, Worker, change, number, shard_id};
 
@@ -18,7 +18,7 @@ fn worker() -> Worker {
 async fn reading() -> Worker {
     let mut worker = worker();
     worker.streams.open("only", None);
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
     worker
 }
@@ -44,7 +44,7 @@ async fn two_hundred_and_fifty_shards_on_three_pages_are_all_read() {
         worker.streams.open(&shard, None);
         worker.streams.append(&shard, change(n, &format!("item-{n}"), "hoge"));
     }
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.until("all are told", || worker.gateway.delivered() == 250).await;
     worker.started().await;
     let pages: Vec<_> = worker
@@ -64,7 +64,7 @@ async fn two_hundred_and_fifty_shards_on_three_pages_are_all_read() {
 async fn a_child_is_read_after_its_parent_is_settled_and_from_the_moment_reading_began() {
     let mut worker = worker();
     worker.streams.open("parent", None);
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
     // The parent's last message takes a while, and its child is there already.
     worker.gateway.script("connection", &[(30_000, 200), (0, 200)]);
@@ -75,7 +75,7 @@ async fn a_child_is_read_after_its_parent_is_settled_and_from_the_moment_reading
     worker.after(29).await;
     assert_eq!(worker.streams.iterators("child"), [], "the parent's message is under way");
     worker.until("both are told", || values(&worker) == [1, 2]).await;
-    let moment = ReadFrom::At(UnixSeconds(NOW.0 - 1));
+    let moment = IteratorStart::At(UnixSeconds(NOW.0 - 1));
     assert_eq!(worker.streams.iterators("child"), [moment], "never LATEST");
     worker.after(10).await;
     assert_eq!(position(&worker, "parent"), Some(Position::Finished), "while it is listed");
@@ -96,7 +96,7 @@ async fn a_whole_family_is_read_from_the_trim_horizon_in_order() {
             worker.streams.close(shard);
         }
     }
-    worker.start("a", Begin::TrimHorizon);
+    worker.start("a", InitialPosition::TrimHorizon);
     worker.until("all are told", || worker.gateway.delivered() == 8).await;
     assert_eq!(values(&worker), (0..8).collect::<Vec<_>>());
 }
@@ -105,7 +105,7 @@ async fn a_whole_family_is_read_from_the_trim_horizon_in_order() {
 async fn latest_is_a_second_before_now_and_nothing_older_is_told() {
     let mut worker = worker();
     let mut old = change(1, "fuga", "hoge");
-    old.created = UnixSeconds(old.created.0 - 2);
+    old.approximate_creation_time = UnixSeconds(old.approximate_creation_time.0 - 2);
     worker.streams.open("grandparent", None);
     worker.streams.append("grandparent", old.clone());
     worker.streams.close("grandparent");
@@ -115,11 +115,11 @@ async fn latest_is_a_second_before_now_and_nothing_older_is_told() {
     worker.streams.open("child", Some("parent"));
     worker.streams.append("child", old);
     worker.streams.append("child", change(2, "fuga", "hoge"));
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
     worker.until("the new one is told", || values(&worker) == [2]).await;
-    let now = change(2, "fuga", "hoge").created.0;
-    let moment = ReadFrom::At(UnixSeconds(now - 1));
+    let now = change(2, "fuga", "hoge").approximate_creation_time.0;
+    let moment = IteratorStart::At(UnixSeconds(now - 1));
     // Both may have rolled just now.
     for shard in ["grandparent", "parent", "child"] {
         assert_eq!(worker.streams.iterators(shard), vec![moment.clone()]);
@@ -133,7 +133,7 @@ async fn a_shard_that_rolls_while_it_is_listed_loses_nothing() {
         worker.streams.open(&format!("shard-{n:03}"), None);
     }
     worker.streams.roll_between_pages();
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
     worker.until("its record is told", || values(&worker) == [1]).await;
 }
@@ -154,7 +154,7 @@ fn family(worker: &Worker) {
 async fn a_listing_that_is_behind_reads_nothing_again() {
     let mut worker = worker();
     family(&worker);
-    worker.start("a", Begin::TrimHorizon);
+    worker.start("a", InitialPosition::TrimHorizon);
     worker.until("all are told", || values(&worker) == [1, 2, 3]).await;
     worker.after(10).await;
     for hidden in [&["c"][..], &["b"], &["a", "b"], &["a", "b", "c"]] {
@@ -176,7 +176,7 @@ async fn a_listing_that_is_behind_after_a_restart_begins_nothing() {
     family(&worker);
     stored(&worker, &[("c", Position::After(number(3)))]);
     worker.streams.hide("c", true);
-    worker.start("a", Begin::TrimHorizon);
+    worker.start("a", InitialPosition::TrimHorizon);
     worker.after(100).await;
     assert_eq!(values(&worker), [0; 0]);
 }
@@ -184,7 +184,7 @@ async fn a_listing_that_is_behind_after_a_restart_begins_nothing() {
 /// A checkpoint of an earlier worker.
 fn stored(worker: &Worker, shards: &[(&str, Position)]) {
     let at = "2026-09-20T00:00:00Z".parse().unwrap();
-    let start = Start { stream: STREAM.to_owned(), position: StartedAt::TrimHorizon, at };
+    let start = StartPoint { stream: STREAM.to_owned(), kind: StartKind::TrimHorizon, at };
     let shards = shards.iter().map(|(shard, position)| (shard_id(shard), position.clone()));
     let holder = "before".to_owned();
     let read_at = Timestamp::from_second(NOW.0).unwrap();
@@ -195,7 +195,7 @@ fn stored(worker: &Worker, shards: &[(&str, Position)]) {
 async fn a_finished_shard_is_forgotten_once_it_is_long_gone_from_the_listing() {
     let mut worker = worker();
     family(&worker);
-    worker.start("a", Begin::TrimHorizon);
+    worker.start("a", InitialPosition::TrimHorizon);
     worker.until("all are told", || values(&worker) == [1, 2, 3]).await;
     worker.streams.trim("a");
     worker.after(3_000).await;
@@ -213,7 +213,7 @@ async fn a_listing_that_is_behind_while_children_are_asked_for_reads_nothing_aga
     worker.streams.close("a");
     worker.streams.open("b", Some("a"));
     worker.streams.append("b", change(2, "fuga", "hoge"));
-    worker.start("a", Begin::TrimHorizon);
+    worker.start("a", InitialPosition::TrimHorizon);
     worker.started().await;
     worker.streams.hide("a", true);
     worker.streams.close("b");
@@ -231,7 +231,7 @@ async fn a_child_missing_from_a_listing_still_waits_for_its_parent() {
     worker.streams.append("a", change(1, "fuga", "hoge"));
     worker.streams.open("b", Some("a"));
     worker.gateway.script("connection", &[(50_000, 200), (0, 200)]);
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.after(1).await;
     worker.streams.hide("b", true);
     worker.after(45).await;
@@ -244,18 +244,18 @@ async fn a_restart_between_a_shard_and_its_child_is_ready_and_finds_the_child() 
     let mut worker = worker();
     worker.streams.open("last", None);
     worker.streams.append("last", change(1, "fuga", "hoge"));
-    worker.start("a", Begin::TrimHorizon);
+    worker.start("a", InitialPosition::TrimHorizon);
     worker.started().await;
     worker.streams.close("last");
     worker.after(10).await;
     assert_eq!(position(&worker, "last"), Some(Position::Finished));
     worker.stop().await;
-    worker.start("a", Begin::TrimHorizon);
+    worker.start("a", InitialPosition::TrimHorizon);
     worker.after(60).await;
     assert_eq!(worker.picture().phase, Phase::Reading, "there is nothing to wait for");
     worker.streams.open("child", Some("last"));
     worker.after(60).await;
-    assert_eq!(worker.streams.iterators("child"), [ReadFrom::Start]);
+    assert_eq!(worker.streams.iterators("child"), [IteratorStart::Start]);
     assert_eq!(values(&worker), [1]);
 }
 
@@ -292,7 +292,7 @@ async fn a_shard_held_up_by_its_messages_is_not_ready() {
         worker.gateway.script(&format!("deaf{n}"), &[(0, 429)]);
     }
     worker.streams.open("only", None);
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
     for n in 1..=20_000 {
         worker.streams.append("only", change(n, "fuga", &format!("hoge{}", n % 40)));
@@ -306,7 +306,7 @@ async fn a_shard_of_the_checkpoint_that_aged_out_does_not_hold_up_the_start() {
     let mut worker = worker();
     worker.streams.open("alive", None);
     stored(&worker, &[("aged-out", Position::After(number(1))), ("alive", Position::Start)]);
-    worker.start("a", Begin::TrimHorizon);
+    worker.start("a", InitialPosition::TrimHorizon);
     worker.streams.append("alive", change(5, "fuga", "hoge"));
     worker.until("it is told", || values(&worker) == [5]).await;
     worker.started().await;
@@ -321,7 +321,7 @@ async fn ready_means_that_every_open_shard_has_answered() {
     worker.streams.append("parent", change(1, "fuga", "hoge"));
     worker.streams.close("parent");
     worker.streams.open("child", Some("parent"));
-    worker.start("a", Begin::TrimHorizon);
+    worker.start("a", InitialPosition::TrimHorizon);
     worker.after(100).await;
     assert_eq!(worker.streams.iterators("child"), []);
     assert_eq!(worker.picture().phase, Phase::Starting, "the open shard was never asked");
@@ -341,7 +341,7 @@ async fn the_trouble_of_one_shard_is_not_cleared_by_another() {
     let mut worker = worker();
     worker.streams.open("bad", None);
     worker.streams.open("good", None);
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
     worker.streams.never_find("bad");
     worker.until("it is told", || worker.reasons() == ["ShardNotFound"]).await;
@@ -391,7 +391,7 @@ async fn a_write_whose_answer_is_lost_is_found_to_have_arrived() {
     let mut worker = worker();
     worker.streams.open("only", None);
     worker.store.lose_answers(1);
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
     for n in 1..=20 {
         worker.store.lose_answers(1);
@@ -413,7 +413,7 @@ async fn a_fault_of_the_store_at_the_stop_repeats_nothing() {
     }
     worker.store.fail_next(3);
     worker.stop().await;
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.after(60).await;
     assert_eq!(values(&worker), [1, 2]);
 }
@@ -422,11 +422,11 @@ async fn a_fault_of_the_store_at_the_stop_repeats_nothing() {
 async fn what_is_older_than_the_start_is_skipped_in_a_child_too() {
     let mut worker = worker();
     worker.streams.open("parent", None);
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
     worker.streams.open("child", Some("parent"));
     let mut old = change(1, "fuga", "hoge");
-    old.created = UnixSeconds(old.created.0 - 2);
+    old.approximate_creation_time = UnixSeconds(old.approximate_creation_time.0 - 2);
     worker.streams.append("child", old);
     worker.streams.append("child", change(2, "fuga", "hoge"));
     worker.streams.close("parent");
@@ -440,7 +440,7 @@ async fn the_last_page_is_read_although_it_has_no_next_iterator() {
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.streams.append("only", change(2, "fuga", "hoge"));
     worker.streams.close("only");
-    worker.start("a", Begin::TrimHorizon);
+    worker.start("a", InitialPosition::TrimHorizon);
     worker.until("both are told", || values(&worker) == [1, 2]).await;
     worker.until("it is finished", || position(&worker, "only") == Some(Position::Finished)).await;
 }
@@ -457,8 +457,8 @@ async fn an_expired_iterator_is_asked_for_again_after_the_last_record_read() {
     worker.until("the second is told", || values(&worker) == [1, 2]).await;
     let asked = worker.streams.iterators("only");
     let begun = asked[0].clone();
-    assert!(matches!(begun, ReadFrom::At(_)));
-    assert_eq!(asked, [begun.clone(), begun, ReadFrom::After(number(1))]);
+    assert!(matches!(begun, IteratorStart::At(_)));
+    assert_eq!(asked, [begun.clone(), begun, IteratorStart::After(number(1))]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -506,16 +506,16 @@ async fn a_crash_repeats_what_was_not_remembered_and_loses_nothing() {
     worker.kill().await;
     assert_eq!(position(&worker, "only"), Some(Position::Latest));
     worker.streams.append("only", change(2, "fuga", "hoge"));
-    worker.start("b", Begin::Latest);
+    worker.start("b", InitialPosition::Latest);
     worker.until("both are told", || values(&worker) == [1, 1, 2]).await;
     worker.after(10).await;
     assert_eq!(position(&worker, "only"), Some(Position::After(number(2))));
     // Killed with a checkpoint: nothing before it is repeated.
     worker.kill().await;
     worker.streams.append("only", change(3, "fuga", "hoge"));
-    worker.start("c", Begin::Latest);
+    worker.start("c", InitialPosition::Latest);
     worker.until("the third is told", || values(&worker) == [1, 1, 2, 3]).await;
-    assert_eq!(worker.streams.iterators("only").last(), Some(&ReadFrom::After(number(2))));
+    assert_eq!(worker.streams.iterators("only").last(), Some(&IteratorStart::After(number(2))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -523,7 +523,7 @@ async fn a_stop_finishes_what_is_under_way_and_remembers_it() {
     let mut worker = worker();
     worker.gateway.everyone(2_000, 200);
     worker.streams.open("only", None);
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
     for n in 1..=5 {
         worker.streams.append("only", change(n, &format!("item-{n}"), "hoge"));
@@ -532,7 +532,7 @@ async fn a_stop_finishes_what_is_under_way_and_remembers_it() {
     worker.stop().await;
     assert_eq!(values(&worker), [1, 2, 3, 4, 5]);
     assert_eq!(position(&worker, "only"), Some(Position::After(number(5))));
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
     worker.after(60).await;
     assert_eq!(values(&worker), [1, 2, 3, 4, 5], "no repeat");
@@ -544,7 +544,7 @@ async fn the_checkpoint_is_never_ahead_of_delivery() {
     worker.connections.put("slow", "slow", "2026-01-01");
     worker.gateway.script("slow", &[(100_000, 200)]);
     worker.streams.open("only", None);
-    worker.start("a", Begin::Latest);
+    worker.start("a", InitialPosition::Latest);
     worker.started().await;
     worker.streams.append("only", change(1, "fuga", "hoge"));
     worker.streams.append("only", change(2, "fuga", "slow"));
@@ -562,7 +562,7 @@ async fn changes_nobody_is_told_of_are_settled_with_what_comes_before_them() {
     worker.connections.put("slow", "slow", "2026-01-01");
     worker.gateway.script("slow", &[(100_000, 200)]);
     worker.streams.open("only", None);
-    let passed = |n| Change { event: EventName::Insert, ..change(n, "fuga", "hoge") };
+    let passed = |n| Record { event: EventName::Insert, ..change(n, "fuga", "hoge") };
     let told = |n, sk| change(n, "fuga", sk);
     for change in [
         passed(1),
@@ -576,7 +576,7 @@ async fn changes_nobody_is_told_of_are_settled_with_what_comes_before_them() {
     ] {
         worker.streams.append("only", change);
     }
-    worker.start("a", Begin::TrimHorizon);
+    worker.start("a", InitialPosition::TrimHorizon);
     worker.until("the quick one is told", || values(&worker) == [6]).await;
     worker.after(60).await;
     assert_eq!(position(&worker, "only"), Some(Position::After(number(2))));
@@ -588,14 +588,14 @@ async fn changes_nobody_is_told_of_are_settled_with_what_comes_before_them() {
 async fn a_second_holder_ends_the_first_and_the_checkpoint_never_goes_back() {
     let mut first = worker();
     first.streams.open("only", None);
-    first.start("first", Begin::Latest);
+    first.start("first", InitialPosition::Latest);
     first.started().await;
     let mut second = Worker::new();
     second.streams = first.streams.clone();
     second.connections = first.connections.clone();
     second.gateway = first.gateway.clone();
     second.store = first.store.clone();
-    second.start("second", Begin::Latest);
+    second.start("second", InitialPosition::Latest);
     second.started().await;
     for n in 1..=50 {
         first.streams.append("only", change(n, &format!("item-{n}"), "hoge"));
@@ -603,7 +603,7 @@ async fn a_second_holder_ends_the_first_and_the_checkpoint_never_goes_back() {
     }
     assert_eq!(
         (first.picture().phase, first.reasons()),
-        (Phase::ClaimLost, vec!["CheckpointTakenOver"])
+        (Phase::CheckpointTakenOver, vec!["CheckpointTakenOver"])
     );
     first.ended().await;
     second.after(10).await;
@@ -630,7 +630,7 @@ async fn a_quiet_holder_finds_out_too_that_its_claim_is_lost() {
     other.holder = "other".to_owned();
     other.epoch += 1;
     first.store.write(&other);
-    first.until("it is told", || first.picture().phase == Phase::ClaimLost).await;
+    first.until("it is told", || first.picture().phase == Phase::CheckpointTakenOver).await;
     first.ended().await;
     assert_eq!(first.store.checkpoint().unwrap(), other, "and leaves it as it is");
 }
@@ -673,7 +673,7 @@ async fn trimmed_records_are_a_gap_that_is_told_and_reading_goes_on() {
     worker.streams.fail_next("Records", StreamErrorKind::Trimmed);
     worker.streams.append("only", change(2, "fuga", "hoge"));
     worker.until("it is told", || values(&worker) == [1, 1, 2]).await;
-    assert_eq!(worker.streams.iterators("only").last(), Some(&ReadFrom::Start));
+    assert_eq!(worker.streams.iterators("only").last(), Some(&IteratorStart::Start));
     assert!(worker.metrics.encode().contains(&gaps(1)));
 }
 
@@ -682,7 +682,7 @@ async fn a_shard_that_vanished_is_not_waited_for() {
     for is_read in [false, true] {
         let mut worker = self::worker();
         worker.streams.open("parent", None);
-        worker.start("a", Begin::Latest);
+        worker.start("a", InitialPosition::Latest);
         worker.started().await;
         if is_read {
             worker.streams.append("parent", change(1, "fuga", "hoge"));

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use fastrand::Rng;
-use stream_notifier::aws::{Aws, DynamoDbStreams};
-use stream_notifier::model::{Change, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType};
+use stream_notifier::aws::{AwsConfig, DynamoDbStreams};
+use stream_notifier::model::{Record, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType};
 use stream_notifier::streams::{
-    Listed, ReadFrom, Shard, ShardIterator, StreamErrorKind, StreamStatus, Streams,
+    IteratorStart, Shard, ShardFilter, ShardIterator, StreamErrorKind, StreamStatus, Streams,
 };
 use stream_notifier_tests::simulated::{
     Call, Clock, Fault, HttpStreams, Key, Model, Moment, Settings, SimulatedStreams, change,
@@ -38,26 +38,26 @@ fn model() -> Arc<Mutex<Model>> {
 /// The model behind HTTP, and the real client.
 async fn over_http(model: &Arc<Mutex<Model>>) -> Result<(HttpStreams, DynamoDbStreams)> {
     let server = HttpStreams::start(model.clone(), None).await?;
-    let aws = Aws::local(&server.endpoint).await;
+    let aws = AwsConfig::local(&server.endpoint).await;
     let arn = model.lock().unwrap().table_arn();
     Ok((server, DynamoDbStreams::new(&aws, "eu-west-1", &arn)))
 }
 
 /// Every stream and shard, and every change with the shards in their order.
-async fn everything(streams: &impl Streams) -> Result<(Vec<StreamLabel>, Vec<Shard>, Vec<Change>)> {
-    let labels = streams.streams().await?;
+async fn everything(streams: &impl Streams) -> Result<(Vec<StreamLabel>, Vec<Shard>, Vec<Record>)> {
+    let labels = streams.list().await?;
     let (mut shards, mut changes) = (vec![], vec![]);
     for label in &labels {
-        let page = streams.describe(label, Listed::All, None).await?;
-        assert_eq!(page.view, ViewType::NewAndOldImages);
+        let page = streams.describe(label, ShardFilter::All, None).await?;
+        assert_eq!(page.view_type, ViewType::NewAndOldImages);
         assert_eq!((page.keys.partition.as_str(), page.keys.sort.as_deref()), ("PK", Some("SK")));
         for shard in &page.shards {
-            let mut next = Some(streams.iterator(&shard.id, &ReadFrom::Start).await?);
+            let mut next = Some(streams.get_iterator(&shard.id, &IteratorStart::Start).await?);
             // An open shard never ends: its first empty page will do.
             while let Some(iterator) = next {
-                let page = streams.records(&iterator).await?;
-                next = page.next.filter(|_| !page.changes.is_empty());
-                changes.extend(page.changes);
+                let page = streams.get_records(&iterator).await?;
+                next = page.next_iterator.filter(|_| !page.records.is_empty());
+                changes.extend(page.records);
             }
         }
         shards.extend(page.shards);
@@ -77,7 +77,7 @@ async fn the_trait_and_the_sdk_read_the_same() -> Result<()> {
     let mut written: Vec<_> = (0..model.records().len()).map(|n| change(&model, n)).collect();
     assert!(written.len() > 200);
     let mut read = changes;
-    let id = |change: &Change| change.event_id.clone();
+    let id = |change: &Record| change.event_id.clone();
     written.sort_by_key(id);
     read.sort_by_key(id);
     assert_eq!(read, written);
@@ -101,17 +101,17 @@ async fn the_sdk_asks_for_every_place_and_for_children() -> Result<()> {
     };
     let number = SequenceNumber::parse(&numbers[2]).unwrap();
     for (from, begin) in [
-        (ReadFrom::Start, 0),
-        (ReadFrom::After(number), 3),
-        (ReadFrom::At(UnixSeconds(seconds[3] as i64)), 3),
+        (IteratorStart::Start, 0),
+        (IteratorStart::After(number), 3),
+        (IteratorStart::At(UnixSeconds(seconds[3] as i64)), 3),
     ] {
-        let iterator = client.iterator(&shard, &from).await?;
-        let page = client.records(&iterator).await?;
-        let read: Vec<_> = page.changes.iter().map(|c| c.sequence_number.as_str()).collect();
+        let iterator = client.get_iterator(&shard, &from).await?;
+        let page = client.get_records(&iterator).await?;
+        let read: Vec<_> = page.records.iter().map(|c| c.sequence_number.as_str()).collect();
         assert_eq!(read, numbers[begin..], "{from:?}");
-        assert!(page.next.is_none());
+        assert!(page.next_iterator.is_none());
     }
-    let page = client.describe(&stream, Listed::ChildrenOf(&shard), None).await?;
+    let page = client.describe(&stream, ShardFilter::ChildrenOf(&shard), None).await?;
     assert!(page.shards.len() == 2 && page.shards.iter().any(|listed| listed.id == child));
     assert!(page.shards.iter().all(|listed| listed.parent.as_ref() == Some(&shard)));
     assert_eq!(page.status, StreamStatus::Disabled);
@@ -125,25 +125,25 @@ async fn the_sdk_understands_every_refusal() -> Result<()> {
     let (_server, client) = over_http(&model).await?;
     let (labels, shards, _) = everything(&client).await?;
     let first = &shards[0].id;
-    let old = client.iterator(first, &ReadFrom::Start).await?;
-    let number = client.records(&old).await?.changes[0].sequence_number.clone();
+    let old = client.get_iterator(first, &IteratorStart::Start).await?;
+    let number = client.get_records(&old).await?.records[0].sequence_number.clone();
 
     let nonsense = ShardIterator("nonsense".to_owned());
-    let kind = client.records(&nonsense).await.unwrap_err().kind;
+    let kind = client.get_records(&nonsense).await.unwrap_err().kind;
     assert_eq!(kind, StreamErrorKind::Invalid);
     model.lock().unwrap().settings.throttling.describes = Some(0);
-    let kind = client.describe(&labels[0], Listed::All, None).await.unwrap_err().kind;
+    let kind = client.describe(&labels[0], ShardFilter::All, None).await.unwrap_err().kind;
     assert_eq!(kind, StreamErrorKind::Throttled);
     model.lock().unwrap().advance_to(BEGIN + 24 * HOUR + HOUR / 2);
-    let kind = client.records(&old).await.unwrap_err().kind;
+    let kind = client.get_records(&old).await.unwrap_err().kind;
     assert_eq!(kind, StreamErrorKind::ExpiredIterator);
-    let kind = client.iterator(first, &ReadFrom::After(number)).await.unwrap_err().kind;
+    let kind = client.get_iterator(first, &IteratorStart::After(number)).await.unwrap_err().kind;
     assert_eq!(kind, StreamErrorKind::Trimmed);
     model.lock().unwrap().advance_to(BEGIN + 48 * HOUR);
-    let kind = client.iterator(first, &ReadFrom::Start).await.unwrap_err().kind;
+    let kind = client.get_iterator(first, &IteratorStart::Start).await.unwrap_err().kind;
     assert_eq!(kind, StreamErrorKind::NotFound);
     model.lock().unwrap().settings.unavailable = 1.0;
-    let kind = client.streams().await.unwrap_err().kind;
+    let kind = client.list().await.unwrap_err().kind;
     assert_eq!(kind, StreamErrorKind::Unavailable);
     Ok(())
 }
@@ -162,7 +162,7 @@ async fn the_trait_follows_tokios_clock_and_goes_wrong_where_it_is_told() -> Res
     let second = Duration::from_secs(1);
     streams.latency(second..2 * second, 1);
     let begun = Instant::now();
-    streams.streams().await?;
+    streams.list().await?;
     assert!(begun.elapsed() >= second && begun.elapsed() < 2 * second);
 
     for (moment, reached) in [(Moment::Before, 0), (Moment::After, 1)] {
@@ -171,12 +171,12 @@ async fn the_trait_follows_tokios_clock_and_goes_wrong_where_it_is_told() -> Res
             (call == Call::Streams && now == moment).then_some(Fault::Hangs)
         });
         let begun = Instant::now();
-        let failed = streams.streams().await.unwrap_err();
+        let failed = streams.list().await.unwrap_err();
         assert_eq!(failed.kind, StreamErrorKind::Unavailable);
         assert!(begun.elapsed() >= 15 * second);
         assert_eq!(calls(&streams) - before, reached, "{moment:?}");
     }
     streams.faults(|_, _| Some(Fault::Fails(StreamErrorKind::AccessDenied)));
-    assert_eq!(streams.streams().await.unwrap_err().kind, StreamErrorKind::AccessDenied);
+    assert_eq!(streams.list().await.unwrap_err().kind, StreamErrorKind::AccessDenied);
     Ok(())
 }

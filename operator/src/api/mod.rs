@@ -12,7 +12,7 @@ pub use self::conditions::{
 pub use self::reasons::Reason;
 pub use self::reference::conditions_page;
 pub use self::spec::{
-    Connections, Delivery, Event, KeyFilter, OnGap, Oversize, SlowClient, StartingPosition,
-    StreamNotifier, StreamNotifierSpec, WebSocket,
+    ChangeKind, Connections, DataGapPolicy, Delivery, KeyFilter, OversizePolicy, SlowClientPolicy,
+    StartingPosition, StreamNotifier, StreamNotifierSpec, WebSocket,
 };
 pub use self::status::StreamNotifierStatus;

@@ -121,7 +121,7 @@ pub struct StreamNotifierSpec {
     #[serde(default = "default_events")]
     #[schemars(length(min = 1, max = 3))]
     #[x_kube(merge_strategy = ListMerge::Set)]
-    pub events: Vec<Event>,
+    pub events: Vec<ChangeKind>,
 
     /// Filters on the key attributes of the item.
     ///
@@ -185,7 +185,7 @@ pub struct StreamNotifierSpec {
     ///
     /// Default: `Continue`.
     #[serde(default)]
-    pub on_gap: OnGap,
+    pub on_gap: DataGapPolicy,
 
     /// Longest interval between two polls of a quiet shard, in milliseconds.
     ///
@@ -225,7 +225,7 @@ pub enum StartingPosition {
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
 )]
-pub enum OnGap {
+pub enum DataGapPolicy {
     /// Go on with the oldest record that is left.
     #[default]
     Continue,
@@ -237,7 +237,7 @@ pub enum OnGap {
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
-pub enum Event {
+pub enum ChangeKind {
     /// An item was created.
     Insert,
     /// An item was updated.
@@ -462,7 +462,7 @@ pub struct Delivery {
     ///
     /// Default: `Wait`.
     #[serde(default)]
-    pub slow_client: SlowClient,
+    pub slow_client: SlowClientPolicy,
 
     /// Action for a message over 128 KiB, the limit of API Gateway.
     ///
@@ -471,7 +471,7 @@ pub struct Delivery {
     ///
     /// Default: `Drop`.
     #[serde(default)]
-    pub oversize: Oversize,
+    pub oversize: OversizePolicy,
 
     /// ARN of an SQS queue for the records of dropped messages.
     ///
@@ -495,7 +495,7 @@ pub struct Delivery {
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
 )]
-pub enum SlowClient {
+pub enum SlowClientPolicy {
     /// Keep its messages queued.
     #[default]
     Wait,
@@ -509,7 +509,7 @@ pub enum SlowClient {
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
 )]
-pub enum Oversize {
+pub enum OversizePolicy {
     /// Send nothing.
     #[default]
     Drop,
@@ -528,8 +528,8 @@ impl Default for Delivery {
         Self {
             max_record_age_seconds: default_max_record_age_seconds(),
             max_attempts: None,
-            slow_client: SlowClient::default(),
-            oversize: Oversize::default(),
+            slow_client: SlowClientPolicy::default(),
+            oversize: OversizePolicy::default(),
             dead_letter_queue_arn: None,
         }
     }
@@ -539,8 +539,8 @@ fn default_max_record_age_seconds() -> i32 {
     300
 }
 
-fn default_events() -> Vec<Event> {
-    vec![Event::Modify]
+fn default_events() -> Vec<ChangeKind> {
+    vec![ChangeKind::Modify]
 }
 
 fn default_poll_interval_milliseconds() -> i32 {

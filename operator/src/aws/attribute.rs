@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::model::{AttributeValue, Item};
 
 /// A value as the SDK gives it.
-fn value_from_table(value: Sdk) -> AttributeValue {
+fn value_from_sdk(value: Sdk) -> AttributeValue {
     match value {
         Sdk::S(text) => AttributeValue::S(text),
         Sdk::N(number) => AttributeValue::N(number),
@@ -20,8 +20,8 @@ fn value_from_table(value: Sdk) -> AttributeValue {
         Sdk::Bs(blobs) => AttributeValue::Bs(
             blobs.into_iter().map(|blob| Bytes::from(blob.into_inner())).collect(),
         ),
-        Sdk::L(values) => AttributeValue::L(values.into_iter().map(value_from_table).collect()),
-        Sdk::M(values) => AttributeValue::M(item_from_table(values)),
+        Sdk::L(values) => AttributeValue::L(values.into_iter().map(value_from_sdk).collect()),
+        Sdk::M(values) => AttributeValue::M(item_from_sdk(values)),
         Sdk::Null(_) => AttributeValue::Null,
         // DynamoDB's types are a closed set; a new one would need a new SDK anyway.
         _ => AttributeValue::Null,
@@ -29,12 +29,12 @@ fn value_from_table(value: Sdk) -> AttributeValue {
 }
 
 /// An item as the SDK gives it.
-pub fn item_from_table(item: HashMap<String, Sdk>) -> Item {
-    item.into_iter().map(|(name, value)| (name, value_from_table(value))).collect()
+pub fn item_from_sdk(item: HashMap<String, Sdk>) -> Item {
+    item.into_iter().map(|(name, value)| (name, value_from_sdk(value))).collect()
 }
 
 /// A value as the SDK takes it.
-pub fn value_to_table(value: &AttributeValue) -> Sdk {
+pub fn value_to_sdk(value: &AttributeValue) -> Sdk {
     match value {
         AttributeValue::S(text) => Sdk::S(text.clone()),
         AttributeValue::N(number) => Sdk::N(number.clone()),
@@ -46,12 +46,12 @@ pub fn value_to_table(value: &AttributeValue) -> Sdk {
         AttributeValue::Bs(blobs) => {
             Sdk::Bs(blobs.iter().map(|bytes| Blob::new(bytes.to_vec())).collect())
         }
-        AttributeValue::L(values) => Sdk::L(values.iter().map(value_to_table).collect()),
-        AttributeValue::M(values) => Sdk::M(item_to_table(values)),
+        AttributeValue::L(values) => Sdk::L(values.iter().map(value_to_sdk).collect()),
+        AttributeValue::M(values) => Sdk::M(item_to_sdk(values)),
     }
 }
 
 /// An item, or a key, as the SDK takes it.
-pub fn item_to_table(item: &Item) -> HashMap<String, Sdk> {
-    item.iter().map(|(name, value)| (name.clone(), value_to_table(value))).collect()
+pub fn item_to_sdk(item: &Item) -> HashMap<String, Sdk> {
+    item.iter().map(|(name, value)| (name.clone(), value_to_sdk(value))).collect()
 }

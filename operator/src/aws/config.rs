@@ -16,10 +16,10 @@ use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder, Connector};
 
 /// Every client is given its own region; this one only keeps the SDK from looking for another.
-const NO_REGION: &str = "us-east-1";
+const PLACEHOLDER_REGION: &str = "us-east-1";
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-pub const CALL_LIMIT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The SDK's own ways, proxy variables among them, and one pool of connections for all clients.
 pub(crate) fn defaults() -> ConfigLoader {
@@ -36,18 +36,18 @@ pub(crate) fn defaults() -> ConfigLoader {
 /// The process's AWS configuration: credentials, and endpoints for emulators, from the environment
 /// as every AWS tool reads it.
 #[derive(Clone, Debug)]
-pub struct Aws {
+pub struct AwsConfig {
     pub(crate) config: SdkConfig,
 }
 
-impl Aws {
+impl AwsConfig {
     /// Reads the environment.
     pub async fn from_environment() -> Self {
         // Not from the instance's metadata: stream and domain tell their regions, and where it cannot
         // be reached, asking it takes seconds.
         let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
             .or_else(ProfileFileRegionProvider::new())
-            .or_else(Region::from_static(NO_REGION));
+            .or_else(Region::from_static(PLACEHOLDER_REGION));
         Self { config: defaults().region(region).load().await }
     }
 
@@ -62,7 +62,7 @@ impl Aws {
     #[cfg(feature = "local")]
     pub async fn fixed(endpoint: &str, credentials: Credentials) -> Self {
         let config = defaults()
-            .region(Region::from_static(NO_REGION))
+            .region(Region::from_static(PLACEHOLDER_REGION))
             .endpoint_url(endpoint)
             .credentials_provider(credentials)
             .load()
@@ -73,8 +73,8 @@ impl Aws {
     /// The configuration for a region, without the SDK's own retries: every try passes our limits.
     pub fn region(&self, region: &str) -> SdkConfig {
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_LIMIT)
-            .operation_attempt_timeout(CALL_LIMIT)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
             .build();
         self.config
             .to_builder()

@@ -17,7 +17,7 @@ use crate::streams::{StreamError, StreamErrorKind};
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
+enum ErrorClass {
     ExpiredIterator,
     Trimmed,
     NotFound,
@@ -28,25 +28,25 @@ enum Meaning {
     Unavailable,
 }
 
-fn meaning<E, R>(error: &SdkError<E, R>) -> Meaning
+fn classify<E, R>(error: &SdkError<E, R>) -> ErrorClass
 where
     E: ProvideErrorMetadata + Error + 'static,
     R: std::fmt::Debug + 'static,
 {
     match error {
-        SdkError::ServiceError(answer) => meaning_of(answer.err().code()),
-        _ if has_cause::<CredentialsError>(error) => Meaning::NoCredentials,
-        _ => meaning_of(None),
+        SdkError::ServiceError(answer) => classify_code(answer.err().code()),
+        _ if has_cause::<CredentialsError>(error) => ErrorClass::NoCredentials,
+        _ => classify_code(None),
     }
 }
 
-fn meaning_of(code: Option<&str>) -> Meaning {
+fn classify_code(code: Option<&str>) -> ErrorClass {
     match code.unwrap_or_default() {
-        "ExpiredIteratorException" => Meaning::ExpiredIterator,
-        "TrimmedDataAccessException" => Meaning::Trimmed,
+        "ExpiredIteratorException" => ErrorClass::ExpiredIterator,
+        "TrimmedDataAccessException" => ErrorClass::Trimmed,
         "ResourceNotFoundException"
         | "QueueDoesNotExist"
-        | "AWS.SimpleQueueService.NonExistentQueue" => Meaning::NotFound,
+        | "AWS.SimpleQueueService.NonExistentQueue" => ErrorClass::NotFound,
         "AccessDeniedException"
         | "KmsAccessDenied"
         | "AccessDenied"
@@ -58,17 +58,17 @@ fn meaning_of(code: Option<&str>) -> Meaning {
         | "IncompleteSignature"
         | "ExpiredTokenException"
         | "NotAuthorized"
-        | "OptInRequired" => Meaning::AccessDenied,
+        | "OptInRequired" => ErrorClass::AccessDenied,
         "LimitExceededException"
         | "ThrottlingException"
         | "RequestLimitExceeded"
-        | "ProvisionedThroughputExceededException" => Meaning::Throttled,
+        | "ProvisionedThroughputExceededException" => ErrorClass::Throttled,
         "ValidationException"
         | "SerializationException"
         | "InvalidMessageContents"
         | "InvalidParameterValue"
-        | "InvalidParameterValueException" => Meaning::Invalid,
-        _ => Meaning::Unavailable,
+        | "InvalidParameterValueException" => ErrorClass::Invalid,
+        _ => ErrorClass::Unavailable,
     }
 }
 
@@ -78,7 +78,7 @@ where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let kind = stream_kind(meaning(&error));
+    let kind = stream_kind(classify(&error));
     StreamError { action, kind, service_time: None, source: Some(error.into()) }
 }
 
@@ -86,22 +86,22 @@ where
 pub fn stream_call(action: &'static str, error: CallError) -> StreamError {
     let kind = match error.lacks_credentials() {
         true => StreamErrorKind::NoCredentials,
-        false => stream_kind(meaning_of(error.code())),
+        false => stream_kind(classify_code(error.code())),
     };
     let service_time = error.date().map(|date| UnixSeconds(date.secs()));
     StreamError { action, kind, service_time, source: Some(error.into()) }
 }
 
-fn stream_kind(meaning: Meaning) -> StreamErrorKind {
+fn stream_kind(meaning: ErrorClass) -> StreamErrorKind {
     match meaning {
-        Meaning::ExpiredIterator => StreamErrorKind::ExpiredIterator,
-        Meaning::Trimmed => StreamErrorKind::Trimmed,
-        Meaning::NotFound => StreamErrorKind::NotFound,
-        Meaning::AccessDenied => StreamErrorKind::AccessDenied,
-        Meaning::NoCredentials => StreamErrorKind::NoCredentials,
-        Meaning::Throttled => StreamErrorKind::Throttled,
-        Meaning::Invalid => StreamErrorKind::Invalid,
-        Meaning::Unavailable => StreamErrorKind::Unavailable,
+        ErrorClass::ExpiredIterator => StreamErrorKind::ExpiredIterator,
+        ErrorClass::Trimmed => StreamErrorKind::Trimmed,
+        ErrorClass::NotFound => StreamErrorKind::NotFound,
+        ErrorClass::AccessDenied => StreamErrorKind::AccessDenied,
+        ErrorClass::NoCredentials => StreamErrorKind::NoCredentials,
+        ErrorClass::Throttled => StreamErrorKind::Throttled,
+        ErrorClass::Invalid => StreamErrorKind::Invalid,
+        ErrorClass::Unavailable => StreamErrorKind::Unavailable,
     }
 }
 
@@ -112,14 +112,15 @@ where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let kind = match meaning(&error) {
-        Meaning::NotFound => ConnectionsErrorKind::NotFound,
-        Meaning::AccessDenied => ConnectionsErrorKind::AccessDenied,
-        Meaning::NoCredentials => ConnectionsErrorKind::NoCredentials,
-        Meaning::Invalid => ConnectionsErrorKind::Invalid,
-        Meaning::ExpiredIterator | Meaning::Trimmed | Meaning::Throttled | Meaning::Unavailable => {
-            ConnectionsErrorKind::Unavailable
-        }
+    let kind = match classify(&error) {
+        ErrorClass::NotFound => ConnectionsErrorKind::NotFound,
+        ErrorClass::AccessDenied => ConnectionsErrorKind::AccessDenied,
+        ErrorClass::NoCredentials => ConnectionsErrorKind::NoCredentials,
+        ErrorClass::Invalid => ConnectionsErrorKind::Invalid,
+        ErrorClass::ExpiredIterator
+        | ErrorClass::Trimmed
+        | ErrorClass::Throttled
+        | ErrorClass::Unavailable => ConnectionsErrorKind::Unavailable,
     };
     ConnectionsError { action, kind, source: Some(error.into()) }
 }
@@ -130,15 +131,16 @@ where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let kind = match meaning(&error) {
-        Meaning::NotFound => DeadLetterErrorKind::NotFound,
-        Meaning::AccessDenied => DeadLetterErrorKind::AccessDenied,
-        Meaning::NoCredentials => DeadLetterErrorKind::NoCredentials,
+    let kind = match classify(&error) {
+        ErrorClass::NotFound => DeadLetterErrorKind::NotFound,
+        ErrorClass::AccessDenied => DeadLetterErrorKind::AccessDenied,
+        ErrorClass::NoCredentials => DeadLetterErrorKind::NoCredentials,
         // The length is all that can be wrong with it.
-        Meaning::Invalid => DeadLetterErrorKind::TooLarge,
-        Meaning::ExpiredIterator | Meaning::Trimmed | Meaning::Throttled | Meaning::Unavailable => {
-            DeadLetterErrorKind::Unavailable
-        }
+        ErrorClass::Invalid => DeadLetterErrorKind::TooLarge,
+        ErrorClass::ExpiredIterator
+        | ErrorClass::Trimmed
+        | ErrorClass::Throttled
+        | ErrorClass::Unavailable => DeadLetterErrorKind::Unavailable,
     };
     DeadLetterError { kind, source: Some(error.into()) }
 }

@@ -12,22 +12,22 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::config::Aws;
+use super::config::AwsConfig;
 use super::error::{causes, has_cause};
-use crate::aws::raw::sigv4_client::{Reply, Request, SignedClient, Unanswered};
-use crate::delivery::{Answer, Gateway};
+use crate::aws::raw::sigv4_client::{Request, Response, SendError, SigV4Client};
+use crate::delivery::{Gateway, PostResponse};
 
 /// What a path's segment holds as it is.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// More of an answer than this is not looked at.
-const LONGEST_ANSWER: usize = 16 * 1024;
+const MAX_RESPONSE_BYTES: usize = 16 * 1024;
 
 /// One WebSocket API.
 #[derive(Debug)]
 pub struct ApiGateway {
     /// Sends posts. None without credentials.
-    raw: Option<SignedClient>,
+    raw: Option<SigV4Client>,
     /// Sends DeleteConnection.
     sdk: Client,
     endpoint: String,
@@ -35,15 +35,15 @@ pub struct ApiGateway {
 
 impl ApiGateway {
     /// The API at this endpoint, `https://<domain>/<stage>`; requests are signed for this region.
-    pub fn new(aws: &Aws, region: &str, endpoint: &str) -> Self {
+    pub fn new(aws: &AwsConfig, region: &str, endpoint: &str) -> Self {
         let config = aws.region(region);
-        let raw = SignedClient::new(&config, "execute-api");
+        let raw = SigV4Client::new(&config, "execute-api");
         Self { raw, sdk: sdk_client(&config, endpoint), endpoint: endpoint.to_owned() }
     }
 
-    async fn post_raw(&self, connection_id: &str, message: &Bytes) -> Answer {
+    async fn post_raw(&self, connection_id: &str, message: &Bytes) -> PostResponse {
         let Some(client) = &self.raw else {
-            return Answer::NoCredentials;
+            return PostResponse::NoCredentials;
         };
         let id = utf8_percent_encode(connection_id, UNRESERVED);
         let request = Request {
@@ -53,32 +53,38 @@ impl ApiGateway {
             headers: &[("content-type", "application/octet-stream")],
             body: message,
         };
-        match client.send(request, LONGEST_ANSWER).await {
+        match client.send(request, MAX_RESPONSE_BYTES).await {
             // The status tells, even where its explanation breaks off.
-            Ok(Reply { status, body, .. }) => {
-                Answer::Status { status, names_connection: names_connection(&body) }
+            Ok(Response { status, body, .. }) => {
+                PostResponse::Status { status, names_connection: mentions_connection_id(&body) }
             }
-            Err(Unanswered::NoCredentials(_)) => Answer::NoCredentials,
-            Err(Unanswered::Connection(error)) if is_unreachable(&error) => Answer::Unreachable,
-            Err(_) => Answer::NoAnswer,
+            Err(SendError::NoCredentials(_)) => PostResponse::NoCredentials,
+            Err(SendError::Connection(error)) if is_unreachable(&error) => {
+                PostResponse::Unreachable
+            }
+            Err(_) => PostResponse::NoResponse,
         }
     }
 }
 
 impl Gateway for ApiGateway {
-    fn post<'a>(&'a self, connection_id: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+    fn post<'a>(
+        &'a self,
+        connection_id: &'a str,
+        message: &'a Bytes,
+    ) -> BoxFuture<'a, PostResponse> {
         Box::pin(self.post_raw(connection_id, message))
     }
 
-    fn disconnect<'a>(&'a self, connection_id: &'a str) -> BoxFuture<'a, Answer> {
+    fn disconnect<'a>(&'a self, connection_id: &'a str) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
             if self.raw.is_none() {
-                return Answer::NoCredentials;
+                return PostResponse::NoCredentials;
             }
             let delete = self.sdk.delete_connection().connection_id(connection_id);
             match Box::pin(delete.send()).await {
                 // The client does not return which 2xx it was.
-                Ok(_) => Answer::Status { status: 200, names_connection: false },
+                Ok(_) => PostResponse::Status { status: 200, names_connection: false },
                 Err(error) => classify_sdk_error(error),
             }
         })
@@ -99,21 +105,21 @@ fn sdk_client(config: &SdkConfig, endpoint: &str) -> Client {
 
 /// Classifies an error of the SDK's client: by its type, else by the HTTP status, because API Gateway
 /// often sends neither a type nor a body.
-fn classify_sdk_error<E>(error: SdkError<E, HttpResponse>) -> Answer
+fn classify_sdk_error<E>(error: SdkError<E, HttpResponse>) -> PostResponse
 where
     E: std::error::Error + 'static,
     Error: From<SdkError<E, HttpResponse>>,
 {
     let Some(response) = error.raw_response() else {
         return if has_cause::<CredentialsError>(&error) {
-            Answer::NoCredentials
+            PostResponse::NoCredentials
         } else if is_unreachable(&error) {
-            Answer::Unreachable
+            PostResponse::Unreachable
         } else {
-            Answer::NoAnswer
+            PostResponse::NoResponse
         };
     };
-    let names_connection = response.body().bytes().is_some_and(names_connection);
+    let names_connection = response.body().bytes().is_some_and(mentions_connection_id);
     let status = response.status().as_u16();
     let status = match Error::from(error) {
         Error::ForbiddenException(_) => 403,
@@ -122,11 +128,11 @@ where
         Error::LimitExceededException(_) => 429,
         _ => status,
     };
-    Answer::Status { status, names_connection }
+    PostResponse::Status { status, names_connection }
 }
 
 /// API Gateway's `{"message": "Invalid connectionId: …", "connectionId": "…"}`.
-fn names_connection(body: &[u8]) -> bool {
+fn mentions_connection_id(body: &[u8]) -> bool {
     String::from_utf8_lossy(body).to_ascii_lowercase().contains("connectionid")
 }
 
@@ -152,8 +158,8 @@ mod tests {
     use crate::aws::config::defaults;
 
     /// The responses to a post and to a disconnection.
-    async fn responses(config: ConfigLoader) -> [Answer; 2] {
-        let aws = Aws { config: config.region("eu-west-1").load().await };
+    async fn responses(config: ConfigLoader) -> [PostResponse; 2] {
+        let aws = AwsConfig { config: config.region("eu-west-1").load().await };
         // Nothing listens on this port.
         let gateway = ApiGateway::new(&aws, "eu-west-1", "http://127.0.0.1:9/api");
         [gateway.post("a=", &Bytes::new()).await, gateway.disconnect("a=").await]
@@ -162,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn reports_missing_credentials() {
         let failing = provide_credentials_fn(async || Err(CredentialsError::not_loaded("none")));
-        let expected = [Answer::NoCredentials, Answer::NoCredentials];
+        let expected = [PostResponse::NoCredentials, PostResponse::NoCredentials];
         assert_eq!(responses(defaults().credentials_provider(failing)).await, expected);
         assert_eq!(responses(defaults().no_credentials()).await, expected);
     }
@@ -173,6 +179,6 @@ mod tests {
         let config = defaults().credentials_provider(credentials);
         let config = config.use_fips(true).use_dual_stack(true);
         // Both tried to connect.
-        assert_eq!(responses(config).await, [Answer::Unreachable, Answer::Unreachable]);
+        assert_eq!(responses(config).await, [PostResponse::Unreachable, PostResponse::Unreachable]);
     }
 }

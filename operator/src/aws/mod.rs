@@ -9,8 +9,8 @@ pub mod raw;
 pub mod sqs;
 pub mod streams;
 
-pub use self::config::Aws;
+pub use self::config::AwsConfig;
 pub use self::connections::DynamoDbConnections;
 pub use self::gateway::ApiGateway;
-pub use self::sqs::SqsQueue;
+pub use self::sqs::SqsDeadLetterQueue;
 pub use self::streams::DynamoDbStreams;

@@ -4,27 +4,27 @@ use aws_sdk_sqs::Client;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
-use super::config::Aws;
+use super::config::AwsConfig;
 use super::error;
 use crate::delivery::{DeadLetterError, DeadLetterQueue};
 
 /// One queue.
 #[derive(Debug)]
-pub struct SqsQueue {
+pub struct SqsDeadLetterQueue {
     client: Client,
     arn: String,
     url: String,
 }
 
-impl SqsQueue {
+impl SqsDeadLetterQueue {
     /// The queue of this ARN and URL, in this region.
-    pub fn new(aws: &Aws, region: &str, arn: &str, url: &str) -> Self {
+    pub fn new(aws: &AwsConfig, region: &str, arn: &str, url: &str) -> Self {
         let client = Client::new(&aws.region(region));
         Self { client, arn: arn.to_owned(), url: url.to_owned() }
     }
 }
 
-impl DeadLetterQueue for SqsQueue {
+impl DeadLetterQueue for SqsDeadLetterQueue {
     fn arn(&self) -> &str {
         &self.arn
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::types::{
-    ShardFilter, ShardFilterType, ShardIteratorType, StreamViewType, {self},
+    ShardFilter as SdkShardFilter, ShardFilterType, ShardIteratorType, StreamViewType, {self},
 };
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
@@ -15,47 +15,47 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::config_bag::ConfigBag;
 use futures::future::BoxFuture;
 
-use super::config::Aws;
+use super::config::AwsConfig;
 use super::error;
-use crate::aws::raw::aws_json::JsonCall;
+use crate::aws::raw::aws_json::AwsJsonOperation;
 use crate::aws::raw::clock_skew::date;
 use crate::aws::raw::endpoint;
-use crate::aws::raw::get_records::parse;
-use crate::aws::raw::sigv4_client::SignedClient;
-use crate::model::{KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType};
+use crate::aws::raw::get_records::parse_get_records;
+use crate::aws::raw::sigv4_client::SigV4Client;
+use crate::model::{KeySchema, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType};
 use crate::streams::{
-    Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
-    StreamStatus, Streams,
+    IteratorStart, RecordPage, Shard, ShardFilter, ShardIterator, StreamError, StreamErrorKind,
+    StreamPage, StreamStatus, Streams,
 };
 
 const LIST: &str = "dynamodb:ListStreams";
 const DESCRIBE: &str = "dynamodb:DescribeStream";
-const ITERATOR: &str = "dynamodb:GetShardIterator";
-const RECORDS: &str = "dynamodb:GetRecords";
+const GET_ITERATOR: &str = "dynamodb:GetShardIterator";
+const GET_RECORDS: &str = "dynamodb:GetRecords";
 
 /// The streams of one table.
 #[derive(Debug)]
 pub struct DynamoDbStreams {
     client: Client,
     /// GetRecords, which is most of what is called.
-    records: JsonCall,
+    records: AwsJsonOperation,
     /// The table's ARN.
     table: String,
     /// Whether the service knows AT_TIMESTAMP; emulators do not.
-    knows_timestamps: AtomicBool,
+    supports_at_timestamp: AtomicBool,
 }
 
 impl DynamoDbStreams {
     /// The streams of the table of this ARN, in this region.
-    pub fn new(aws: &Aws, region: &str, table: &str) -> Self {
+    pub fn new(aws: &AwsConfig, region: &str, table: &str) -> Self {
         let config = aws.region(region);
-        let records = JsonCall {
-            client: SignedClient::new(&config, "dynamodb"),
+        let records = AwsJsonOperation {
+            client: SigV4Client::new(&config, "dynamodb"),
             endpoint: endpoint::dynamodb_streams(&config).unwrap_or_default(),
             target: "DynamoDBStreams_20120810.GetRecords",
         };
-        let (client, knows_timestamps) = (Client::new(&config), AtomicBool::new(true));
-        Self { client, records, table: table.to_owned(), knows_timestamps }
+        let (client, supports_at_timestamp) = (Client::new(&config), AtomicBool::new(true));
+        Self { client, records, table: table.to_owned(), supports_at_timestamp }
     }
 
     fn arn(&self, stream: &StreamLabel) -> String {
@@ -69,7 +69,7 @@ impl DynamoDbStreams {
         number: Option<&SequenceNumber>,
         at: Option<UnixSeconds>,
     ) -> Result<ShardIterator, StreamError> {
-        let date = ServiceDate::default();
+        let date = CaptureDateHeader::default();
         let answer = self
             .client
             .get_shard_iterator()
@@ -84,9 +84,10 @@ impl DynamoDbStreams {
             .await
             .map_err(|failure| StreamError {
                 service_time: date.get(),
-                ..error::stream(ITERATOR, failure)
+                ..error::stream(GET_ITERATOR, failure)
             })?;
-        let iterator = answer.shard_iterator.ok_or_else(|| unusable(ITERATOR, "no iterator"))?;
+        let iterator =
+            answer.shard_iterator.ok_or_else(|| malformed_response(GET_ITERATOR, "no iterator"))?;
         Ok(ShardIterator(iterator))
     }
 
@@ -97,7 +98,7 @@ impl DynamoDbStreams {
         shard: &ShardId,
         at: UnixSeconds,
     ) -> Result<ShardIterator, StreamError> {
-        if self.knows_timestamps.load(Ordering::Relaxed) {
+        if self.supports_at_timestamp.load(Ordering::Relaxed) {
             match self.iterator_of(shard, ShardIteratorType::AtTimestamp, None, Some(at)).await {
                 Err(refused) if refused.kind == StreamErrorKind::Invalid => {}
                 answered => return answered,
@@ -105,13 +106,13 @@ impl DynamoDbStreams {
         }
         let oldest = self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None).await?;
         // It was the timestamp that was refused, nothing else.
-        self.knows_timestamps.store(false, Ordering::Relaxed);
+        self.supports_at_timestamp.store(false, Ordering::Relaxed);
         Ok(oldest)
     }
 }
 
 impl Streams for DynamoDbStreams {
-    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
         Box::pin(async move {
             let name = self.table.rsplit('/').next().unwrap_or_default();
             let mut labels = Vec::new();
@@ -144,20 +145,20 @@ impl Streams for DynamoDbStreams {
     fn describe<'a>(
         &'a self,
         stream: &'a StreamLabel,
-        listed: Listed<'a>,
+        listed: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
         Box::pin(async move {
             let filter = match listed {
-                Listed::All => None,
-                Listed::ChildrenOf(parent) => Some(
-                    ShardFilter::builder()
+                ShardFilter::All => None,
+                ShardFilter::ChildrenOf(parent) => Some(
+                    SdkShardFilter::builder()
                         .r#type(ShardFilterType::ChildShards)
                         .shard_id(&parent.name)
                         .build(),
                 ),
             };
-            let date = ServiceDate::default();
+            let date = CaptureDateHeader::default();
             let answer = self
                 .client
                 .describe_stream()
@@ -172,56 +173,59 @@ impl Streams for DynamoDbStreams {
                     service_time: date.get(),
                     ..error::stream(DESCRIBE, failure)
                 })?;
-            let service_time = date.get().ok_or_else(|| unusable(DESCRIBE, "no Date header"))?;
-            let page = answer.stream_description.ok_or_else(|| unusable(DESCRIBE, "no stream"))?;
+            let service_time =
+                date.get().ok_or_else(|| malformed_response(DESCRIBE, "no Date header"))?;
+            let page = answer
+                .stream_description
+                .ok_or_else(|| malformed_response(DESCRIBE, "no stream"))?;
             let view = view(page.stream_view_type.as_ref())
-                .ok_or_else(|| unusable(DESCRIBE, "an unknown view type"))?;
+                .ok_or_else(|| malformed_response(DESCRIBE, "an unknown view type"))?;
             let keys = keys(page.key_schema.unwrap_or_default())
-                .ok_or_else(|| unusable(DESCRIBE, "no key schema"))?;
+                .ok_or_else(|| malformed_response(DESCRIBE, "no key schema"))?;
             let shards = page.shards.unwrap_or_default().into_iter();
             Ok(StreamPage {
                 status: status(page.stream_status.as_ref()),
-                view,
+                view_type: view,
                 keys,
                 shards: shards.filter_map(|it| shard(stream, it)).collect(),
-                next: page.last_evaluated_shard_id.map(|name| ShardId::new(stream, name)),
+                next_page: page.last_evaluated_shard_id.map(|name| ShardId::new(stream, name)),
                 service_time,
             })
         })
     }
 
-    fn iterator<'a>(
+    fn get_iterator<'a>(
         &'a self,
         shard: &'a ShardId,
-        from: &'a ReadFrom,
+        from: &'a IteratorStart,
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
         Box::pin(async move {
             match from {
-                ReadFrom::Start => {
+                IteratorStart::Start => {
                     self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None).await
                 }
-                ReadFrom::After(number) => {
+                IteratorStart::After(number) => {
                     let kind = ShardIteratorType::AfterSequenceNumber;
                     self.iterator_of(shard, kind, Some(number), None).await
                 }
-                ReadFrom::At(at) => self.iterator_at(shard, *at).await,
+                IteratorStart::At(at) => self.iterator_at(shard, *at).await,
             }
         })
     }
 
-    fn records<'a>(
+    fn get_records<'a>(
         &'a self,
         iterator: &'a ShardIterator,
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
         Box::pin(async move {
             let asked = serde_json::json!({ "ShardIterator": iterator.0 }).to_string();
             let answer = self.records.send(&asked.into()).await;
-            let answer = answer.map_err(|failure| error::stream_call(RECORDS, failure))?;
+            let answer = answer.map_err(|failure| error::stream_call(GET_RECORDS, failure))?;
             let service_time = answer.date.map(|date| UnixSeconds(date.secs()));
-            match parse(&answer.body) {
+            match parse_get_records(&answer.body) {
                 Ok(page) => Ok(RecordPage { service_time, ..page }),
                 Err(failure) => Err(StreamError {
-                    action: RECORDS,
+                    action: GET_RECORDS,
                     kind: StreamErrorKind::Unavailable,
                     service_time,
                     source: Some(failure.into()),
@@ -232,7 +236,7 @@ impl Streams for DynamoDbStreams {
 }
 
 /// An answer that lacks what AWS documents to be in it: better asked again than guessed.
-fn unusable(action: &'static str, what: &'static str) -> StreamError {
+fn malformed_response(action: &'static str, what: &'static str) -> StreamError {
     let kind = StreamErrorKind::Unavailable;
     let source = Some(format!("the answer has {what}").into());
     StreamError { action, kind, service_time: None, source }
@@ -248,10 +252,10 @@ fn view(view: Option<&StreamViewType>) -> Option<ViewType> {
     }
 }
 
-fn keys(schema: Vec<types::KeySchemaElement>) -> Option<KeyNames> {
+fn keys(schema: Vec<types::KeySchemaElement>) -> Option<KeySchema> {
     let mut names = schema.into_iter().map(|element| element.attribute_name);
     // The partition key comes first, always.
-    Some(KeyNames { partition: names.next()?, sort: names.next() })
+    Some(KeySchema { partition: names.next()?, sort: names.next() })
 }
 
 /// One that is not known counts as enabled: a stream is taken to be at its end only if it says so.
@@ -271,16 +275,16 @@ fn shard(stream: &StreamLabel, shard: types::Shard) -> Option<Shard> {
 
 /// Notes the `Date` of an answer: the service's clock, which the SDK does not hand out.
 #[derive(Clone, Debug, Default)]
-struct ServiceDate(Arc<Mutex<Option<UnixSeconds>>>);
+struct CaptureDateHeader(Arc<Mutex<Option<UnixSeconds>>>);
 
-impl ServiceDate {
+impl CaptureDateHeader {
     fn get(&self) -> Option<UnixSeconds> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
-impl Intercept for ServiceDate {
+impl Intercept for CaptureDateHeader {
     fn name(&self) -> &'static str {
         "ServiceDate"
     }

@@ -6,61 +6,61 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::positions::Positions;
-use super::problems::checkpoint as checkpoint_problem;
+use super::problems::checkpoint_problem;
 use super::store::StoreError;
-use super::writer::{ClaimError, Keeper};
-use crate::telemetry::{Health, NotifierTelemetry, Part};
-use crate::timing::Failing;
+use super::writer::{CheckpointWriter, ClaimError};
+use crate::telemetry::{Component, Health, NotifierTelemetry};
+use crate::timing::FailureTracker;
 
 /// Checkpoints are written at most this often.
-const BETWEEN_CHECKPOINTS: Duration = Duration::from_secs(5);
+const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// While nothing is settled, the claim is looked after this often; that only reads.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(60);
+const CLAIM_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A stop has this long for the last one.
-const LAST_TRIES: Duration = Duration::from_secs(8);
-const BETWEEN_LAST_TRIES: Duration = Duration::from_millis(250);
+const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(8);
+const FINAL_WRITE_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Writes until the checkpoint is ours no longer, and says why.
-pub async fn remember(
-    keeper: &mut Keeper,
+pub async fn run_checkpoint_loop(
+    keeper: &mut CheckpointWriter,
     positions: &Positions,
     health: &Health,
     telemetry: &NotifierTelemetry,
 ) -> ClaimError {
-    let mut failing = Failing::new(Duration::ZERO);
+    let mut failing = FailureTracker::new(Duration::ZERO);
     loop {
-        let saved = match timeout(BETWEEN_LOOKS, positions.moved()).await {
+        let saved = match timeout(CLAIM_CHECK_INTERVAL, positions.changed()).await {
             Ok(()) => save(keeper, positions, telemetry, false).await,
             // Nothing to store; but whoever has claimed it meanwhile would post beside us.
-            Err(_) => match keeper.confirm().await {
+            Err(_) => match keeper.verify_claim().await {
                 Ok(()) => save(keeper, positions, telemetry, false).await,
                 Err(error) => Err(error),
             },
         };
         match saved {
             Ok(_) => {
-                failing.worked();
-                health.well(&Part::Checkpoint);
+                failing.record_success();
+                health.clear(&Component::Checkpoint);
             }
-            Err(error) if is_lost(&error) => return error,
+            Err(error) if is_permanent(&error) => return error,
             Err(error) => {
-                telemetry.retrying(&error);
+                telemetry.retry(&error);
                 let is_denied = matches!(&error, ClaimError::Store(StoreError::AccessDenied(_)));
-                if failing.has_lasted() || is_denied {
-                    health.troubled(Part::Checkpoint, checkpoint_problem(&error));
+                if failing.record_failure() || is_denied {
+                    health.set_problem(Component::Checkpoint, checkpoint_problem(&error));
                 }
-                positions.look_again();
+                positions.mark_dirty();
             }
         }
-        sleep(BETWEEN_CHECKPOINTS).await;
+        sleep(WRITE_INTERVAL).await;
     }
 }
 
 /// Writes for the last time, trying again for as long as a stop may take.
-pub async fn remember_at_last(
-    keeper: &mut Keeper,
+pub async fn write_final_checkpoint(
+    keeper: &mut CheckpointWriter,
     positions: &Positions,
     telemetry: &NotifierTelemetry,
 ) -> Option<ClaimError> {
@@ -71,17 +71,17 @@ pub async fn remember_at_last(
         loop {
             match save(keeper, positions, telemetry, true).await {
                 Ok(_) => return None,
-                Err(error) if is_lost(&error) => return Some(error),
-                Err(error) => telemetry.retrying(&error),
+                Err(error) if is_permanent(&error) => return Some(error),
+                Err(error) => telemetry.retry(&error),
             }
-            sleep(BETWEEN_LAST_TRIES).await;
+            sleep(FINAL_WRITE_RETRY_INTERVAL).await;
         }
     };
-    timeout(LAST_TRIES, saved).await.unwrap_or(None)
+    timeout(FINAL_WRITE_TIMEOUT, saved).await.unwrap_or(None)
 }
 
 async fn save(
-    keeper: &mut Keeper,
+    keeper: &mut CheckpointWriter,
     positions: &Positions,
     telemetry: &NotifierTelemetry,
     is_last: bool,
@@ -96,10 +96,10 @@ async fn save(
 }
 
 /// Whether the checkpoint is somebody else's, or nobody's: nothing that passes by itself.
-fn is_lost(error: &ClaimError) -> bool {
+fn is_permanent(error: &ClaimError) -> bool {
     match error {
-        ClaimError::Lost { .. } if fault!(LostClaimIgnored) => false,
-        ClaimError::Lost { .. }
+        ClaimError::TakenOver { .. } if fault!(LostClaimIgnored) => false,
+        ClaimError::TakenOver { .. }
         | ClaimError::Format(_)
         | ClaimError::Store(StoreError::NotOwned(_) | StoreError::NotYetDeleted(_)) => true,
         ClaimError::Store(

@@ -11,7 +11,7 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde_json::json;
 
-use super::store::{CheckpointStore, StoreError, Stored, Version};
+use super::store::{CheckpointStore, ResourceVersion, StoreError, StoredCheckpoint};
 use crate::api::StreamNotifier;
 
 /// The checkpoint of one notifier.
@@ -57,22 +57,22 @@ impl ConfigMapStore {
 }
 
 impl CheckpointStore for ConfigMapStore {
-    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+    fn load(&self) -> BoxFuture<'_, Result<Option<StoredCheckpoint>, StoreError>> {
         Box::pin(async move {
             let Some(found) = self.api.get_opt(&self.name).await.map_err(failed)? else {
                 return Ok(None);
             };
             self.check_owner(&found)?;
-            let version = Version(found.resource_version().unwrap_or_default());
-            Ok(Some(Stored { data: found.data.unwrap_or_default(), version }))
+            let version = ResourceVersion(found.resource_version().unwrap_or_default());
+            Ok(Some(StoredCheckpoint { data: found.data.unwrap_or_default(), version }))
         })
     }
 
     fn save<'a>(
         &'a self,
         data: &'a BTreeMap<String, String>,
-        expected: Option<&'a Version>,
-    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        expected: Option<&'a ResourceVersion>,
+    ) -> BoxFuture<'a, Result<ResourceVersion, StoreError>> {
         Box::pin(async move {
             let written = match expected {
                 None => {
@@ -83,12 +83,12 @@ impl CheckpointStore for ConfigMapStore {
                     };
                     self.api.create(&PostParams::default(), &made).await
                 }
-                Some(Version(version)) => {
+                Some(ResourceVersion(version)) => {
                     let patch = Patch::<()>::Json(replacement(data, version));
                     self.api.patch(&self.name, &PatchParams::default(), &patch).await
                 }
             };
-            Ok(Version(written.map_err(failed)?.resource_version().unwrap_or_default()))
+            Ok(ResourceVersion(written.map_err(failed)?.resource_version().unwrap_or_default()))
         })
     }
 }

@@ -14,40 +14,40 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::store::{CheckpointStore, StoreError, Stored, Version};
+use super::store::{CheckpointStore, ResourceVersion, StoreError, StoredCheckpoint};
 
 /// Where the checkpoint is kept. Clones share it.
 #[derive(Debug, Clone)]
-pub struct LocalCheckpoint(Arc<Mutex<Place>>);
+pub struct FileStore(Arc<Mutex<Storage>>);
 
 #[derive(Debug)]
-enum Place {
-    Memory(Option<Kept>),
+enum Storage {
+    Memory(Option<StoredFile>),
     File(PathBuf),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Kept {
+struct StoredFile {
     /// Counts the writes.
     version: u64,
     data: BTreeMap<String, String>,
 }
 
-impl LocalCheckpoint {
+impl FileStore {
     /// A checkpoint that ends with the process.
     pub fn in_memory() -> Self {
-        Self(Arc::new(Mutex::new(Place::Memory(None))))
+        Self(Arc::new(Mutex::new(Storage::Memory(None))))
     }
 
     /// A checkpoint in a file, which need not exist yet.
     pub fn in_file(path: PathBuf) -> Self {
-        Self(Arc::new(Mutex::new(Place::File(path))))
+        Self(Arc::new(Mutex::new(Storage::File(path))))
     }
 
     /// Runs `work` with the place locked, off the async workers.
     async fn with<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Place) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&mut Storage) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let place = Arc::clone(&self.0);
         // A place is whole at any time, so a panic elsewhere spoils nothing.
@@ -58,12 +58,12 @@ impl LocalCheckpoint {
     }
 }
 
-impl CheckpointStore for LocalCheckpoint {
-    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+impl CheckpointStore for FileStore {
+    fn load(&self) -> BoxFuture<'_, Result<Option<StoredCheckpoint>, StoreError>> {
         Box::pin(async move {
             self.with(|place| {
                 let kept = place.read().map_err(|error| StoreError::Unknown(Box::new(error)))?;
-                Ok(kept.map(|kept| Stored { version: version(&kept), data: kept.data }))
+                Ok(kept.map(|kept| StoredCheckpoint { version: version(&kept), data: kept.data }))
             })
             .await
         })
@@ -72,8 +72,8 @@ impl CheckpointStore for LocalCheckpoint {
     fn save<'a>(
         &'a self,
         data: &'a BTreeMap<String, String>,
-        expected: Option<&'a Version>,
-    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        expected: Option<&'a ResourceVersion>,
+    ) -> BoxFuture<'a, Result<ResourceVersion, StoreError>> {
         Box::pin(async move {
             let (data, expected) = (data.clone(), expected.cloned());
             self.with(move |place| {
@@ -82,7 +82,8 @@ impl CheckpointStore for LocalCheckpoint {
                 if before.as_ref().map(version) != expected {
                     return Err(StoreError::Conflict);
                 }
-                let kept = Kept { version: before.map_or(1, |before| before.version + 1), data };
+                let kept =
+                    StoredFile { version: before.map_or(1, |before| before.version + 1), data };
                 let written = version(&kept);
                 place.write(kept).map_err(unknown)?;
                 Ok(written)
@@ -92,12 +93,12 @@ impl CheckpointStore for LocalCheckpoint {
     }
 }
 
-fn version(kept: &Kept) -> Version {
-    Version(kept.version.to_string())
+fn version(kept: &StoredFile) -> ResourceVersion {
+    ResourceVersion(kept.version.to_string())
 }
 
-impl Place {
-    fn read(&self) -> io::Result<Option<Kept>> {
+impl Storage {
+    fn read(&self) -> io::Result<Option<StoredFile>> {
         match self {
             Self::Memory(kept) => Ok(kept.clone()),
             Self::File(path) => match fs::read(path) {
@@ -108,7 +109,7 @@ impl Place {
         }
     }
 
-    fn write(&mut self, kept: Kept) -> io::Result<()> {
+    fn write(&mut self, kept: StoredFile) -> io::Result<()> {
         match self {
             Self::Memory(place) => *place = Some(kept),
             Self::File(path) => replace(path, &serde_json::to_vec_pretty(&kept)?)?,
@@ -140,24 +141,24 @@ mod tests {
         BTreeMap::from([("format".to_owned(), text.to_owned())])
     }
 
-    async fn fences(store: &LocalCheckpoint) {
+    async fn fences(store: &FileStore) {
         assert_eq!(store.load().await.unwrap(), None);
         let first = store.save(&data("1"), None).await.unwrap();
         assert!(matches!(store.save(&data("x"), None).await, Err(StoreError::Conflict)));
         let second = store.save(&data("2"), Some(&first)).await.unwrap();
         assert!(matches!(store.save(&data("x"), Some(&first)).await, Err(StoreError::Conflict)));
         let stored = store.load().await.unwrap();
-        assert_eq!(stored, Some(Stored { data: data("2"), version: second }));
+        assert_eq!(stored, Some(StoredCheckpoint { data: data("2"), version: second }));
     }
 
     #[tokio::test]
     async fn a_write_names_what_it_replaces() {
-        fences(&LocalCheckpoint::in_memory()).await;
+        fences(&FileStore::in_memory()).await;
         let scratch = Scratch::new();
         let path = scratch.path().join("checkpoint.json");
-        let store = LocalCheckpoint::in_file(path.clone());
+        let store = FileStore::in_file(path.clone());
         fences(&store).await;
-        let again = LocalCheckpoint::in_file(path).load().await.unwrap();
+        let again = FileStore::in_file(path).load().await.unwrap();
         assert_eq!(again.unwrap().data, data("2"));
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
     }
@@ -167,7 +168,7 @@ mod tests {
         let scratch = Scratch::new();
         let path = scratch.path().join("checkpoint.json");
         fs::write(&path, "{").unwrap();
-        let store = LocalCheckpoint::in_file(path.clone());
+        let store = FileStore::in_file(path.clone());
         assert!(matches!(store.load().await, Err(StoreError::Unknown(_))));
         assert!(matches!(store.save(&data("1"), None).await, Err(StoreError::Unknown(_))));
         assert_eq!(fs::read_to_string(path).unwrap(), "{");

@@ -22,7 +22,7 @@ pub struct Checkpoint {
     /// Grows with every claim.
     pub epoch: u64,
     /// Where and when reading began.
-    pub start: Start,
+    pub start: StartPoint,
     /// When every shard without a number had last been read, by the service's clock: what is more
     /// than 24 hours old then may be lost. A number tells that by itself.
     pub read_at: Timestamp,
@@ -33,39 +33,39 @@ pub struct Checkpoint {
 /// Where and when reading began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Start {
+pub struct StartPoint {
     /// The ARN of the stream with which it began; others of its table may follow.
     pub stream: String,
     /// From where.
-    pub position: StartedAt,
+    pub kind: StartKind,
     /// When, by the service's clock; with `AtTimestamp`, the moment asked for. With both that and
     /// `Latest`, what is older is skipped in every shard.
     pub at: Timestamp,
 }
 
-impl Start {
+impl StartPoint {
     /// Records older than this are skipped.
-    pub fn not_before(&self) -> Option<UnixSeconds> {
-        match self.position {
-            StartedAt::Latest | StartedAt::AtTimestamp => Some(UnixSeconds(self.at.as_second())),
-            StartedAt::TrimHorizon => None,
+    pub fn skip_before(&self) -> Option<UnixSeconds> {
+        match self.kind {
+            StartKind::Latest | StartKind::AtTimestamp => Some(UnixSeconds(self.at.as_second())),
+            StartKind::TrimHorizon => None,
         }
     }
 
     /// The ARN of the table, and the stream's label.
-    pub fn table_and_label(&self) -> (&str, &str) {
+    pub fn split_arn(&self) -> (&str, &str) {
         self.stream.split_once("/stream/").unwrap_or_default()
     }
 
     /// The stream's label: the last part of its ARN.
     pub fn label(&self) -> &str {
-        self.table_and_label().1
+        self.split_arn().1
     }
 }
 
 /// From where reading began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StartedAt {
+pub enum StartKind {
     /// From that moment on.
     Latest,
     /// From the oldest record kept.
@@ -151,7 +151,7 @@ impl Checkpoint {
         }
         let epoch = field(data, "epoch")?;
         let epoch = epoch.parse().map_err(|_| problem("epoch", "is not a whole number"))?;
-        let start: Start = serde_json::from_str(field(data, "start")?)
+        let start: StartPoint = serde_json::from_str(field(data, "start")?)
             .map_err(|_| problem("start", "is not JSON with stream, position and at"))?;
         if start.label().is_empty() {
             return Err(problem("start", "has a stream that is not the ARN of a stream"));
@@ -221,9 +221,9 @@ mod tests {
         Checkpoint {
             holder: "pod-a".to_owned(),
             epoch: 3,
-            start: Start {
+            start: StartPoint {
                 stream: stream.to_owned(),
-                position: StartedAt::Latest,
+                kind: StartKind::Latest,
                 at: Timestamp::from_second(1_790_000_000).unwrap(),
             },
             read_at: Timestamp::from_second(1_790_000_100).unwrap(),

@@ -3,12 +3,12 @@
 use super::store::StoreError;
 use super::writer::ClaimError;
 use crate::api::Reason;
-use crate::telemetry::Trouble;
+use crate::telemetry::Problem;
 
 /// Problem of a checkpoint that cannot be claimed or stored.
-pub fn checkpoint(error: &ClaimError) -> Trouble {
+pub fn checkpoint_problem(error: &ClaimError) -> Problem {
     let reason = match error {
-        ClaimError::Lost { .. } => Reason::CheckpointTakenOver,
+        ClaimError::TakenOver { .. } => Reason::CheckpointTakenOver,
         ClaimError::Format(_) => Reason::CheckpointInvalid,
         ClaimError::Store(StoreError::NotOwned(_) | StoreError::NotYetDeleted(_)) => {
             Reason::CheckpointNotOwned
@@ -20,13 +20,13 @@ pub fn checkpoint(error: &ClaimError) -> Trouble {
         }
     };
     let message = match error {
-        ClaimError::Lost { .. } => error.to_string(),
+        ClaimError::TakenOver { .. } => error.to_string(),
         ClaimError::Format(why) => format!("{error}: {why}"),
         ClaimError::Store(why) => format!("{error}: {why}"),
     };
     // Kubernetes deletes that ConfigMap soon.
     let is_temporary = matches!(error, ClaimError::Store(StoreError::NotYetDeleted(_)));
-    Trouble { reason, message, stalled: reason.is_stalled() && !is_temporary }
+    Problem { reason, message, stalled: reason.is_stalled() && !is_temporary }
 }
 
 #[cfg(test)]
@@ -39,7 +39,7 @@ mod tests {
         let source = || Box::new(std::fmt::Error);
         let config_map = || "ConfigMap \"orders-checkpoint\"".to_owned();
         for error in [
-            ClaimError::Lost { holder: "pod".to_owned() },
+            ClaimError::TakenOver { holder: "pod".to_owned() },
             ClaimError::Store(StoreError::Conflict),
             ClaimError::Store(StoreError::NotOwned(config_map())),
             ClaimError::Store(StoreError::NotYetDeleted(config_map())),
@@ -47,7 +47,7 @@ mod tests {
             ClaimError::Store(StoreError::TooLarge(source())),
             ClaimError::Store(StoreError::Unknown(source())),
         ] {
-            assert_message_form(&checkpoint(&error).message, &[]);
+            assert_message_form(&checkpoint_problem(&error).message, &[]);
         }
     }
 }

@@ -10,9 +10,9 @@ use crate::model::{Position, RecordProgress, SequenceNumber, UnixSeconds};
 
 /// One shard's progress.
 #[derive(Debug)]
-pub struct Progress {
+pub struct ShardProgress {
     opened_at: Position,
-    reads: Mutex<Reads>,
+    reads: Mutex<ReadTimes>,
     has_answered: AtomicBool,
     watermark: Mutex<Watermark>,
     /// Told whenever the watermark moves: there is something to remember.
@@ -22,9 +22,9 @@ pub struct Progress {
 
 /// When the shard was read.
 #[derive(Debug)]
-struct Reads {
+struct ReadTimes {
     /// When it was last known that nothing waits to be read; counts while there is no number.
-    at: UnixSeconds,
+    caught_up_at: UnixSeconds,
     /// Up to when changes are read, settled or not.
     through: UnixSeconds,
     /// Since when pages have had no records.
@@ -33,14 +33,18 @@ struct Reads {
 
 /// Pages without records come before some that have them, too; so long, and nothing is left to read.
 /// With a poll interval it is shorter than what counts as lost in advance, so that a gap is told once.
-const QUIET_SECONDS: i64 = 20;
+const MIN_QUIET_SECONDS: i64 = 20;
 
-impl Progress {
+impl ShardProgress {
     /// The progress of a shard that is read from `opened_at`, and before was read at `read_at`.
     pub fn new(opened_at: Position, read_at: UnixSeconds, moved: Arc<Notify>) -> Self {
         Self {
             opened_at,
-            reads: Mutex::new(Reads { at: read_at, through: read_at, quiet_since: None }),
+            reads: Mutex::new(ReadTimes {
+                caught_up_at: read_at,
+                through: read_at,
+                quiet_since: None,
+            }),
             has_answered: AtomicBool::new(false),
             watermark: Mutex::default(),
             moved,
@@ -50,11 +54,11 @@ impl Progress {
 
     /// When it was last known that nothing waits to be read, unless the position says more exactly.
     pub fn read_at(&self) -> UnixSeconds {
-        self.reads().at
+        self.reads().caught_up_at
     }
 
     /// A page was read; its last record was made then, if it had any.
-    pub fn answered(&self, last: Option<UnixSeconds>, now: UnixSeconds) {
+    pub fn record_page(&self, last: Option<UnixSeconds>, now: UnixSeconds) {
         self.has_answered.store(true, Ordering::Relaxed);
         let is_idle = self.lock().is_idle();
         let mut reads = self.reads();
@@ -64,8 +68,8 @@ impl Progress {
             return;
         }
         let quiet_since = *reads.quiet_since.get_or_insert(now);
-        if is_idle && now.0.saturating_sub(quiet_since.0) >= QUIET_SECONDS {
-            reads.at = now;
+        if is_idle && now.0.saturating_sub(quiet_since.0) >= MIN_QUIET_SECONDS {
+            reads.caught_up_at = now;
         }
     }
 
@@ -75,14 +79,14 @@ impl Progress {
     }
 
     /// Whether a page was read.
-    pub fn has_answered(&self) -> bool {
+    pub fn has_read_page(&self) -> bool {
         self.has_answered.load(Ordering::Relaxed)
     }
 
     /// What there was until then was read, or told to be lost.
-    pub fn read_until(&self, then: UnixSeconds) {
+    pub fn mark_read_until(&self, then: UnixSeconds) {
         let mut reads = self.reads();
-        reads.at = reads.at.max(then);
+        reads.caught_up_at = reads.caught_up_at.max(then);
     }
 
     /// How far the shard is settled.
@@ -94,7 +98,7 @@ impl Progress {
     }
 
     /// Waits until everything read is settled.
-    pub async fn drained(&self) {
+    pub async fn wait_idle(&self) {
         loop {
             // Asked for before looking, so that what happens in between is not missed.
             let idle = self.idle.notified();
@@ -105,7 +109,7 @@ impl Progress {
         }
     }
 
-    fn reads(&self) -> std::sync::MutexGuard<'_, Reads> {
+    fn reads(&self) -> std::sync::MutexGuard<'_, ReadTimes> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -114,7 +118,7 @@ impl Progress {
     }
 }
 
-impl RecordProgress for Progress {
+impl RecordProgress for ShardProgress {
     fn skip(&self, number: SequenceNumber) {
         let idle = {
             let mut watermark = self.lock();
@@ -127,13 +131,13 @@ impl RecordProgress for Progress {
     }
 
     fn track(&self, number: SequenceNumber) -> u64 {
-        self.lock().begin(number)
+        self.lock().track(number)
     }
 
     fn complete(&self, slot: u64) {
         let (moved, idle) = {
             let mut watermark = self.lock();
-            (watermark.settle(slot), watermark.is_idle())
+            (watermark.complete(slot), watermark.is_idle())
         };
         if moved {
             self.moved.notify_one();

@@ -6,29 +6,29 @@ use futures::future::BoxFuture;
 
 /// Opaque to all but the store: what a stored checkpoint's next write must name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version(pub String);
+pub struct ResourceVersion(pub String);
 
 /// A checkpoint as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredCheckpoint {
     /// Its content: key to text, as in the ConfigMap's `data`.
     pub data: std::collections::BTreeMap<String, String>,
     /// What the next write must name.
-    pub version: Version,
+    pub version: ResourceVersion,
 }
 
 /// Where one notifier's checkpoint is kept.
 pub trait CheckpointStore: fmt::Debug + Send + Sync + 'static {
     /// What is stored, if anything.
-    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>>;
+    fn load(&self) -> BoxFuture<'_, Result<Option<StoredCheckpoint>, StoreError>>;
 
     /// Replaces what is stored if it still has this version; with `None`, creates it if there is
     /// none.
     fn save<'a>(
         &'a self,
         data: &'a std::collections::BTreeMap<String, String>,
-        expected: Option<&'a Version>,
-    ) -> BoxFuture<'a, Result<Version, StoreError>>;
+        expected: Option<&'a ResourceVersion>,
+    ) -> BoxFuture<'a, Result<ResourceVersion, StoreError>>;
 }
 
 /// Why a checkpoint was not read or written.

@@ -12,7 +12,7 @@ pub struct Watermark {
     settled: Option<SequenceNumber>,
     /// What was read after `settled`, by its mark. A run that is settled is one entry, its last: what
     /// waits behind one record takes no more room than the records that are at work.
-    open: BTreeMap<u64, Entry>,
+    in_flight: BTreeMap<u64, Entry>,
     next: u64,
 }
 
@@ -25,44 +25,49 @@ struct Entry {
 impl Watermark {
     /// Notes a record that was read and needs no work.
     pub fn skip(&mut self, number: SequenceNumber) {
-        match self.open.last_entry() {
+        match self.in_flight.last_entry() {
             None => self.settled = Some(number),
             Some(mut run) if run.get().is_settled => run.get_mut().number = number,
             Some(_) => {
-                let mark = self.begin(number);
-                self.settle(mark);
+                let mark = self.track(number);
+                self.complete(mark);
             }
         }
     }
 
     /// Notes a record that was read and is at work; its mark settles it.
-    pub fn begin(&mut self, number: SequenceNumber) -> u64 {
+    pub fn track(&mut self, number: SequenceNumber) -> u64 {
         let mark = self.next;
         self.next += 1;
         if fault!(CheckpointAdvancesOnRead) {
             self.settled = Some(number);
             return mark;
         }
-        self.open.insert(mark, Entry { number, is_settled: false });
+        self.in_flight.insert(mark, Entry { number, is_settled: false });
         mark
     }
 
     /// Settles a record; `true` if the watermark moved.
-    pub fn settle(&mut self, mark: u64) -> bool {
-        match self.open.get_mut(&mark) {
+    pub fn complete(&mut self, mark: u64) -> bool {
+        match self.in_flight.get_mut(&mark) {
             Some(entry) => entry.is_settled = true,
             None => return false,
         }
         let is_settled = |(_, entry): (&u64, &Entry)| entry.is_settled;
-        if self.open.range((Bound::Excluded(mark), Bound::Unbounded)).next().is_some_and(is_settled)
+        if self
+            .in_flight
+            .range((Bound::Excluded(mark), Bound::Unbounded))
+            .next()
+            .is_some_and(is_settled)
         {
-            self.open.remove(&mark);
+            self.in_flight.remove(&mark);
         }
-        if let Some((&before, _)) = self.open.range(..mark).next_back().filter(|it| it.1.is_settled)
+        if let Some((&before, _)) =
+            self.in_flight.range(..mark).next_back().filter(|it| it.1.is_settled)
         {
-            self.open.remove(&before);
+            self.in_flight.remove(&before);
         }
-        let first = self.open.first_entry().filter(|first| first.get().is_settled);
+        let first = self.in_flight.first_entry().filter(|first| first.get().is_settled);
         let moved = first.map(|first| first.remove().number);
         let has_moved = moved.is_some();
         if has_moved {
@@ -78,7 +83,7 @@ impl Watermark {
 
     /// Whether nothing that was read is still at work.
     pub fn is_idle(&self) -> bool {
-        self.open.is_empty()
+        self.in_flight.is_empty()
     }
 }
 
@@ -94,12 +99,12 @@ mod tests {
     fn a_record_at_work_holds_back_all_after_it() {
         let mut mark = Watermark::default();
         mark.skip(number(1));
-        let second = mark.begin(number(2));
-        let third = mark.begin(number(3));
+        let second = mark.track(number(2));
+        let third = mark.track(number(3));
         mark.skip(number(4));
-        assert!(!mark.settle(third));
+        assert!(!mark.complete(third));
         assert_eq!(mark.settled(), Some(&number(1)));
-        assert!(mark.settle(second));
+        assert!(mark.complete(second));
         assert_eq!(mark.settled(), Some(&number(4)));
         assert!(mark.is_idle());
     }
@@ -107,26 +112,26 @@ mod tests {
     #[test]
     fn skipped_records_take_no_room() {
         let mut mark = Watermark::default();
-        let first = mark.begin(number(1));
+        let first = mark.track(number(1));
         for n in 2..1000 {
             mark.skip(number(n));
         }
-        assert_eq!(mark.open.len(), 2);
-        mark.settle(first);
+        assert_eq!(mark.in_flight.len(), 2);
+        mark.complete(first);
         assert_eq!(mark.settled(), Some(&number(999)));
     }
 
     #[test]
     fn what_is_settled_behind_a_record_at_work_takes_no_room() {
         let mut mark = Watermark::default();
-        let first = mark.begin(number(1));
-        let behind: Vec<_> = (2..1000).map(|n| mark.begin(number(n))).collect();
+        let first = mark.track(number(1));
+        let behind: Vec<_> = (2..1000).map(|n| mark.track(number(n))).collect();
         let (odd, even): (Vec<u64>, Vec<u64>) = behind.iter().partition(|place| **place % 2 == 1);
         for place in even.into_iter().chain(odd.into_iter().rev()) {
-            assert!(!mark.settle(place));
+            assert!(!mark.complete(place));
         }
-        assert_eq!(mark.open.len(), 2);
-        assert!(mark.settle(first));
+        assert_eq!(mark.in_flight.len(), 2);
+        assert!(mark.complete(first));
         assert_eq!(mark.settled(), Some(&number(999)));
         assert!(mark.is_idle());
     }
@@ -134,11 +139,11 @@ mod tests {
     #[test]
     fn settling_twice_changes_nothing() {
         let mut mark = Watermark::default();
-        let first = mark.begin(number(1));
-        assert!(mark.settle(first));
-        let second = mark.begin(number(2));
-        assert!(!mark.settle(first));
+        let first = mark.track(number(1));
+        assert!(mark.complete(first));
+        let second = mark.track(number(2));
+        assert!(!mark.complete(first));
         assert_eq!(mark.settled(), Some(&number(1)));
-        assert!(mark.settle(second));
+        assert!(mark.complete(second));
     }
 }

@@ -10,28 +10,28 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::timeout;
 
 use super::format_v1::{Checkpoint, FormatError};
-use super::store::{CheckpointStore, StoreError, Stored, Version};
+use super::store::{CheckpointStore, ResourceVersion, StoreError, StoredCheckpoint};
 use crate::model::{Position, ShardId};
 
 /// No call to the store may take longer; its outcome is then unknown.
-const CALL_LIMIT: Duration = Duration::from_secs(3);
+const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// While nothing else is to be stored, the time of the last reading is, this often: one that is a
 /// day old would be taken for a gap.
-const BETWEEN_TIMES: SignedDuration = SignedDuration::from_hours(6);
+const READ_AT_REFRESH_INTERVAL: SignedDuration = SignedDuration::from_hours(6);
 
 /// How often a claim is tried again when others write at the same moment.
-const CLAIM_TRIES: u32 = 5;
+const MAX_CLAIM_ATTEMPTS: u32 = 5;
 
 /// A claimed checkpoint.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct CheckpointWriter {
     store: Arc<dyn CheckpointStore>,
     checkpoint: Checkpoint,
     /// What the next write must name; `None` creates it.
-    version: Option<Version>,
+    version: Option<ResourceVersion>,
     /// Whether the last write's outcome is unknown.
-    unsure: bool,
+    outcome_unknown: bool,
 }
 
 /// Why a checkpoint cannot be claimed, or is ours no longer.
@@ -41,7 +41,7 @@ pub enum ClaimError {
     #[error(
         "checkpoint cannot be stored: {holder:?} has claimed it; run one operator for each namespace, and restart the one that remains"
     )]
-    Lost {
+    TakenOver {
         /// Who.
         holder: String,
     },
@@ -53,11 +53,13 @@ pub enum ClaimError {
     Store(#[source] StoreError),
 }
 
-impl Keeper {
+impl CheckpointWriter {
     /// What is stored, if anything; it is not claimed by that.
-    pub async fn stored(store: &dyn CheckpointStore) -> Result<Option<Checkpoint>, ClaimError> {
+    pub async fn peek(store: &dyn CheckpointStore) -> Result<Option<Checkpoint>, ClaimError> {
         let stored = load(store).await.map_err(ClaimError::Store)?;
-        let read = |Stored { data, .. }| Checkpoint::from_data(&data).map_err(ClaimError::Format);
+        let read = |StoredCheckpoint { data, .. }| {
+            Checkpoint::from_data(&data).map_err(ClaimError::Format)
+        };
         stored.map(read).transpose()
     }
 
@@ -73,7 +75,7 @@ impl Keeper {
             let stored = load(&*store).await.map_err(ClaimError::Store)?;
             let (found, version) = match stored {
                 None => (None, None),
-                Some(Stored { data, version }) => {
+                Some(StoredCheckpoint { data, version }) => {
                     let found = Checkpoint::from_data(&data).map_err(ClaimError::Format)?;
                     (Some(found), Some(version))
                 }
@@ -81,15 +83,21 @@ impl Keeper {
             let epoch = found.as_ref().map_or(0, |found| found.epoch).saturating_add(1);
             let checkpoint = Checkpoint { holder: holder.to_owned(), epoch, ..open(found) };
             if version.is_some() && fault!(ClaimNotWritten) {
-                return Ok(Self { store, checkpoint, version, unsure: false });
+                return Ok(Self { store, checkpoint, version, outcome_unknown: false });
             }
             tries += 1;
             match save(&*store, &checkpoint, version.as_ref()).await {
                 Ok(version) => {
-                    return Ok(Self { store, checkpoint, version: Some(version), unsure: false });
+                    return Ok(Self {
+                        store,
+                        checkpoint,
+                        version: Some(version),
+                        outcome_unknown: false,
+                    });
                 }
                 // Read again; if the unknown write arrived after all, the epoch just grows by one.
-                Err(StoreError::Conflict | StoreError::Unknown(_)) if tries < CLAIM_TRIES => {}
+                Err(StoreError::Conflict | StoreError::Unknown(_))
+                    if tries < MAX_CLAIM_ATTEMPTS => {}
                 Err(error) => return Err(ClaimError::Store(error)),
             }
         }
@@ -108,40 +116,40 @@ impl Keeper {
         read_at: Timestamp,
         is_last: bool,
     ) -> Result<bool, ClaimError> {
-        let between = if is_last { SignedDuration::from_mins(1) } else { BETWEEN_TIMES };
+        let between = if is_last { SignedDuration::from_mins(1) } else { READ_AT_REFRESH_INTERVAL };
         let is_old = read_at.duration_since(self.checkpoint.read_at) >= between;
-        if self.unsure {
-            self.read_back().await?;
+        if self.outcome_unknown {
+            self.reload_and_verify().await?;
         } else if shards == self.checkpoint.shards && !is_old {
             return Ok(false);
         }
         let next = Checkpoint { shards, read_at, ..self.checkpoint.clone() };
-        self.unsure = true;
+        self.outcome_unknown = true;
         let saved = match save(&*self.store, &next, self.version.as_ref()).await {
             Err(StoreError::Conflict | StoreError::Unknown(_)) => {
-                self.read_back().await?;
+                self.reload_and_verify().await?;
                 save(&*self.store, &next, self.version.as_ref()).await
             }
             saved => saved,
         };
         self.version = Some(saved.map_err(ClaimError::Store)?);
         self.checkpoint = next;
-        self.unsure = false;
+        self.outcome_unknown = false;
         Ok(true)
     }
 
     /// Finds out whether the checkpoint is still ours although there is nothing to store. One that is
     /// gone is stored again with the next call of [`Self::save`].
-    pub async fn confirm(&mut self) -> Result<(), ClaimError> {
-        let was_unsure = std::mem::replace(&mut self.unsure, true);
-        self.read_back().await?;
-        self.unsure = was_unsure || self.version.is_none();
+    pub async fn verify_claim(&mut self) -> Result<(), ClaimError> {
+        let was_unsure = std::mem::replace(&mut self.outcome_unknown, true);
+        self.reload_and_verify().await?;
+        self.outcome_unknown = was_unsure || self.version.is_none();
         Ok(())
     }
 
     /// Finds out whether the checkpoint is still ours. One that was deleted by hand is: it is made
     /// again from what we know, so that nothing is lost; two who do so meet at the creation.
-    async fn read_back(&mut self) -> Result<(), ClaimError> {
+    async fn reload_and_verify(&mut self) -> Result<(), ClaimError> {
         let Some(stored) = load(&*self.store).await.map_err(ClaimError::Store)? else {
             self.version = None;
             return Ok(());
@@ -150,15 +158,15 @@ impl Keeper {
         let is_ours =
             found.holder == self.checkpoint.holder && found.epoch == self.checkpoint.epoch;
         if !is_ours && !fault!(CheckpointHolderNotVerified) {
-            return Err(ClaimError::Lost { holder: found.holder });
+            return Err(ClaimError::TakenOver { holder: found.holder });
         }
         self.version = Some(stored.version);
         Ok(())
     }
 }
 
-async fn load(store: &dyn CheckpointStore) -> Result<Option<Stored>, StoreError> {
-    timeout(CALL_LIMIT, store.load())
+async fn load(store: &dyn CheckpointStore) -> Result<Option<StoredCheckpoint>, StoreError> {
+    timeout(STORE_TIMEOUT, store.load())
         .await
         .unwrap_or_else(|late| Err(StoreError::Unknown(late.into())))
 }
@@ -166,10 +174,10 @@ async fn load(store: &dyn CheckpointStore) -> Result<Option<Stored>, StoreError>
 async fn save(
     store: &dyn CheckpointStore,
     checkpoint: &Checkpoint,
-    expected: Option<&Version>,
-) -> Result<Version, StoreError> {
+    expected: Option<&ResourceVersion>,
+) -> Result<ResourceVersion, StoreError> {
     let data = checkpoint.to_data();
-    timeout(CALL_LIMIT, store.save(&data, expected))
+    timeout(STORE_TIMEOUT, store.save(&data, expected))
         .await
         .unwrap_or_else(|late| Err(StoreError::Unknown(late.into())))
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::Value;
 
-use super::shutdown::stop_on_signal;
+use super::shutdown::shutdown_token;
 use crate::api::StreamNotifier;
-use crate::aws::Aws;
+use crate::aws::AwsConfig;
 use crate::cli::CommandError;
 use crate::local::Local;
-use crate::rules::Evaluator;
-use crate::telemetry::{Health, Metrics, Phase, Picture};
-use crate::worker::{AccountLimits, Endpoints, Prepared, WorkerFactory, WorkerSpec};
+use crate::rules::EvaluatorPool;
+use crate::telemetry::{Health, HealthSnapshot, Metrics, Phase};
+use crate::worker::{Endpoints, RateLimiters, Validated, WorkerFactory, WorkerSpec};
 use crate::{local, telemetry};
 
 const EXAMPLE: &str = include_str!("../../../examples/target-attribute.yaml");
@@ -49,7 +49,7 @@ pub struct Options {
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> Result<(), CommandError> {
     telemetry::init_logging(false);
-    let stop = stop_on_signal()?;
+    let stop = shutdown_token()?;
     let manifest = manifest(options.file)?;
     let domain = manifest.spec.web_socket.domain.clone();
     let name = manifest.metadata.name.clone().unwrap_or_default();
@@ -64,8 +64,8 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     let factory = factory(&local, domain).await?;
     let spec = match factory.validate(&local.spec)? {
         // There is no emulated SQS.
-        Prepared::Active(spec) => WorkerSpec { dead_letter_queue: None, ..*spec },
-        Prepared::Suspended => {
+        Validated::Active(spec) => WorkerSpec { dead_letter_queue: None, ..*spec },
+        Validated::Suspended => {
             return Err("the manifest has suspend: true, so that nothing is read".into());
         }
     };
@@ -75,7 +75,7 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     let told = async {
         let mut ready = false;
         while pictures.changed().await.is_ok() {
-            ready = tell(&pictures.borrow_and_update().clone(), &local, ready);
+            ready = print_health(&pictures.borrow_and_update().clone(), &local, ready);
         }
     };
     tokio::select! {
@@ -109,18 +109,18 @@ fn parse(text: &str) -> Result<StreamNotifier, String> {
     let notifier: StreamNotifier =
         serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
     let known = serde_json::to_value(&notifier).map_err(|error| error.to_string())?;
-    match unknown(&written["spec"], &known["spec"], "spec") {
+    match find_unknown_field(&written["spec"], &known["spec"], "spec") {
         Some(field) => Err(format!("there is no field {field}")),
         None => Ok(notifier),
     }
 }
 
 /// The first field that was written and is not known.
-fn unknown(written: &Value, known: &Value, path: &str) -> Option<String> {
+fn find_unknown_field(written: &Value, known: &Value, path: &str) -> Option<String> {
     match (written, known) {
         (Value::Object(written), Value::Object(known)) => {
             written.iter().find_map(|(name, value)| match known.get(name) {
-                Some(known) => unknown(value, known, &format!("{path}.{name}")),
+                Some(known) => find_unknown_field(value, known, &format!("{path}.{name}")),
                 // Left out where it is empty.
                 None if value.is_null() || value.as_array().is_some_and(Vec::is_empty) => None,
                 None => Some(format!("{path}.{name}")),
@@ -128,7 +128,9 @@ fn unknown(written: &Value, known: &Value, path: &str) -> Option<String> {
         }
         (Value::Array(written), Value::Array(known)) => {
             let mut pairs = written.iter().zip(known).enumerate();
-            pairs.find_map(|(n, (written, known))| unknown(written, known, &format!("{path}[{n}]")))
+            pairs.find_map(|(n, (written, known))| {
+                find_unknown_field(written, known, &format!("{path}[{n}]"))
+            })
         }
         _ => None,
     }
@@ -137,24 +139,24 @@ fn unknown(written: &Value, known: &Value, path: &str) -> Option<String> {
 /// Makes the worker: the spec's domain is the local gateway.
 async fn factory(local: &Local, domain: String) -> Result<WorkerFactory, CommandError> {
     Ok(WorkerFactory {
-        aws: Aws::local(&local.dynamodb_endpoint).await,
+        aws: AwsConfig::local(&local.dynamodb_endpoint).await,
         endpoints: Endpoints {
             allowed: vec![domain],
             template: Some(local.gateway_endpoint.clone()),
         },
-        evaluator: Evaluator::on_threads(None)?,
-        rate_limiters: AccountLimits::new(GET_RECORDS_PER_SECOND, POSTS_PER_SECOND),
+        evaluators: EvaluatorPool::on_threads(None)?,
+        rate_limiters: RateLimiters::new(GET_RECORDS_PER_SECOND, POSTS_PER_SECOND),
         holder: "local".to_owned(),
         metrics: Metrics::default(),
     })
 }
 
 /// Prints what to paste once everything reads, and every trouble; `true` once printed.
-fn tell(picture: &Picture, local: &Local, printed: bool) -> bool {
-    for trouble in picture.troubles.values().chain(picture.warnings.values()) {
+fn print_health(picture: &HealthSnapshot, local: &Local, printed: bool) -> bool {
+    for trouble in picture.problems.values().chain(picture.warnings.values()) {
         eprintln!("{}: {}", trouble.reason.as_str(), trouble.message);
     }
-    let ready = picture.phase == Phase::Reading && picture.troubles.is_empty();
+    let ready = picture.phase == Phase::Reading && picture.problems.is_empty();
     if ready && !printed {
         for line in local.hints() {
             println!("{line}");

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::telemetry::chain;
+use crate::telemetry::error_chain;
 
 /// Tells WebSocket clients, in real time, that a DynamoDB item has changed.
 #[derive(Debug, Parser)]
@@ -45,20 +45,20 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let done = match Cli::parse().command {
-        Command::Run(options) => on_runtime(crate::cli::run::run(options)),
+        Command::Run(options) => block_on(crate::cli::run::run(options)),
         #[cfg(feature = "local")]
-        Command::Local(options) => on_runtime(crate::cli::local::run(options)),
+        Command::Local(options) => block_on(crate::cli::local::run(options)),
         Command::Crd => crate::cli::crd::print(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("stream-notifier: {}", chain(&*error));
+            eprintln!("stream-notifier: {}", error_chain(&*error));
             ExitCode::FAILURE
         }
     }
 }
 
-fn on_runtime(command: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
+fn block_on(command: impl Future<Output = Result<(), CommandError>>) -> Result<(), CommandError> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
 }

@@ -10,13 +10,13 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::shutdown::stop_on_signal;
-use crate::aws::Aws;
+use super::shutdown::shutdown_token;
+use crate::aws::AwsConfig;
 use crate::cli::CommandError;
-use crate::controller::{Context, Events, Known, Told};
-use crate::rules::Evaluator;
+use crate::controller::{Context, EventRecorder, Known, Told};
+use crate::rules::EvaluatorPool;
 use crate::telemetry::Metrics;
-use crate::worker::{AccountLimits, Endpoints, Supervisor, WorkerFactory};
+use crate::worker::{Endpoints, RateLimiters, Supervisor, WorkerFactory};
 use crate::{controller, telemetry};
 
 /// The operator's flags; each can be given as an environment variable too.
@@ -73,7 +73,7 @@ enum LogFormat {
 /// Runs the operator until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> Result<(), CommandError> {
     telemetry::init_logging(options.log_format == LogFormat::Json);
-    let stop = stop_on_signal()?;
+    let stop = shutdown_token()?;
     let listener = TcpListener::bind(options.bind_address).await.map_err(|error| {
         format!("cannot listen on {}: {error}; choose another --bind-address", options.bind_address)
     })?;
@@ -83,25 +83,25 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     let context = Arc::new(Context {
         client: client.clone(),
         factory: WorkerFactory {
-            aws: Aws::from_environment().await,
+            aws: AwsConfig::from_environment().await,
             endpoints: Endpoints {
                 allowed: options.allowed_websocket_domains,
                 template: options.gateway_endpoint,
             },
-            evaluator: Evaluator::on_threads(None)?,
-            rate_limiters: AccountLimits::new(
+            evaluators: EvaluatorPool::on_threads(None)?,
+            rate_limiters: RateLimiters::new(
                 options.get_records_per_second,
                 options.posts_per_second,
             ),
             holder: holder.clone(),
             metrics: Metrics::default(),
         },
-        events: Events::new(client.clone(), &holder),
+        events: EventRecorder::new(client.clone(), &holder),
         supervisor: Supervisor::new(stop.clone()),
         told: Told::default(),
-        wake,
+        reconcile_tx: wake,
         known: Known::default(),
-        listed: AtomicBool::new(false),
+        initial_list_done: AtomicBool::new(false),
     });
     let namespace = options.namespace.as_deref();
     telemetry::started(&holder, listener.local_addr()?, namespace);

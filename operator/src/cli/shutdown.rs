@@ -7,7 +7,7 @@ use crate::cli::CommandError;
 use crate::telemetry;
 
 /// Cancelled by the first SIGTERM or SIGINT.
-pub fn stop_on_signal() -> Result<CancellationToken, CommandError> {
+pub fn shutdown_token() -> Result<CancellationToken, CommandError> {
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

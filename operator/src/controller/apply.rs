@@ -8,8 +8,8 @@ use crate::api::StreamNotifier;
 use crate::checkpoint::ConfigMapStore;
 use crate::controller::Context;
 use crate::rules::InvalidSpec;
-use crate::telemetry::{Phase, Picture};
-use crate::worker::{NotifierId, Prepared, Revision, WorkerSpec};
+use crate::telemetry::{HealthSnapshot, Phase};
+use crate::worker::{NotifierId, Revision, Validated, WorkerSpec};
 
 /// What has been applied.
 #[derive(Debug)]
@@ -19,14 +19,14 @@ pub enum Applied {
     /// No worker runs, on request.
     Suspended,
     /// A worker runs, or has just ended by itself, and this is how it is.
-    Working {
+    Running {
         /// How it is.
-        picture: Picture,
+        picture: HealthSnapshot,
         /// The ARN of the table whose streams it reads.
         table: String,
     },
     /// Another operator works on it, and tells how it is.
-    Elsewhere,
+    OwnedElsewhere,
 }
 
 /// Starts, restarts or stops the worker.
@@ -34,12 +34,12 @@ pub async fn apply(
     notifier: &StreamNotifier,
     id: &NotifierId,
     revision: &Revision,
-    prepared: Result<Prepared, InvalidSpec>,
+    prepared: Result<Validated, InvalidSpec>,
     context: &Context,
 ) -> Applied {
     let work = match prepared {
-        Ok(Prepared::Active(work)) => work,
-        Ok(Prepared::Suspended) => {
+        Ok(Validated::Active(work)) => work,
+        Ok(Validated::Suspended) => {
             context.supervisor.stop(id).await;
             return Applied::Suspended;
         }
@@ -51,15 +51,17 @@ pub async fn apply(
     let table = work.table.arn.clone();
     if let Some(picture) = context.supervisor.health(id, revision) {
         return match picture.phase {
-            Phase::ClaimLost if context.supervisor.has_told_lost_claim(id) => Applied::Elsewhere,
-            _ => Applied::Working { picture, table },
+            Phase::CheckpointTakenOver if context.supervisor.has_told_lost_claim(id) => {
+                Applied::OwnedElsewhere
+            }
+            _ => Applied::Running { picture, table },
         };
     }
     // The one of an earlier generation.
     context.supervisor.stop(id).await;
     start(notifier, id, revision, *work, context);
     let picture = context.supervisor.health(id, revision).unwrap_or_default();
-    Applied::Working { picture, table }
+    Applied::Running { picture, table }
 }
 
 fn start(
@@ -74,7 +76,7 @@ fn start(
     };
     let NotifierId { namespace, name } = id;
     let worker = context.factory.worker(namespace, name, Arc::new(to_do), Arc::new(store));
-    let (wake, object) = (context.wake.clone(), ObjectRef::new(name).within(namespace));
+    let (wake, object) = (context.reconcile_tx.clone(), ObjectRef::new(name).within(namespace));
     // The receiver lives as long as the controller. Without one there is nothing to wake.
     let changed = move || drop(wake.send(object.clone()));
     context.supervisor.start(id.clone(), revision.clone(), worker, changed);

@@ -10,10 +10,10 @@ use tokio::time::timeout;
 
 use crate::api::{Reason, StreamNotifier};
 
-const WRITE_LIMIT: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where Events are stored.
-pub struct Events {
+pub struct EventRecorder {
     client: Client,
     reporter: Reporter,
     /// The last text, and its recorder: one counts an Event up whatever its text says, so that
@@ -29,10 +29,10 @@ pub enum EventError {
     Refused(#[source] kube::Error),
     /// It did not answer in time.
     #[error("the API server did not answer in time")]
-    Late(#[source] tokio::time::error::Elapsed),
+    Timeout(#[source] tokio::time::error::Elapsed),
 }
 
-impl Events {
+impl EventRecorder {
     /// Events that this process, `instance`, reports.
     pub fn new(client: Client, instance: &str) -> Self {
         let controller = "stream-notifier".to_owned();
@@ -53,7 +53,7 @@ impl Events {
     }
 
     /// Warns of what has happened to a notifier.
-    pub async fn warn(
+    pub async fn publish_warning(
         &self,
         notifier: &StreamNotifier,
         reason: Reason,
@@ -69,9 +69,9 @@ impl Events {
         let regarding = notifier.object_ref(&());
         let recorder = self.recorder(note);
         let published = recorder.publish(&event, &regarding);
-        timeout(WRITE_LIMIT, published)
+        timeout(WRITE_TIMEOUT, published)
             .await
-            .map_err(EventError::Late)?
+            .map_err(EventError::Timeout)?
             .map_err(EventError::Refused)
     }
 }

@@ -27,12 +27,12 @@ use kube_runtime::watcher::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-pub use self::events::Events;
+pub use self::events::EventRecorder;
 pub use self::known::Known;
 pub use self::told::Told;
 use crate::api::{Reason, StreamNotifier};
 use crate::controller::apply::Applied;
-use crate::telemetry::{Phase, Readiness, reconcile_failed, unreadable_notifier};
+use crate::telemetry::{Phase, ReadinessCheck, reconcile_failed, unreadable_notifier};
 use crate::worker::{NotifierId, Revision, Supervisor, WorkerFactory};
 
 /// Reconciles under way at once. One that waits for a worker to stop holds its place.
@@ -46,7 +46,7 @@ pub type Guarded = DeserializeGuard<StreamNotifier>;
 const DEBOUNCE: Duration = Duration::from_millis(100);
 
 /// When a reconcile is tried again.
-const AGAIN_AFTER: Duration = Duration::from_secs(5);
+const ERROR_REQUEUE: Duration = Duration::from_secs(5);
 
 /// Everything a reconcile needs.
 pub struct Context {
@@ -55,22 +55,22 @@ pub struct Context {
     /// Makes the workers.
     pub factory: WorkerFactory,
     /// Where Events are stored.
-    pub events: Events,
+    pub events: EventRecorder,
     /// The workers.
     pub supervisor: Supervisor,
     /// What was told of each notifier.
     pub told: Told,
     /// Wakes the reconcile of a notifier whose worker's health has changed.
-    pub wake: mpsc::UnboundedSender<ObjectRef<Guarded>>,
+    pub reconcile_tx: mpsc::UnboundedSender<ObjectRef<Guarded>>,
     /// The notifiers that are stored.
     pub known: Known,
     /// Whether the watch has listed everything.
-    pub listed: AtomicBool,
+    pub initial_list_done: AtomicBool,
 }
 
-impl Readiness for Context {
-    fn missing(&self) -> Vec<String> {
-        if !self.listed.load(Ordering::Relaxed) {
+impl ReadinessCheck for Context {
+    fn failures(&self) -> Vec<String> {
+        if !self.initial_list_done.load(Ordering::Relaxed) {
             return vec!["StreamNotifiers are not listed yet".to_owned()];
         }
         let mut lines = self.supervisor.troubles();
@@ -90,7 +90,7 @@ pub enum ReconcileError {
     Status(#[source] kube::Error),
     /// The API server did not answer in time.
     #[error("the API server did not answer in time")]
-    Late(#[source] tokio::time::error::Elapsed),
+    Timeout(#[source] tokio::time::error::Elapsed),
 }
 
 /// Reconciles until `stop`, which stops every worker too, and waits for them.
@@ -106,8 +106,8 @@ pub async fn run(
         .reflect(writer)
         .inspect_ok(move |event| {
             if matches!(event, watcher::Event::InitDone) {
-                end_unlisted(&at_list, &listed);
-                at_list.listed.store(true, Ordering::Relaxed);
+                stop_orphaned_workers(&at_list, &listed);
+                at_list.initial_list_done.store(true, Ordering::Relaxed);
             }
         })
         // Without a filter by generation, which would hide deletions; a reconcile that finds nothing
@@ -122,15 +122,15 @@ pub async fn run(
         .with_config(Config::default().concurrency(CONCURRENCY).debounce(DEBOUNCE))
         .reconcile_on(woken)
         .graceful_shutdown_on(stopped)
-        .run(reconcile, again, context.clone())
+        .run(reconcile, error_policy, context.clone())
         .for_each(|result| {
-            note(&context, result);
+            handle_reconcile_result(&context, result);
             std::future::ready(())
         });
     // Until everything is listed once, the controller does not end: it waits for the list.
     let stopped_unlisted = async {
         stop.cancelled().await;
-        if context.listed.load(Ordering::Relaxed) {
+        if context.initial_list_done.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
     };
@@ -173,7 +173,8 @@ async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Actio
     let again =
         crate::controller::update_status::update(notifier, &id, &revision, &applied, &context)
             .await?;
-    if matches!(&applied, Applied::Working { picture, .. } if picture.phase == Phase::ClaimLost) {
+    if matches!(&applied, Applied::Running { picture, .. } if picture.phase == Phase::CheckpointTakenOver)
+    {
         context.supervisor.told_lost_claim(&id);
     }
     Ok(again)
@@ -185,15 +186,15 @@ fn identity(notifier: &Guarded) -> Option<(NotifierId, Revision)> {
     Some((id, Revision { uid: notifier.uid()?, generation: notifier.meta().generation? }))
 }
 
-fn again(_: Arc<Guarded>, error: &ReconcileError, _: Arc<Context>) -> Action {
+fn error_policy(_: Arc<Guarded>, error: &ReconcileError, _: Arc<Context>) -> Action {
     reconcile_failed(error);
-    Action::requeue(AGAIN_AFTER)
+    Action::requeue(ERROR_REQUEUE)
 }
 
 type Reconciled =
     Result<(ObjectRef<Guarded>, Action), ControllerError<ReconcileError, watcher::Error>>;
 
-fn note(context: &Context, result: Reconciled) {
+fn handle_reconcile_result(context: &Context, result: Reconciled) {
     match result {
         Ok(_) | Err(ControllerError::ReconcilerFailed(..)) => {}
         Err(ControllerError::ObjectNotFound(gone)) => {
@@ -206,7 +207,7 @@ fn note(context: &Context, result: Reconciled) {
 
 /// Ends the workers whose notifiers were deleted while nobody watched, and forgets those that have
 /// none.
-fn end_unlisted(context: &Context, listed: &Store<Guarded>) {
+fn stop_orphaned_workers(context: &Context, listed: &Store<Guarded>) {
     let find = |id: &NotifierId| listed.get(&ObjectRef::new(&id.name).within(&id.namespace));
     for (id, uid) in context.supervisor.ids() {
         if find(&id).is_none_or(|found| found.uid().as_ref() != Some(&uid)) {

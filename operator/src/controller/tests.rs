@@ -8,11 +8,11 @@ use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::api::Reason;
-use crate::aws::Aws;
+use crate::aws::AwsConfig;
 use crate::controller::*;
-use crate::rules::Evaluator;
-use crate::telemetry::{Health, Metrics, Part, Picture, Trouble};
-use crate::worker::{AccountLimits, Endpoints};
+use crate::rules::EvaluatorPool;
+use crate::telemetry::{Component, Health, HealthSnapshot, Metrics, Problem};
+use crate::worker::{Endpoints, RateLimiters};
 
 /// A controller that has listed everything. Nothing listens where its API server should be.
 async fn context() -> Context {
@@ -25,19 +25,19 @@ async fn context_at(api_server: &str) -> Context {
     Context {
         client: client.clone(),
         factory: WorkerFactory {
-            aws: Aws::from_environment().await,
+            aws: AwsConfig::from_environment().await,
             endpoints: Endpoints { allowed: vec![], template: None },
-            evaluator: Evaluator::Inline,
-            rate_limiters: AccountLimits::new(1000, 5000),
+            evaluators: EvaluatorPool::Inline,
+            rate_limiters: RateLimiters::new(1000, 5000),
             holder: "here".to_owned(),
             metrics: Metrics::default(),
         },
-        events: Events::new(client, "here"),
+        events: EventRecorder::new(client, "here"),
         supervisor: Supervisor::new(CancellationToken::new()),
         told: Told::default(),
-        wake: mpsc::unbounded_channel().0,
+        reconcile_tx: mpsc::unbounded_channel().0,
         known: Known::default(),
-        listed: AtomicBool::new(true),
+        initial_list_done: AtomicBool::new(true),
     }
 }
 
@@ -70,11 +70,11 @@ async fn not_ready_while_a_spec_is_invalid_or_does_not_parse() {
         // The status cannot be written.
         let _ = reconcile(stored(name, spec), context.clone()).await;
     }
-    assert_eq!(context.missing(), ["dev/bad: Invalid", "dev/later: unreadable"]);
+    assert_eq!(context.failures(), ["dev/bad: Invalid", "dev/later: unreadable"]);
     let _ = reconcile(stored("bad", spec(TABLE)), context.clone()).await;
-    assert_eq!(context.missing(), ["dev/later: unreadable"]);
-    end_unlisted(&context, &reflector::store().0);
-    assert_eq!(context.missing(), [""; 0], "deleted while nobody watched");
+    assert_eq!(context.failures(), ["dev/later: unreadable"]);
+    stop_orphaned_workers(&context, &reflector::store().0);
+    assert_eq!(context.failures(), [""; 0], "deleted while nobody watched");
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn each_notifier_has_its_conditions_among_the_metrics() {
     let id = NotifierId { namespace: "dev".to_owned(), name: "bad".to_owned() };
     forget(&context, &id);
     assert_eq!((of("bad", "Ready"), of("good", "Ready")), (None, Some(1)));
-    end_unlisted(&context, &reflector::store().0);
+    stop_orphaned_workers(&context, &reflector::store().0);
     assert_eq!(context.factory.metrics.encode(), "# EOF\n", "deleted while nobody watched");
 }
 
@@ -120,7 +120,7 @@ async fn a_notifier_that_is_not_found_is_looked_at_again() {
     let server = tokio::spawn(axum::serve(listener, answers).into_future());
     let context = Arc::new(context_at(&format!("http://{address}")).await);
     let again = reconcile(stored("gone", spec(TABLE)), context.clone()).await.unwrap();
-    assert_eq!(again, Action::requeue(AGAIN_AFTER));
+    assert_eq!(again, Action::requeue(ERROR_REQUEUE));
     server.abort();
 }
 
@@ -129,8 +129,8 @@ async fn one_line_tells_of_many_parts_in_the_same_trouble() {
     let context = context().await;
     let id = NotifierId { namespace: "dev".to_owned(), name: "orders".to_owned() };
     let work = |health: Arc<Health>, stop: CancellationToken| async move {
-        for part in [Part::Connections, Part::Rows, Part::Gateway] {
-            health.troubled(part, Trouble::new(Reason::NoCredentials, String::new()));
+        for part in [Component::Connections, Component::RowDeletionGuard, Component::Gateway] {
+            health.set_problem(part, Problem::new(Reason::NoCredentials, String::new()));
         }
         stop.cancelled().await;
     };
@@ -140,10 +140,10 @@ async fn one_line_tells_of_many_parts_in_the_same_trouble() {
         let _ = told.send(());
     };
     context.supervisor.start(id.clone(), revision.clone(), work, changed);
-    let all = |picture: Picture| picture.troubles.len() == 3;
+    let all = |picture: HealthSnapshot| picture.problems.len() == 3;
     while !context.supervisor.health(&id, &revision).is_some_and(all) {
         changes.recv().await.unwrap();
     }
-    assert_eq!(context.missing(), ["dev/orders: NoCredentials"]);
+    assert_eq!(context.failures(), ["dev/orders: NoCredentials"]);
     context.supervisor.stop(&id).await;
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use crate::telemetry::{Happening, Picture};
+use crate::telemetry::{CountedEvent, HealthSnapshot};
 use crate::worker::{NotifierId, Revision};
 
 /// What was told last, by notifier.
@@ -29,9 +29,9 @@ pub struct Happened {
     pub invalid: u64,
 }
 
-impl From<&Picture> for Happened {
-    fn from(picture: &Picture) -> Self {
-        let count = |what: &Option<Happening>| what.as_ref().map_or(0, |what| what.count);
+impl From<&HealthSnapshot> for Happened {
+    fn from(picture: &HealthSnapshot) -> Self {
+        let count = |what: &Option<CountedEvent>| what.as_ref().map_or(0, |what| what.count);
         Self { gaps: count(&picture.gap), invalid: count(&picture.invalid) }
     }
 }

@@ -17,11 +17,11 @@ use crate::api::{
     ConditionInput, ReadyState, Reason, StreamNotifier, StreamNotifierStatus, build_conditions,
     data_gap_remaining,
 };
-use crate::controller::{AGAIN_AFTER, Context, ReconcileError};
-use crate::telemetry::{Happening, Part, Phase, Picture, Trouble, event_failed};
+use crate::controller::{Context, ERROR_REQUEUE, ReconcileError};
+use crate::telemetry::{Component, CountedEvent, HealthSnapshot, Phase, Problem, event_failed};
 use crate::worker::{NotifierId, Revision};
 
-const WRITE_LIMIT: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Writes the status, if it is another than before, and says when to look at it again.
 pub async fn update(
@@ -31,19 +31,19 @@ pub async fn update(
     applied: &Applied,
     context: &Context,
 ) -> Result<Action, ReconcileError> {
-    let Some(input) = condition_input(applied) else {
+    let Some(input) = summarize(applied) else {
         context.told.forget(id);
         context.factory.metrics.forget_conditions(&id.namespace, &id.name);
         return Ok(Action::await_change());
     };
     let (told, happened) = (context.told.happened(id, revision), applied.happened());
     let picture = applied.picture();
-    let new_gap = picture.and_then(|picture| news(&picture.gap, told.gaps));
-    let new_invalid = picture.and_then(|picture| news(&picture.invalid, told.invalid));
+    let new_gap = picture.and_then(|picture| new_event_note(&picture.gap, told.gaps));
+    let new_invalid = picture.and_then(|picture| new_event_note(&picture.invalid, told.invalid));
     let stored = notifier.status.clone().unwrap_or_default();
     let before = context.told.conditions(id, revision).unwrap_or(stored.conditions.clone());
     let generation = notifier.metadata.generation;
-    let now = in_seconds(Timestamp::now());
+    let now = truncate_to_seconds(Timestamp::now());
     let conditions = build_conditions(&before, generation, &input, new_gap.clone(), now);
     // Also where the status cannot be written.
     context.factory.metrics.set_conditions(&id.namespace, &id.name, |type_| {
@@ -58,14 +58,14 @@ pub async fn update(
     if status != stored && !write(notifier, &status, context).await? {
         context.factory.metrics.forget_conditions(&id.namespace, &id.name);
         // Once the watch knows that too, its worker ends: one may have begun since it was told.
-        return Ok(Action::requeue(AGAIN_AFTER));
+        return Ok(Action::requeue(ERROR_REQUEUE));
     }
     let remaining = data_gap_remaining(&conditions, now).filter(|left| !left.is_zero());
     let again = remaining.map_or_else(Action::await_change, Action::requeue);
     context.told.wrote(id, revision, conditions, happened);
     for (reason, note) in [(Reason::DataGap, new_gap), (Reason::InvalidRecord, new_invalid)] {
         if let Some(note) = note
-            && let Err(error) = context.events.warn(notifier, reason, &note).await
+            && let Err(error) = context.events.publish_warning(notifier, reason, &note).await
         {
             event_failed(&id.namespace, &id.name, &error);
         }
@@ -91,7 +91,7 @@ async fn write(
     let (name, params) = (notifier.name_any(), PatchParams::default());
     let patch = Patch::Merge(patch);
     let written = api.patch_status(&name, &params, &patch);
-    match timeout(WRITE_LIMIT, written).await.map_err(ReconcileError::Late)? {
+    match timeout(WRITE_TIMEOUT, written).await.map_err(ReconcileError::Timeout)? {
         Ok(_) => Ok(true),
         // Deleted, or made anew, meanwhile.
         Err(kube::Error::Api(gone)) if matches!(gone.code, 404 | 409) => Ok(false),
@@ -100,15 +100,15 @@ async fn write(
 }
 
 /// As the API server stores it: what is compared with that must not differ by a fraction.
-fn in_seconds(now: Timestamp) -> Timestamp {
+fn truncate_to_seconds(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap_or(now)
 }
 
 impl Applied {
-    fn picture(&self) -> Option<&Picture> {
+    fn picture(&self) -> Option<&HealthSnapshot> {
         match self {
-            Self::Working { picture, .. } => Some(picture),
-            Self::Invalid(_) | Self::Suspended | Self::Elsewhere => None,
+            Self::Running { picture, .. } => Some(picture),
+            Self::Invalid(_) | Self::Suspended | Self::OwnedElsewhere => None,
         }
     }
 
@@ -118,7 +118,7 @@ impl Applied {
 
     /// The ARN of the stream that is read.
     fn stream_arn(&self) -> Option<String> {
-        let Self::Working { picture, table } = self else {
+        let Self::Running { picture, table } = self else {
             return None;
         };
         let stream = picture.stream.as_ref()?;
@@ -127,13 +127,13 @@ impl Applied {
 }
 
 /// What has happened since the last time that was told.
-fn news(happening: &Option<Happening>, told: u64) -> Option<String> {
+fn new_event_note(happening: &Option<CountedEvent>, told: u64) -> Option<String> {
     let happening = happening.as_ref().filter(|happening| happening.count != told)?;
-    Some(bounded(&happening.message))
+    Some(truncate(&happening.message))
 }
 
 /// What the conditions are made from, or `None` if another operator writes them.
-fn condition_input(applied: &Applied) -> Option<ConditionInput> {
+fn summarize(applied: &Applied) -> Option<ConditionInput> {
     let (ready, reason, message) = match applied {
         Applied::Invalid(invalid) => (ReadyState::Stalled, Reason::Invalid, invalid.to_string()),
         Applied::Suspended => (
@@ -142,45 +142,45 @@ fn condition_input(applied: &Applied) -> Option<ConditionInput> {
             "nothing is read: suspend is true; set it to false to continue from the checkpoint"
                 .to_owned(),
         ),
-        Applied::Working { picture, .. } => return Some(of_worker(picture)),
-        Applied::Elsewhere => return None,
+        Applied::Running { picture, .. } => return Some(summarize_worker(picture)),
+        Applied::OwnedElsewhere => return None,
     };
     Some(ConditionInput { ready, reason, message, degraded: None })
 }
 
-fn of_worker(picture: &Picture) -> ConditionInput {
+fn summarize_worker(picture: &HealthSnapshot) -> ConditionInput {
     let degraded = picture.warnings.values().next();
-    let degraded = degraded.map(|first| (first.reason, joined(&picture.warnings)));
-    let Some(first) = picture.troubles.values().next() else {
+    let degraded = degraded.map(|first| (first.reason, join_messages(&picture.warnings)));
+    let Some(first) = picture.problems.values().next() else {
         let (ready, reason, message) = match picture.phase {
             Phase::Reading => (ReadyState::Ready, Reason::Reading, "every open shard is read"),
-            Phase::Stopped => {
+            Phase::HaltedOnGap => {
                 let message = picture.gap.as_ref().map_or("records were lost", |gap| &gap.message);
                 (ReadyState::Stalled, Reason::DataGap, message)
             }
-            Phase::Starting | Phase::ClaimLost => (
+            Phase::Starting | Phase::CheckpointTakenOver => (
                 ReadyState::Starting,
                 Reason::Starting,
                 "open shards of the stream are being opened",
             ),
         };
-        return ConditionInput { ready, reason, message: bounded(message), degraded };
+        return ConditionInput { ready, reason, message: truncate(message), degraded };
     };
-    let stalled = picture.troubles.values().any(|trouble| trouble.stalled);
+    let stalled = picture.problems.values().any(|trouble| trouble.stalled);
     let ready = if stalled { ReadyState::Stalled } else { ReadyState::Retrying };
     // A problem that needs a person comes before one that does not.
-    let first = picture.troubles.values().find(|trouble| trouble.stalled).unwrap_or(first);
-    let message = joined(&picture.troubles);
+    let first = picture.problems.values().find(|trouble| trouble.stalled).unwrap_or(first);
+    let message = join_messages(&picture.problems);
     ConditionInput { ready, reason: first.reason, message, degraded }
 }
 
-fn joined(troubles: &BTreeMap<Part, Trouble>) -> String {
+fn join_messages(troubles: &BTreeMap<Component, Problem>) -> String {
     let mut messages: Vec<_> = troubles.values().map(|trouble| &*trouble.message).collect();
     messages.dedup();
-    bounded(&messages.join(" | "))
+    truncate(&messages.join(" | "))
 }
 
 /// A condition takes 32,768 bytes, and a stream may have thousands of shards with a problem.
-fn bounded(message: &str) -> String {
+fn truncate(message: &str) -> String {
     message.chars().take(1024).collect()
 }

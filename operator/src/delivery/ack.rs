@@ -4,85 +4,85 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::delivery::dead_letter::payload::Losses;
-use crate::delivery::dead_letter::sender::Letter;
+use crate::delivery::dead_letter::payload::DropCounts;
+use crate::delivery::dead_letter::sender::PendingDeadLetter;
 use crate::model::{RecordProgress, SequenceNumber};
-use crate::telemetry::Dropped;
+use crate::telemetry::DropReason;
 
 /// A share in a record that is at work.
 #[derive(Debug)]
-pub struct Ticket(Arc<Shared>);
+pub struct AckHandle(Arc<AckState>);
 
-struct Shared {
+struct AckState {
     open: AtomicUsize,
     slot: u64,
-    number: SequenceNumber,
+    sequence_number: SequenceNumber,
     progress: Arc<dyn RecordProgress>,
-    losses: Mutex<Losses>,
+    drops: Mutex<DropCounts>,
     /// What is sent to a dead-letter queue if anything of the record is lost.
-    letter: Mutex<Option<Letter>>,
+    dead_letter: Mutex<Option<PendingDeadLetter>>,
     /// What the record holds on to while it is at work, such as its share of the memory.
     _held: Box<dyn std::any::Any + Send + Sync>,
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for AckState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "record {}", self.number)
+        write!(f, "record {}", self.sequence_number)
     }
 }
 
-impl Ticket {
+impl AckHandle {
     /// The ticket of a record. It completes `slot` once this and all shares are settled, and `letter`
     /// has been sent if any was lost.
     pub fn new(
         progress: Arc<dyn RecordProgress>,
         slot: u64,
         number: SequenceNumber,
-        letter: Option<Letter>,
+        letter: Option<PendingDeadLetter>,
         held: impl Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(AckState {
             open: AtomicUsize::new(1),
             slot,
-            number,
+            sequence_number: number,
             progress,
-            losses: Mutex::default(),
-            letter: Mutex::new(letter),
+            drops: Mutex::default(),
+            dead_letter: Mutex::new(letter),
             _held: Box::new(held),
         }))
     }
 
     /// Another share in the record.
-    pub fn share(&self) -> Self {
+    pub fn split(&self) -> Self {
         self.0.open.fetch_add(1, Ordering::Relaxed);
         Self(self.0.clone())
     }
 
     /// Settles this share.
-    pub fn settle(self) {
+    pub fn ack(self) {
         if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.end();
+            self.0.finish();
         }
     }
 
     /// Settles this share, whose message was given up.
-    pub fn lose(self, why: Dropped) {
+    pub fn ack_dropped(self, why: DropReason) {
         let increment = u64::from(!fault!(DeadLetterCountsOneDropPerReason));
-        lock(&self.0.losses).entry(why).and_modify(|count| *count += increment).or_insert(1);
-        self.settle();
+        lock(&self.0.drops).entry(why).and_modify(|count| *count += increment).or_insert(1);
+        self.ack();
     }
 
     /// The record's sequence number.
-    pub fn number(&self) -> &SequenceNumber {
-        &self.0.number
+    pub fn sequence_number(&self) -> &SequenceNumber {
+        &self.0.sequence_number
     }
 }
 
-impl Shared {
+impl AckState {
     /// The last share is settled.
-    fn end(self: Arc<Self>) {
-        let letter = lock(&self.letter).take();
-        let losses = std::mem::take(&mut *lock(&self.losses));
+    fn finish(self: Arc<Self>) {
+        let letter = lock(&self.dead_letter).take();
+        let losses = std::mem::take(&mut *lock(&self.drops));
         if fault!(RecordSettledBeforeDeadLetter) {
             self.progress.complete(self.slot);
         }
@@ -116,19 +116,19 @@ mod tests {
         }
     }
 
-    fn ticket(completed: &Arc<Completed>) -> Ticket {
-        Ticket::new(completed.clone(), 7, SequenceNumber::parse("1").unwrap(), None, ())
+    fn ticket(completed: &Arc<Completed>) -> AckHandle {
+        AckHandle::new(completed.clone(), 7, SequenceNumber::parse("1").unwrap(), None, ())
     }
 
     #[test]
     fn a_record_is_settled_with_its_last_share() {
         let completed = Arc::new(Completed::default());
         let ticket = ticket(&completed);
-        let shares = [ticket.share(), ticket.share()];
-        ticket.settle();
+        let shares = [ticket.split(), ticket.split()];
+        ticket.ack();
         for share in shares {
             assert!(completed.0.lock().unwrap().is_empty());
-            share.lose(Dropped::Expired);
+            share.ack_dropped(DropReason::Expired);
         }
         assert_eq!(*completed.0.lock().unwrap(), [7]);
     }
@@ -137,8 +137,8 @@ mod tests {
     fn a_share_that_is_dropped_settles_nothing() {
         let completed = Arc::new(Completed::default());
         let ticket = ticket(&completed);
-        drop(ticket.share());
-        ticket.settle();
+        drop(ticket.split());
+        ticket.ack();
         assert!(completed.0.lock().unwrap().is_empty());
     }
 }

@@ -5,15 +5,15 @@ use std::fmt;
 
 use futures::future::BoxFuture;
 
-use crate::model::{AttributeValue, Item, KeyNames};
+use crate::model::{AttributeValue, Item, KeySchema};
 
 /// A table or index of connections, as DescribeTable shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableDescription {
     /// The table's own key, by which a row is deleted.
-    pub keys: KeyNames,
+    pub keys: KeySchema,
     /// Each index that can be asked: its name and its key.
-    pub indexes: Vec<(String, KeyNames)>,
+    pub indexes: Vec<(String, KeySchema)>,
     /// The type of each key attribute, as AWS spells it: `S`, `N` or `B`.
     pub types: BTreeMap<String, String>,
 }
@@ -24,7 +24,7 @@ pub struct Segment {
     /// Which, from 0 on.
     pub number: u32,
     /// How many there are.
-    pub of: u32,
+    pub total: u32,
 }
 
 /// One page of a lookup.
@@ -33,11 +33,11 @@ pub struct RowPage {
     /// The rows, with the attributes asked for.
     pub rows: Vec<Item>,
     /// Where the next page begins, if there is one.
-    pub next: Option<Item>,
+    pub next_key: Option<Item>,
 }
 
 /// The table where connections are stored.
-pub trait Connections: fmt::Debug + Send + Sync + 'static {
+pub trait ConnectionsTable: fmt::Debug + Send + Sync + 'static {
     /// The table's key and indexes.
     fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>>;
 
@@ -62,9 +62,9 @@ pub trait Connections: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes the row of this key if every attribute of `row` is still as it was; `false` if the
     /// row is gone or was written again.
-    fn delete_unchanged<'a>(
+    fn delete_if_unchanged<'a>(
         &'a self,
-        keys: &'a KeyNames,
+        keys: &'a KeySchema,
         row: &'a Item,
     ) -> BoxFuture<'a, Result<bool, ConnectionsError>>;
 }

@@ -8,15 +8,19 @@ use futures::future::BoxFuture;
 /// The WebSocket API's `@connections`.
 pub trait Gateway: fmt::Debug + Send + Sync + 'static {
     /// Posts a message to a connection, once; never fails, but says what came back.
-    fn post<'a>(&'a self, connection_id: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer>;
+    fn post<'a>(
+        &'a self,
+        connection_id: &'a str,
+        message: &'a Bytes,
+    ) -> BoxFuture<'a, PostResponse>;
 
     /// Closes a connection; never fails, but says what came back.
-    fn disconnect<'a>(&'a self, connection_id: &'a str) -> BoxFuture<'a, Answer>;
+    fn disconnect<'a>(&'a self, connection_id: &'a str) -> BoxFuture<'a, PostResponse>;
 }
 
 /// What came back of one post.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum PostResponse {
     /// An HTTP answer.
     Status {
         /// Its status.
@@ -29,5 +33,5 @@ pub enum Answer {
     /// There are no AWS credentials to sign the request with.
     NoCredentials,
     /// The request may have arrived, but no usable answer came in time.
-    NoAnswer,
+    NoResponse,
 }

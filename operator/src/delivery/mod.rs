@@ -12,17 +12,17 @@ pub mod message;
 pub mod pipeline;
 pub mod task_group;
 
-pub use self::config::{Bounds, DeliveryConfig, Policy, SlowClient};
+pub use self::config::{DeliveryConfig, DeliveryLimits, DeliveryPolicy, SlowClientAction};
 pub use self::connections::{
-    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, TableDescription,
+    ConnectionsError, ConnectionsErrorKind, ConnectionsTable, RowPage, Segment, TableDescription,
 };
-pub use self::dead_letter::payload::From;
+pub use self::dead_letter::payload::DeadLetterSource;
 pub use self::dead_letter::queue::{DeadLetterError, DeadLetterErrorKind, DeadLetterQueue};
-pub use self::dead_letter::sender::DeadLetters;
-pub use self::dispatch::dispatcher::{Deliverer, Setup};
-pub use self::dispatch::post_rate_limiter::PostLimits;
-pub use self::gateway::{Answer, Gateway};
+pub use self::dead_letter::sender::DeadLetterSender;
+pub use self::dispatch::dispatcher::{Dispatcher, DispatcherConfig};
+pub use self::dispatch::post_rate_limiter::PostRateLimiter;
+pub use self::gateway::{Gateway, PostResponse};
 pub use self::lookup::Lookup;
-pub use self::lookup::connections_config::Source;
+pub use self::lookup::connections_config::ConnectionsConfig;
 pub use self::pipeline::Pipeline;
-pub use self::task_group::Tasks;
+pub use self::task_group::TaskGroup;

@@ -8,19 +8,19 @@ use tokio_util::task::TaskTracker;
 
 /// The tasks that post.
 #[derive(Clone, Debug, Default)]
-pub struct Tasks {
+pub struct TaskGroup {
     /// All of them.
     pub tracker: TaskTracker,
     /// Ends them at once, wherever they are.
-    pub abandon: CancellationToken,
+    pub abort: CancellationToken,
     /// Cancelled when one of them panicked: its messages will never have an outcome.
-    pub broken: CancellationToken,
+    pub panicked: CancellationToken,
 }
 
-impl Tasks {
+impl TaskGroup {
     /// Runs one more.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let (abandon, broken) = (self.abandon.clone(), self.broken.clone());
+        let (abandon, broken) = (self.abort.clone(), self.panicked.clone());
         self.tracker.spawn(async move {
             // The end comes first: a task that were polled once more would begin another post.
             let task = AssertUnwindSafe(async {

@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{StreamNotifier, StreamNotifierSpec};
-use crate::checkpoint::LocalCheckpoint;
+use crate::checkpoint::FileStore;
 use crate::local::data_dir::DataDir;
 use crate::local::dynamodb::emulator::Dynamo;
 use crate::local::dynamodb::server::TableServer;
@@ -57,7 +57,7 @@ pub struct Local {
     /// The manifest's spec, with the `streamArn` of the embedded stream.
     pub spec: StreamNotifierSpec,
     /// Where the worker's checkpoint is kept.
-    pub checkpoint: LocalCheckpoint,
+    pub checkpoint: FileStore,
     hints: Vec<String>,
     gateway: Gateway,
     gateway_server: GatewayServer,
@@ -106,8 +106,8 @@ pub async fn start(options: Options) -> Result<Local, LocalError> {
         gateway_endpoint: stage
             .map_or_else(|| gateway_origin.clone(), |stage| format!("{gateway_origin}/{stage}")),
         spec: StreamNotifierSpec { stream_arn, table_arn: None, ..options.manifest.spec },
-        checkpoint: data_dir.as_ref().map_or_else(LocalCheckpoint::in_memory, |directory| {
-            LocalCheckpoint::in_file(directory.checkpoint())
+        checkpoint: data_dir.as_ref().map_or_else(FileStore::in_memory, |directory| {
+            FileStore::in_file(directory.checkpoint())
         }),
         hints,
         gateway_server: GatewayServer::start(listener, &gateway, page),

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 
 use crate::api::StreamNotifierSpec;
 use crate::local::plan::expression_text::key_names;
-use crate::model::KeyNames;
+use crate::model::KeySchema;
 
 /// The tables of one notifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Where the manifest says that they are.
-    pub home: Home,
+    pub home: AwsLocation,
     /// The table whose stream is followed.
     pub items: TablePlan,
     /// The table of the open connections.
@@ -24,7 +24,7 @@ pub struct Plan {
 
 /// Partition, region and account, as ARNs name them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Home {
+pub struct AwsLocation {
     /// `aws`, or another partition's name.
     pub partition: String,
     /// Example: `eu-west-2`.
@@ -33,7 +33,7 @@ pub struct Home {
     pub account: String,
 }
 
-impl Home {
+impl AwsLocation {
     /// What the ARNs of this place's tables begin with.
     pub fn prefix(&self) -> String {
         format!("arn:{}:dynamodb:{}:{}:", self.partition, self.region, self.account)
@@ -51,7 +51,7 @@ pub struct TablePlan {
     /// Its name.
     pub name: String,
     /// Its key.
-    pub key: KeyNames,
+    pub key: KeySchema,
     /// A global secondary index, where it has one: name and partition key.
     pub index: Option<(String, String)>,
     /// Whether it has a stream, of new and old images.
@@ -105,7 +105,7 @@ fn item_key(
     spec: &StreamNotifierSpec,
     keys: &[String],
     table: &str,
-) -> Result<KeyNames, PlanError> {
+) -> Result<KeySchema, PlanError> {
     let mut names: Vec<String> = Vec::new();
     let mut add = |name: &str| {
         if !names.iter().any(|known| known == name) {
@@ -129,9 +129,9 @@ fn item_key(
     }
     match names.as_slice() {
         [] => Err(PlanError::NoKey(table.to_owned())),
-        [partition] => Ok(KeyNames { partition: partition.clone(), sort: None }),
+        [partition] => Ok(KeySchema { partition: partition.clone(), sort: None }),
         [partition, sort] => {
-            Ok(KeyNames { partition: partition.clone(), sort: Some(sort.clone()) })
+            Ok(KeySchema { partition: partition.clone(), sort: Some(sort.clone()) })
         }
         _ => Err(PlanError::TooManyKeys(names)),
     }
@@ -142,8 +142,8 @@ fn connections_table(spec: &StreamNotifierSpec) -> TablePlan {
     let id = &connections.connection_id_attribute;
     let lookup = connections.partition_key.as_ref().unwrap_or(id);
     let key = match connections.index_name {
-        Some(_) => KeyNames { partition: id.clone(), sort: None },
-        None => KeyNames { partition: lookup.clone(), sort: (id != lookup).then(|| id.clone()) },
+        Some(_) => KeySchema { partition: id.clone(), sort: None },
+        None => KeySchema { partition: lookup.clone(), sort: (id != lookup).then(|| id.clone()) },
     };
     TablePlan {
         name: connections.table_name.clone(),
@@ -163,7 +163,7 @@ fn table_arn(spec: &StreamNotifierSpec) -> Option<&str> {
 }
 
 /// `arn:<partition>:dynamodb:<region>:<account>:table/<table>`.
-fn parse_arn(arn: &str) -> Option<(Home, String)> {
+fn parse_arn(arn: &str) -> Option<(AwsLocation, String)> {
     let mut parts = arn.splitn(6, ':');
     let (Some("arn"), Some(partition), Some("dynamodb"), Some(region), Some(account), Some(rest)) =
         (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
@@ -171,7 +171,7 @@ fn parse_arn(arn: &str) -> Option<(Home, String)> {
         return None;
     };
     let table = rest.strip_prefix("table/")?;
-    let home = Home {
+    let home = AwsLocation {
         partition: partition.to_owned(),
         region: region.to_owned(),
         account: account.to_owned(),
@@ -230,7 +230,7 @@ impl TablePlan {
     }
 }
 
-fn key_schema(key: &KeyNames) -> Value {
+fn key_schema(key: &KeySchema) -> Value {
     let mut schema = vec![json!({"AttributeName": key.partition, "KeyType": "HASH"})];
     if let Some(sort) = &key.sort {
         schema.push(json!({"AttributeName": sort, "KeyType": "RANGE"}));
@@ -243,8 +243,8 @@ mod tests {
     use super::*;
     use crate::local::tests::fixture::{origin, spec_with};
 
-    fn key(partition: &str, sort: Option<&str>) -> KeyNames {
-        KeyNames { partition: partition.to_owned(), sort: sort.map(str::to_owned) }
+    fn key(partition: &str, sort: Option<&str>) -> KeySchema {
+        KeySchema { partition: partition.to_owned(), sort: sort.map(str::to_owned) }
     }
 
     #[test]

@@ -11,8 +11,8 @@ pub mod unix_time;
 
 pub use self::images::{Image, MissingImage, RequiredImages, ViewType};
 pub use self::item::{AttributeValue, Item};
-pub use self::key_schema::KeyNames;
-pub use self::record::{Change, EventName, UserIdentity};
+pub use self::key_schema::KeySchema;
+pub use self::record::{EventName, Record, UserIdentity};
 pub use self::record_sink::{BatchOutcome, RecordBatch, RecordProgress, RecordSink};
 pub use self::sequence_number::SequenceNumber;
 pub use self::shard::{Position, ShardId, ShardPositions, StreamLabel};

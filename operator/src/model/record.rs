@@ -8,7 +8,7 @@ use super::unix_time::UnixSeconds;
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_Record.html>
 #[derive(Clone, Debug, PartialEq)]
-pub struct Change {
+pub struct Record {
     /// Unique per record; clients can tell repeats by it.
     pub event_id: String,
     /// What happened.
@@ -22,12 +22,12 @@ pub struct Change {
     /// The record's place in its shard.
     pub sequence_number: SequenceNumber,
     /// When the change was made, rounded down to the second.
-    pub created: UnixSeconds,
+    pub approximate_creation_time: UnixSeconds,
     /// Who made the change, where a service did (TTL).
     pub user_identity: Option<UserIdentity>,
 }
 
-impl Change {
+impl Record {
     /// Roughly how many bytes it takes.
     pub fn size(&self) -> usize {
         [&self.keys, &self.old, &self.new].map(Item::size).iter().sum()
@@ -60,7 +60,7 @@ impl EventName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserIdentity {
     /// The type of identity.
-    pub kind: String,
+    pub identity_type: String,
     /// The identity.
     pub principal_id: String,
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::key_schema::KeyNames;
-use super::record::Change;
+use super::key_schema::KeySchema;
+use super::record::Record;
 use super::sequence_number::SequenceNumber;
 use super::shard::ShardId;
 
@@ -17,9 +17,9 @@ pub struct RecordBatch {
     /// The shard that the page was read from.
     pub shard: ShardId,
     /// The table's key attributes.
-    pub keys: KeyNames,
+    pub keys: KeySchema,
     /// The records, in order.
-    pub records: Vec<Change>,
+    pub records: Vec<Record>,
     /// Where the sink reports what becomes of each record.
     pub progress: Arc<dyn RecordProgress>,
 }

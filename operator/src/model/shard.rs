@@ -64,7 +64,7 @@ impl ShardId {
     /// When it was made, if its name tells: `shardId-`, the milliseconds since 1970, a hash. That is
     /// not documented, but others rely on it too (Flink's connector). What lies before its stream is
     /// some other number.
-    pub fn made_at(&self) -> Option<UnixSeconds> {
+    pub fn created_at(&self) -> Option<UnixSeconds> {
         let milliseconds: i64 = self.name.split('-').nth(1)?.parse().ok()?;
         let made_at = UnixSeconds(milliseconds / 1000);
         let UnixSeconds(enabled_at) = self.stream.enabled_at()?;
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_name_tells_when_its_shard_was_made() {
         let label = StreamLabel::new("2019-11-13T10:00:00.123");
-        let made_at = |name| ShardId::new(&label, name).made_at();
+        let made_at = |name| ShardId::new(&label, name).created_at();
         assert_eq!(
             made_at("shardId-00000001573689847184-864758bb"),
             Some(UnixSeconds(1_573_689_847))
@@ -115,6 +115,6 @@ mod tests {
             assert_eq!(made_at(name), None, "{name}");
         }
         let name = "shardId-00000001573689847184-864758bb";
-        assert_eq!(ShardId::new(&StreamLabel::new("local"), name).made_at(), None);
+        assert_eq!(ShardId::new(&StreamLabel::new("local"), name).created_at(), None);
     }
 }

@@ -14,18 +14,18 @@ use bytes::Bytes;
 
 use super::error::{InvalidRecord, InvalidSpec};
 use super::key_filter::KeyFilter;
-use super::message::Object;
-use crate::api::{Event, Oversize, StreamNotifierSpec};
-use crate::model::{AttributeValue, Change, EventName, KeyNames, RequiredImages};
+use super::message::JsonObjectWriter;
+use crate::api::{ChangeKind, OversizePolicy, StreamNotifierSpec};
+use crate::model::{AttributeValue, EventName, KeySchema, Record, RequiredImages};
 use crate::rules::cel::expression::Expression;
 use crate::rules::cel::instrument::Variable;
 
 /// The most fields a message may have; the schema has the same bound.
-const MOST_FIELDS: usize = 32;
+const MAX_FIELDS: usize = 32;
 
 /// A spec, checked and compiled.
 #[derive(Debug)]
-pub struct Notifier {
+pub struct CompiledSpec {
     events: Vec<EventName>,
     key_filters: Vec<KeyFilter>,
     attribute: Option<String>,
@@ -35,15 +35,15 @@ pub struct Notifier {
     /// `None` stands for the default: the keys and the attribute's new value.
     message: Option<Vec<(String, Expression)>>,
     /// The variables that any expression uses.
-    uses: BTreeSet<Variable>,
+    variables: BTreeSet<Variable>,
     required_images: RequiredImages,
     /// Whether a message that is too large is made shorter.
-    shortens: bool,
+    has_keys_only_fallback: bool,
 }
 
 /// What is to be done about a change.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Verdict {
+pub enum Decision {
     /// Nobody is told.
     Skip,
     /// These connections are told this.
@@ -63,14 +63,14 @@ pub struct Notification {
     pub keys_only: Option<Bytes>,
 }
 
-impl Notifier {
+impl CompiledSpec {
     /// Checks and compiles a spec.
     pub fn new(spec: &StreamNotifierSpec) -> Result<Self, InvalidSpec> {
         crate::rules::cel::functions::environment().map_err(|error| {
             InvalidSpec::new("message", &format!("no expression can be evaluated: {error}"))
         })?;
         check_events(spec)?;
-        let mut left = super::pattern::Left::new();
+        let mut left = super::pattern::PatternBudget::new();
         let key_filters = super::key_filter::compile(&spec.key_filters, &mut left)?;
         let mut compile = |field, source: &Option<String>| {
             source.as_ref().map(|it| Expression::compile(field, it, &mut left)).transpose()
@@ -83,7 +83,7 @@ impl Notifier {
             filter.iter().chain(&lookup).chain(fields)
         };
         let uses = expressions().flat_map(Expression::uses).copied().collect();
-        let compares = spec.events.contains(&Event::Modify);
+        let compares = spec.events.contains(&ChangeKind::Modify);
         let required_images = super::required_images::required_images(
             spec.attribute.is_some(),
             compares,
@@ -96,9 +96,9 @@ impl Notifier {
             filter,
             lookup,
             message,
-            uses,
+            variables: uses,
             required_images,
-            shortens: spec.delivery.oversize == Oversize::KeysOnly,
+            has_keys_only_fallback: spec.delivery.oversize == OversizePolicy::KeysOnly,
         })
     }
 
@@ -108,37 +108,37 @@ impl Notifier {
     }
 
     /// What is to be done about one change.
-    pub fn judge(&self, keys: &KeyNames, change: &Change) -> Verdict {
-        if self.concerns(change) { self.evaluate(keys, change) } else { Verdict::Skip }
+    pub fn decide(&self, keys: &KeySchema, change: &Record) -> Decision {
+        if self.matches_prefilter(change) { self.evaluate(keys, change) } else { Decision::Skip }
     }
 
     /// Whether a change passes everything but the patterns and expressions. It takes no time to speak
     /// of.
-    pub fn concerns(&self, change: &Change) -> bool {
+    pub fn matches_prefilter(&self, change: &Record) -> bool {
         self.events.contains(&change.event)
             && self.key_filters.iter().all(|filter| filter.holds(&change.keys))
             && self.attribute.as_ref().is_none_or(|attribute| changed(attribute, change))
     }
 
     /// What patterns and expressions say of a change that passes everything else. It may take long.
-    pub fn evaluate(&self, keys: &KeyNames, change: &Change) -> Verdict {
+    pub fn evaluate(&self, keys: &KeySchema, change: &Record) -> Decision {
         if !self.key_filters.iter().all(|filter| filter.matches(&change.keys)) {
-            return Verdict::Skip;
+            return Decision::Skip;
         }
         match self.notification(keys, change) {
-            Ok(Some(notification)) => Verdict::Notify(notification),
-            Ok(None) => Verdict::Skip,
-            Err(invalid) => Verdict::Invalid(invalid),
+            Ok(Some(notification)) => Decision::Notify(notification),
+            Ok(None) => Decision::Skip,
+            Err(invalid) => Decision::Invalid(invalid),
         }
     }
 
     fn notification(
         &self,
-        keys: &KeyNames,
-        change: &Change,
+        keys: &KeySchema,
+        change: &Record,
     ) -> Result<Option<Notification>, InvalidRecord> {
-        crate::rules::cel::cost::refill();
-        let context = crate::rules::cel::expression::context(&self.uses, change)?;
+        crate::rules::cel::cost::reset();
+        let context = crate::rules::cel::expression::context(&self.variables, change)?;
         if let Some(filter) = &self.filter
             && !filter.holds(&context)?
         {
@@ -146,11 +146,11 @@ impl Notifier {
         }
         let lookup = self.lookup.as_ref().map(|lookup| {
             let value = lookup.evaluate(&context)?;
-            crate::rules::cel::key_value::key(value.as_ref())
+            crate::rules::cel::key_value::to_key_value(value.as_ref())
                 .map_err(|problem| lookup.invalid(&problem))
         });
         let lookup = lookup.transpose()?;
-        let mut body = Object::new();
+        let mut body = JsonObjectWriter::new();
         match &self.message {
             Some(fields) => {
                 for (name, expression) in fields {
@@ -165,15 +165,15 @@ impl Notifier {
             }
             None => self.default_message(keys, change, &mut body)?,
         }
-        let keys_only = self.shortens.then(|| keys_only(keys, change)).transpose()?;
+        let keys_only = self.has_keys_only_fallback.then(|| keys_only(keys, change)).transpose()?;
         Ok(Some(Notification { lookup, body: body.finish(), keys_only }))
     }
 
     fn default_message(
         &self,
-        keys: &KeyNames,
-        change: &Change,
-        body: &mut Object,
+        keys: &KeySchema,
+        change: &Record,
+        body: &mut JsonObjectWriter,
     ) -> Result<(), InvalidRecord> {
         write_keys(keys, change, body)?;
         match &self.attribute {
@@ -184,14 +184,18 @@ impl Notifier {
 }
 
 /// The item's keys, and that the message is not all there is.
-fn keys_only(keys: &KeyNames, change: &Change) -> Result<Bytes, InvalidRecord> {
-    let mut body = Object::new();
+fn keys_only(keys: &KeySchema, change: &Record) -> Result<Bytes, InvalidRecord> {
+    let mut body = JsonObjectWriter::new();
     write_keys(keys, change, &mut body)?;
     write_attribute("truncated", Some(&AttributeValue::Bool(true)), &mut body)?;
     Ok(body.finish())
 }
 
-fn write_keys(keys: &KeyNames, change: &Change, body: &mut Object) -> Result<(), InvalidRecord> {
+fn write_keys(
+    keys: &KeySchema,
+    change: &Record,
+    body: &mut JsonObjectWriter,
+) -> Result<(), InvalidRecord> {
     write_attribute("pk", change.keys.get(&keys.partition), body)?;
     match &keys.sort {
         Some(sort) => write_attribute("sk", change.keys.get(sort), body),
@@ -202,7 +206,7 @@ fn write_keys(keys: &KeyNames, change: &Change, body: &mut Object) -> Result<(),
 fn write_attribute(
     name: &str,
     value: Option<&AttributeValue>,
-    body: &mut Object,
+    body: &mut JsonObjectWriter,
 ) -> Result<(), InvalidRecord> {
     value
         .ok_or("the record does not have it".to_owned())
@@ -212,7 +216,7 @@ fn write_attribute(
 
 /// Whether the change gave the attribute a value that it did not have. Without an old image the
 /// attribute had none.
-fn changed(attribute: &str, change: &Change) -> bool {
+fn changed(attribute: &str, change: &Record) -> bool {
     change.event != EventName::Remove
         && change
             .new
@@ -220,11 +224,11 @@ fn changed(attribute: &str, change: &Change) -> bool {
             .is_some_and(|new| change.old.get(attribute).is_none_or(|old| old != new))
 }
 
-fn event_name(event: Event) -> EventName {
+fn event_name(event: ChangeKind) -> EventName {
     match event {
-        Event::Insert => EventName::Insert,
-        Event::Modify => EventName::Modify,
-        Event::Remove => EventName::Remove,
+        ChangeKind::Insert => EventName::Insert,
+        ChangeKind::Modify => EventName::Modify,
+        ChangeKind::Remove => EventName::Remove,
     }
 }
 
@@ -233,7 +237,7 @@ fn check_events(spec: &StreamNotifierSpec) -> Result<(), InvalidSpec> {
         let problem = "is empty; name at least one of Insert, Modify, Remove, or remove this field";
         return Err(InvalidSpec::new("events", problem));
     }
-    if spec.attribute.is_some() && spec.events.iter().all(|event| *event == Event::Remove) {
+    if spec.attribute.is_some() && spec.events.iter().all(|event| *event == ChangeKind::Remove) {
         let problem = "a removed item has no new value, so no record would match; add Insert or \
             Modify to events, or remove this field";
         return Err(InvalidSpec::new("attribute", problem));
@@ -243,7 +247,7 @@ fn check_events(spec: &StreamNotifierSpec) -> Result<(), InvalidSpec> {
 
 fn message_fields(
     spec: &StreamNotifierSpec,
-    left: &mut super::pattern::Left,
+    left: &mut super::pattern::PatternBudget,
 ) -> Result<Option<Vec<(String, Expression)>>, InvalidSpec> {
     let Some(fields) = &spec.message else {
         return Ok(None);
@@ -253,8 +257,8 @@ fn message_fields(
             "has no field; add one, or remove message for the default fields pk, sk and value";
         return Err(InvalidSpec::new("message", problem));
     }
-    if fields.len() > MOST_FIELDS {
-        let problem = format!("has more than {MOST_FIELDS} fields; one field may be a list or map");
+    if fields.len() > MAX_FIELDS {
+        let problem = format!("has more than {MAX_FIELDS} fields; one field may be a list or map");
         return Err(InvalidSpec::new("message", &problem));
     }
     let compile = |(name, source): (&String, &String)| {

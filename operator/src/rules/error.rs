@@ -1,7 +1,7 @@
 //! What is wrong with a spec, or with one record, in a sentence that is short and on one line.
 
 /// The longest problem that is told, in characters.
-const LONGEST_PROBLEM: usize = 300;
+const MAX_PROBLEM_CHARS: usize = 300;
 
 /// Why a spec cannot be used: which field, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +39,8 @@ impl InvalidRecord {
 pub(crate) fn one_line(text: &str) -> String {
     let printable = |c: char| if c.is_control() { ' ' } else { c };
     let mut line = String::new();
-    for word in text.chars().take(4 * LONGEST_PROBLEM).map(printable).collect::<String>().split(' ')
+    for word in
+        text.chars().take(4 * MAX_PROBLEM_CHARS).map(printable).collect::<String>().split(' ')
     {
         if !word.is_empty() {
             if !line.is_empty() {
@@ -48,8 +49,8 @@ pub(crate) fn one_line(text: &str) -> String {
             line.push_str(word);
         }
     }
-    if line.chars().count() > LONGEST_PROBLEM {
-        line = line.chars().take(LONGEST_PROBLEM - 1).chain(['…']).collect();
+    if line.chars().count() > MAX_PROBLEM_CHARS {
+        line = line.chars().take(MAX_PROBLEM_CHARS - 1).chain(['…']).collect();
     }
     line
 }
@@ -63,7 +64,7 @@ mod tests {
         let error = InvalidSpec::new("message.value", "first\n | second\t\u{7}  third");
         assert_eq!(error.to_string(), "message.value: first | second third");
         let long = InvalidSpec::new("message", &"é ".repeat(10_000));
-        assert_eq!(long.problem.chars().count(), LONGEST_PROBLEM);
+        assert_eq!(long.problem.chars().count(), MAX_PROBLEM_CHARS);
         assert!(long.problem.ends_with('…'));
     }
 }

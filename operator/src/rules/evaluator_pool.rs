@@ -15,44 +15,44 @@ const STACK_BYTES: usize = 2 << 20;
 
 /// Where expressions are evaluated.
 #[derive(Clone, Debug)]
-pub enum Evaluator {
+pub enum EvaluatorPool {
     /// Where they are asked for, at once: for tests on a paused clock.
     Inline,
     /// On threads of their own.
-    Threads(Arc<Line>),
+    Threads(Arc<FairQueue>),
 }
 
-impl Evaluator {
+impl EvaluatorPool {
     /// On this many threads, which live as long as the process; by default on one fewer than there
     /// are cores.
     pub fn on_threads(count: Option<NonZero<usize>>) -> io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let count = count.map_or(cores.saturating_sub(1).max(1), NonZero::get);
-        let line = Arc::new(Line::default());
+        let line = Arc::new(FairQueue::default());
         for _ in 0..count {
             let line = line.clone();
             let thread = thread::Builder::new().name("expressions".to_owned());
-            thread.stack_size(STACK_BYTES).spawn(move || line.serve())?;
+            thread.stack_size(STACK_BYTES).spawn(move || line.run_tasks())?;
         }
         Ok(Self::Threads(line))
     }
 
     /// The turns of one more notifier.
-    pub fn turns(&self) -> Turns {
+    pub fn handle(&self) -> EvaluatorHandle {
         match self {
-            Self::Inline => Turns(None),
-            Self::Threads(line) => Turns(Some((line.clone(), line.join()))),
+            Self::Inline => EvaluatorHandle(None),
+            Self::Threads(line) => EvaluatorHandle(Some((line.clone(), line.join()))),
         }
     }
 }
 
 /// The turns of one notifier.
 #[derive(Debug)]
-pub struct Turns(Option<(Arc<Line>, u64)>);
+pub struct EvaluatorHandle(Option<(Arc<FairQueue>, u64)>);
 
-impl Turns {
+impl EvaluatorHandle {
     /// Does some work when it is its turn, after all that was asked for before.
-    pub async fn take<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let Some((line, notifier)) = &self.0 else {
             return work();
         };
@@ -76,46 +76,46 @@ impl Turns {
     }
 }
 
-type Work = Box<dyn FnOnce() + Send>;
+type EvaluationTask = Box<dyn FnOnce() + Send>;
 
 /// The notifiers that have work, in the order of their turns.
 #[derive(Default)]
-pub struct Line {
-    state: Mutex<State>,
+pub struct FairQueue {
+    state: Mutex<QueueState>,
     arrived: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     joined: u64,
-    turns: VecDeque<u64>,
+    order: VecDeque<u64>,
     /// What waits, by notifier: each that stands in line or is at work has an entry.
-    waiting: HashMap<u64, VecDeque<Work>>,
+    waiting: HashMap<u64, VecDeque<EvaluationTask>>,
 }
 
-impl Line {
+impl FairQueue {
     fn join(&self) -> u64 {
         let mut state = self.lock();
         state.joined += 1;
         state.joined
     }
 
-    fn push(&self, notifier: u64, work: Work) {
+    fn push(&self, notifier: u64, work: EvaluationTask) {
         let mut state = self.lock();
         if let Some(waiting) = state.waiting.get_mut(&notifier) {
             waiting.push_back(work);
         } else {
             state.waiting.insert(notifier, VecDeque::from([work]));
-            state.turns.push_back(notifier);
+            state.order.push_back(notifier);
             self.arrived.notify_one();
         }
     }
 
     /// Does what is next, for ever.
-    fn serve(&self) {
+    fn run_tasks(&self) {
         let mut state = self.lock();
         loop {
-            let Some(notifier) = state.turns.pop_front() else {
+            let Some(notifier) = state.order.pop_front() else {
                 state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
@@ -126,7 +126,7 @@ impl Line {
             }
             state = self.lock();
             if state.waiting.get(&notifier).is_some_and(|waiting| !waiting.is_empty()) {
-                state.turns.push_back(notifier);
+                state.order.push_back(notifier);
                 self.arrived.notify_one();
             } else {
                 state.waiting.remove(&notifier);
@@ -134,14 +134,14 @@ impl Line {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl fmt::Debug for Line {
+impl fmt::Debug for FairQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in line", self.lock().turns.len())
+        write!(f, "{} in line", self.lock().order.len())
     }
 }
 
@@ -155,23 +155,23 @@ mod tests {
 
     use super::*;
 
-    fn threads(count: usize) -> Evaluator {
-        Evaluator::on_threads(NonZero::new(count)).unwrap()
+    fn threads(count: usize) -> EvaluatorPool {
+        EvaluatorPool::on_threads(NonZero::new(count)).unwrap()
     }
 
     #[tokio::test]
     async fn who_has_one_piece_of_work_waits_for_one_of_who_has_a_thousand() {
         let evaluator = threads(1);
-        let (hostile, innocent) = (evaluator.turns(), evaluator.turns());
+        let (hostile, innocent) = (evaluator.handle(), evaluator.handle());
         let (done, order) = mpsc::channel();
         let note = |who: &'static str| {
             let done = done.clone();
             move || done.send(who).unwrap()
         };
         let (hold, held) = mpsc::channel::<()>();
-        let first = hostile.take(move || held.recv().is_ok());
-        let backlog = join_all((0..1_000).map(|_| hostile.take(note("hostile"))));
-        let one = innocent.take(note("innocent"));
+        let first = hostile.run(move || held.recv().is_ok());
+        let backlog = join_all((0..1_000).map(|_| hostile.run(note("hostile"))));
+        let one = innocent.run(note("innocent"));
         join!(first, backlog, one, async move { drop(hold) });
         assert_eq!(order.recv(), Ok("innocent"), "after the piece that was begun");
         assert_eq!(order.try_iter().count(), 1_000);
@@ -179,11 +179,11 @@ mod tests {
 
     #[tokio::test]
     async fn one_notifier_has_one_turn_at_a_time_and_in_order() {
-        let turns = threads(4).turns();
+        let turns = threads(4).handle();
         let (at_work, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
         join_all((0..1_000).map(|n| {
             let (at_work, done) = (at_work.clone(), done.clone());
-            turns.take(move || {
+            turns.run(move || {
                 assert_eq!(at_work.fetch_add(1, Ordering::SeqCst), 0);
                 done.lock().unwrap().push(n);
                 at_work.fetch_sub(1, Ordering::SeqCst);
@@ -196,38 +196,38 @@ mod tests {
     #[tokio::test]
     async fn notifiers_have_their_turns_side_by_side_where_there_are_threads() {
         let evaluator = threads(2);
-        let (one, other) = (evaluator.turns(), evaluator.turns());
+        let (one, other) = (evaluator.handle(), evaluator.handle());
         let (here, there) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
         let (both, again) = (here.clone(), there.clone());
         // Each waits for the other, twice: one thread would never get over the first.
         let work = |barrier: Arc<Barrier>| move || barrier.wait().is_leader();
-        join!(one.take(work(here)), other.take(work(both)));
-        join!(one.take(work(there)), other.take(work(again)));
+        join!(one.run(work(here)), other.run(work(both)));
+        join!(one.run(work(there)), other.run(work(again)));
     }
 
     #[tokio::test]
     async fn a_panic_is_the_askers_and_the_thread_goes_on() {
         let evaluator = threads(1);
-        let turns = evaluator.turns();
-        let task = spawn(async move { turns.take(|| panic!("a fault of ours")).await });
+        let turns = evaluator.handle();
+        let task = spawn(async move { turns.run(|| panic!("a fault of ours")).await });
         assert!(task.await.unwrap_err().is_panic());
-        assert_eq!(evaluator.turns().take(|| 7).await, 7);
-        assert_eq!(Evaluator::Inline.turns().take(|| 7).await, 7);
+        assert_eq!(evaluator.handle().run(|| 7).await, 7);
+        assert_eq!(EvaluatorPool::Inline.handle().run(|| 7).await, 7);
     }
 
     #[tokio::test]
     async fn what_nobody_waits_for_any_more_is_not_done() {
         let evaluator = threads(1);
-        let (ended, other) = (evaluator.turns(), evaluator.turns());
+        let (ended, other) = (evaluator.handle(), evaluator.handle());
         let (hold, held) = mpsc::channel::<()>();
         let (done, order) = mpsc::channel();
         let note = |n: usize| {
             let done = done.clone();
             move || done.send(n).unwrap()
         };
-        let first = ended.take(move || held.recv().is_ok());
+        let first = ended.run(move || held.recv().is_ok());
         {
-            let mut dropped = std::pin::pin!(ended.take(note(1)));
+            let mut dropped = std::pin::pin!(ended.run(note(1)));
             let mut first = std::pin::pin!(first);
             assert!(
                 futures::poll!(&mut first).is_pending()
@@ -235,7 +235,7 @@ mod tests {
             );
         }
         drop(hold);
-        join!(ended.take(note(2)), other.take(note(3)));
+        join!(ended.run(note(2)), other.run(note(3)));
         assert_eq!(order.try_iter().filter(|n| *n == 1).count(), 0);
     }
 }

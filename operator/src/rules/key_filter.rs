@@ -1,7 +1,7 @@
 //! A key filter holds or does not hold: nothing is allocated, nothing can fail.
 
 use super::error::InvalidSpec;
-use super::pattern::{Left, Pattern};
+use super::pattern::{Pattern, PatternBudget};
 use crate::api;
 use crate::model::{AttributeValue, Item};
 
@@ -19,7 +19,7 @@ pub(crate) struct KeyFilter {
 /// All filters of a spec, or the first thing wrong with them.
 pub(crate) fn compile(
     filters: &[api::KeyFilter],
-    left: &mut Left,
+    left: &mut PatternBudget,
 ) -> Result<Vec<KeyFilter>, InvalidSpec> {
     for (at, filter) in filters.iter().enumerate() {
         if filters.iter().take(at).any(|earlier| earlier.key == filter.key) {
@@ -33,7 +33,7 @@ pub(crate) fn compile(
 }
 
 impl KeyFilter {
-    fn new(filter: &api::KeyFilter, left: &mut Left) -> Result<Self, InvalidSpec> {
+    fn new(filter: &api::KeyFilter, left: &mut PatternBudget) -> Result<Self, InvalidSpec> {
         let api::KeyFilter { key, equals, prefix, suffix, contains, matches } = filter.clone();
         let plain = [&equals, &prefix, &suffix, &contains];
         if matches.is_none() && plain.iter().all(|matcher| matcher.is_none()) {
@@ -57,7 +57,7 @@ impl KeyFilter {
     /// Whether the pattern is found, if there is one. That may take some milliseconds: it has been
     /// made by another team.
     pub(crate) fn matches(&self, keys: &Item) -> bool {
-        let found = |pattern: &Pattern| self.text(keys).is_some_and(|text| pattern.is_in(text));
+        let found = |pattern: &Pattern| self.text(keys).is_some_and(|text| pattern.is_match(text));
         self.matches.as_ref().is_none_or(found)
     }
 
@@ -89,8 +89,10 @@ mod tests {
     }
 
     fn holds(filter: api::KeyFilter, value: AttributeValue) -> bool {
-        let (filter, keys) =
-            (KeyFilter::new(&filter, &mut Left::new()).unwrap(), [("PK".to_owned(), value)].into());
+        let (filter, keys) = (
+            KeyFilter::new(&filter, &mut PatternBudget::new()).unwrap(),
+            [("PK".to_owned(), value)].into(),
+        );
         filter.holds(&keys) && filter.matches(&keys)
     }
 
@@ -139,7 +141,7 @@ mod tests {
         assert!(holds(seven.clone(), AttributeValue::N("7".to_owned())));
         assert!(!holds(seven, AttributeValue::N("7.0".to_owned())));
         assert!(!holds(any.clone(), AttributeValue::B(Bytes::from_static(b"7"))));
-        assert!(!KeyFilter::new(&any, &mut Left::new()).unwrap().holds(&Item::new()));
+        assert!(!KeyFilter::new(&any, &mut PatternBudget::new()).unwrap().holds(&Item::new()));
     }
 
     #[test]
@@ -155,7 +157,7 @@ mod tests {
             (pattern("(".repeat(500)), "keyFilters[PK].matches", "is not a pattern"),
             (pattern("x".repeat(513)), "keyFilters[PK].matches", "longer than 512 bytes"),
         ] {
-            let error = compile(&filters, &mut Left::new()).unwrap_err();
+            let error = compile(&filters, &mut PatternBudget::new()).unwrap_err();
             assert_eq!(error.field, field);
             assert!(error.problem.contains(problem), "{error}");
         }

@@ -9,14 +9,14 @@ use cel::common::value::Val;
 
 use crate::model::{AttributeValue, Item};
 use crate::rules::cel::number::{Decimal, is_json_number};
-use crate::rules::cel::value::DEEPEST;
+use crate::rules::cel::value::MAX_NESTING;
 
 /// A JSON object being written, without spaces, its fields in the order they are added.
-pub(crate) struct Object {
+pub(crate) struct JsonObjectWriter {
     text: Vec<u8>,
 }
 
-impl Object {
+impl JsonObjectWriter {
     pub(crate) fn new() -> Self {
         Self { text: vec![b'{'] }
     }
@@ -30,7 +30,7 @@ impl Object {
     /// Adds a field with an attribute's value.
     pub(crate) fn attribute(&mut self, name: &str, value: &AttributeValue) -> Result<(), String> {
         self.name(name);
-        write_attribute(&mut self.text, value, DEEPEST)
+        write_attribute(&mut self.text, value, MAX_NESTING)
     }
 
     fn name(&mut self, name: &str) {
@@ -101,7 +101,7 @@ fn write_map(out: &mut Vec<u8>, map: &CelMap) -> Result<(), String> {
 fn write_attribute(out: &mut Vec<u8>, value: &AttributeValue, levels: usize) -> Result<(), String> {
     let levels = levels
         .checked_sub(1)
-        .ok_or_else(|| format!("the attribute nests deeper than {DEEPEST} levels"))?;
+        .ok_or_else(|| format!("the attribute nests deeper than {MAX_NESTING} levels"))?;
     match value {
         AttributeValue::S(text) => write_text(out, text),
         AttributeValue::N(text) => write_number(out, text),

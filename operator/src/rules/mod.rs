@@ -11,7 +11,7 @@ pub mod page_evaluator;
 pub mod pattern;
 pub mod required_images;
 
-pub use self::compiled_spec::{Notification, Notifier, Verdict};
+pub use self::compiled_spec::{CompiledSpec, Decision, Notification};
 pub use self::error::InvalidSpec;
-pub use self::evaluator_pool::Evaluator;
-pub use self::page_evaluator::{PageEvaluation, PageEvaluator, Slice};
+pub use self::evaluator_pool::EvaluatorPool;
+pub use self::page_evaluator::{EvaluatedSlice, PageEvaluation, PageEvaluator};

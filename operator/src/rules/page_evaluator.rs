@@ -1,7 +1,7 @@
 //! Evaluates a page of records in order, without delaying other notifiers.
 //!
 //! Cheap conditions are checked where the page was read. Patterns and expressions run in time slices
-//! on the threads of the [`Evaluator`](super::evaluator_pool::Evaluator), because other teams write them and a single
+//! on the threads of the [`EvaluatorPool`](super::evaluator_pool::EvaluatorPool), because other teams write them and a single
 //! record can cost tens of milliseconds.
 
 use std::collections::VecDeque;
@@ -11,9 +11,9 @@ use std::vec;
 
 use tokio::time::Instant;
 
-use super::compiled_spec::{Notifier, Verdict};
-use super::evaluator_pool::Turns;
-use crate::model::{Change, KeyNames, SequenceNumber, UnixSeconds};
+use super::compiled_spec::{CompiledSpec, Decision};
+use super::evaluator_pool::EvaluatorHandle;
+use crate::model::{KeySchema, Record, SequenceNumber, UnixSeconds};
 
 /// A time slice ends after this long. The record that is being evaluated then is finished first.
 const TIME_SLICE: Duration = Duration::from_millis(2);
@@ -28,22 +28,26 @@ const MAX_SLICE_BYTES: usize = 1 << 20;
 /// Evaluates the pages of one notifier.
 #[derive(Debug)]
 pub struct PageEvaluator {
-    spec: Arc<Notifier>,
-    turns: Turns,
+    spec: Arc<CompiledSpec>,
+    evaluator: EvaluatorHandle,
     /// Older records were written before reading began, and are skipped.
     skip_before: Option<UnixSeconds>,
 }
 
 impl PageEvaluator {
     /// An evaluator that skips records older than `skip_before`.
-    pub fn new(spec: Arc<Notifier>, turns: Turns, skip_before: Option<UnixSeconds>) -> Self {
-        Self { spec, turns, skip_before }
+    pub fn new(
+        spec: Arc<CompiledSpec>,
+        evaluator: EvaluatorHandle,
+        skip_before: Option<UnixSeconds>,
+    ) -> Self {
+        Self { spec, evaluator, skip_before }
     }
 
     /// Begins with a page of records, whose table has these key attributes.
-    pub fn begin(&self, records: Vec<Change>, keys: KeyNames) -> PageEvaluation<'_> {
+    pub fn begin(&self, records: Vec<Record>, keys: KeySchema) -> PageEvaluation<'_> {
         let (unread, pending) = (records.into_iter(), VecDeque::new());
-        PageEvaluation { evaluator: self, keys, unread, pending }
+        PageEvaluation { evaluator: self, keys, records: unread, pending }
     }
 }
 
@@ -51,8 +55,8 @@ impl PageEvaluator {
 #[derive(Debug)]
 pub struct PageEvaluation<'a> {
     evaluator: &'a PageEvaluator,
-    keys: KeyNames,
-    unread: vec::IntoIter<Change>,
+    keys: KeySchema,
+    records: vec::IntoIter<Record>,
     /// Records that passed the prefilter or were skipped by it, and have no decision yet.
     pending: VecDeque<Step>,
 }
@@ -63,7 +67,7 @@ enum Step {
     /// This record and those before it are skipped.
     Skipped(SequenceNumber),
     /// Patterns and expressions decide.
-    Pending(Change),
+    Pending(Record),
 }
 
 /// What the prefilter found in its records.
@@ -79,10 +83,10 @@ pub struct Prefiltered {
 
 /// What one time slice decided.
 #[derive(Debug)]
-pub struct Slice {
+pub struct EvaluatedSlice {
     /// Each record with its decision, in order; `None` for a run of skipped records, whose last one
     /// this is.
-    pub decisions: Vec<(SequenceNumber, Option<(Verdict, Change)>)>,
+    pub decisions: Vec<(SequenceNumber, Option<(Decision, Record)>)>,
     /// How long the evaluation took.
     pub elapsed: Duration,
     pending: VecDeque<Step>,
@@ -98,11 +102,12 @@ impl PageEvaluation<'_> {
         }
         let PageEvaluator { spec, skip_before, .. } = self.evaluator;
         let mut count = 0;
-        for record in self.unread.by_ref() {
+        for record in self.records.by_ref() {
             let is_kept = fault!(RecordsBeforeStartDelivered) && !record.old.is_empty();
-            if skip_before.is_some_and(|start| record.created < start) && !is_kept {
+            if skip_before.is_some_and(|start| record.approximate_creation_time < start) && !is_kept
+            {
                 prefiltered.before_start += 1;
-            } else if spec.concerns(&record) {
+            } else if spec.matches_prefilter(&record) {
                 self.pending.push_back(Step::Pending(record));
                 count += 1;
                 if count == MAX_SLICE_RECORDS {
@@ -129,20 +134,24 @@ impl PageEvaluation<'_> {
 
     /// Waits for a time slice and evaluates at least one pending record in it; `None` if none is
     /// pending, which after [`Self::prefilter`] is the end of the page.
-    pub async fn evaluate(&mut self) -> Option<Slice> {
+    pub async fn evaluate(&mut self) -> Option<EvaluatedSlice> {
         if self.pending.is_empty() {
             return None;
         }
         let (spec, keys) = (self.evaluator.spec.clone(), self.keys.clone());
         let pending = std::mem::take(&mut self.pending);
         let mut slice =
-            self.evaluator.turns.take(move || evaluate_slice(&spec, &keys, pending)).await;
+            self.evaluator.evaluator.run(move || evaluate_slice(&spec, &keys, pending)).await;
         self.pending = std::mem::take(&mut slice.pending);
         Some(slice)
     }
 }
 
-fn evaluate_slice(spec: &Notifier, keys: &KeyNames, mut pending: VecDeque<Step>) -> Slice {
+fn evaluate_slice(
+    spec: &CompiledSpec,
+    keys: &KeySchema,
+    mut pending: VecDeque<Step>,
+) -> EvaluatedSlice {
     let begun = Instant::now();
     let mut decisions = Vec::with_capacity(pending.len());
     let mut bytes = 0;
@@ -154,12 +163,12 @@ fn evaluate_slice(spec: &Notifier, keys: &KeyNames, mut pending: VecDeque<Step>)
             Step::Skipped(number) => decisions.push((number, None)),
             Step::Pending(record) => {
                 let decision = spec.evaluate(keys, &record);
-                if let Verdict::Notify(notification) = &decision {
+                if let Decision::Notify(notification) = &decision {
                     bytes += notification.body.len();
                 }
                 decisions.push((record.sequence_number.clone(), Some((decision, record))));
             }
         }
     }
-    Slice { decisions, elapsed: begun.elapsed(), pending }
+    EvaluatedSlice { decisions, elapsed: begun.elapsed(), pending }
 }

@@ -7,7 +7,7 @@
 use regex::{Error, Regex, RegexBuilder};
 
 /// The longest pattern, in bytes; the schema has the same bound for that of a key filter.
-const LONGEST: usize = 512;
+const MAX_PATTERN_BYTES: usize = 512;
 /// How much memory a compiled pattern may take, in KiB, and what a byte of text costs then.
 const SIZES: [(usize, usize); 3] = [(2, 100), (16, 1_000), (64, 5_000)];
 /// What it costs to compile, by the pattern's bytes: each `(?i)\pL` is thousands of letters.
@@ -19,9 +19,9 @@ const MEMORY: usize = 256 << 10;
 /// What is left for the patterns of a spec: to compile one can take as long as its length, and it
 /// keeps its memory.
 #[derive(Debug)]
-pub(crate) struct Left(usize);
+pub(crate) struct PatternBudget(usize);
 
-impl Left {
+impl PatternBudget {
     /// So many bytes of patterns may a spec have, and each counts as so many more.
     const BYTES: usize = 2_048;
     const EACH: usize = 32;
@@ -31,7 +31,7 @@ impl Left {
         Self(Self::BYTES)
     }
 
-    fn take(&mut self, pattern: &str) -> Result<(), String> {
+    fn charge(&mut self, pattern: &str) -> Result<(), String> {
         self.0 = self.0.checked_sub(pattern.len() + Self::EACH).ok_or_else(|| {
             format!(
                 "is too much: all patterns together may have {} bytes, where each counts {} more; \
@@ -53,8 +53,8 @@ pub(crate) struct Pattern {
 
 impl Pattern {
     /// Compiles one that stands in a spec, or says what is wrong with it.
-    pub(crate) fn compile(pattern: &str, left: &mut Left) -> Result<Self, String> {
-        left.take(pattern)?;
+    pub(crate) fn compile(pattern: &str, left: &mut PatternBudget) -> Result<Self, String> {
+        left.charge(pattern)?;
         Self::of_size(pattern, &SIZES)
     }
 
@@ -64,8 +64,10 @@ impl Pattern {
     }
 
     fn of_size(pattern: &str, sizes: &[(usize, usize)]) -> Result<Self, String> {
-        if pattern.len() > LONGEST {
-            return Err(format!("is longer than {LONGEST} bytes; write a shorter pattern"));
+        if pattern.len() > MAX_PATTERN_BYTES {
+            return Err(format!(
+                "is longer than {MAX_PATTERN_BYTES} bytes; write a shorter pattern"
+            ));
         }
         for &(kib, cost_of_byte) in sizes {
             match RegexBuilder::new(pattern).size_limit(kib << 10).dfa_size_limit(MEMORY).build() {
@@ -88,7 +90,7 @@ impl Pattern {
     }
 
     /// Whether it is found somewhere in the text.
-    pub(crate) fn is_in(&self, text: &str) -> bool {
+    pub(crate) fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }
 }

@@ -12,7 +12,7 @@ pub struct ConsumerConfig {
     /// The ARN of the table.
     pub table: String,
     /// Which of its streams to consume.
-    pub follow: Follow,
+    pub source: StreamSource,
     /// Images that a stream's records must carry.
     pub required_images: RequiredImages,
     /// How often to poll a quiet shard.
@@ -26,16 +26,16 @@ pub struct ConsumerConfig {
 impl ConsumerConfig {
     /// The streams as condition messages name them: an ARN, or an ARN pattern.
     pub fn stream_name(&self) -> String {
-        match &self.follow {
-            Follow::Stream(label) => label.arn(&self.table),
-            Follow::Table => format!("{}/stream/*", self.table),
+        match &self.source {
+            StreamSource::Stream(label) => label.arn(&self.table),
+            StreamSource::Table => format!("{}/stream/*", self.table),
         }
     }
 }
 
 /// Which of a table's streams are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Follow {
+pub enum StreamSource {
     /// This one.
     Stream(StreamLabel),
     /// The newest; when another one follows it, that one once this one is read to its end.
@@ -44,7 +44,7 @@ pub enum Follow {
 
 /// Where reading begins without a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Begin {
+pub enum InitialPosition {
     /// With records written from now on.
     Latest,
     /// With the oldest record that the stream keeps.

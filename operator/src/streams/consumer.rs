@@ -10,22 +10,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::ConsumerConfig;
 use super::context::ConsumerContext;
-use super::coordinator::{Panicked, Reading};
-use super::iterator_age::tell_age;
+use super::coordinator::{Panicked, ShardCoordinator};
+use super::iterator_age::report_iterator_age;
 use super::listing::Listing;
-use super::poll_interval::Beat;
-use crate::checkpoint::{Positions, Start};
+use super::poll_interval::PollCoalescer;
+use crate::checkpoint::{Positions, StartPoint};
 use crate::model::{RecordSink, UnixSeconds};
-use crate::streams::listing::shard_lister::Sweeper;
-use crate::streams::service::rate_limited::Calls;
+use crate::streams::listing::shard_lister::ShardLister;
+use crate::streams::service::rate_limited::RateLimitedStreams;
 use crate::telemetry::{Health, NotifierTelemetry};
-use crate::timing::Random;
+use crate::timing::JitterRng;
 
 /// Where a consumer begins, and how its tasks report.
 #[derive(Debug)]
 pub struct ConsumerStart {
     /// Where and when reading began, from the checkpoint.
-    pub start: Start,
+    pub start: StartPoint,
     /// The listing to begin with.
     pub listing: Listing,
     /// The positions of the checkpoint, which the consumer keeps up to date.
@@ -35,7 +35,7 @@ pub struct ConsumerStart {
     /// Where events are counted.
     pub telemetry: NotifierTelemetry,
     /// Spreads waits.
-    pub random: Arc<Random>,
+    pub rng: Arc<JitterRng>,
     /// Stops the consumer. It is shared with the sink.
     pub stop: CancellationToken,
 }
@@ -43,37 +43,39 @@ pub struct ConsumerStart {
 /// The consumer of one notifier.
 #[derive(Debug)]
 pub struct StreamConsumer {
-    streams: Arc<Calls>,
+    streams: Arc<RateLimitedStreams>,
     context: Arc<ConsumerContext>,
     positions: Arc<Positions>,
-    reading: Reading,
+    coordinator: ShardCoordinator,
 }
 
 impl StreamConsumer {
     /// A consumer that has not read anything yet.
     pub fn new(
-        streams: Arc<Calls>,
+        streams: Arc<RateLimitedStreams>,
         config: ConsumerConfig,
         sink: Arc<dyn RecordSink>,
         from: ConsumerStart,
     ) -> Self {
-        let ConsumerStart { start, listing, positions, health, telemetry, random, stop } = from;
+        let ConsumerStart { start, listing, positions, health, telemetry, rng: random, stop } =
+            from;
         let context = Arc::new(ConsumerContext {
-            pages: Semaphore::new(config.max_pages),
+            page_permits: Semaphore::new(config.max_pages),
             config,
             sink,
-            skip_before: start.not_before(),
-            beat: Beat::default(),
+            skip_before: start.skip_before(),
+            poll_coalescer: PollCoalescer::default(),
             clock: streams.clock().clone(),
-            sweeper: Sweeper::new(listing),
+            lister: ShardLister::new(listing),
             health,
             telemetry,
-            random,
+            rng: random,
             stop,
-            halted: AtomicBool::new(false),
+            halted_on_gap: AtomicBool::new(false),
         });
-        let reading = Reading::new(streams.clone(), context.clone(), positions.clone(), start);
-        Self { streams, context, positions, reading }
+        let coordinator =
+            ShardCoordinator::new(streams.clone(), context.clone(), positions.clone(), start);
+        Self { streams, context, positions, coordinator }
     }
 
     /// Consumes until it is stopped. Shards of the first listing may have had records since
@@ -83,22 +85,22 @@ impl StreamConsumer {
     ///
     /// A task panicked, which is a bug. Its records must be read again from the checkpoint.
     pub async fn run(&mut self, read_at: UnixSeconds) -> Result<(), Panicked> {
-        let Self { streams, context, positions, reading } = self;
+        let Self { streams, context, positions, coordinator: reading } = self;
         tokio::select! {
             biased;
-            never = context.sweep(streams) => match never {},
-            never = tell_age(positions, &context.clock, &context.telemetry) => match never {},
+            never = context.run_lister(streams) => match never {},
+            never = report_iterator_age(positions, &context.clock, &context.telemetry) => match never {},
             ended = reading.run(read_at) => ended,
         }
     }
 
     /// Waits for the tasks of all shards, after a stop.
     pub async fn drain(&mut self) {
-        self.reading.wait().await;
+        self.coordinator.drain().await;
     }
 
     /// Whether a data gap stopped the consumer.
     pub fn is_halted(&self) -> bool {
-        self.context.halted.load(Ordering::Relaxed)
+        self.context.halted_on_gap.load(Ordering::Relaxed)
     }
 }

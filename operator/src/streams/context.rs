@@ -8,15 +8,15 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::config::ConsumerConfig;
-use super::poll_interval::Beat;
+use super::poll_interval::PollCoalescer;
 use super::problems;
 use super::shard_reader::ShardReader;
-use crate::checkpoint::Progress;
-use crate::model::{KeyNames, RecordSink, ShardId, StreamLabel, UnixSeconds};
-use crate::streams::listing::shard_lister::{Sweep, Sweeper};
-use crate::streams::service::rate_limited::Calls;
+use crate::checkpoint::ShardProgress;
+use crate::model::{KeySchema, RecordSink, ShardId, StreamLabel, UnixSeconds};
+use crate::streams::listing::shard_lister::{ListerParams, ShardLister};
+use crate::streams::service::rate_limited::RateLimitedStreams;
 use crate::telemetry::{Health, NotifierTelemetry};
-use crate::timing::{Random, ServiceClock};
+use crate::timing::{JitterRng, ServiceClock};
 
 /// State that all tasks of one stream consumer share.
 #[derive(Debug)]
@@ -28,32 +28,32 @@ pub struct ConsumerContext {
     /// Records before this moment count as read.
     pub skip_before: Option<UnixSeconds>,
     /// Pages that may be in memory at once.
-    pub pages: Semaphore,
+    pub page_permits: Semaphore,
     /// Polls quiet shards together.
-    pub beat: Beat,
+    pub poll_coalescer: PollCoalescer,
     /// The service's clock.
     pub clock: Arc<ServiceClock>,
     /// Lists the shards.
-    pub sweeper: Sweeper,
+    pub lister: ShardLister,
     /// Where problems are reported.
     pub health: Arc<Health>,
     /// Where events are counted.
     pub telemetry: NotifierTelemetry,
     /// Spreads waits.
-    pub random: Arc<Random>,
+    pub rng: Arc<JitterRng>,
     /// Stops every task. Shared with the sink.
     pub stop: CancellationToken,
     /// Whether a data gap stopped the consumer.
-    pub halted: AtomicBool,
+    pub halted_on_gap: AtomicBool,
 }
 
 impl ConsumerContext {
     /// Lists the shards until it is dropped.
-    pub async fn sweep(&self, streams: &Calls) -> Infallible {
-        let Self { config, health, telemetry, random, .. } = self;
+    pub async fn run_lister(&self, streams: &RateLimitedStreams) -> Infallible {
+        let Self { config, health, telemetry, rng: random, .. } = self;
         let stream = &config.stream_name();
-        let follow = &config.follow;
-        self.sweeper.run(Sweep { streams, follow, stream, health, telemetry, random }).await
+        let follow = &config.source;
+        self.lister.run(ListerParams { streams, follow, stream, health, telemetry, random }).await
     }
 
     /// Reports that records of a shard, or of any if there is none, were lost before they were read,
@@ -67,11 +67,11 @@ impl ConsumerContext {
     ) -> bool {
         let ConsumerConfig { table, stop_on_gap, .. } = &self.config;
         self.telemetry.gap(stream, shard, why, lost);
-        self.health.gap(problems::gap(&stream.arn(table), *stop_on_gap));
+        self.health.gap(problems::data_gap(&stream.arn(table), *stop_on_gap));
         if !stop_on_gap || fault!(DataGapStopIgnored) {
             return true;
         }
-        self.halted.store(true, Ordering::Relaxed);
+        self.halted_on_gap.store(true, Ordering::Relaxed);
         self.stop.cancel();
         false
     }
@@ -83,7 +83,7 @@ pub struct ShardTask {
     /// Reads the shard from its current position.
     pub reader: ShardReader,
     /// The key attributes of the table.
-    pub keys: KeyNames,
+    pub keys: KeySchema,
     /// What is settled.
-    pub progress: Arc<Progress>,
+    pub progress: Arc<ShardProgress>,
 }

@@ -9,26 +9,26 @@ use crate::checkpoint::Positions;
 use crate::telemetry::NotifierTelemetry;
 use crate::timing::ServiceClock;
 
-const EVERY: Duration = Duration::from_secs(10);
+const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Tells for ever; when this is dropped, nothing is read, and neither this nor the pace is told.
-pub async fn tell_age(
+pub async fn report_iterator_age(
     positions: &Positions,
     clock: &ServiceClock,
     telemetry: &NotifierTelemetry,
 ) -> Infallible {
-    let _ending = Ending(telemetry);
+    let _ending = ClearOnDrop(telemetry);
     loop {
         let now = clock.now();
         let read_through = positions.read_through().unwrap_or(now);
         telemetry.iterator_age(now.0.saturating_sub(read_through.0));
-        sleep(EVERY).await;
+        sleep(REPORT_INTERVAL).await;
     }
 }
 
-struct Ending<'a>(&'a NotifierTelemetry);
+struct ClearOnDrop<'a>(&'a NotifierTelemetry);
 
-impl Drop for Ending<'_> {
+impl Drop for ClearOnDrop<'_> {
     fn drop(&mut self) {
         self.0.no_iterator_age();
         self.0.no_get_records_per_month();

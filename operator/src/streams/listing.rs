@@ -8,20 +8,20 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use crate::model::{KeyNames, ShardId, StreamLabel, UnixSeconds, ViewType};
+use crate::model::{KeySchema, ShardId, StreamLabel, UnixSeconds, ViewType};
 use crate::streams::service::streams::{Shard, StreamPage, StreamStatus};
 
 /// One whole listing of every stream that is read.
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// The streams, the oldest first.
-    pub streams: BTreeMap<StreamLabel, Described>,
+    pub streams: BTreeMap<StreamLabel, StreamDescription>,
     /// The table's newest stream, where it is none of these.
     pub replaced_by: Option<StreamLabel>,
     /// When listing began, by our clock.
-    pub begun: Instant,
+    pub started: Instant,
     /// The same by the service's clock, floored to the second; unless the table never had a stream.
-    pub begun_at: Option<UnixSeconds>,
+    pub started_at: Option<UnixSeconds>,
     /// When it ended, by our clock.
     pub ended: Instant,
     /// How many pages it took.
@@ -30,28 +30,28 @@ pub struct Listing {
 
 /// One stream as it is listed.
 #[derive(Clone, Debug)]
-pub struct Described {
+pub struct StreamDescription {
     /// Whether changes still arrive, or may; not once it is disabled.
     pub is_open: bool,
     /// Which images records carry, and the key attributes; `None` once the stream is gone.
-    pub form: Option<(ViewType, KeyNames)>,
+    pub schema: Option<(ViewType, KeySchema)>,
     parents: BTreeMap<ShardId, Option<ShardId>>,
     children: BTreeMap<ShardId, Vec<ShardId>>,
 }
 
-impl Described {
+impl StreamDescription {
     /// A stream that is no more: 24 hours after it was disabled.
-    pub fn gone() -> Self {
+    pub fn trimmed() -> Self {
         let (parents, children) = (BTreeMap::new(), BTreeMap::new());
-        Self { is_open: false, form: None, parents, children }
+        Self { is_open: false, schema: None, parents, children }
     }
 
     /// A stream of which a page was listed; the shards of further pages are added.
     pub fn new(page: &StreamPage) -> Self {
         let mut described = Self {
             is_open: page.status != StreamStatus::Disabled,
-            form: Some((page.view, page.keys.clone())),
-            ..Self::gone()
+            schema: Some((page.view_type, page.keys.clone())),
+            ..Self::trimmed()
         };
         described.add(&page.shards);
         described
@@ -59,15 +59,15 @@ impl Described {
 
     /// A stream with these shards.
     #[cfg(test)]
-    pub fn of(is_open: bool, shards: &[Shard]) -> Self {
-        let mut described = Self { is_open, ..Self::gone() };
+    pub fn with_shards(is_open: bool, shards: &[Shard]) -> Self {
+        let mut described = Self { is_open, ..Self::trimmed() };
         described.add(shards);
         described
     }
 
     /// Whether the stream is no more.
-    pub fn is_gone(&self) -> bool {
-        self.form.is_none()
+    pub fn is_trimmed(&self) -> bool {
+        self.schema.is_none()
     }
 
     /// Whether no shard is listed.
@@ -108,8 +108,8 @@ impl Described {
 
 impl Listing {
     /// The service answered just now, at this time of its clock.
-    pub fn answered(&mut self, now: UnixSeconds) {
-        self.begun_at.get_or_insert(now);
+    pub fn record_response(&mut self, now: UnixSeconds) {
+        self.started_at.get_or_insert(now);
         self.ended = Instant::now();
     }
 
@@ -129,7 +129,7 @@ impl Listing {
     }
 
     /// The newest of the streams.
-    pub fn newest(&self) -> Option<(&StreamLabel, &Described)> {
+    pub fn newest(&self) -> Option<(&StreamLabel, &StreamDescription)> {
         self.streams.last_key_value()
     }
 }

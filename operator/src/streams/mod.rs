@@ -15,14 +15,14 @@ pub mod service;
 pub mod shard_consumer;
 pub mod shard_reader;
 
-pub use self::config::{Begin, ConsumerConfig, Follow};
+pub use self::config::{ConsumerConfig, InitialPosition, StreamSource};
 pub use self::consumer::{ConsumerStart, StreamConsumer};
 pub use self::listing::Listing;
-pub use self::listing::initial_listing::{Asked, listed};
+pub use self::listing::initial_listing::{ListingParams, list_until_usable};
 pub use self::service::error::{StreamError, StreamErrorKind};
-pub use self::service::rate_limited::Calls;
-pub use self::service::rate_limits::{Budget, Limits};
+pub use self::service::rate_limited::RateLimitedStreams;
+pub use self::service::rate_limits::{CallRateLimiter, StreamRateLimits};
 pub use self::service::streams::{
-    Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamPage, StreamStatus, Streams,
+    IteratorStart, RecordPage, Shard, ShardFilter, ShardIterator, StreamPage, StreamStatus, Streams,
 };
 pub use self::shard_reader::ShardReader;

@@ -3,41 +3,45 @@
 
 use std::time::Duration;
 
-use super::listing::Described;
+use super::listing::StreamDescription;
 use crate::api::Reason;
 use crate::model::{MissingImage, RequiredImages, ShardId};
 use crate::streams::service::error::{StreamError, StreamErrorKind};
-use crate::telemetry::Trouble;
-use crate::timing::Failing;
+use crate::telemetry::Problem;
+use crate::timing::FailureTracker;
 
-const LIST: &str = "dynamodb:ListStreams";
+const LIST_STREAMS: &str = "dynamodb:ListStreams";
 
 /// The longest wait between two tries.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(10);
+pub const MAX_RETRY_WAIT: Duration = Duration::from_secs(10);
 
 /// Problem of a failed stream request, or `None` while it may still end without help.
-pub fn stream(stream: &str, error: &StreamError, failing: &mut Failing) -> Option<Trouble> {
+pub fn request_failed(
+    stream: &str,
+    error: &StreamError,
+    failing: &mut FailureTracker,
+) -> Option<Problem> {
     let action = error.action;
-    let has_lasted = failing.has_lasted();
+    let has_lasted = failing.record_failure();
     let (reason, message) = match error.kind {
-        StreamErrorKind::NotFound if action == LIST => {
+        StreamErrorKind::NotFound if action == LIST_STREAMS => {
             let table = stream.split("/stream/").next().unwrap_or_default();
             let message = format!(
                 "{action} on {table} failed: table not found; correct tableArn or streamArn"
             );
             (Reason::StreamNotFound, message)
         }
-        StreamErrorKind::NotFound => return Some(not_found(stream)),
+        StreamErrorKind::NotFound => return Some(stream_not_found(stream)),
         StreamErrorKind::AccessDenied => {
             // ListStreams knows no resources.
-            let resource = if action == LIST { "*" } else { stream };
+            let resource = if action == LIST_STREAMS { "*" } else { stream };
             let message = format!(
                 "{action} on {resource} failed: access denied; grant this permission to the operator"
             );
             (Reason::StreamAccessDenied, message)
         }
         StreamErrorKind::NoCredentials => {
-            return Some(Trouble::no_credentials(&format!("{action} on {stream}")));
+            return Some(Problem::no_credentials(&format!("{action} on {stream}")));
         }
         StreamErrorKind::Invalid => {
             let message = format!(
@@ -64,44 +68,44 @@ pub fn stream(stream: &str, error: &StreamError, failing: &mut Failing) -> Optio
             ),
         ),
     };
-    Some(Trouble::new(reason, message))
+    Some(Problem::new(reason, message))
 }
 
 /// Problem of a stream that does not exist.
-pub fn not_found(stream: &str) -> Trouble {
+pub fn stream_not_found(stream: &str) -> Problem {
     let message = format!(
         "{stream} cannot be read: stream not found; set streamArn to the table's LatestStreamArn, or use tableArn"
     );
-    Trouble::new(Reason::StreamNotFound, message)
+    Problem::new(Reason::StreamNotFound, message)
 }
 
 /// Problem of a stream whose table has a newer one.
-pub fn replaced(stream: &str, new: &str) -> Trouble {
+pub fn stream_replaced(stream: &str, new: &str) -> Problem {
     let table = new.split("/stream/").next().unwrap_or_default();
     let message = format!(
         "{stream} has no new records: it is disabled, and the table's stream is now {new}; replace streamArn with tableArn: {table} to continue with the new stream from its start"
     );
-    Trouble::new(Reason::StreamReplaced, message)
+    Problem::new(Reason::StreamReplaced, message)
 }
 
 /// Problem of a stream that was read to its end.
-pub fn disabled(stream: &str) -> Trouble {
+pub fn stream_disabled(stream: &str) -> Problem {
     let message = format!(
         "{stream} has no new records: it is disabled and was read to its end; enable a stream on the table, and replace streamArn with tableArn"
     );
-    Trouble::new(Reason::StreamDisabled, message)
+    Problem::new(Reason::StreamDisabled, message)
 }
 
 /// Problem of a table without an enabled stream.
-pub fn no_stream(table: &str) -> Trouble {
+pub fn no_enabled_stream(table: &str) -> Problem {
     let message = format!(
         "{table} has no new records: it has no enabled stream; enable one with the images that the spec needs, usually NEW_AND_OLD_IMAGES"
     );
-    Trouble::new(Reason::StreamDisabled, message)
+    Problem::new(Reason::StreamDisabled, message)
 }
 
 /// Message about records that were lost before they were read.
-pub fn gap(stream: &str, stop_on_gap: bool) -> String {
+pub fn data_gap(stream: &str, stop_on_gap: bool) -> String {
     let cause = "they were not read within 24 hours, or lack an image that the spec needs";
     match stop_on_gap {
         false => format!(
@@ -114,46 +118,46 @@ pub fn gap(stream: &str, stop_on_gap: bool) -> String {
 }
 
 /// Problem of a shard that is listed but not found.
-pub fn shard(shard: &ShardId, table: &str) -> Trouble {
+pub fn shard_not_found(shard: &ShardId, table: &str) -> Problem {
     let stream = shard.stream.arn(table);
     let message = format!(
         "shard {shard} of {stream} cannot be read: it is listed but not found; no action is needed, the operator retries"
     );
-    Trouble::new(Reason::ShardNotFound, message)
+    Problem::new(Reason::ShardNotFound, message)
 }
 
 /// Problem of a shard that is read to its end and has no child.
-pub fn childless(shard: &ShardId, stream: &str) -> Trouble {
+pub fn no_child_shard(shard: &ShardId, stream: &str) -> Problem {
     let message = format!(
         "{stream} cannot be read on: no child of shard {shard} is listed; no action is needed, the operator retries"
     );
-    Trouble::new(Reason::NoChildShard, message)
+    Problem::new(Reason::NoChildShard, message)
 }
 
 /// Problem of a stream without shards.
-pub fn shardless(stream: &str) -> Trouble {
+pub fn no_shards(stream: &str) -> Problem {
     let message = format!(
         "{stream} cannot be read: no shard is listed; no action is needed, the operator retries"
     );
-    Trouble::new(Reason::NoShards, message)
+    Problem::new(Reason::NoShards, message)
 }
 
 /// Problem of a shard that waits for earlier records or for the rate limit.
-pub fn held_up(table: &str) -> Trouble {
+pub fn shard_blocked(table: &str) -> Problem {
     let message = format!(
         "a shard of {table} has not been read for 60 s: waiting for earlier records to be delivered, or rate-limited by --get-records-per-second; check the connections table and API Gateway, or raise the limit"
     );
-    Trouble::new(Reason::ShardBlocked, message)
+    Problem::new(Reason::ShardBlocked, message)
 }
 
 /// Problem of a view type that lacks an image which the spec needs.
-fn missing_image(missing: &MissingImage) -> Trouble {
-    Trouble::new(Reason::ViewTypeMismatch, missing.to_string())
+fn missing_image(missing: &MissingImage) -> Problem {
+    Problem::new(Reason::ViewTypeMismatch, missing.to_string())
 }
 
 /// Why a stream that was not begun yet cannot be: it lacks an image that the spec needs.
-pub fn unsupported_view(required: &RequiredImages, stream: &Described) -> Option<Trouble> {
-    let (view, _) = stream.form.as_ref()?;
+pub fn unsupported_view(required: &RequiredImages, stream: &StreamDescription) -> Option<Problem> {
+    let (view, _) = stream.schema.as_ref()?;
     required.missing_from(*view).map(|missing| missing_image(&missing))
 }
 
@@ -172,19 +176,19 @@ mod tests {
         let (stream, newer) = (label.arn(TABLE), StreamLabel::new("2026-01-01").arn(TABLE));
         let id = ShardId::new(&label, SHARD);
         let mut problems = vec![
-            not_found(&stream),
-            replaced(&stream, &newer),
-            disabled(&stream),
-            no_stream(TABLE),
-            shard(&id, TABLE),
-            childless(&id, &stream),
-            shardless(&stream),
-            held_up(TABLE),
+            stream_not_found(&stream),
+            stream_replaced(&stream, &newer),
+            stream_disabled(&stream),
+            no_enabled_stream(TABLE),
+            shard_not_found(&id, TABLE),
+            no_child_shard(&id, &stream),
+            no_shards(&stream),
+            shard_blocked(TABLE),
         ];
-        let mut failing = Failing::new(Duration::ZERO);
-        failing.has_lasted();
+        let mut failing = FailureTracker::new(Duration::ZERO);
+        failing.record_failure();
         tokio::time::sleep(Duration::from_secs(120)).await;
-        for action in [LIST, "dynamodb:GetRecords"] {
+        for action in [LIST_STREAMS, "dynamodb:GetRecords"] {
             for kind in [
                 StreamErrorKind::NotFound,
                 StreamErrorKind::AccessDenied,
@@ -194,11 +198,13 @@ mod tests {
                 StreamErrorKind::Unavailable,
             ] {
                 let error = StreamError { action, kind, service_time: None, source: None };
-                problems.push(super::stream(&stream, &error, &mut failing).expect("it has lasted"));
+                problems.push(
+                    super::request_failed(&stream, &error, &mut failing).expect("it has lasted"),
+                );
             }
         }
         let mut messages: Vec<_> = problems.into_iter().map(|problem| problem.message).collect();
-        messages.extend([false, true].map(|stop_on_gap| gap(&stream, stop_on_gap)));
+        messages.extend([false, true].map(|stop_on_gap| data_gap(&stream, stop_on_gap)));
         for message in messages {
             assert_message_form(&message, &[&*stream, &*newer, TABLE, SHARD]);
         }

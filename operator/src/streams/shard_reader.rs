@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use crate::model::{Change, ShardId};
+use crate::model::{Record, ShardId};
 use crate::streams::service::error::{StreamError, StreamErrorKind};
-use crate::streams::service::streams::{ReadFrom, RecordPage, ShardIterator, Streams};
+use crate::streams::service::streams::{IteratorStart, RecordPage, ShardIterator, Streams};
 
 /// One shard's reader.
 #[derive(Debug)]
@@ -13,26 +13,26 @@ pub struct ShardReader {
     streams: Arc<dyn Streams>,
     shard: ShardId,
     /// Where a new iterator begins: after the last record read, if there was one.
-    from: ReadFrom,
+    start: IteratorStart,
     iterator: Option<ShardIterator>,
     had_number: bool,
 }
 
 /// What one read gave.
 #[derive(Debug, PartialEq)]
-pub struct Read {
+pub struct ShardPage {
     /// Records, in order.
-    pub changes: Vec<Change>,
+    pub records: Vec<Record>,
     /// How many more there were that no use can be made of.
-    pub unreadable: usize,
+    pub malformed: usize,
     /// Whether the shard has no more, now and ever.
-    pub end: bool,
+    pub is_last: bool,
 }
 
 impl ShardReader {
     /// A reader of `shard` that begins at `from`.
-    pub fn new(streams: Arc<dyn Streams>, shard: ShardId, from: ReadFrom) -> Self {
-        Self { streams, shard, from, iterator: None, had_number: false }
+    pub fn new(streams: Arc<dyn Streams>, shard: ShardId, start: IteratorStart) -> Self {
+        Self { streams, shard, start, iterator: None, had_number: false }
     }
 
     /// The shard.
@@ -42,28 +42,28 @@ impl ShardReader {
 
     /// Whether, before the last read, there was a record to go on after: then a service tells by
     /// itself if what came next is gone.
-    pub fn had_number(&self) -> bool {
+    pub fn had_sequence_number(&self) -> bool {
         self.had_number
     }
 
     /// Whether there is a record to go on after.
-    pub fn is_numbered(&self) -> bool {
-        matches!(self.from, ReadFrom::After(_))
+    pub fn has_sequence_number(&self) -> bool {
+        matches!(self.start, IteratorStart::After(_))
     }
 
     /// Reads the next page. After an error it may be called again and loses nothing.
-    pub async fn read(&mut self) -> Result<Read, StreamError> {
+    pub async fn read_page(&mut self) -> Result<ShardPage, StreamError> {
         let iterator = match self.iterator.clone() {
             Some(iterator) => iterator,
-            None => self.streams.iterator(&self.shard, &self.from).await?,
+            None => self.streams.get_iterator(&self.shard, &self.start).await?,
         };
-        let page = match self.streams.records(&iterator).await {
+        let page = match self.streams.get_records(&iterator).await {
             Err(error) if error.kind == StreamErrorKind::ExpiredIterator => {
                 self.renewed_page().await?
             }
             Err(error) => {
                 // It is still good where it was not what failed, and a new one would cost a call.
-                self.iterator = error.kind.may_pass().then_some(iterator);
+                self.iterator = error.kind.is_retryable().then_some(iterator);
                 return Err(error);
             }
             Ok(page) => page,
@@ -72,44 +72,44 @@ impl ShardReader {
     }
 
     /// Goes on from the oldest record there is, after the ones asked for were trimmed.
-    pub fn restart(&mut self) {
-        self.from = ReadFrom::Start;
+    pub fn restart_at_trim_horizon(&mut self) {
+        self.start = IteratorStart::Start;
         self.iterator = None;
     }
 
     async fn renewed_page(&mut self) -> Result<RecordPage, StreamError> {
         self.iterator = None;
-        let start = fault!(ExpiredIteratorRenewedAtStart).then_some(ReadFrom::Start);
-        let from = start.as_ref().unwrap_or(&self.from);
-        let iterator = self.streams.iterator(&self.shard, from).await?;
-        let mut page = self.streams.records(&iterator).await?;
+        let start = fault!(ExpiredIteratorRenewedAtStart).then_some(IteratorStart::Start);
+        let from = start.as_ref().unwrap_or(&self.start);
+        let iterator = self.streams.get_iterator(&self.shard, from).await?;
+        let mut page = self.streams.get_records(&iterator).await?;
         while fault!(ExpiredIteratorRenewedAtLatest)
-            && !self.is_numbered()
-            && !page.changes.is_empty()
+            && !self.has_sequence_number()
+            && !page.records.is_empty()
         {
-            page.changes.clear();
-            if let Some(next) = &page.next {
-                page = self.streams.records(next).await?;
+            page.records.clear();
+            if let Some(next) = &page.next_iterator {
+                page = self.streams.get_records(next).await?;
             }
         }
         Ok(page)
     }
 
-    fn advance(&mut self, mut page: RecordPage) -> Read {
+    fn advance(&mut self, mut page: RecordPage) -> ShardPage {
         if fault!(SequenceNumbersComparedAsText)
-            && let ReadFrom::After(last) = &self.from
+            && let IteratorStart::After(last) = &self.start
         {
-            page.changes.retain(|change| change.sequence_number.as_str() > last.as_str());
+            page.records.retain(|change| change.sequence_number.as_str() > last.as_str());
         }
-        self.had_number = self.is_numbered();
-        if let Some(last) = page.changes.last() {
-            self.from = ReadFrom::After(last.sequence_number.clone());
+        self.had_number = self.has_sequence_number();
+        if let Some(last) = page.records.last() {
+            self.start = IteratorStart::After(last.sequence_number.clone());
         }
-        let end = page.next.is_none();
-        self.iterator = page.next;
+        let end = page.next_iterator.is_none();
+        self.iterator = page.next_iterator;
         if end && fault!(LastPageDropped) {
-            page.changes.clear();
+            page.records.clear();
         }
-        Read { changes: page.changes, unreadable: page.unreadable, end }
+        ShardPage { records: page.records, malformed: page.malformed, is_last: end }
     }
 }

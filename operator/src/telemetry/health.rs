@@ -10,7 +10,7 @@ use crate::model::{ShardId, StreamLabel};
 
 /// The parts of a notifier that can be in trouble, causes before what they lead to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Part {
+pub enum Component {
     /// The worker as a whole.
     Worker,
     /// The checkpoint.
@@ -18,13 +18,13 @@ pub enum Part {
     /// The stream's description.
     Stream,
     /// A stream that gets no more changes.
-    Ended,
+    StreamStatus,
     /// The connections table.
     Connections,
     /// The WebSocket API.
     Gateway,
     /// Rows that are kept although their connections seem gone.
-    Rows,
+    RowDeletionGuard,
     /// The dead-letter queue.
     DeadLetters,
     /// The disconnection of clients that do not read.
@@ -32,7 +32,7 @@ pub enum Part {
     /// The deletion of rows whose connections are gone.
     RowDeletion,
     /// Rows that say whom they stand for.
-    RowIds,
+    ConnectionIds,
     /// Rows that say when they are out of date.
     RowTtl,
     /// One shard.
@@ -41,7 +41,7 @@ pub enum Part {
 
 /// Why a part does not do its work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct Problem {
     /// Reason of the condition.
     pub reason: Reason,
     /// `<what failed> on <resource>: <cause>; <action>`, without counters, times or item values.
@@ -50,7 +50,7 @@ pub struct Trouble {
     pub stalled: bool,
 }
 
-impl Trouble {
+impl Problem {
     /// A problem that is stalled if its reason is.
     pub fn new(reason: Reason, message: String) -> Self {
         Self { reason, message, stalled: reason.is_stalled() }
@@ -67,32 +67,32 @@ impl Trouble {
 
 /// All that is known of a notifier's health.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Picture {
+pub struct HealthSnapshot {
     /// What the worker is at.
     pub phase: Phase,
     /// What is wrong.
-    pub troubles: BTreeMap<Part, Trouble>,
+    pub problems: BTreeMap<Component, Problem>,
     /// What should be mended although every change goes out.
-    pub warnings: BTreeMap<Part, Trouble>,
+    pub warnings: BTreeMap<Component, Problem>,
     /// Which stream is read: the oldest that has anything unfinished.
     pub stream: Option<StreamLabel>,
     /// What was lost before it was read.
-    pub gap: Option<Happening>,
+    pub gap: Option<CountedEvent>,
     /// The change of which nobody could be told, because an expression failed on it.
-    pub invalid: Option<Happening>,
+    pub invalid: Option<CountedEvent>,
 }
 
 /// Something that happened, and is over: an Event tells it, whatever is the case now.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happening {
+pub struct CountedEvent {
     /// How often that has happened to this worker.
     pub count: u64,
     /// What happened last and what to do; no counters, times or item values.
     pub message: String,
 }
 
-impl Happening {
-    fn after(before: &Option<Self>, message: String) -> Self {
+impl CountedEvent {
+    fn next(before: &Option<Self>, message: String) -> Self {
         Self { count: before.as_ref().map_or(0, |before| before.count) + 1, message }
     }
 }
@@ -106,25 +106,25 @@ pub enum Phase {
     /// Every one has.
     Reading,
     /// It has ended, because another holder has the checkpoint.
-    ClaimLost,
+    CheckpointTakenOver,
     /// It has ended, because records were lost and the spec says to stop then.
-    Stopped,
+    HaltedOnGap,
 }
 
 impl Phase {
     fn is_over(self) -> bool {
-        matches!(self, Self::ClaimLost | Self::Stopped)
+        matches!(self, Self::CheckpointTakenOver | Self::HaltedOnGap)
     }
 }
 
 /// Where parts tell their troubles; watchers see each change.
 #[derive(Debug)]
-pub struct Health(watch::Sender<Picture>);
+pub struct Health(watch::Sender<HealthSnapshot>);
 
 impl Health {
     /// The health of a notifier that is starting.
-    pub fn new() -> (Self, watch::Receiver<Picture>) {
-        let (sender, receiver) = watch::channel(Picture::default());
+    pub fn new() -> (Self, watch::Receiver<HealthSnapshot>) {
+        let (sender, receiver) = watch::channel(HealthSnapshot::default());
         (Self(sender), receiver)
     }
 
@@ -132,8 +132,8 @@ impl Health {
     pub fn starting(&self) {
         self.0.send_if_modified(|picture| {
             // What happened has happened.
-            let Picture { gap, invalid, .. } = picture.clone();
-            let begun = Picture { gap, invalid, ..Picture::default() };
+            let HealthSnapshot { gap, invalid, .. } = picture.clone();
+            let begun = HealthSnapshot { gap, invalid, ..HealthSnapshot::default() };
             let is_news = *picture != begun;
             *picture = begun;
             is_news
@@ -152,40 +152,40 @@ impl Health {
     }
 
     /// The worker has ended, and this is why. What its tasks still say no longer counts.
-    pub fn claim_lost(&self, trouble: Trouble) {
-        let troubles = BTreeMap::from([(Part::Worker, trouble)]);
+    pub fn checkpoint_taken_over(&self, trouble: Problem) {
+        let troubles = BTreeMap::from([(Component::Worker, trouble)]);
         self.0.send_modify(|picture| {
-            picture.phase = Phase::ClaimLost;
+            picture.phase = Phase::CheckpointTakenOver;
             picture.stream = None;
-            picture.troubles = troubles;
+            picture.problems = troubles;
             picture.warnings.clear();
         });
     }
 
     /// The worker has ended because of a gap, which has been told.
-    pub fn stopped(&self) {
+    pub fn halted_on_gap(&self) {
         self.0.send_modify(|picture| {
-            picture.phase = Phase::Stopped;
+            picture.phase = Phase::HaltedOnGap;
             picture.stream = None;
-            picture.troubles.clear();
+            picture.problems.clear();
             picture.warnings.clear();
         });
     }
 
     /// Records were lost before they were read.
     pub fn gap(&self, message: String) {
-        self.0.send_modify(|picture| picture.gap = Some(Happening::after(&picture.gap, message)));
+        self.0.send_modify(|picture| picture.gap = Some(CountedEvent::next(&picture.gap, message)));
     }
 
     /// An expression failed on a record; nothing is wrong with the notifier because of that.
     pub fn invalid(&self, message: String) {
         self.0.send_modify(|picture| {
-            picture.invalid = Some(Happening::after(&picture.invalid, message));
+            picture.invalid = Some(CountedEvent::next(&picture.invalid, message));
         });
     }
 
     /// This is the stream that is read now.
-    pub fn reads(&self, stream: Option<&StreamLabel>) {
+    pub fn set_stream(&self, stream: Option<&StreamLabel>) {
         self.0.send_if_modified(|picture| {
             let is_news = picture.stream.as_ref() != stream;
             if is_news {
@@ -196,18 +196,18 @@ impl Health {
     }
 
     /// A part is in trouble.
-    pub fn troubled(&self, part: Part, trouble: Trouble) {
+    pub fn set_problem(&self, part: Component, trouble: Problem) {
         self.0.send_if_modified(|picture| {
-            let is_news = !picture.phase.is_over() && picture.troubles.get(&part) != Some(&trouble);
+            let is_news = !picture.phase.is_over() && picture.problems.get(&part) != Some(&trouble);
             if is_news {
-                picture.troubles.insert(part, trouble);
+                picture.problems.insert(part, trouble);
             }
             is_news
         });
     }
 
     /// A part does its work, but should be mended.
-    pub fn warned(&self, part: Part, warning: Trouble) {
+    pub fn set_warning(&self, part: Component, warning: Problem) {
         self.0.send_if_modified(|picture| {
             let is_news = !picture.phase.is_over() && picture.warnings.get(&part) != Some(&warning);
             if is_news {
@@ -218,9 +218,9 @@ impl Health {
     }
 
     /// A part is well (again).
-    pub fn well(&self, part: &Part) {
+    pub fn clear(&self, part: &Component) {
         self.0.send_if_modified(|picture| {
-            let (trouble, warning) = (&mut picture.troubles, &mut picture.warnings);
+            let (trouble, warning) = (&mut picture.problems, &mut picture.warnings);
             !picture.phase.is_over()
                 && (trouble.remove(part).is_some() | warning.remove(part).is_some())
         });

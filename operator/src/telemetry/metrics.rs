@@ -340,14 +340,14 @@ mod tests {
         metrics.forget("dev", "orders");
         telemetry.posted("delivered", Duration::ZERO);
         telemetry.delivered(1);
-        telemetry.read(&Counts { matched: 1, ..Counts::default() });
+        telemetry.records_read(&Counts { matched: 1, ..Counts::default() });
         telemetry.stream_request("get_records", "ok");
         telemetry.rate_limited("get_records", Duration::from_secs(1));
-        telemetry.post_waited(Duration::from_secs(1));
+        telemetry.post_rate_limited(Duration::from_secs(1));
         telemetry.evaluated(Duration::from_secs(1));
-        telemetry.looked_up(LookupKind::Query);
+        telemetry.lookup_reused(LookupKind::Query);
         telemetry.checkpoint_write(true);
-        telemetry.claim_lost(&std::fmt::Error);
+        telemetry.checkpoint_taken_over(&std::fmt::Error);
         telemetry.gap(&StreamLabel::new("2024-12-03T08:06:15.779"), None, "trimmed", 1);
         assert_eq!(metrics.encode(), "# EOF\n");
     }

@@ -8,13 +8,15 @@ pub mod notifier;
 pub mod process;
 pub mod server;
 
-pub use self::health::{Happening, Health, Part, Phase, Picture, Trouble};
+pub use self::health::{Component, CountedEvent, Health, HealthSnapshot, Phase, Problem};
 pub use self::logging::init_logging;
 pub use self::metrics::Metrics;
 pub use self::metrics::page::metrics_page;
-pub use self::notifier::{Counts, Dropped, LookupKind, NotifierTelemetry, Waiting, chain};
+pub use self::notifier::{
+    Counts, DropReason, LookupKind, NotifierTelemetry, QueuedGuard, error_chain,
+};
 pub use self::process::{
     event_failed, local_row_left, local_socket_left_open, reconcile_failed, started, stopping,
     unreadable_notifier,
 };
-pub use self::server::{Readiness, serve};
+pub use self::server::{ReadinessCheck, serve};

@@ -12,16 +12,16 @@ use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::metrics::Metrics;
-use crate::model::{KeyNames, SequenceNumber, ShardId, StreamLabel};
+use crate::model::{KeySchema, SequenceNumber, ShardId, StreamLabel};
 use crate::telemetry::metrics::family::{DefinedFamily, Series as _};
 use crate::telemetry::metrics::labels::{Labels, NotifierLabels};
 
 /// How often the same is said of many records.
-const BETWEEN_SAYINGS: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Why a message was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Dropped {
+pub enum DropReason {
     /// Nobody can say who or what is told of the change.
     Invalid,
     /// It is over 128 KB.
@@ -38,7 +38,7 @@ pub enum Dropped {
     Disconnected,
 }
 
-impl Dropped {
+impl DropReason {
     /// As dead letters name it.
     pub fn reason(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl Dropped {
     }
 
     /// Value of the metric's label.
-    fn word(self) -> &'static str {
+    fn metric_label(self) -> &'static str {
         match self {
             Self::Invalid => "invalid",
             Self::TooLarge => "too_large",
@@ -85,7 +85,7 @@ pub struct Counts {
     /// Of no interest to the notifier.
     pub skipped: u64,
     /// Older than the moment reading began.
-    pub old: u64,
+    pub before_start: u64,
     /// Somebody is told.
     pub matched: u64,
 }
@@ -95,15 +95,15 @@ pub struct Counts {
 pub struct NotifierTelemetry {
     metrics: Metrics,
     labels: NotifierLabels,
-    posting: Arc<Posting>,
-    invalid_said: Arc<Seldom>,
-    unreadable_said: Arc<Seldom>,
-    dropped_said: Arc<Seldom>,
+    posts: Arc<PostMetrics>,
+    invalid_log: Arc<LogThrottle>,
+    malformed_log: Arc<LogThrottle>,
+    dropped_log: Arc<LogThrottle>,
 }
 
 /// The metrics of a notifier that are touched with each post.
 #[derive(Debug)]
-struct Posting {
+struct PostMetrics {
     duration: Histogram,
     wait_seconds: Counter<f64, AtomicU64>,
     waiting: Gauge,
@@ -113,12 +113,12 @@ struct Posting {
 
 /// A message that waits for its connection.
 #[derive(Debug)]
-pub struct Waiting {
-    posting: Arc<Posting>,
+pub struct QueuedGuard {
+    posting: Arc<PostMetrics>,
     bytes: i64,
 }
 
-impl Drop for Waiting {
+impl Drop for QueuedGuard {
     fn drop(&mut self) {
         self.posting.waiting.dec();
         self.posting.waiting_bytes.dec_by(self.bytes);
@@ -130,21 +130,21 @@ impl NotifierTelemetry {
     pub fn new(metrics: Metrics, namespace: &str, name: &str) -> Self {
         let labels = NotifierLabels::new(namespace, name);
         metrics.begin(&labels);
-        let posting = Posting {
+        let posting = PostMetrics {
             duration: metrics.post_duration.get_or_create(&labels, []),
             wait_seconds: metrics.post_rate_limit_wait.get_or_create(&labels, []),
             waiting: metrics.queued_messages.get_or_create(&labels, []),
             waiting_bytes: metrics.queued_bytes.get_or_create(&labels, []),
             age: metrics.delivery_latency.get_or_create(&labels, []),
         };
-        let posting = Arc::new(posting);
+        let posts = Arc::new(posting);
         Self {
             metrics,
             labels,
-            posting,
-            invalid_said: Arc::default(),
-            unreadable_said: Arc::default(),
-            dropped_said: Arc::default(),
+            posts,
+            invalid_log: Arc::default(),
+            malformed_log: Arc::default(),
+            dropped_log: Arc::default(),
         }
     }
 
@@ -160,15 +160,15 @@ impl NotifierTelemetry {
     }
 
     /// The spec names another stream, or another table, than the checkpoint.
-    pub fn other_stream(&self, before: &str, now: &str) {
+    pub fn checkpoint_of_other_stream(&self, before: &str, now: &str) {
         let NotifierLabels { namespace, name } = &self.labels;
         warn!(%namespace, %name, before, now, "the spec names another stream: starting afresh");
     }
 
     /// Another holder has the checkpoint.
-    pub fn claim_lost(&self, lost: &dyn std::error::Error) {
+    pub fn checkpoint_taken_over(&self, lost: &dyn std::error::Error) {
         let NotifierLabels { namespace, name } = &self.labels;
-        let error = chain(lost);
+        let error = error_chain(lost);
         error!(%namespace, %name, error, "another operator holds the checkpoint: stopping here");
         self.count(&self.metrics.checkpoint_claims_lost, [], 1);
     }
@@ -186,7 +186,7 @@ impl NotifierTelemetry {
     }
 
     /// A task of the worker panicked; the worker begins anew from its checkpoint.
-    pub fn broken(&self) {
+    pub fn panicked(&self) {
         let NotifierLabels { namespace, name } = &self.labels;
         error!(%namespace, %name, "a task failed by a fault of the operator: starting again from the checkpoint");
     }
@@ -216,7 +216,7 @@ impl NotifierTelemetry {
     }
 
     /// The worker has ended because of a gap.
-    pub fn halted(&self) {
+    pub fn halted_on_gap(&self) {
         let NotifierLabels { namespace, name } = &self.labels;
         error!(%namespace, %name, "records were lost, and onGap is Stop: stopping here");
     }
@@ -256,17 +256,17 @@ impl NotifierTelemetry {
     }
 
     /// Records that lack what a record must have.
-    pub fn unreadable(&self, shard: &ShardId, records: usize) {
+    pub fn malformed_records(&self, shard: &ShardId, records: usize) {
         let NotifierLabels { namespace, name } = &self.labels;
-        if let Some(unsaid) = self.unreadable_said.turn() {
+        if let Some(unsaid) = self.malformed_log.try_acquire() {
             warn!(%namespace, %name, %shard, records, unsaid, "records skipped that cannot be read");
         }
         self.count(&self.metrics.records, ["malformed"], records as u64);
     }
 
     /// A page of records was read.
-    pub fn read(&self, counts: &Counts) {
-        let Counts { skipped, old, matched } = counts;
+    pub fn records_read(&self, counts: &Counts) {
+        let Counts { skipped, before_start: old, matched } = counts;
         for (result, records) in [("skipped", skipped), ("before_start", old), ("matched", matched)]
         {
             self.count(&self.metrics.records, [result], *records);
@@ -286,13 +286,13 @@ impl NotifierTelemetry {
     pub fn invalid(
         &self,
         sequence_number: &SequenceNumber,
-        keys: &KeyNames,
+        keys: &KeySchema,
         field: &str,
         problem: &str,
     ) -> bool {
         let NotifierLabels { namespace, name } = &self.labels;
         self.count(&self.metrics.records, ["invalid"], 1);
-        let Some(unsaid) = self.invalid_said.turn() else {
+        let Some(unsaid) = self.invalid_log.try_acquire() else {
             return false;
         };
         warn!(
@@ -305,28 +305,28 @@ impl NotifierTelemetry {
     /// A post ended with this outcome, a value of the metric's label.
     pub fn posted(&self, outcome: &'static str, took: Duration) {
         self.count(&self.metrics.post_attempts, [outcome], 1);
-        self.posting.duration.observe(took.as_secs_f64());
+        self.posts.duration.observe(took.as_secs_f64());
     }
 
     /// A post waited for its turn among all of the account.
-    pub fn post_waited(&self, wait: Duration) {
+    pub fn post_rate_limited(&self, wait: Duration) {
         if !wait.is_zero() {
-            self.posting.wait_seconds.inc_by(wait.as_secs_f64());
+            self.posts.wait_seconds.inc_by(wait.as_secs_f64());
         }
     }
 
     /// A message of this size waits for its connection, until what is returned is dropped.
-    pub fn waits(&self, kib: u32) -> Waiting {
-        let (posting, bytes) = (self.posting.clone(), i64::from(kib) * 1024);
+    pub fn queued(&self, kib: u32) -> QueuedGuard {
+        let (posting, bytes) = (self.posts.clone(), i64::from(kib) * 1024);
         posting.waiting.inc();
         posting.waiting_bytes.inc_by(bytes);
-        Waiting { posting, bytes }
+        QueuedGuard { posting, bytes }
     }
 
     /// A message reached its connection, so many seconds after the item changed.
     pub fn delivered(&self, age: i64) {
         self.count(&self.metrics.messages, ["delivered"], 1);
-        self.posting.age.observe(age.max(0) as f64);
+        self.posts.age.observe(age.max(0) as f64);
     }
 
     /// A client that does not read was disconnected; `outcome` says what was answered.
@@ -355,20 +355,20 @@ impl NotifierTelemetry {
     }
 
     /// A message was given up.
-    pub fn dropped(&self, why: Dropped, connection: &str, sequence_number: &SequenceNumber) {
+    pub fn dropped(&self, why: DropReason, connection: &str, sequence_number: &SequenceNumber) {
         let NotifierLabels { namespace, name } = &self.labels;
-        let why = why.word();
+        let why = why.metric_label();
         let connection = shortened(connection);
         debug!(%namespace, %name, connection, %sequence_number, why, "message dropped");
         // A client that does not read may lose thousands.
-        if let Some(unsaid) = self.dropped_said.turn() {
+        if let Some(unsaid) = self.dropped_log.try_acquire() {
             warn!(%namespace, %name, connection, %sequence_number, why, unsaid, "messages are dropped");
         }
         self.count(&self.metrics.messages, [why], 1);
     }
 
     /// Connections were looked up.
-    pub fn looked_up(&self, kind: LookupKind) {
+    pub fn lookup_reused(&self, kind: LookupKind) {
         let source = match kind {
             LookupKind::Query => "query",
             LookupKind::Scan => "scan",
@@ -402,13 +402,13 @@ impl NotifierTelemetry {
     pub fn row_not_deleted(&self, connection: &str, error: &dyn std::error::Error) {
         let NotifierLabels { namespace, name } = &self.labels;
         let connection = shortened(connection);
-        warn!(%namespace, %name, connection, error = chain(error), "row not deleted");
+        warn!(%namespace, %name, connection, error = error_chain(error), "row not deleted");
     }
 
     /// A call failed and is tried again.
-    pub fn retrying(&self, error: &dyn std::error::Error) {
+    pub fn retry(&self, error: &dyn std::error::Error) {
         let NotifierLabels { namespace, name } = &self.labels;
-        warn!(%namespace, %name, error = chain(error), "trying again");
+        warn!(%namespace, %name, error = error_chain(error), "trying again");
     }
 
     /// Counts, unless the notifier was removed: a task that ends later must not bring its series back.
@@ -426,14 +426,14 @@ impl NotifierTelemetry {
 
 /// Something that is said once a minute at the most.
 #[derive(Debug, Default)]
-struct Seldom(Mutex<(Option<Instant>, u64)>);
+struct LogThrottle(Mutex<(Option<Instant>, u64)>);
 
-impl Seldom {
+impl LogThrottle {
     /// How often it was not said since the last time, if it may be said now.
-    fn turn(&self) -> Option<u64> {
+    fn try_acquire(&self) -> Option<u64> {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (last, unsaid) = &mut *said;
-        if last.is_some_and(|last| last.elapsed() < BETWEEN_SAYINGS) {
+        if last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
             *unsaid += 1;
             return None;
         }
@@ -450,7 +450,7 @@ fn shortened(connection: &str) -> String {
 }
 
 /// An error and its causes, in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

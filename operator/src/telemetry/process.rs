@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use tracing::{info, warn};
 
-use super::notifier::chain;
+use super::notifier::error_chain;
 
 /// The operator works.
 pub fn started(holder: &str, address: SocketAddr, namespace: Option<&str>) {
@@ -19,18 +19,23 @@ pub fn stopping() {
 
 /// A stored notifier is not read, because it does not parse.
 pub fn unreadable_notifier(namespace: &str, name: &str, error: &dyn Error) {
-    let error = chain(error);
+    let error = error_chain(error);
     warn!(namespace, name, error, "the stored StreamNotifier cannot be read: nothing runs for it");
 }
 
 /// A reconcile, or the watch, failed and is tried again.
 pub fn reconcile_failed(error: &dyn Error) {
-    warn!(error = chain(error), "reconcile failed; trying again");
+    warn!(error = error_chain(error), "reconcile failed; trying again");
 }
 
 /// A Kubernetes Event was not stored; nobody tries again.
 pub fn event_failed(namespace: &str, name: &str, error: &dyn Error) {
-    warn!(namespace, name, error = chain(error), "the Event of a notifier could not be stored");
+    warn!(
+        namespace,
+        name,
+        error = error_chain(error),
+        "the Event of a notifier could not be stored"
+    );
 }
 
 /// The local gateway: a WebSocket did not close in time.
@@ -42,5 +47,5 @@ pub fn local_socket_left_open() {
 /// The local gateway: a closed connection's row stays.
 #[cfg(feature = "local")]
 pub fn local_row_left(error: &dyn Error) {
-    warn!(error = chain(error), "the row of a closed connection could not be deleted");
+    warn!(error = error_chain(error), "the row of a closed connection could not be deleted");
 }

@@ -16,9 +16,9 @@ use super::metrics::Metrics;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Whatever can say what keeps the process from being ready; nothing means that it is.
-pub trait Readiness: Send + Sync + 'static {
+pub trait ReadinessCheck: Send + Sync + 'static {
     /// One line for each thing that is missing.
-    fn missing(&self) -> Vec<String>;
+    fn failures(&self) -> Vec<String>;
 }
 
 /// Serves until `stop` resolves. Whoever is asking then gets no answer: one that never ends its
@@ -26,7 +26,7 @@ pub trait Readiness: Send + Sync + 'static {
 pub async fn serve(
     listener: TcpListener,
     metrics: Metrics,
-    readiness: Arc<dyn Readiness>,
+    readiness: Arc<dyn ReadinessCheck>,
     stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let routes = Router::new()
@@ -41,8 +41,8 @@ pub async fn serve(
     }
 }
 
-async fn readyz(State(readiness): State<Arc<dyn Readiness>>) -> (StatusCode, String) {
-    let missing = readiness.missing();
+async fn readyz(State(readiness): State<Arc<dyn ReadinessCheck>>) -> (StatusCode, String) {
+    let missing = readiness.failures();
     if missing.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
@@ -63,8 +63,8 @@ mod tests {
 
     struct Ready;
 
-    impl Readiness for Ready {
-        fn missing(&self) -> Vec<String> {
+    impl ReadinessCheck for Ready {
+        fn failures(&self) -> Vec<String> {
             vec![]
         }
     }

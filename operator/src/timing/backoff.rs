@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 /// The randomness that spreads waits; seeded, so that a run can be repeated.
 #[derive(Debug)]
-pub struct Random(Mutex<fastrand::Rng>);
+pub struct JitterRng(Mutex<fastrand::Rng>);
 
-impl Random {
+impl JitterRng {
     /// Randomness that follows from `seed`.
     pub fn seeded(seed: u64) -> Self {
         Self(Mutex::new(fastrand::Rng::with_seed(seed)))
@@ -24,58 +24,58 @@ impl Random {
 /// A growing wait.
 #[derive(Clone, Debug)]
 pub struct Backoff {
-    first: Duration,
-    most: Duration,
+    initial: Duration,
+    max: Duration,
     next: Duration,
 }
 
 impl Backoff {
     /// Waits from about `first` to about `most`.
-    pub const fn new(first: Duration, most: Duration) -> Self {
-        Self { first, most, next: first }
+    pub const fn new(initial: Duration, max: Duration) -> Self {
+        Self { initial, max, next: initial }
     }
 
     /// The next wait: between half and all of the current one.
-    pub fn next(&mut self, random: &Random) -> Duration {
+    pub fn next_wait(&mut self, random: &JitterRng) -> Duration {
         let wait = self.next.mul_f64(0.5 + random.fraction() / 2.0);
-        self.next = (self.next * 2).min(self.most);
+        self.next = (self.next * 2).min(self.max);
         wait
     }
 
     /// Begins anew.
     pub fn reset(&mut self) {
-        self.next = self.first;
+        self.next = self.initial;
     }
 }
 
 /// Trouble that may pass by itself is told once it has lasted this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REPORT_AFTER: Duration = Duration::from_secs(60);
 
 /// Something that is tried until it works.
 #[derive(Clone, Debug)]
-pub struct Failing {
+pub struct FailureTracker {
     since: Option<Instant>,
     backoff: Backoff,
 }
 
-impl Failing {
+impl FailureTracker {
     /// Nothing has failed yet; waits grow to `most`.
     pub const fn new(most: Duration) -> Self {
         Self { since: None, backoff: Backoff::new(Duration::from_millis(100), most) }
     }
 
     /// Notes a failure; `true` once it has gone on for so long that somebody should know.
-    pub fn has_lasted(&mut self) -> bool {
-        self.since.get_or_insert_with(Instant::now).elapsed() >= PATIENCE
+    pub fn record_failure(&mut self) -> bool {
+        self.since.get_or_insert_with(Instant::now).elapsed() >= REPORT_AFTER
     }
 
     /// How long to wait before the next try.
-    pub fn wait(&mut self, random: &Random) -> Duration {
-        self.backoff.next(random)
+    pub fn next_wait(&mut self, random: &JitterRng) -> Duration {
+        self.backoff.next_wait(random)
     }
 
     /// It worked.
-    pub fn worked(&mut self) {
+    pub fn record_success(&mut self) {
         self.since = None;
         self.backoff.reset();
     }
@@ -87,13 +87,13 @@ mod tests {
 
     #[test]
     fn it_doubles_up_to_its_bound_and_begins_anew() {
-        let random = Random::seeded(1);
+        let random = JitterRng::seeded(1);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(350));
         for most in [100, 200, 350, 350] {
-            let wait = backoff.next(&random).as_millis();
+            let wait = backoff.next_wait(&random).as_millis();
             assert!((most / 2..=most).contains(&wait), "{wait} of {most}");
         }
         backoff.reset();
-        assert!(backoff.next(&random).as_millis() <= 100);
+        assert!(backoff.next_wait(&random).as_millis() <= 100);
     }
 }

@@ -4,6 +4,6 @@ pub mod backoff;
 pub mod rate_limiter;
 pub mod service_clock;
 
-pub use self::backoff::{Backoff, Failing, Random};
-pub use self::rate_limiter::Turns;
+pub use self::backoff::{Backoff, FailureTracker, JitterRng};
+pub use self::rate_limiter::FifoRateLimiter;
 pub use self::service_clock::ServiceClock;

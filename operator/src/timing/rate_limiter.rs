@@ -7,16 +7,16 @@ use tokio::time::{Instant, sleep_until};
 
 /// The turns of all that share one limit.
 #[derive(Debug, Default)]
-pub struct Turns {
+pub struct FifoRateLimiter {
     /// When the next one may begin, had nothing been saved. Whoever waits for its turn has it, so
     /// that one who gives up leaves nothing behind.
     next: Mutex<Option<Instant>>,
 }
 
-impl Turns {
+impl FifoRateLimiter {
     /// Waits for a turn. It takes up as much time as `each` says once it is the next; of the time
     /// that nobody used, so much may be `saved` up.
-    pub async fn take(&self, saved: Duration, each: impl FnOnce(Instant) -> Duration) {
+    pub async fn acquire(&self, saved: Duration, each: impl FnOnce(Instant) -> Duration) {
         let mut next = self.next.lock().await;
         let now = Instant::now();
         let each = each(now);

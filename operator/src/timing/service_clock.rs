@@ -13,12 +13,12 @@ pub struct ServiceClock(Mutex<(UnixSeconds, Instant)>);
 
 impl ServiceClock {
     /// A clock that shows 1970 until the service is heard.
-    pub fn unknown() -> Self {
+    pub fn new() -> Self {
         Self(Mutex::new((UnixSeconds(0), Instant::now())))
     }
 
     /// The service said `now`, floored to the second, in an answer that has just come.
-    pub fn heard(&self, now: UnixSeconds) {
+    pub fn observe(&self, now: UnixSeconds) {
         let at = Instant::now();
         let known = self.at(at);
         // What is a second less is only floored; what is later is so for certain, for one that our
@@ -56,12 +56,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_goes_on_by_itself_and_follows_what_is_heard() {
-        let clock = ServiceClock::unknown();
-        clock.heard(UnixSeconds(1_000));
+        let clock = ServiceClock::new();
+        clock.observe(UnixSeconds(1_000));
         advance(Duration::from_millis(2_900)).await;
         assert_eq!(clock.now(), UnixSeconds(1_002));
         for (heard, shows) in [(1_003, 1_003), (1_002, 1_003), (1_001, 1_001), (9_000, 9_000)] {
-            clock.heard(UnixSeconds(heard));
+            clock.observe(UnixSeconds(heard));
             assert_eq!(clock.now(), UnixSeconds(shows), "{heard}");
         }
         assert_eq!(clock.at(Instant::now() - Duration::from_secs(5)), UnixSeconds(8_994));

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::aws::{ApiGateway, Aws, DynamoDbConnections, DynamoDbStreams, SqsQueue};
+use crate::aws::{ApiGateway, AwsConfig, DynamoDbConnections, DynamoDbStreams, SqsDeadLetterQueue};
 use crate::checkpoint::CheckpointStore;
-use crate::delivery::{Connections, DeadLetterQueue, Gateway};
+use crate::delivery::{ConnectionsTable, DeadLetterQueue, Gateway};
 use crate::streams::Streams;
 use crate::worker::config::worker_config::WorkerSpec;
 
@@ -14,7 +14,7 @@ pub struct Backends {
     /// The table's streams.
     pub streams: Arc<dyn Streams>,
     /// The connections table.
-    pub connections: Arc<dyn Connections>,
+    pub connections: Arc<dyn ConnectionsTable>,
     /// The WebSocket API.
     pub gateway: Arc<dyn Gateway>,
     /// The checkpoint's store.
@@ -25,15 +25,15 @@ pub struct Backends {
 
 impl Backends {
     /// The backends of a spec in AWS, with this checkpoint store.
-    pub fn new(spec: &WorkerSpec, aws: &Aws, checkpoints: Arc<dyn CheckpointStore>) -> Self {
+    pub fn new(spec: &WorkerSpec, aws: &AwsConfig, checkpoints: Arc<dyn CheckpointStore>) -> Self {
         let WorkerSpec { table, delivery, signing_region, dead_letter_queue, .. } = spec;
         Self {
             streams: Arc::new(DynamoDbStreams::new(aws, &table.region, &table.arn)),
-            connections: Arc::new(DynamoDbConnections::new(aws, delivery.source.clone())),
+            connections: Arc::new(DynamoDbConnections::new(aws, delivery.connections.clone())),
             gateway: Arc::new(ApiGateway::new(aws, signing_region, &delivery.endpoint)),
             checkpoints,
             dead_letters: dead_letter_queue.as_ref().map(|queue| {
-                Arc::new(SqsQueue::new(aws, &queue.region, &queue.arn, &queue.url))
+                Arc::new(SqsDeadLetterQueue::new(aws, &queue.region, &queue.arn, &queue.url))
                     as Arc<dyn DeadLetterQueue>
             }),
         }

@@ -6,17 +6,17 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::backends::Backends;
-use super::rate_limiters::AccountLimits;
-use super::run::work;
+use super::rate_limiters::RateLimiters;
+use super::run::run_worker;
 use crate::api::StreamNotifierSpec;
-use crate::aws::Aws;
+use crate::aws::AwsConfig;
 use crate::checkpoint::CheckpointStore;
-use crate::rules::{Evaluator, InvalidSpec};
+use crate::rules::{EvaluatorPool, InvalidSpec};
 use crate::telemetry::{Health, Metrics, NotifierTelemetry};
-use crate::timing::Random;
+use crate::timing::JitterRng;
 use crate::worker::config::endpoint::Endpoints;
-use crate::worker::config::validate::{Prepared, prepare};
-use crate::worker::config::worker_config::{Job, WorkerSpec};
+use crate::worker::config::validate::{Validated, validate};
+use crate::worker::config::worker_config::{WorkerConfig, WorkerSpec};
 
 /// Runs a worker until its token is cancelled. Can be called again after it ended.
 pub type RunWorker =
@@ -26,13 +26,13 @@ pub type RunWorker =
 #[derive(Debug)]
 pub struct WorkerFactory {
     /// The AWS configuration.
-    pub aws: Aws,
+    pub aws: AwsConfig,
     /// Which WebSocket domains are allowed, and where they are.
     pub endpoints: Endpoints,
     /// Evaluates expressions.
-    pub evaluator: Evaluator,
+    pub evaluators: EvaluatorPool,
     /// Rate limiters by account and region.
-    pub rate_limiters: AccountLimits,
+    pub rate_limiters: RateLimiters,
     /// The name under which this process holds checkpoints.
     pub holder: String,
     /// The metrics of the process.
@@ -41,8 +41,8 @@ pub struct WorkerFactory {
 
 impl WorkerFactory {
     /// Validates a resource's spec.
-    pub fn validate(&self, spec: &StreamNotifierSpec) -> Result<Prepared, InvalidSpec> {
-        prepare(spec, &self.endpoints)
+    pub fn validate(&self, spec: &StreamNotifierSpec) -> Result<Validated, InvalidSpec> {
+        validate(spec, &self.endpoints)
     }
 
     /// The worker of this notifier, which keeps its checkpoint in this store.
@@ -55,25 +55,25 @@ impl WorkerFactory {
     ) -> RunWorker {
         let backends = Arc::new(Backends::new(&spec, &self.aws, checkpoints));
         let telemetry = NotifierTelemetry::new(self.metrics.clone(), namespace, name);
-        let limits = self.rate_limiters.of(&spec.table);
-        let post_limits = self.rate_limiters.posts(&spec.signing_region);
-        let (evaluator, holder) = (self.evaluator.clone(), self.holder.clone());
+        let limits = self.rate_limiters.for_stream(&spec.table);
+        let post_limits = self.rate_limiters.for_posts(&spec.signing_region);
+        let (evaluator, holder) = (self.evaluators.clone(), self.holder.clone());
         Box::new(move |health, stop| {
             let backends = backends.clone();
-            let job = Job {
-                notifier: spec.notifier.clone(),
-                evaluator: evaluator.clone(),
+            let job = WorkerConfig {
+                rules: spec.rules.clone(),
+                evaluators: evaluator.clone(),
                 consumer: spec.consumer.clone(),
-                begin: spec.begin,
+                initial_position: spec.initial_position,
                 delivery: spec.delivery.clone(),
                 holder: holder.clone(),
-                limits: limits.clone(),
-                post_limits: post_limits.clone(),
+                stream_limits: limits.clone(),
+                post_limiter: post_limits.clone(),
                 health,
                 telemetry: telemetry.clone(),
-                random: Arc::new(Random::seeded(fastrand::u64(..))),
+                rng: Arc::new(JitterRng::seeded(fastrand::u64(..))),
             };
-            Box::pin(async move { work(&backends, &job, &stop).await })
+            Box::pin(async move { run_worker(&backends, &job, &stop).await })
         })
     }
 }

@@ -10,9 +10,9 @@ pub mod supervisor;
 
 pub use self::backends::Backends;
 pub use self::config::endpoint::Endpoints;
-pub use self::config::validate::{MAX_PAGES, Prepared, prepare};
-pub use self::config::worker_config::{Job, WorkerSpec};
+pub use self::config::validate::{MAX_PAGES, Validated, validate};
+pub use self::config::worker_config::{WorkerConfig, WorkerSpec};
 pub use self::factory::WorkerFactory;
-pub use self::rate_limiters::AccountLimits;
-pub use self::run::work;
+pub use self::rate_limiters::RateLimiters;
+pub use self::run::run_worker;
 pub use self::supervisor::{NotifierId, Revision, Supervisor};

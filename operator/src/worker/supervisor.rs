@@ -14,10 +14,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Reason;
-use crate::telemetry::{Health, Part, Phase, Picture, Trouble};
+use crate::telemetry::{Component, Health, HealthSnapshot, Phase, Problem};
 
 /// How long to wait before a worker that panicked begins anew.
-const AFTER_A_PANIC: Duration = Duration::from_secs(10);
+const PANIC_RESTART_DELAY: Duration = Duration::from_secs(10);
 
 /// Which notifier.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,7 +50,7 @@ struct Worker {
     revision: Revision,
     stop: CancellationToken,
     task: JoinHandle<()>,
-    health: watch::Receiver<Picture>,
+    health: watch::Receiver<HealthSnapshot>,
     told: bool,
 }
 
@@ -61,7 +61,7 @@ impl Supervisor {
     }
 
     /// The health of the worker of this revision, if there is one.
-    pub fn health(&self, id: &NotifierId, revision: &Revision) -> Option<Picture> {
+    pub fn health(&self, id: &NotifierId, revision: &Revision) -> Option<HealthSnapshot> {
         let workers = self.lock();
         let worker = workers.get(id).filter(|worker| worker.revision == *revision)?;
         Some(worker.health.borrow().clone())
@@ -103,9 +103,10 @@ impl Supervisor {
         let worked = async move {
             // Making it may panic too.
             let made = async || work(given.clone(), stops.clone()).await;
-            while keep(&given, made()).await.is_err()
-                && stops.run_until_cancelled(sleep(AFTER_A_PANIC)).await.is_some()
-            {}
+            while catch_panic(&given, made()).await.is_err()
+                && stops.run_until_cancelled(sleep(PANIC_RESTART_DELAY)).await.is_some()
+            {
+            }
             // With the last sender gone, so is the listener.
             drop(given);
         };
@@ -165,12 +166,12 @@ impl Supervisor {
         let mut lines = Vec::new();
         for (NotifierId { namespace, name }, worker) in &*self.lock() {
             let picture = worker.health.borrow();
-            let reasons = picture.troubles.values().map(|trouble| trouble.reason.as_str());
+            let reasons = picture.problems.values().map(|trouble| trouble.reason.as_str());
             lines.extend(reasons.map(|reason| format!("{namespace}/{name}: {reason}")));
-            if picture.phase == Phase::Stopped {
+            if picture.phase == Phase::HaltedOnGap {
                 lines.push(format!("{namespace}/{name}: {}", Reason::DataGap.as_str()));
             }
-            if picture.phase == Phase::Starting && picture.troubles.is_empty() {
+            if picture.phase == Phase::Starting && picture.problems.is_empty() {
                 lines.push(format!("{namespace}/{name}: starting"));
             }
         }
@@ -184,18 +185,18 @@ impl Supervisor {
 }
 
 /// Works, and tells if the work panicked: a fault of ours.
-async fn keep(health: &Health, work: impl Future<Output = ()>) -> Result<(), ()> {
+async fn catch_panic(health: &Health, work: impl Future<Output = ()>) -> Result<(), ()> {
     let worked = AssertUnwindSafe(work).catch_unwind().await;
     worked.map_err(|_| {
         health.starting();
-        health.troubled(Part::Worker, panicked());
+        health.set_problem(Component::Worker, panicked_problem());
     })
 }
 
 /// Problem of a worker task that panicked.
-pub fn panicked() -> Trouble {
+pub fn panicked_problem() -> Problem {
     let message = "a worker task panicked: bug in the operator; report it with the operator's log, the worker restarts from the checkpoint";
-    Trouble::new(Reason::WorkerFailed, message.to_owned())
+    Problem::new(Reason::WorkerFailed, message.to_owned())
 }
 
 #[cfg(test)]
@@ -230,10 +231,10 @@ mod tests {
         sleep(Duration::from_secs(1)).await;
         let picture = supervisor.health(&id(), &revision("a", 1)).unwrap();
         assert_eq!(picture.phase, Phase::Starting);
-        assert_eq!(picture.troubles[&Part::Worker].reason, Reason::WorkerFailed);
-        sleep(AFTER_A_PANIC).await;
+        assert_eq!(picture.problems[&Component::Worker].reason, Reason::WorkerFailed);
+        sleep(PANIC_RESTART_DELAY).await;
         let picture = supervisor.health(&id(), &revision("a", 1)).unwrap();
-        assert_eq!((picture.phase, picture.troubles.len()), (Phase::Reading, 0));
+        assert_eq!((picture.phase, picture.problems.len()), (Phase::Reading, 0));
         assert_eq!(runs.load(Ordering::Relaxed), 2);
         supervisor.stop(&id()).await;
     }
@@ -250,9 +251,9 @@ mod tests {
                 async move { assert!(run > 9, "it always fails") }
             };
             supervisor.start(id(), revision("a", 1), work, || {});
-            sleep(AFTER_A_PANIC * 3 / 2).await;
+            sleep(PANIC_RESTART_DELAY * 3 / 2).await;
             let picture = supervisor.health(&id(), &revision("a", 1)).unwrap();
-            assert_eq!(picture.troubles[&Part::Worker].reason, Reason::WorkerFailed);
+            assert_eq!(picture.problems[&Component::Worker].reason, Reason::WorkerFailed);
             supervisor.stop(&id()).await;
             assert_eq!(runs.load(Ordering::Relaxed), 2, "begun, and once more");
         }

@@ -10,7 +10,7 @@ use std::env;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use stream_notifier::rules::Evaluator;
+use stream_notifier::rules::EvaluatorPool;
 use tokio::process::Command;
 use tokio::time::Instant;
 
@@ -42,7 +42,7 @@ async fn main() -> Result<()> {
 
 async fn pace(endpoint: &str) -> Result<()> {
     let client = support::bare_client(endpoint);
-    let evaluator = Evaluator::on_threads(None)?;
+    let evaluator = EvaluatorPool::on_threads(None)?;
     let bytes = service::BYTES;
     println!("{RECORDS} records of {bytes} bytes on {SHARDS} shards, one of {DELIVERED} delivered");
     let (mut alone, mut notifiers) = (vec![], vec![]);
@@ -99,7 +99,7 @@ async fn memory(endpoint: &str) -> Result<()> {
 
 /// The most memory that this process holds while everything is read.
 async fn peak(way: &str, endpoint: &str) -> Result<usize> {
-    let evaluator = Evaluator::on_threads(None)?;
+    let evaluator = EvaluatorPool::on_threads(None)?;
     let mut runs = Vec::new();
     for _ in 0..RUNS {
         runs.push(match way {

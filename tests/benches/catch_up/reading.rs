@@ -9,15 +9,16 @@ use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::types::ShardIteratorType;
 use axum::body::Bytes;
 use futures::future::BoxFuture;
-use stream_notifier::aws::{ApiGateway, Aws, DynamoDbStreams};
-use stream_notifier::delivery::{Answer, Gateway};
+use stream_notifier::aws::{ApiGateway, AwsConfig, DynamoDbStreams};
+use stream_notifier::delivery::{Gateway, PostResponse};
 use stream_notifier::model::{ShardId, StreamLabel};
-use stream_notifier::rules::Evaluator;
+use stream_notifier::rules::EvaluatorPool;
 use stream_notifier::streams::{
-    Begin, Follow, Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamPage, Streams,
+    InitialPosition, IteratorStart, RecordPage, ShardFilter, ShardIterator, StreamError,
+    StreamPage, StreamSource, Streams,
 };
 use stream_notifier::telemetry::Metrics;
-use stream_notifier::worker::{Backends, work};
+use stream_notifier::worker::{Backends, run_worker};
 use stream_notifier_tests::scripted::{MemoryStore, ScriptedConnections, job};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -51,18 +52,18 @@ pub async fn sdk(client: &Client) -> Result<()> {
 
 /// Reads everything with the notifier's client alone.
 pub async fn client(endpoint: &str) -> Result<()> {
-    let streams = Arc::new(streams(&Aws::local(endpoint).await));
-    let label = streams.streams().await?.pop().context("a stream")?;
+    let streams = Arc::new(streams(&AwsConfig::local(endpoint).await));
+    let label = streams.list().await?.pop().context("a stream")?;
     let mut readers = JoinSet::new();
-    for shard in streams.describe(&label, Listed::All, None).await?.shards {
+    for shard in streams.describe(&label, ShardFilter::All, None).await?.shards {
         let streams = streams.clone();
         readers.spawn(async move {
-            let mut next = Some(streams.iterator(&shard.id, &ReadFrom::Start).await?);
+            let mut next = Some(streams.get_iterator(&shard.id, &IteratorStart::Start).await?);
             let mut records = 0;
             while let Some(iterator) = next {
-                let page = streams.records(&iterator).await?;
-                records += page.changes.len();
-                next = page.next;
+                let page = streams.get_records(&iterator).await?;
+                records += page.records.len();
+                next = page.next_iterator;
             }
             anyhow::Ok(records)
         });
@@ -70,7 +71,7 @@ pub async fn client(endpoint: &str) -> Result<()> {
     all(readers).await
 }
 
-fn streams(aws: &Aws) -> DynamoDbStreams {
+fn streams(aws: &AwsConfig) -> DynamoDbStreams {
     DynamoDbStreams::new(aws, "eu-west-1", TABLE)
 }
 
@@ -84,11 +85,11 @@ async fn all(readers: JoinSet<Result<usize>>) -> Result<()> {
 }
 
 /// Reads everything with a whole worker, which delivers what matches.
-pub async fn notifier(endpoint: &str, evaluator: &Evaluator) -> Result<()> {
-    let aws = Aws::local(endpoint).await;
+pub async fn notifier(endpoint: &str, evaluator: &EvaluatorPool) -> Result<()> {
+    let aws = AwsConfig::local(endpoint).await;
     let streams = streams(&aws);
-    let label = streams.streams().await?.pop().context("a stream")?;
-    let shards = streams.describe(&label, Listed::All, None).await?.shards.len();
+    let label = streams.list().await?.pop().context("a stream")?;
+    let shards = streams.describe(&label, ShardFilter::All, None).await?.shards.len();
     let table_of_connections = ScriptedConnections::new(1_000);
     for n in 0..CONNECTIONS {
         table_of_connections.put_new(&format!("L0SM9cOFvHcC{n:03}="), &sk(n));
@@ -104,12 +105,12 @@ pub async fn notifier(endpoint: &str, evaluator: &Evaluator) -> Result<()> {
         checkpoints: Arc::new(MemoryStore::default()),
         dead_letters: None,
     };
-    let (mut job, _pictures) = job("bench", Begin::TrimHorizon, &Metrics::default());
-    (job.consumer.follow, job.consumer.table) = (Follow::Stream(label), TABLE.to_owned());
-    job.evaluator = evaluator.clone();
+    let (mut job, _pictures) = job("bench", InitialPosition::TrimHorizon, &Metrics::default());
+    (job.consumer.source, job.consumer.table) = (StreamSource::Stream(label), TABLE.to_owned());
+    job.evaluators = evaluator.clone();
     let stop = CancellationToken::new();
     let told = stop.clone();
-    let worker = tokio::spawn(async move { work(&backends, &job, &told).await });
+    let worker = tokio::spawn(async move { run_worker(&backends, &job, &told).await });
     timeout(LIMIT, done.all.notified()).await.context("it does not come to an end")?;
     stop.cancel();
     worker.await?;
@@ -150,34 +151,34 @@ struct Watched {
 }
 
 impl Streams for Watched {
-    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
-        Box::pin(async move { self.streams.streams().await })
+    fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+        Box::pin(async move { self.streams.list().await })
     }
 
     fn describe<'a>(
         &'a self,
         stream: &'a StreamLabel,
-        listed: Listed<'a>,
+        listed: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
         Box::pin(async move { self.streams.describe(stream, listed, after).await })
     }
 
-    fn iterator<'a>(
+    fn get_iterator<'a>(
         &'a self,
         shard: &'a ShardId,
-        from: &'a ReadFrom,
+        from: &'a IteratorStart,
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
-        Box::pin(async move { self.streams.iterator(shard, from).await })
+        Box::pin(async move { self.streams.get_iterator(shard, from).await })
     }
 
-    fn records<'a>(
+    fn get_records<'a>(
         &'a self,
         iterator: &'a ShardIterator,
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
         Box::pin(async move {
-            let page = self.streams.records(iterator).await?;
-            self.done.ends.fetch_add(usize::from(page.next.is_none()), Ordering::Relaxed);
+            let page = self.streams.get_records(iterator).await?;
+            self.done.ends.fetch_add(usize::from(page.next_iterator.is_none()), Ordering::Relaxed);
             self.done.look();
             Ok(page)
         })
@@ -192,17 +193,17 @@ struct Counted {
 }
 
 impl Gateway for Counted {
-    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
             let answer = self.gateway.post(connection, message).await;
-            let arrived = matches!(answer, Answer::Status { status: 200, .. });
+            let arrived = matches!(answer, PostResponse::Status { status: 200, .. });
             self.done.posts.fetch_add(usize::from(arrived), Ordering::Relaxed);
             self.done.look();
             answer
         })
     }
 
-    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, Answer> {
+    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move { self.gateway.disconnect(connection).await })
     }
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use stream_notifier::aws::{ApiGateway, Aws};
-use stream_notifier::delivery::{Answer, Gateway, PostLimits};
-use stream_notifier::streams::Begin;
+use stream_notifier::aws::{ApiGateway, AwsConfig};
+use stream_notifier::delivery::{Gateway, PostRateLimiter, PostResponse};
+use stream_notifier::streams::InitialPosition;
 use stream_notifier::telemetry::Metrics;
-use stream_notifier::worker::{Backends, Job, work};
+use stream_notifier::worker::{Backends, WorkerConfig, run_worker};
 use stream_notifier_tests::scripted::{
     MemoryStore, ScriptedConnections, ScriptedStreams, change, job,
 };
@@ -43,7 +43,7 @@ impl Notifier {
         for n in 0..connections {
             table.put_new(&connection(n), "hoge");
         }
-        let aws = Aws::local("http://127.0.0.1:9").await;
+        let aws = AwsConfig::local("http://127.0.0.1:9").await;
         let counted = Arc::new(Counted {
             gateway: ApiGateway::new(&aws, "eu-west-1", endpoint),
             left: AtomicUsize::new(0),
@@ -58,9 +58,10 @@ impl Notifier {
         };
         let stop = CancellationToken::new();
         let told = stop.clone();
-        let (job, _) = job("bench", Begin::Latest, &Metrics::default());
-        let job = Job { post_limits: Arc::new(PostLimits::new(posts_per_second)), ..job };
-        let worker = tokio::spawn(async move { work(&backends, &job, &told).await });
+        let (job, _) = job("bench", InitialPosition::Latest, &Metrics::default());
+        let job =
+            WorkerConfig { post_limiter: Arc::new(PostRateLimiter::new(posts_per_second)), ..job };
+        let worker = tokio::spawn(async move { run_worker(&backends, &job, &told).await });
         Self { streams, counted, connections, changes: 0, stop, worker }
     }
 
@@ -90,10 +91,10 @@ struct Counted {
 }
 
 impl Gateway for Counted {
-    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
             let answer = self.gateway.post(connection, message).await;
-            let arrived = matches!(answer, Answer::Status { status: 200, .. });
+            let arrived = matches!(answer, PostResponse::Status { status: 200, .. });
             if arrived && self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
                 self.all.notify_one();
             }
@@ -101,7 +102,7 @@ impl Gateway for Counted {
         })
     }
 
-    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, Answer> {
+    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move { self.gateway.disconnect(connection).await })
     }
 }

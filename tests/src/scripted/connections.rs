@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use stream_notifier::delivery::{
-    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, TableDescription,
+    ConnectionsError, ConnectionsErrorKind, ConnectionsTable, RowPage, Segment, TableDescription,
 };
-use stream_notifier::model::{AttributeValue, Item, KeyNames};
+use stream_notifier::model::{AttributeValue, Item, KeySchema};
 use tokio::time::sleep;
 
 /// A table with the key `connection_id` and an index on `sk`.
@@ -161,7 +161,10 @@ impl ScriptedConnections {
         }
         let page: Vec<_> = found.by_ref().take(self.rows_on_a_page).map(|(_, row)| row).collect();
         let next = page.last().filter(|_| found.next().is_some()).map(|row| (*row).clone());
-        RowPage { rows: page.into_iter().map(|row| projected(row, attributes)).collect(), next }
+        RowPage {
+            rows: page.into_iter().map(|row| projected(row, attributes)).collect(),
+            next_key: next,
+        }
     }
 
     async fn answer(&self, page: RowPage) -> RowPage {
@@ -187,11 +190,11 @@ fn row(connection: &str, sk: &str, created_at: &str) -> Item {
     ])
 }
 
-impl Connections for ScriptedConnections {
+impl ConnectionsTable for ScriptedConnections {
     fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>> {
         Box::pin(async move {
             self.check()?;
-            let key = |name: &str| KeyNames { partition: name.to_owned(), sort: None };
+            let key = |name: &str| KeySchema { partition: name.to_owned(), sort: None };
             Ok(TableDescription {
                 keys: key("connection_id"),
                 indexes: if self.has_index.load(Ordering::Relaxed) {
@@ -241,7 +244,7 @@ impl Connections for ScriptedConnections {
         Box::pin(async move {
             *self.scans.lock().unwrap().entry(segment.number).or_default() += 1;
             self.check()?;
-            let in_segment = |n: usize| n as u32 % segment.of == segment.number;
+            let in_segment = |n: usize| n as u32 % segment.total == segment.number;
             let page = self.page(attributes, start, |n, _| in_segment(n));
             Ok(self.answer(page).await)
         })
@@ -257,9 +260,9 @@ impl Connections for ScriptedConnections {
         })
     }
 
-    fn delete_unchanged<'a>(
+    fn delete_if_unchanged<'a>(
         &'a self,
-        _: &'a KeyNames,
+        _: &'a KeySchema,
         row: &'a Item,
     ) -> BoxFuture<'a, Result<bool, ConnectionsError>> {
         Box::pin(async move {

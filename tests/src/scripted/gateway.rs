@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use stream_notifier::delivery::{Answer, Gateway};
+use stream_notifier::delivery::{Gateway, PostResponse};
 use tokio::time::{Instant, sleep};
 
 /// How long the real client waits for an answer.
@@ -19,8 +19,8 @@ pub struct ScriptedGateway(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     /// Answers by connection, used up one by one, the last one for ever.
-    scripts: HashMap<String, VecDeque<(Duration, Answer)>>,
-    everyone: Option<(Duration, Answer)>,
+    scripts: HashMap<String, VecDeque<(Duration, PostResponse)>>,
+    everyone: Option<(Duration, PostResponse)>,
     posts: Vec<Post>,
     disconnected: Vec<String>,
     refusals: VecDeque<u16>,
@@ -39,7 +39,7 @@ pub struct Post {
     /// What.
     pub message: String,
     /// What was answered.
-    pub answer: Answer,
+    pub answer: PostResponse,
     /// When it was answered.
     pub at: Instant,
 }
@@ -53,7 +53,7 @@ impl ScriptedGateway {
 
     /// A connection answers nothing: each post to it ends by the client's own limit.
     pub fn hang(&self, connection: &str) {
-        let hangs = VecDeque::from([(CALL_LIMIT, Answer::NoAnswer)]);
+        let hangs = VecDeque::from([(CALL_LIMIT, PostResponse::NoResponse)]);
         self.0.lock().unwrap().scripts.insert(connection.to_owned(), hangs);
     }
 
@@ -103,7 +103,7 @@ impl ScriptedGateway {
         self.0.lock().unwrap().two_for_one
     }
 
-    fn begin(&self, connection: &str) -> (Duration, Answer) {
+    fn begin(&self, connection: &str) -> (Duration, PostResponse) {
         let mut state = self.0.lock().unwrap();
         let state = &mut *state;
         *state.in_flight.entry(connection.to_owned()).or_default() += 1;
@@ -119,7 +119,7 @@ impl ScriptedGateway {
 }
 
 impl Gateway for ScriptedGateway {
-    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
             let (after, answer) = self.begin(connection);
             sleep(after).await;
@@ -137,7 +137,7 @@ impl Gateway for ScriptedGateway {
         })
     }
 
-    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, Answer> {
+    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
             let mut state = self.0.lock().unwrap();
             if let Some(refusal) = state.refusals.pop_front() {
@@ -149,6 +149,6 @@ impl Gateway for ScriptedGateway {
     }
 }
 
-fn status(status: u16) -> Answer {
-    Answer::Status { status, names_connection: false }
+fn status(status: u16) -> PostResponse {
+    PostResponse::Status { status, names_connection: false }
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use futures::future::BoxFuture;
-use stream_notifier::checkpoint::{Checkpoint, CheckpointStore, StoreError, Stored, Version};
+use stream_notifier::checkpoint::{
+    Checkpoint, CheckpointStore, ResourceVersion, StoreError, StoredCheckpoint,
+};
 
 /// A checkpoint.
 #[derive(Debug, Default)]
@@ -74,24 +76,24 @@ impl State {
 }
 
 impl CheckpointStore for MemoryStore {
-    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+    fn load(&self) -> BoxFuture<'_, Result<Option<StoredCheckpoint>, StoreError>> {
         Box::pin(async move {
             let mut state = self.0.lock().unwrap();
             state.fault()?;
-            let version = Version(state.version.to_string());
-            Ok(state.stored.clone().map(|data| Stored { data, version }))
+            let version = ResourceVersion(state.version.to_string());
+            Ok(state.stored.clone().map(|data| StoredCheckpoint { data, version }))
         })
     }
 
     fn save<'a>(
         &'a self,
         data: &'a BTreeMap<String, String>,
-        expected: Option<&'a Version>,
-    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        expected: Option<&'a ResourceVersion>,
+    ) -> BoxFuture<'a, Result<ResourceVersion, StoreError>> {
         Box::pin(async move {
             let mut state = self.0.lock().unwrap();
             state.fault()?;
-            let found = state.stored.is_some().then(|| Version(state.version.to_string()));
+            let found = state.stored.is_some().then(|| ResourceVersion(state.version.to_string()));
             if found.as_ref() != expected {
                 return Err(StoreError::Conflict);
             }
@@ -102,7 +104,7 @@ impl CheckpointStore for MemoryStore {
                 state.lost_answers -= 1;
                 return Err(StoreError::Unknown("the answer was lost".into()));
             }
-            Ok(Version(state.version.to_string()))
+            Ok(ResourceVersion(state.version.to_string()))
         })
     }
 }

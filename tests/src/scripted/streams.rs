@@ -5,12 +5,12 @@ use std::sync::Mutex;
 
 use futures::future::BoxFuture;
 use stream_notifier::model::{
-    AttributeValue, Change, EventName, Item, KeyNames, SequenceNumber, ShardId, StreamLabel,
+    AttributeValue, EventName, Item, KeySchema, Record, SequenceNumber, ShardId, StreamLabel,
     UnixSeconds, ViewType,
 };
 use stream_notifier::streams::{
-    Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
-    StreamStatus, Streams,
+    IteratorStart, RecordPage, Shard, ShardFilter, ShardIterator, StreamError, StreamErrorKind,
+    StreamPage, StreamStatus, Streams,
 };
 use tokio::time::Instant;
 
@@ -43,7 +43,7 @@ struct State {
 struct ScriptedShard {
     id: ShardId,
     parent: Option<ShardId>,
-    changes: Vec<Change>,
+    changes: Vec<Record>,
     closed: bool,
     hidden: bool,
     not_found: bool,
@@ -63,7 +63,7 @@ pub enum Call {
     /// The children of a shard.
     Children(ShardId),
     /// An iterator.
-    Iterator(ShardId, ReadFrom),
+    Iterator(ShardId, IteratorStart),
     /// Records of a shard.
     Records(ShardId),
 }
@@ -91,7 +91,7 @@ impl ScriptedStreams {
     }
 
     /// Appends a record to a shard.
-    pub fn append(&self, id: &str, change: Change) {
+    pub fn append(&self, id: &str, change: Record) {
         let mut state = self.0.lock().unwrap();
         state.shard(&shard_id(id)).unwrap().changes.push(change);
     }
@@ -149,7 +149,7 @@ impl ScriptedStreams {
     }
 
     /// The iterators asked for a shard.
-    pub fn iterators(&self, id: &str) -> Vec<ReadFrom> {
+    pub fn iterators(&self, id: &str) -> Vec<IteratorStart> {
         let of_shard = |call| match call {
             Call::Iterator(shard, from) if shard.name == id => Some(from),
             _ => None,
@@ -188,19 +188,19 @@ impl State {
 }
 
 impl Streams for ScriptedStreams {
-    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
         Box::pin(async move { Ok(vec![StreamLabel::new(LABEL)]) })
     }
 
     fn describe<'a>(
         &'a self,
         stream: &'a StreamLabel,
-        listed: Listed<'a>,
+        listed: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
         Box::pin(async move {
             assert_eq!(stream.as_str(), LABEL);
-            if let Listed::ChildrenOf(parent) = listed {
+            if let ShardFilter::ChildrenOf(parent) = listed {
                 return self.0.lock().unwrap().children(parent);
             }
             let mut state = self.0.lock().unwrap();
@@ -224,10 +224,10 @@ impl Streams for ScriptedStreams {
         })
     }
 
-    fn iterator<'a>(
+    fn get_iterator<'a>(
         &'a self,
         id: &'a ShardId,
-        from: &'a ReadFrom,
+        from: &'a IteratorStart,
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
         Box::pin(async move {
             let mut state = self.0.lock().unwrap();
@@ -236,9 +236,11 @@ impl Streams for ScriptedStreams {
             let generation = state.generation;
             let shard = state.found(id)?;
             let begin = match from {
-                ReadFrom::Start => 0,
-                ReadFrom::At(at) => shard.changes.partition_point(|change| change.created < *at),
-                ReadFrom::After(last) => {
+                IteratorStart::Start => 0,
+                IteratorStart::At(at) => {
+                    shard.changes.partition_point(|change| change.approximate_creation_time < *at)
+                }
+                IteratorStart::After(last) => {
                     shard.changes.partition_point(|change| change.sequence_number <= *last)
                 }
             };
@@ -246,7 +248,7 @@ impl Streams for ScriptedStreams {
         })
     }
 
-    fn records<'a>(
+    fn get_records<'a>(
         &'a self,
         iterator: &'a ShardIterator,
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
@@ -274,7 +276,12 @@ impl Streams for ScriptedStreams {
             if !changes.is_empty() {
                 state.read_at = Some(Instant::now());
             }
-            Ok(RecordPage { changes, unreadable: 0, next, service_time: Some(NOW) })
+            Ok(RecordPage {
+                records: changes,
+                malformed: 0,
+                next_iterator: next,
+                service_time: Some(NOW),
+            })
         })
     }
 }
@@ -287,10 +294,10 @@ fn description<'a>(
         |shard: &ScriptedShard| Shard { id: shard.id.clone(), parent: shard.parent.clone() };
     StreamPage {
         status: StreamStatus::Enabled,
-        view: ViewType::NewAndOldImages,
-        keys: KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) },
+        view_type: ViewType::NewAndOldImages,
+        keys: KeySchema { partition: "PK".to_owned(), sort: Some("SK".to_owned()) },
         shards: shards.map(shard).collect(),
-        next,
+        next_page: next,
         service_time: NOW,
     }
 }
@@ -310,7 +317,7 @@ pub fn number(n: u32) -> SequenceNumber {
 }
 
 /// A change of `target_pk#<item>`, `target_sk#<sk>`, to the value `n`, made now.
-pub fn change(n: u32, item: &str, sk: &str) -> Change {
+pub fn change(n: u32, item: &str, sk: &str) -> Record {
     let text = |text: String| AttributeValue::S(text);
     let keys = Item::from([
         ("PK".to_owned(), text(format!("target_pk#{item}"))),
@@ -321,14 +328,14 @@ pub fn change(n: u32, item: &str, sk: &str) -> Change {
         image.insert("TargetAttribute".to_owned(), AttributeValue::N(value.to_string()));
         image
     };
-    Change {
+    Record {
         event_id: format!("event-{n}"),
         event: EventName::Modify,
         old: image(n.wrapping_sub(1)),
         new: image(n),
         keys,
         sequence_number: number(n),
-        created: NOW,
+        approximate_creation_time: NOW,
         user_identity: None,
     }
 }

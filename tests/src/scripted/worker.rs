@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
-use stream_notifier::delivery::{DeadLetterQueue, PostLimits};
-use stream_notifier::rules::Evaluator;
-use stream_notifier::streams::{Begin, Limits, Streams};
-use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
-use stream_notifier::timing::Random;
-use stream_notifier::worker::{Backends, Endpoints, Job, Prepared, WorkerSpec, prepare, work};
+use stream_notifier::delivery::{DeadLetterQueue, PostRateLimiter};
+use stream_notifier::rules::EvaluatorPool;
+use stream_notifier::streams::{InitialPosition, StreamRateLimits, Streams};
+use stream_notifier::telemetry::{Health, HealthSnapshot, Metrics, NotifierTelemetry, Phase};
+use stream_notifier::timing::JitterRng;
+use stream_notifier::worker::{
+    Backends, Endpoints, Validated, WorkerConfig, WorkerSpec, run_worker, validate,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -43,7 +45,7 @@ pub struct Worker<S = ScriptedStreams> {
 struct Running {
     stop: CancellationToken,
     task: JoinHandle<()>,
-    pictures: watch::Receiver<Picture>,
+    pictures: watch::Receiver<HealthSnapshot>,
 }
 
 impl Worker {
@@ -76,12 +78,16 @@ impl<S: Streams> Worker<S> {
     }
 
     /// Starts it.
-    pub fn start(&mut self, holder: &str, begin: Begin) {
-        self.start_with(|job| Job { holder: holder.to_owned(), begin, ..job });
+    pub fn start(&mut self, holder: &str, begin: InitialPosition) {
+        self.start_with(|job| WorkerConfig {
+            holder: holder.to_owned(),
+            initial_position: begin,
+            ..job
+        });
     }
 
     /// Starts it with a job that is another than the usual one.
-    pub fn start_with(&mut self, change: impl FnOnce(Job) -> Job) {
+    pub fn start_with(&mut self, change: impl FnOnce(WorkerConfig) -> WorkerConfig) {
         let backends = Backends {
             streams: self.streams.clone(),
             connections: self.connections.clone(),
@@ -89,22 +95,22 @@ impl<S: Streams> Worker<S> {
             checkpoints: self.store.clone(),
             dead_letters: self.dead_letters.clone(),
         };
-        let (job, pictures) = job("holder", Begin::Latest, &self.metrics);
+        let (job, pictures) = job("holder", InitialPosition::Latest, &self.metrics);
         let job = change(job);
         let stop = CancellationToken::new();
         let told = stop.clone();
-        let task = tokio::spawn(async move { work(&backends, &job, &told).await });
+        let task = tokio::spawn(async move { run_worker(&backends, &job, &told).await });
         self.running = Some(Running { stop, task, pictures });
     }
 
     /// What it says of itself.
-    pub fn picture(&self) -> Picture {
+    pub fn picture(&self) -> HealthSnapshot {
         self.running.as_ref().expect("it runs").pictures.borrow().clone()
     }
 
     /// The reasons of its troubles.
     pub fn reasons(&self) -> Vec<&'static str> {
-        self.picture().troubles.values().map(|trouble| trouble.reason.as_str()).collect()
+        self.picture().problems.values().map(|trouble| trouble.reason.as_str()).collect()
     }
 
     /// The reasons of what should be mended although every change goes out.
@@ -159,22 +165,26 @@ impl Default for Worker {
 }
 
 /// The job of the scripted worker, and what it will say of its health.
-pub fn job(holder: &str, begin: Begin, metrics: &Metrics) -> (Job, watch::Receiver<Picture>) {
+pub fn job(
+    holder: &str,
+    begin: InitialPosition,
+    metrics: &Metrics,
+) -> (WorkerConfig, watch::Receiver<HealthSnapshot>) {
     let (health, pictures) = Health::new();
     let spec = worker_spec(&spec());
     let telemetry = NotifierTelemetry::new(metrics.clone(), "test", "notifier");
-    let job = Job {
-        notifier: spec.notifier,
-        evaluator: Evaluator::Inline,
+    let job = WorkerConfig {
+        rules: spec.rules,
+        evaluators: EvaluatorPool::Inline,
         consumer: spec.consumer,
-        begin,
+        initial_position: begin,
         delivery: spec.delivery,
         holder: holder.to_owned(),
-        limits: Arc::new(Limits::new(1000)),
-        post_limits: Arc::new(PostLimits::new(1_000_000)),
+        stream_limits: Arc::new(StreamRateLimits::new(1000)),
+        post_limiter: Arc::new(PostRateLimiter::new(1_000_000)),
         health: Arc::new(health),
         telemetry,
-        random: Arc::new(Random::seeded(1)),
+        rng: Arc::new(JitterRng::seeded(1)),
     };
     (job, pictures)
 }
@@ -182,8 +192,8 @@ pub fn job(holder: &str, begin: Begin, metrics: &Metrics) -> (Job, watch::Receiv
 /// A valid spec, in the terms of the worker.
 pub fn worker_spec(spec: &StreamNotifierSpec) -> WorkerSpec {
     let endpoints = Endpoints { allowed: vec![], template: None };
-    match prepare(spec, &endpoints) {
-        Ok(Prepared::Active(spec)) => *spec,
+    match validate(spec, &endpoints) {
+        Ok(Validated::Active(spec)) => *spec,
         other => panic!("the spec is not valid, or suspended: {other:?}"),
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::{Clock, DescribedShard, From, Model, Record, Refusal};
+use super::{Clock, DescribedShard, From, Model, ModelRecord, Refusal};
 
 /// Everything of a stream's ARN that comes before the table's name.
 const TABLES: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/";
@@ -176,7 +176,7 @@ fn get_records(model: &mut Model, request: &Value) -> Result<Value, Refusal> {
 }
 
 fn record(model: &Model, index: usize) -> Value {
-    let Record { key, number, created, .. } = &model.records()[index];
+    let ModelRecord { key, number, created, .. } = &model.records()[index];
     let mut record = json!({
         "ApproximateCreationDateTime": created / 1_000,
         "Keys": {"PK": {"S": key.pk}, "SK": {"S": key.sk}},

@@ -15,7 +15,7 @@ mod throttle;
 
 pub use describe::{DescribedShard, Description};
 pub use http::{HttpStreams, date, respond};
-pub use model::{Key, Model, Record};
+pub use model::{Key, Model, ModelRecord};
 pub use read::{From, Page};
 pub use refusal::Refusal;
 pub use settings::{Inconsistency, Settings, Throttling, View};

@@ -18,7 +18,7 @@ pub struct Model {
     pub(super) now: u64,
     pub(super) streams: Vec<Stream>,
     pub(super) shards: Vec<Shard>,
-    pub(super) records: Vec<Record>,
+    pub(super) records: Vec<ModelRecord>,
     pub(super) faults: Rng,
     pub(super) calls: Calls,
     counts: BTreeMap<&'static str, u64>,
@@ -50,7 +50,7 @@ impl Key {
 
 /// One change of an item. Its index among the model's records is its place in what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct ModelRecord {
     /// The shard that it is in.
     pub shard: usize,
     /// The item.
@@ -67,7 +67,7 @@ pub struct Record {
     pub readable: u64,
 }
 
-impl Record {
+impl ModelRecord {
     /// Its `eventName`.
     pub fn event(&self) -> &'static str {
         match (self.old, self.new) {
@@ -190,7 +190,7 @@ impl Model {
         let before =
             self.shards[shard].records.last().map_or(0, |last| self.records[*last].readable);
         self.shards[shard].records.push(self.records.len());
-        self.records.push(Record {
+        self.records.push(ModelRecord {
             shard,
             key: key.clone(),
             old,
@@ -298,7 +298,7 @@ impl Model {
     }
 
     /// Every record ever written, in the order written.
-    pub fn records(&self) -> &[Record] {
+    pub fn records(&self) -> &[ModelRecord] {
         &self.records
     }
 

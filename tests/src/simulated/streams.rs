@@ -10,12 +10,12 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures::future::BoxFuture;
 use stream_notifier::model::{
-    AttributeValue, Change, EventName, Item, KeyNames, SequenceNumber, ShardId, StreamLabel,
+    AttributeValue, EventName, Item, KeySchema, Record, SequenceNumber, ShardId, StreamLabel,
     UnixSeconds, ViewType,
 };
 use stream_notifier::streams::{
-    Listed, ReadFrom, RecordPage, Shard, ShardIterator, StreamError, StreamErrorKind, StreamPage,
-    StreamStatus, Streams,
+    IteratorStart, RecordPage, Shard, ShardFilter, ShardIterator, StreamError, StreamErrorKind,
+    StreamPage, StreamStatus, Streams,
 };
 use tokio::time::{Instant, sleep};
 
@@ -177,7 +177,7 @@ impl Network {
 }
 
 impl Streams for SimulatedStreams {
-    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+    fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
         Box::pin(async move {
             let labels = self.call(Call::Streams, Model::list_streams).await?;
             Ok(labels.iter().map(|label| StreamLabel::new(label)).collect())
@@ -187,13 +187,13 @@ impl Streams for SimulatedStreams {
     fn describe<'a>(
         &'a self,
         stream: &'a StreamLabel,
-        listed: Listed<'a>,
+        listed: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
         Box::pin(async move {
             let children_of = match listed {
-                Listed::All => None,
-                Listed::ChildrenOf(parent) => Some(parent.name.as_str()),
+                ShardFilter::All => None,
+                ShardFilter::ChildrenOf(parent) => Some(parent.name.as_str()),
             };
             let after = after.map(|shard| shard.name.as_str());
             let id = |name: String| ShardId::new(stream, name);
@@ -205,10 +205,10 @@ impl Streams for SimulatedStreams {
                 };
                 Ok(StreamPage {
                     status: status(described.status),
-                    view: view(model.settings.view),
-                    keys: KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) },
+                    view_type: view(model.settings.view),
+                    keys: KeySchema { partition: "PK".to_owned(), sort: Some("SK".to_owned()) },
                     shards: described.shards.into_iter().map(shard).collect(),
-                    next: described.last.map(id),
+                    next_page: described.last.map(id),
                     service_time: seconds(model.now()),
                 })
             };
@@ -216,20 +216,24 @@ impl Streams for SimulatedStreams {
         })
     }
 
-    fn iterator<'a>(
+    fn get_iterator<'a>(
         &'a self,
         shard: &'a ShardId,
-        from: &'a ReadFrom,
+        from: &'a IteratorStart,
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
         Box::pin(async move {
             let from = match from {
                 // What the trait asks of a client whose service does not know timestamps.
-                ReadFrom::At(_) if !self.with(|model| model.settings.knows_timestamps) => {
+                IteratorStart::At(_) if !self.with(|model| model.settings.knows_timestamps) => {
                     From::TrimHorizon
                 }
-                ReadFrom::Start => From::TrimHorizon,
-                ReadFrom::At(at) => From::Timestamp(at.0.try_into().expect("it is after 1970")),
-                ReadFrom::After(number) => From::After(number.as_str().parse().expect("a number")),
+                IteratorStart::Start => From::TrimHorizon,
+                IteratorStart::At(at) => {
+                    From::Timestamp(at.0.try_into().expect("it is after 1970"))
+                }
+                IteratorStart::After(number) => {
+                    From::After(number.as_str().parse().expect("a number"))
+                }
             };
             let ask =
                 |model: &mut Model| model.shard_iterator(shard.stream.as_str(), &shard.name, from);
@@ -237,7 +241,7 @@ impl Streams for SimulatedStreams {
         })
     }
 
-    fn records<'a>(
+    fn get_records<'a>(
         &'a self,
         iterator: &'a ShardIterator,
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
@@ -245,9 +249,9 @@ impl Streams for SimulatedStreams {
             let ask = |model: &mut Model| {
                 let page = model.get_records(&iterator.0, None)?;
                 Ok(RecordPage {
-                    changes: page.records.iter().map(|record| change(model, *record)).collect(),
-                    unreadable: 0,
-                    next: page.next.map(ShardIterator),
+                    records: page.records.iter().map(|record| change(model, *record)).collect(),
+                    malformed: 0,
+                    next_iterator: page.next.map(ShardIterator),
                     service_time: Some(seconds(model.now())),
                 })
             };
@@ -257,7 +261,7 @@ impl Streams for SimulatedStreams {
 }
 
 /// A record as a client gives it.
-pub fn change(model: &Model, index: usize) -> Change {
+pub fn change(model: &Model, index: usize) -> Record {
     let record = &model.records()[index];
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let keys = Item::from([
@@ -274,7 +278,7 @@ pub fn change(model: &Model, index: usize) -> Change {
         image
     };
     let [old, new] = model.images(index).map(image);
-    Change {
+    Record {
         event_id: model.event_id(index),
         event: match record.event() {
             "INSERT" => EventName::Insert,
@@ -285,7 +289,7 @@ pub fn change(model: &Model, index: usize) -> Change {
         old,
         new,
         sequence_number: SequenceNumber::parse(&record.number.to_string()).expect("a number"),
-        created: seconds(record.created),
+        approximate_creation_time: seconds(record.created),
         user_identity: None,
     }
 }

@@ -2,14 +2,14 @@
 //! checkpoint are in [`saves`](super::saves), what has to hold in the end in
 //! [`ending`](super::ending).
 
-use stream_notifier::model::Change;
+use stream_notifier::model::Record;
 use stream_notifier::streams::{RecordPage, StreamError};
 
 use super::connections::Connection;
 use super::gateway::Post;
 use super::history::{Claim, History};
 use super::world::{DAWN, State};
-use crate::simulated::{Model, Record};
+use crate::simulated::{Model, ModelRecord};
 
 /// How long a call may have been under way, in milliseconds.
 const UNDER_WAY: u64 = 10_000;
@@ -28,7 +28,7 @@ impl State {
         if is_second {
             let how = format!("claim {claim} has two posts under way to conn{connection:02}");
             self.break_guarantee(model, "order", how);
-        } else if under_way > self.bounds.posts {
+        } else if under_way > self.bounds.max_posts {
             let how = format!("claim {claim} has {under_way} posts under way");
             self.break_guarantee(model, "posts bounded", how);
         }
@@ -114,15 +114,15 @@ impl State {
                 return self.note(model, || format!("worker-{life}: shard {shard}: {kind}"));
             }
         };
-        let number = |change: &Change| change.sequence_number.as_str().parse::<u128>().ok();
-        let numbers: Vec<_> = page.changes.iter().filter_map(number).collect();
+        let number = |change: &Record| change.sequence_number.as_str().parse::<u128>().ok();
+        let numbers: Vec<_> = page.records.iter().filter_map(number).collect();
         let of_shard = &model.shards()[shard].records;
         let on_page: Vec<_> = of_shard
             .iter()
             .copied()
             .filter(|record| numbers.contains(&model.records()[*record].number))
             .collect();
-        let is_end = page.next.is_none();
+        let is_end = page.next_iterator.is_none();
         if !on_page.is_empty() || is_end {
             let end = if is_end { ", the end" } else { "" };
             self.note(model, || format!("worker-{life}: shard {shard}: {on_page:?}{end}"));
@@ -155,7 +155,7 @@ impl State {
         };
         let began = history.scope.as_ref().map_or(0, |scope| scope.began);
         let is_lost = |&record: &usize| {
-            let Record { shard: of, created, .. } = model.records()[record];
+            let ModelRecord { shard: of, created, .. } = model.records()[record];
             // Nobody counts the seconds before reading began.
             let is_in_time = created >= since || created < began;
             let is_told = shard.is_some_and(|shard| is_of_line(shard, of))
@@ -228,7 +228,7 @@ fn before<'a>(
 ) -> impl Iterator<Item = usize> + 'a {
     let of = &model.shards()[shard];
     let follows_table = history.follows_table;
-    let is_before = move |record: &Record| {
+    let is_before = move |record: &ModelRecord| {
         of.parent == Some(record.shard)
             || follows_table && model.shards()[record.shard].stream < of.stream
     };

@@ -3,9 +3,9 @@
 
 use futures::future::BoxFuture;
 use stream_notifier::delivery::{
-    Connections, ConnectionsError, ConnectionsErrorKind, RowPage, Segment, TableDescription,
+    ConnectionsError, ConnectionsErrorKind, ConnectionsTable, RowPage, Segment, TableDescription,
 };
-use stream_notifier::model::{AttributeValue, Item, KeyNames};
+use stream_notifier::model::{AttributeValue, Item, KeySchema};
 
 use super::faults::now;
 use super::life::Call;
@@ -68,7 +68,7 @@ impl State {
 
     fn describe_table(&mut self, model: &Model) -> Result<TableDescription, ConnectionsError> {
         self.table_fault(model, "dynamodb:DescribeTable")?;
-        let key = |name: &str| KeyNames { partition: name.to_owned(), sort: None };
+        let key = |name: &str| KeySchema { partition: name.to_owned(), sort: None };
         let is_there =
             now(self.faults.connections, model.now()) != Some(ConnectionsErrorKind::Invalid);
         Ok(TableDescription {
@@ -103,7 +103,7 @@ impl State {
         let next = rows.last().filter(|_| has_more).cloned();
         let is_asked = |(name, _): &(String, AttributeValue)| attributes.contains(name);
         let projected = |row: Item| row.into_iter().filter(is_asked).collect();
-        Ok(RowPage { rows: rows.into_iter().map(projected).collect(), next })
+        Ok(RowPage { rows: rows.into_iter().map(projected).collect(), next_key: next })
     }
 
     fn get(&mut self, model: &Model, key: &Item) -> Result<Option<Item>, ConnectionsError> {
@@ -132,7 +132,7 @@ impl State {
     }
 }
 
-impl Connections for Outside {
+impl ConnectionsTable for Outside {
     fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>> {
         Box::pin(async move {
             self.ask(Call::DescribeTable, |model, state| state.describe_table(model)).await
@@ -167,9 +167,9 @@ impl Connections for Outside {
         Box::pin(async move { self.ask(Call::GetRow, |model, state| state.get(model, key)).await })
     }
 
-    fn delete_unchanged<'a>(
+    fn delete_if_unchanged<'a>(
         &'a self,
-        _: &'a KeyNames,
+        _: &'a KeySchema,
         row: &'a Item,
     ) -> BoxFuture<'a, Result<bool, ConnectionsError>> {
         Box::pin(async move {

@@ -11,7 +11,7 @@ use super::step::Step;
 use super::story::Story;
 use super::worker::{STOP_LIMIT, Worker};
 use super::world::State;
-use crate::simulated::{Inconsistency, Model, Record, Status, Stream, Throttling};
+use crate::simulated::{Inconsistency, Model, ModelRecord, Status, Stream, Throttling};
 
 /// How long everything may take until it is as it should be. The slowest: a worker that is no longer
 /// the holder looks once a minute, and what is retried waits for up to half a minute.
@@ -262,7 +262,8 @@ impl Story {
                 return;
             }
             let told = claim.into_iter().flat_map(|claim| &claim.settled).map(|(record, _)| record);
-            let is_remembered = |record: &Record| history.saved(record.shard).covers(record.number);
+            let is_remembered =
+                |record: &ModelRecord| history.saved(record.shard).covers(record.number);
             // What is trimmed cannot be told again: its shard may be gone.
             let is_kept = |record: &&usize| !model.is_trimmed(**record, model.now());
             let told = told.filter(|record| is_kept(record));

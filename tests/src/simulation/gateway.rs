@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use stream_notifier::delivery::{Answer, Gateway};
+use stream_notifier::delivery::{Gateway, PostResponse};
 
 use super::faults::now;
 use super::life::{Call, When};
@@ -48,14 +48,14 @@ impl Fate {
         }
     }
 
-    fn answer(self) -> Answer {
-        let status = |status| Answer::Status { status, names_connection: false };
+    fn answer(self) -> PostResponse {
+        let status = |status| PostResponse::Status { status, names_connection: false };
         match self {
             Self::Delivered => status(200),
             Self::Refused(refused) => status(refused),
-            Self::Unanswered | Self::Lost => Answer::NoAnswer,
-            Self::Unreachable => Answer::Unreachable,
-            Self::NoCredentials => Answer::NoCredentials,
+            Self::Unanswered | Self::Lost => PostResponse::NoResponse,
+            Self::Unreachable => PostResponse::Unreachable,
+            Self::NoCredentials => PostResponse::NoCredentials,
         }
     }
 
@@ -105,7 +105,7 @@ impl State {
     }
 
     /// A post arrives.
-    fn arrive(&mut self, model: &Model, post: Post) -> Answer {
+    fn arrive(&mut self, model: &Model, post: Post) -> PostResponse {
         let fate = self.fate(model, post.connection);
         self.counts.add(fate.word());
         let Post { claim, connection, record } = post;
@@ -143,7 +143,7 @@ impl State {
     }
 
     /// What becomes of a disconnection.
-    fn close(&mut self, model: &Model, connection: usize) -> Answer {
+    fn close(&mut self, model: &Model, connection: usize) -> PostResponse {
         let fate = match self.fate(model, connection) {
             // It may be slow, and is closed all the same.
             Fate::Refused(429) if !self.chance(self.faults.chances.posts * 5.0) => Fate::Delivered,
@@ -158,7 +158,7 @@ impl State {
 }
 
 impl Gateway for Outside {
-    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
             let began = self.world.clock.now();
             self.pass(Call::Post, When::Before).await;
@@ -171,14 +171,14 @@ impl Gateway for Outside {
                 }
                 post
             });
-            let Some(post) = post else { return Answer::NoAnswer };
+            let Some(post) = post else { return PostResponse::NoResponse };
             let answer = self.send(Call::Post, move |model, state| state.arrive(model, post)).await;
             self.world.with(|model, state| state.answered(model, life, post, began, &answer));
             answer
         })
     }
 
-    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, Answer> {
+    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
             let life = self.life.number;
             let connection = self.world.with(|model, state| {
@@ -186,7 +186,7 @@ impl Gateway for Outside {
                 state.check_disconnection(model, life, index);
                 Some(index)
             });
-            let Some(connection) = connection else { return Answer::NoAnswer };
+            let Some(connection) = connection else { return PostResponse::NoResponse };
             let closes = move |model: &Model, state: &mut State| state.close(model, connection);
             let answer = self.send(Call::Disconnect, closes).await;
             self.world.with(|model, state| state.closed(model, life, connection));

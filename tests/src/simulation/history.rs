@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::connections::Connection;
 use super::losses::{Answers, Manners, Told};
-use crate::simulated::{Key, Model, Record};
+use crate::simulated::{Key, Model, ModelRecord};
 
 /// Whoever is to hold messages finds out with the next one: within this many milliseconds.
 const UNTIL_HELD: u64 = 30_000;
@@ -70,7 +70,7 @@ pub struct Claim {
     pub epoch: u64,
     /// By shard, what was remembered when it was claimed.
     pub from: Vec<Mark>,
-    /// Record and connection of what was delivered or given up.
+    /// ModelRecord and connection of what was delivered or given up.
     pub settled: BTreeSet<(usize, usize)>,
     /// When records were read.
     pub read_at: BTreeMap<usize, u64>,
@@ -122,9 +122,9 @@ pub struct History {
     pub entries: BTreeSet<usize>,
     /// The shards that ever had one.
     pub known: BTreeSet<usize>,
-    /// Record and connection of all that was delivered.
+    /// ModelRecord and connection of all that was delivered.
     pub delivered: BTreeSet<(usize, usize)>,
-    /// Record and connection of all that was given up and counted.
+    /// ModelRecord and connection of all that was given up and counted.
     pub dropped: BTreeSet<(usize, usize)>,
     /// From when to when rights or endpoint of the gateway were wrong: messages are held meanwhile.
     pub holds: Vec<(u64, u64)>,
@@ -204,7 +204,7 @@ impl History {
     /// Whether a record is to be delivered.
     pub fn is_due(&self, model: &Model, record: usize) -> bool {
         let Some(scope) = &self.scope else { return false };
-        let Record { shard, created, .. } = model.records()[record];
+        let ModelRecord { shard, created, .. } = model.records()[record];
         let is_in_time = match scope.not_before {
             Some(seconds) => created / 1_000 >= seconds,
             None => true,
@@ -223,7 +223,7 @@ impl History {
         claim: &Claim,
         record: usize,
     ) -> bool {
-        let Record { shard, number, .. } = model.records()[record];
+        let ModelRecord { shard, number, .. } = model.records()[record];
         let is_remembered = claim.from.get(shard).copied().unwrap_or_default().covers(number);
         is_remembered
             || self.lost.contains(&record)
@@ -269,12 +269,15 @@ impl History {
 }
 
 /// Whether a record is one that somebody is told of: a change of an item that the filters let pass.
-fn is_match(record: &Record) -> bool {
+fn is_match(record: &ModelRecord) -> bool {
     record.key.pk.starts_with("target_pk#") && record.old.is_some() && record.new.is_some()
 }
 
 /// The connections that a record has to be delivered to: stored before it was written, and still.
-fn awaited<'a>(connections: &'a [Connection], record: &Record) -> impl Iterator<Item = usize> + 'a {
+fn awaited<'a>(
+    connections: &'a [Connection],
+    record: &ModelRecord,
+) -> impl Iterator<Item = usize> + 'a {
     let (group, created) = (record.key.sk.clone(), record.created);
     let is_awaited = move |connection: &Connection| {
         connection.is_stored

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use stream_notifier::delivery::{Answer, SlowClient};
+use stream_notifier::delivery::{PostResponse, SlowClientAction};
 
 use super::gateway::Post;
 use super::history::{Begun, Claim};
@@ -160,23 +160,23 @@ impl State {
         life: usize,
         post: Post,
         began: u64,
-        answer: &Answer,
+        answer: &PostResponse,
     ) {
         let (Post { claim, connection, record }, now) = (post, model.now());
         let Begun { answers, .. } = &mut self.history.lives[life];
         let claim = &mut self.history.claims[claim];
         claim.posting.remove(&connection);
         let manners = claim.manners.entry(connection).or_default();
-        let is_throttled = matches!(answer, Answer::Status { status: 429, .. });
+        let is_throttled = matches!(answer, PostResponse::Status { status: 429, .. });
         let of_all = answers.note(connection, is_throttled, now);
         if of_all {
             self.counts.add("account throttled");
         }
         manners.posted_at = began;
         manners.answered(began, now);
-        manners.is_gone = matches!(answer, Answer::Status { status: 410, .. });
+        manners.is_gone = matches!(answer, PostResponse::Status { status: 410, .. });
         match answer {
-            Answer::Status { status: 429, .. } => {
+            PostResponse::Status { status: 429, .. } => {
                 if manners.throttled == 0 {
                     manners.delivered = claim.delivered;
                 }
@@ -184,16 +184,16 @@ impl State {
                 manners.troubled_at = Some(now);
                 *claim.tried.entry((record, connection)).or_default() += u32::from(!of_all);
             }
-            Answer::NoAnswer | Answer::Status { status: 500..=599, .. } => {
+            PostResponse::NoResponse | PostResponse::Status { status: 500..=599, .. } => {
                 manners.troubled_at = Some(now);
                 *claim.tried.entry((record, connection)).or_default() += 1;
             }
-            Answer::Status { status: 200, .. } => {
+            PostResponse::Status { status: 200, .. } => {
                 manners.throttled = 0;
                 claim.delivered += 1;
                 answers.is_held = false;
             }
-            Answer::Status { status: 410, .. } => {
+            PostResponse::Status { status: 410, .. } => {
                 manners.throttled = 0;
                 manners.troubled_at = Some(now);
                 answers.is_held = false;
@@ -269,12 +269,12 @@ impl State {
                     true => self.history.unheld(read_at, now),
                     false => now - read_at,
                 };
-                let longest = policy.longest_try.as_millis() as u64;
+                let longest = policy.max_age.as_millis() as u64;
                 (tried >= longest).then_some(()).ok_or_else(|| format!("after {tried} ms"))
             }
             "attempts_exhausted" => {
                 let tried = claim.tried.get(&(record, connection)).copied().unwrap_or_default();
-                let most = policy.most_attempts;
+                let most = policy.max_attempts;
                 let is_enough = most.is_some_and(|most| tried >= most);
                 is_enough.then_some(()).ok_or_else(|| format!("after {tried}, not {most:?}"))
             }
@@ -284,7 +284,7 @@ impl State {
                 if !claim.read_at.keys().any(|it| is_newer(&it)) {
                     return Err("there is no newer one".to_owned());
                 }
-                let is_slow = policy.slow_client == SlowClient::Drop && manners.throttled > 0;
+                let is_slow = policy.slow_client == SlowClientAction::Drop && manners.throttled > 0;
                 if is_slow { Ok(()) } else { is_over() }
             }
             "overflow" => is_over(),
@@ -338,7 +338,7 @@ impl State {
         let manners = claim.manners.entry(connection).or_default();
         manners.is_closing = true;
         let is_slow = manners.throttled >= TOO_SLOW && claim.delivered > manners.delivered;
-        if self.policy.slow_client != SlowClient::Disconnect || !is_slow {
+        if self.policy.slow_client != SlowClientAction::Disconnect || !is_slow {
             let how = format!("conn{connection:02} is disconnected: {manners:?}");
             self.break_guarantee(model, "none lost", how);
         }

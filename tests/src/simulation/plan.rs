@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
-use stream_notifier::delivery::{Bounds, Policy, SlowClient};
+use stream_notifier::delivery::{DeliveryLimits, DeliveryPolicy, SlowClientAction};
 
 use super::faults::Chances;
 use super::step::Step;
@@ -42,11 +42,11 @@ pub struct Plan {
     /// How often a quiet shard is asked.
     pub poll_interval: Duration,
     /// How much may be under way at once.
-    pub bounds: Bounds,
+    pub bounds: DeliveryLimits,
     /// Pages in memory at once.
     pub max_pages: usize,
     /// What is done about messages that do not get through.
-    pub policy: Policy,
+    pub policy: DeliveryPolicy,
     /// Whether there is a dead-letter queue.
     pub has_queue: bool,
     /// How many items there are; those of one group are told to the same connections.
@@ -108,25 +108,34 @@ fn some(rng: &mut Rng, most: f64) -> f64 {
     if rng.bool() { rng.f64() * most } else { 0.0 }
 }
 
-fn policy(rng: &mut Rng) -> Policy {
+fn policy(rng: &mut Rng) -> DeliveryPolicy {
     // Only a client that others leave behind is disconnected, which is rare.
-    let slow_clients =
-        [SlowClient::Wait, SlowClient::Drop, SlowClient::Disconnect, SlowClient::Disconnect];
-    Policy {
-        longest_try: Duration::from_secs([5, 30, 300, 300][rng.usize(..4)]),
-        most_attempts: (rng.u8(..3) == 0).then(|| rng.u32(1..=5)),
+    let slow_clients = [
+        SlowClientAction::Wait,
+        SlowClientAction::Drop,
+        SlowClientAction::Disconnect,
+        SlowClientAction::Disconnect,
+    ];
+    DeliveryPolicy {
+        max_age: Duration::from_secs([5, 30, 300, 300][rng.usize(..4)]),
+        max_attempts: (rng.u8(..3) == 0).then(|| rng.u32(1..=5)),
         slow_client: slow_clients[rng.usize(..4)],
     }
 }
 
 /// Mostly so tight that they are reached.
-fn bounds(rng: &mut Rng) -> Bounds {
-    let Bounds { memory_kib, waiting, connection_kib, posts } = Bounds::default();
-    Bounds {
+fn bounds(rng: &mut Rng) -> DeliveryLimits {
+    let DeliveryLimits {
+        memory_kib,
+        max_queued_messages: waiting,
+        connection_kib,
+        max_posts: posts,
+    } = DeliveryLimits::default();
+    DeliveryLimits {
         connection_kib: [1, 2, 4, connection_kib][rng.usize(..4)],
         memory_kib: [1, 3, 8, memory_kib][rng.usize(..4)],
-        waiting: [1, 2, 8, waiting][rng.usize(..4)],
-        posts: [1, 2, posts][rng.usize(..3)],
+        max_queued_messages: [1, 2, 8, waiting][rng.usize(..4)],
+        max_posts: [1, 2, posts][rng.usize(..3)],
     }
 }
 

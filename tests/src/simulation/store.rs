@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::future::pending;
 
 use futures::future::BoxFuture;
-use stream_notifier::checkpoint::{CheckpointStore, StoreError, Stored, Version};
+use stream_notifier::checkpoint::{CheckpointStore, ResourceVersion, StoreError, StoredCheckpoint};
 
 use super::faults::{StoreFault, now};
 use super::life::Call;
@@ -63,7 +63,7 @@ impl State {
         fates[self.rng.usize(..fates.len())]
     }
 
-    fn load(&mut self, model: &Model) -> Answered<Option<Stored>> {
+    fn load(&mut self, model: &Model) -> Answered<Option<StoredCheckpoint>> {
         let fate = self.store_fate(model);
         match fate {
             Fate::Hangs | Fate::DoneAndHangs => {
@@ -77,8 +77,8 @@ impl State {
             Fate::Denied => return Some(Err(self.denied())),
             Fate::Done | Fate::Touched => {}
         }
-        let version = Version(self.store.version.to_string());
-        Some(Ok(self.store.data.clone().map(|data| Stored { data, version })))
+        let version = ResourceVersion(self.store.version.to_string());
+        Some(Ok(self.store.data.clone().map(|data| StoredCheckpoint { data, version })))
     }
 
     fn save(
@@ -86,8 +86,8 @@ impl State {
         model: &Model,
         life: usize,
         data: &BTreeMap<String, String>,
-        expected: Option<&Version>,
-    ) -> Answered<Version> {
+        expected: Option<&ResourceVersion>,
+    ) -> Answered<ResourceVersion> {
         let fate = self.store_fate(model);
         match fate {
             Fate::Nothing => {
@@ -105,7 +105,8 @@ impl State {
             }
             Fate::Done | Fate::Unanswered | Fate::DoneAndHangs => {}
         }
-        let found = self.store.data.is_some().then(|| Version(self.store.version.to_string()));
+        let found =
+            self.store.data.is_some().then(|| ResourceVersion(self.store.version.to_string()));
         if found.as_ref() != expected {
             self.counts.add("save in conflict");
             self.note(model, || format!("worker-{life}: save in conflict"));
@@ -124,7 +125,7 @@ impl State {
                 self.counts.add("saved, no answer");
                 None
             }
-            _ => Some(Ok(Version(self.store.version.to_string()))),
+            _ => Some(Ok(ResourceVersion(self.store.version.to_string()))),
         }
     }
 
@@ -139,7 +140,7 @@ fn unknown() -> StoreError {
 }
 
 impl CheckpointStore for Outside {
-    fn load(&self) -> BoxFuture<'_, Result<Option<Stored>, StoreError>> {
+    fn load(&self) -> BoxFuture<'_, Result<Option<StoredCheckpoint>, StoreError>> {
         Box::pin(async move {
             let loaded = self.ask(Call::Load, |model, state| state.load(model)).await;
             or_never(loaded).await
@@ -149,8 +150,8 @@ impl CheckpointStore for Outside {
     fn save<'a>(
         &'a self,
         data: &'a BTreeMap<String, String>,
-        expected: Option<&'a Version>,
-    ) -> BoxFuture<'a, Result<Version, StoreError>> {
+        expected: Option<&'a ResourceVersion>,
+    ) -> BoxFuture<'a, Result<ResourceVersion, StoreError>> {
         Box::pin(async move {
             let (life, data, expected) = (self.life.number, data.clone(), expected.cloned());
             let act = move |model: &Model, state: &mut State| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use stream_notifier::delivery::SlowClient;
+use stream_notifier::delivery::SlowClientAction;
 use stream_notifier::telemetry::Metrics;
 use tokio::time::sleep;
 
@@ -277,7 +277,7 @@ impl Story {
         // What follows from it does not happen often by itself.
         if self.rng.u8(..3) > 0 {
             let when = if self.rng.bool() { When::Before } else { When::After };
-            let is_closed = self.plan.policy.slow_client == SlowClient::Disconnect;
+            let is_closed = self.plan.policy.slow_client == SlowClientAction::Disconnect;
             let call = match is_closed && self.rng.u8(..4) > 0 {
                 true => Call::Disconnect,
                 false => Call::SendLetter,

@@ -7,7 +7,8 @@ use std::future::pending;
 use futures::future::BoxFuture;
 use stream_notifier::model::{ShardId, StreamLabel};
 use stream_notifier::streams::{
-    Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
+    IteratorStart, RecordPage, ShardFilter, ShardIterator, StreamError, StreamErrorKind,
+    StreamPage, Streams,
 };
 use tokio::time::sleep;
 
@@ -76,14 +77,14 @@ fn failed(kind: StreamErrorKind) -> StreamError {
 }
 
 impl Streams for Outside {
-    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
-        Box::pin(async move { self.call(Call::ListStreams, self.streams.streams()).await })
+    fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+        Box::pin(async move { self.call(Call::ListStreams, self.streams.list()).await })
     }
 
     fn describe<'a>(
         &'a self,
         stream: &'a StreamLabel,
-        listed: Listed<'a>,
+        listed: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
         Box::pin(async move {
@@ -93,15 +94,17 @@ impl Streams for Outside {
                 state.note(model, || {
                     let index = |shard: &ShardId| model.shard(stream.as_str(), &shard.name);
                     let asked = match listed {
-                        Listed::All => "all".to_owned(),
-                        Listed::ChildrenOf(parent) => format!("children of {:?}", index(parent)),
+                        ShardFilter::All => "all".to_owned(),
+                        ShardFilter::ChildrenOf(parent) => {
+                            format!("children of {:?}", index(parent))
+                        }
                     };
                     let described = described.as_ref().map_err(|error| error.kind).map(|page| {
                         let shards = page.shards.iter().filter_map(|shard| index(&shard.id));
                         (
                             page.status,
                             shards.collect::<Vec<_>>(),
-                            page.next.as_ref().and_then(index),
+                            page.next_page.as_ref().and_then(index),
                         )
                     });
                     format!("{}: {asked} of {stream}: {described:?}", self.life)
@@ -111,18 +114,20 @@ impl Streams for Outside {
         })
     }
 
-    fn iterator<'a>(
+    fn get_iterator<'a>(
         &'a self,
         shard: &'a ShardId,
-        from: &'a ReadFrom,
+        from: &'a IteratorStart,
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
         Box::pin(async move {
             let asked = async {
-                match (self.streams.iterator(shard, from).await, from) {
+                match (self.streams.get_iterator(shard, from).await, from) {
                     // What the client of AWS does where the service does not know timestamps.
-                    (Err(error), ReadFrom::At(_)) if error.kind == StreamErrorKind::Invalid => {
+                    (Err(error), IteratorStart::At(_))
+                        if error.kind == StreamErrorKind::Invalid =>
+                    {
                         self.world.count("timestamp refused");
-                        self.streams.iterator(shard, &ReadFrom::Start).await
+                        self.streams.get_iterator(shard, &IteratorStart::Start).await
                     }
                     (answer, _) => answer,
                 }
@@ -142,7 +147,7 @@ impl Streams for Outside {
         })
     }
 
-    fn records<'a>(
+    fn get_records<'a>(
         &'a self,
         iterator: &'a ShardIterator,
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
@@ -155,11 +160,11 @@ impl Streams for Outside {
             let inner = ShardIterator(text.to_owned());
             let asked = async {
                 self.world.with(|model, state| state.check_reading(model, life, shard));
-                self.streams.records(&inner).await
+                self.streams.get_records(&inner).await
             };
             let mut answer = self.call(Call::GetRecords, asked).await;
             self.world.with(|model, state| state.take_page(model, life, shard, &answer));
-            if let Ok(RecordPage { next: Some(ShardIterator(next)), .. }) = &mut answer {
+            if let Ok(RecordPage { next_iterator: Some(ShardIterator(next)), .. }) = &mut answer {
                 *next = format!("{shard} {next}");
             }
             answer

@@ -4,13 +4,15 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use stream_notifier::api::{StreamNotifier, StreamNotifierSpec};
-use stream_notifier::delivery::{DeadLetterQueue, DeliveryConfig, PostLimits, Source};
+use stream_notifier::delivery::{
+    ConnectionsConfig, DeadLetterQueue, DeliveryConfig, PostRateLimiter,
+};
 use stream_notifier::model::StreamLabel;
-use stream_notifier::rules::{Evaluator, Notifier};
-use stream_notifier::streams::{Begin, ConsumerConfig, Follow, Limits};
-use stream_notifier::telemetry::{Health, Metrics, NotifierTelemetry, Phase, Picture};
-use stream_notifier::timing::Random;
-use stream_notifier::worker::{Backends, Job, work};
+use stream_notifier::rules::{CompiledSpec, EvaluatorPool};
+use stream_notifier::streams::{ConsumerConfig, InitialPosition, StreamRateLimits, StreamSource};
+use stream_notifier::telemetry::{Health, HealthSnapshot, Metrics, NotifierTelemetry, Phase};
+use stream_notifier::timing::JitterRng;
+use stream_notifier::worker::{Backends, WorkerConfig, run_worker};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +31,7 @@ pub struct Worker {
     pub life: Arc<Life>,
     stop: CancellationToken,
     task: JoinHandle<()>,
-    pictures: watch::Receiver<Picture>,
+    pictures: watch::Receiver<HealthSnapshot>,
 }
 
 impl Worker {
@@ -65,7 +67,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = ends.until_ended() => {}
-                () = work(&backends, &job, &told) => {}
+                () = run_worker(&backends, &job, &told) => {}
             }
         });
         Self { life, stop, task, pictures }
@@ -106,14 +108,14 @@ impl Worker {
     }
 
     /// What it says of itself.
-    pub fn picture(&self) -> Picture {
+    pub fn picture(&self) -> HealthSnapshot {
         self.pictures.borrow().clone()
     }
 
     /// What keeps it from being ready, in words; nothing if it is.
     pub fn unready(&self) -> Vec<String> {
         let picture = self.picture();
-        let troubles = picture.troubles.values().map(|trouble| trouble.reason.as_str().to_owned());
+        let troubles = picture.problems.values().map(|trouble| trouble.reason.as_str().to_owned());
         let phase = (picture.phase != Phase::Reading).then(|| format!("{:?}", picture.phase));
         phase.into_iter().chain(troubles).collect()
     }
@@ -135,35 +137,35 @@ fn job(
     health: Health,
     telemetry: NotifierTelemetry,
     seed: u64,
-) -> Job {
+) -> WorkerConfig {
     // The one stream is the first there was: nobody changes the resource.
     let label = world.with(|model, _| model.streams()[0].label.clone());
     let follow = match plan.follows_table {
-        true => Follow::Table,
-        false => Follow::Stream(StreamLabel::new(&label)),
+        true => StreamSource::Table,
+        false => StreamSource::Stream(StreamLabel::new(&label)),
     };
     let begin = match plan.beginning {
-        Beginning::Latest => Begin::Latest,
-        Beginning::TrimHorizon => Begin::TrimHorizon,
+        Beginning::Latest => InitialPosition::Latest,
+        Beginning::TrimHorizon => InitialPosition::TrimHorizon,
         Beginning::Ago(seconds) => {
             let at = (DAWN / 1_000 + 60 - seconds) as i64;
-            Begin::AtTimestamp(jiff::Timestamp::from_second(at).expect("it is in range"))
+            InitialPosition::AtTimestamp(jiff::Timestamp::from_second(at).expect("it is in range"))
         }
     };
-    Job {
-        notifier: notifier(),
-        evaluator: Evaluator::Inline,
+    WorkerConfig {
+        rules: notifier(),
+        evaluators: EvaluatorPool::Inline,
         consumer: ConsumerConfig {
             table: TABLE.to_owned(),
-            follow,
+            source: follow,
             required_images: notifier().required_images().clone(),
             poll_interval: plan.poll_interval,
             max_pages: plan.max_pages,
             stop_on_gap,
         },
-        begin,
+        initial_position: begin,
         delivery: DeliveryConfig {
-            source: Source {
+            connections: ConnectionsConfig {
                 region: "eu-west-1".to_owned(),
                 table: "connections".to_owned(),
                 index: Some("sk-index".to_owned()),
@@ -174,25 +176,25 @@ fn job(
             },
             endpoint: "https://gateway.simulated/api".to_owned(),
             policy: plan.policy,
-            bounds: plan.bounds,
+            limits: plan.bounds,
         },
         holder: life.holder(),
-        limits: Arc::new(Limits::new(1_000)),
-        post_limits: Arc::new(PostLimits::new(1_000_000)),
+        stream_limits: Arc::new(StreamRateLimits::new(1_000)),
+        post_limiter: Arc::new(PostRateLimiter::new(1_000_000)),
         health: Arc::new(health),
         telemetry,
-        random: Arc::new(Random::seeded(seed)),
+        rng: Arc::new(JitterRng::seeded(seed)),
     }
 }
 
 /// The notifier of `examples/target-attribute.yaml`.
-fn notifier() -> Arc<Notifier> {
-    static NOTIFIER: OnceLock<Arc<Notifier>> = OnceLock::new();
+fn notifier() -> Arc<CompiledSpec> {
+    static NOTIFIER: OnceLock<Arc<CompiledSpec>> = OnceLock::new();
     let compiled = NOTIFIER.get_or_init(|| {
         let text = include_str!("../../../examples/target-attribute.yaml");
         let StreamNotifier { spec, .. } = serde_saphyr::from_str(text).expect("it parses");
         let spec: StreamNotifierSpec = spec;
-        Arc::new(Notifier::new(&spec).expect("it is valid"))
+        Arc::new(CompiledSpec::new(&spec).expect("it is valid"))
     });
     compiled.clone()
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fastrand::Rng;
-use stream_notifier::delivery::{Bounds, Policy};
+use stream_notifier::delivery::{DeliveryLimits, DeliveryPolicy};
 
 use super::connections::Connection;
 use super::faults::Faults;
@@ -52,9 +52,9 @@ pub struct State {
     /// The most rows on a page of a lookup.
     pub rows_on_a_page: usize,
     /// How much a worker may have under way at once.
-    pub bounds: Bounds,
+    pub bounds: DeliveryLimits,
     /// What they are to do about messages that do not get through.
-    pub policy: Policy,
+    pub policy: DeliveryPolicy,
     /// Whether they have a dead-letter queue.
     pub has_queue: bool,
     /// The checkpoint.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::Bytes;
 use stream_notifier::aws::ApiGateway;
-use stream_notifier::delivery::{Answer, Gateway as _};
+use stream_notifier::delivery::{Gateway as _, PostResponse};
 use stream_notifier_tests::recorder::{FixedResponse, RecordedRequest, Recorder};
 use tokio::net::TcpListener;
 
@@ -18,7 +18,7 @@ async fn gateway(endpoint: &str) -> ApiGateway {
     ApiGateway::new(&aws, REGION, endpoint)
 }
 
-async fn post(gateway: &ApiGateway, id: &str) -> Answer {
+async fn post(gateway: &ApiGateway, id: &str) -> PostResponse {
     gateway.post(id, &Bytes::from_static(b"{}")).await
 }
 
@@ -95,8 +95,8 @@ async fn reports_an_endpoint_that_refuses_connections() -> Result<()> {
     let endpoint = format!("http://{}/api", listener.local_addr()?);
     drop(listener);
     let gateway = gateway(&endpoint).await;
-    assert_eq!(post(&gateway, ID).await, Answer::Unreachable);
-    assert_eq!(gateway.disconnect(ID).await, Answer::Unreachable);
+    assert_eq!(post(&gateway, ID).await, PostResponse::Unreachable);
+    assert_eq!(gateway.disconnect(ID).await, PostResponse::Unreachable);
     Ok(())
 }
 
@@ -104,8 +104,8 @@ async fn reports_an_endpoint_that_refuses_connections() -> Result<()> {
 async fn reports_an_endpoint_that_is_no_url() {
     for endpoint in ["/api", "a", "http:///api", "::"] {
         let gateway = gateway(endpoint).await;
-        assert_eq!(post(&gateway, ID).await, Answer::NoAnswer, "{endpoint}");
-        assert_eq!(gateway.disconnect(ID).await, Answer::NoAnswer, "{endpoint}");
+        assert_eq!(post(&gateway, ID).await, PostResponse::NoResponse, "{endpoint}");
+        assert_eq!(gateway.disconnect(ID).await, PostResponse::NoResponse, "{endpoint}");
     }
 }
 
@@ -116,9 +116,9 @@ async fn times_out_like_a_post() -> Result<()> {
     let recorder = Recorder::start(silent).await?;
     let gateway = gateway(&format!("{}/api", recorder.origin)).await;
     let begun = tokio::time::Instant::now();
-    assert_eq!(post(&gateway, ID).await, Answer::NoAnswer);
+    assert_eq!(post(&gateway, ID).await, PostResponse::NoResponse);
     let of_post = begun.elapsed();
-    assert_eq!(gateway.disconnect(ID).await, Answer::NoAnswer);
+    assert_eq!(gateway.disconnect(ID).await, PostResponse::NoResponse);
     let of_delete = begun.elapsed() - of_post;
     assert_eq!(of_post.as_secs(), of_delete.as_secs());
     assert!(of_post < Duration::from_secs(60));

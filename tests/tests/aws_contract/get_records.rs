@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use stream_notifier::aws::DynamoDbStreams;
 use stream_notifier::model::StreamLabel;
 use stream_notifier::streams::{
-    Listed, ShardIterator, StreamError, StreamErrorKind as Kind, Streams as _,
+    ShardFilter, ShardIterator, StreamError, StreamErrorKind as Kind, Streams as _,
 };
 use stream_notifier_tests::recorder::{FixedResponse, Recorder};
 
@@ -46,7 +46,7 @@ impl Clients {
     /// The error of the raw path.
     async fn raw_error(&self) -> StreamError {
         let iterator = ShardIterator("i".to_owned());
-        self.operator.records(&iterator).await.expect_err("an error of the raw path")
+        self.operator.get_records(&iterator).await.expect_err("an error of the raw path")
     }
 
     /// The error of the SDK's client.
@@ -58,7 +58,7 @@ impl Clients {
     /// The error of an operation that the operator sends with the SDK's client.
     async fn describe_error(&self) -> StreamError {
         let label = StreamLabel::new("2024-12-03T08:06:15.779");
-        let described = self.operator.describe(&label, Listed::All, None).await;
+        let described = self.operator.describe(&label, ShardFilter::All, None).await;
         described.expect_err("an error of DescribeStream")
     }
 }
@@ -74,7 +74,7 @@ async fn sends_the_request_that_the_sdk_sends() -> Result<()> {
                 let clients = Clients::new(&endpoint, region, credentials).await;
                 for iterator in ["arn:aws:dynamodb|1|AAA+/=", &long, "\"\\\n\u{7}ü語😀/"] {
                     let shard_iterator = ShardIterator(iterator.to_owned());
-                    clients.operator.records(&shard_iterator).await?;
+                    clients.operator.get_records(&shard_iterator).await?;
                     let raw = recorder.take_request()?;
                     clients.sdk.get_records().shard_iterator(iterator).send().await?;
                     let sdk = recorder.take_request()?;

@@ -10,7 +10,7 @@ mod post_to_connection;
 mod requests;
 
 use aws_sdk_dynamodbstreams::config::Credentials;
-use stream_notifier::aws::Aws;
+use stream_notifier::aws::AwsConfig;
 
 const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -27,6 +27,6 @@ fn credentials() -> Credentials {
 }
 
 /// The operator's configuration for an endpoint of this machine.
-async fn operator_config(endpoint: &str, credentials: &Credentials) -> Aws {
-    Aws::fixed(endpoint, credentials.clone()).await
+async fn operator_config(endpoint: &str, credentials: &Credentials) -> AwsConfig {
+    AwsConfig::fixed(endpoint, credentials.clone()).await
 }

@@ -9,7 +9,7 @@ use aws_sdk_apigatewaymanagement::operation::post_to_connection::PostToConnectio
 use aws_sdk_apigatewaymanagement::primitives::Blob;
 use bytes::Bytes;
 use stream_notifier::aws::ApiGateway;
-use stream_notifier::delivery::{Answer, Gateway as _};
+use stream_notifier::delivery::{Gateway as _, PostResponse};
 use stream_notifier_tests::recorder::{FixedResponse, RecordedRequest, Recorder};
 
 use super::requests::assert_same;
@@ -56,12 +56,12 @@ impl Clients {
     }
 }
 
-pub fn status(status: u16) -> Answer {
-    Answer::Status { status, names_connection: false }
+pub fn status(status: u16) -> PostResponse {
+    PostResponse::Status { status, names_connection: false }
 }
 
-fn naming_the_connection(status: u16) -> Answer {
-    Answer::Status { status, names_connection: true }
+fn naming_the_connection(status: u16) -> PostResponse {
+    PostResponse::Status { status, names_connection: true }
 }
 
 pub async fn recorder() -> Result<Recorder> {
@@ -120,7 +120,7 @@ async fn joins_endpoint_and_path_as_the_sdk_does() -> Result<()> {
 }
 
 /// Responses, and how every client classifies each.
-pub fn responses() -> Vec<(&'static str, FixedResponse, Answer)> {
+pub fn responses() -> Vec<(&'static str, FixedResponse, PostResponse)> {
     let ok = FixedResponse::new;
     let naming = r#"{"message":"Invalid connectionId: a=","connectionId":"a="}"#;
     let long_gone =
@@ -168,9 +168,13 @@ pub fn responses() -> Vec<(&'static str, FixedResponse, Answer)> {
         ("success, cut off", FixedResponse::cut_off(200, &[], "{"), status(200)),
         ("410, cut off", FixedResponse::cut_off(410, &[], "{"), status(410)),
         ("503, cut off", FixedResponse::cut_off(503, &[], ""), status(503)),
-        ("closed without a response", FixedResponse::raw(""), Answer::NoAnswer),
-        ("closed in the head", FixedResponse::raw("HTTP/1.1 410 Gone\r\ncont"), Answer::NoAnswer),
-        ("not HTTP", FixedResponse::raw("garbage\r\n\r\n"), Answer::NoAnswer),
+        ("closed without a response", FixedResponse::raw(""), PostResponse::NoResponse),
+        (
+            "closed in the head",
+            FixedResponse::raw("HTTP/1.1 410 Gone\r\ncont"),
+            PostResponse::NoResponse,
+        ),
+        ("not HTTP", FixedResponse::raw("garbage\r\n\r\n"), PostResponse::NoResponse),
     ]
 }
 
@@ -195,9 +199,9 @@ async fn classifies_every_response_as_the_sdk_does() -> Result<()> {
 }
 
 /// Classifies an error of PostToConnection by its type, and only without one by its status.
-fn classify(error: &SdkError<PostToConnectionError>) -> Answer {
+fn classify(error: &SdkError<PostToConnectionError>) -> PostResponse {
     let Some(response) = error.raw_response() else {
-        return Answer::NoAnswer;
+        return PostResponse::NoResponse;
     };
     let body = response.body().bytes().unwrap_or_default();
     let names_connection = String::from_utf8_lossy(body).contains("connectionId");
@@ -208,7 +212,7 @@ fn classify(error: &SdkError<PostToConnectionError>) -> Answer {
         Some(PostToConnectionError::PayloadTooLargeException(_)) => 413,
         _ => response.status().as_u16(),
     };
-    Answer::Status { status, names_connection }
+    PostResponse::Status { status, names_connection }
 }
 
 /// Lists each intended difference with its reason.

@@ -8,7 +8,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use stream_notifier::api::StreamNotifier;
 use stream_notifier::checkpoint::{
-    Checkpoint, CheckpointStore, ConfigMapStore, Start, StartedAt, StoreError,
+    Checkpoint, CheckpointStore, ConfigMapStore, StartKind, StartPoint, StoreError,
 };
 use stream_notifier::model::{Position, SequenceNumber, ShardId, StreamLabel};
 use stream_notifier_tests::namespace::Namespace;
@@ -31,7 +31,7 @@ fn checkpoint(shards: u32, epoch: u64) -> Result<Checkpoint> {
     Ok(Checkpoint {
         holder: "stream-notifier-7f9c5d8b6-x2x4k-3f2a9d01".to_owned(),
         epoch,
-        start: Start { stream: streams[0].arn(TABLE), position: StartedAt::Latest, at },
+        start: StartPoint { stream: streams[0].arn(TABLE), kind: StartKind::Latest, at },
         read_at: at,
         shards: entries,
     })

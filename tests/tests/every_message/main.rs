@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use neighbours::{Client, Listener, MOODS, Mood, Moody, Remembering, Seen, Shared, id};
-use stream_notifier::delivery::{Bounds, Policy, PostLimits, SlowClient};
+use stream_notifier::delivery::{
+    DeliveryLimits, DeliveryPolicy, PostRateLimiter, SlowClientAction,
+};
 use stream_notifier::model::Position;
-use stream_notifier::streams::Begin;
+use stream_notifier::streams::InitialPosition;
 use stream_notifier::telemetry::{Metrics, Phase};
-use stream_notifier::timing::Random;
-use stream_notifier::worker::{Backends, Job, work};
+use stream_notifier::timing::JitterRng;
+use stream_notifier::worker::{Backends, WorkerConfig, run_worker};
 use stream_notifier_tests::scripted::{
     MemoryStore, ScriptedConnections, ScriptedStreams, change, job, number, shard_id,
 };
@@ -34,9 +36,9 @@ const LIMIT: Duration = Duration::from_secs(900);
 /// What a run is made of.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    policy: Policy,
+    policy: DeliveryPolicy,
     max_pages: usize,
-    bounds: Bounds,
+    bounds: DeliveryLimits,
     posts_a_second: u32,
     groups: usize,
     items: usize,
@@ -46,19 +48,20 @@ struct Plan {
 
 impl Plan {
     fn draw(rng: &mut Rng) -> Self {
-        let slow_clients = [SlowClient::Wait, SlowClient::Drop, SlowClient::Disconnect];
+        let slow_clients =
+            [SlowClientAction::Wait, SlowClientAction::Drop, SlowClientAction::Disconnect];
         Self {
-            policy: Policy {
-                longest_try: Duration::from_secs([3, 20, 300][rng.usize(..3)]),
-                most_attempts: rng.bool().then(|| rng.u32(1..=4)),
+            policy: DeliveryPolicy {
+                max_age: Duration::from_secs([3, 20, 300][rng.usize(..3)]),
+                max_attempts: rng.bool().then(|| rng.u32(1..=4)),
                 slow_client: slow_clients[rng.usize(..3)],
             },
             max_pages: [1, 16][rng.usize(..2)],
-            bounds: Bounds {
+            bounds: DeliveryLimits {
                 memory_kib: [2, 8, 64][rng.usize(..3)],
-                waiting: [1, 5, 65_536][rng.usize(..3)],
+                max_queued_messages: [1, 5, 65_536][rng.usize(..3)],
                 connection_kib: [1, 3, 512][rng.usize(..3)],
-                posts: [1, 3, 1_024][rng.usize(..3)],
+                max_posts: [1, 3, 1_024][rng.usize(..3)],
             },
             posts_a_second: [20, 1_000_000][rng.usize(..2)],
             groups: rng.usize(1..=2),
@@ -74,10 +77,10 @@ impl Plan {
         let has_bound = bounds.connection_kib < bounds.memory_kib;
         match why {
             "expired" => true,
-            "attempts_exhausted" => policy.most_attempts.is_some(),
-            "superseded" => policy.slow_client == SlowClient::Drop || has_bound,
+            "attempts_exhausted" => policy.max_attempts.is_some(),
+            "superseded" => policy.slow_client == SlowClientAction::Drop || has_bound,
             "overflow" => has_bound,
-            "disconnected" => policy.slow_client == SlowClient::Disconnect,
+            "disconnected" => policy.slow_client == SlowClientAction::Disconnect,
             _ => false,
         }
     }
@@ -159,7 +162,7 @@ impl Story {
         let plan = &self.plan;
         ensure(!seen.two_for_one, || "two posts for one connection at once".to_owned())?;
         let most = seen.most_under_way;
-        ensure(most <= plan.bounds.posts, || format!("{most} posts at once"))?;
+        ensure(most <= plan.bounds.max_posts, || format!("{most} posts at once"))?;
 
         // The stream gives one record at a time, so that each has a lookup of its own.
         let mut lookups: BTreeMap<_, _> =
@@ -257,17 +260,17 @@ async fn run(seed: u64, seen: Shared) -> Result<(), String> {
         dead_letters: None,
     };
     let (stop, metrics) = (CancellationToken::new(), Metrics::default());
-    let (job, mut pictures) = job("holder", Begin::Latest, &metrics);
-    let mut job = Job {
-        post_limits: Arc::new(PostLimits::new(plan.posts_a_second)),
-        random: Arc::new(Random::seeded(seed)),
+    let (job, mut pictures) = job("holder", InitialPosition::Latest, &metrics);
+    let mut job = WorkerConfig {
+        post_limiter: Arc::new(PostRateLimiter::new(plan.posts_a_second)),
+        rng: Arc::new(JitterRng::seeded(seed)),
         ..job
     };
-    (job.delivery.policy, job.delivery.bounds) = (plan.policy, plan.bounds);
+    (job.delivery.policy, job.delivery.limits) = (plan.policy, plan.bounds);
     job.consumer.poll_interval = Duration::from_millis(250);
     job.consumer.max_pages = plan.max_pages;
     let told = stop.clone();
-    let worker = tokio::spawn(async move { work(&backends, &job, &told).await });
+    let worker = tokio::spawn(async move { run_worker(&backends, &job, &told).await });
     let is_reading = pictures.wait_for(|it| it.phase == Phase::Reading).await;
     is_reading.map_err(|_| "it does not read".to_owned())?;
 

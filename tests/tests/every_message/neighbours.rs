@@ -9,9 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use stream_notifier::delivery::{
-    Answer, Connections, ConnectionsError, Gateway, RowPage, Segment, TableDescription,
+    ConnectionsError, ConnectionsTable, Gateway, PostResponse, RowPage, Segment, TableDescription,
 };
-use stream_notifier::model::{AttributeValue, Item, KeyNames};
+use stream_notifier::model::{AttributeValue, Item, KeySchema};
 use stream_notifier_tests::scripted::ScriptedConnections;
 use tokio::time::sleep;
 use tracing::field::{Field, Visit};
@@ -84,7 +84,7 @@ pub fn group(value: &AttributeValue) -> usize {
 pub struct Moody(pub Shared);
 
 impl Gateway for Moody {
-    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, Answer> {
+    fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
             let to = client(connection);
             let message: serde_json::Value = serde_json::from_slice(message).unwrap();
@@ -104,23 +104,23 @@ impl Gateway for Moody {
             if !is_forbidden && matches!(mood, Mood::Well | Mood::Mute) {
                 client.received.push(change);
             }
-            let status = |status| Answer::Status { status, names_connection: false };
+            let status = |status| PostResponse::Status { status, names_connection: false };
             match mood {
                 _ if is_forbidden => status(403),
                 Mood::Well => status(200),
                 Mood::Full => status(429),
                 Mood::Failing => status(500),
-                Mood::Mute | Mood::Hanging => Answer::NoAnswer,
+                Mood::Mute | Mood::Hanging => PostResponse::NoResponse,
                 Mood::Gone => status(410),
             }
         })
     }
 
-    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, Answer> {
+    fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
             let client = &mut self.0.lock().unwrap().clients[client(connection)];
             (client.disconnected, client.mood) = (true, Mood::Gone);
-            Answer::Status { status: 204, names_connection: false }
+            PostResponse::Status { status: 204, names_connection: false }
         })
     }
 }
@@ -129,7 +129,7 @@ impl Gateway for Moody {
 #[derive(Debug)]
 pub struct Remembering(pub ScriptedConnections, pub Shared);
 
-impl Connections for Remembering {
+impl ConnectionsTable for Remembering {
     fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>> {
         Box::pin(async move { self.0.describe().await })
     }
@@ -165,12 +165,12 @@ impl Connections for Remembering {
         Box::pin(async move { self.0.get(key).await })
     }
 
-    fn delete_unchanged<'a>(
+    fn delete_if_unchanged<'a>(
         &'a self,
-        keys: &'a KeyNames,
+        keys: &'a KeySchema,
         row: &'a Item,
     ) -> BoxFuture<'a, Result<bool, ConnectionsError>> {
-        Box::pin(async move { self.0.delete_unchanged(keys, row).await })
+        Box::pin(async move { self.0.delete_if_unchanged(keys, row).await })
     }
 }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use stream_notifier::delivery::Bounds;
-use stream_notifier::streams::{Limits, StreamErrorKind};
-use stream_notifier::worker::Job;
+use stream_notifier::delivery::DeliveryLimits;
+use stream_notifier::streams::{StreamErrorKind, StreamRateLimits};
+use stream_notifier::worker::WorkerConfig;
 use stream_notifier_tests::scripted::Worker;
 use stream_notifier_tests::simulated::{Call, Fault, Key, Model, Moment, Settings};
 
@@ -187,7 +187,10 @@ async fn a_gap_is_as_long_as_it_was_where_nothing_was_settled_for_long() {
 #[tokio::test(start_paused = true)]
 async fn a_budget_that_is_too_small_for_its_shards_is_not_ready() {
     let mut worker = table(Settings { shards: 200, ..unrolled() });
-    worker.start_with(|job| Job { limits: Arc::new(Limits::new(1)), ..follow(job) });
+    worker.start_with(|job| WorkerConfig {
+        stream_limits: Arc::new(StreamRateLimits::new(1)),
+        ..follow(job)
+    });
     worker.started().await;
     worker.after(600).await;
     assert!(worker.reasons().contains(&"ShardBlocked"));
@@ -212,7 +215,7 @@ async fn what_is_read_ahead_after_an_outage_does_not_grow_with_the_shards() {
     worker.streams.inner.faults(|_, _| None);
     worker.after(600).await;
     let read = worker.streams.handed_out.load(Ordering::Relaxed);
-    let bounds = Bounds::default();
+    let bounds = DeliveryLimits::default();
     let most = stream_notifier::worker::MAX_PAGES * 1000 + bounds.memory_kib as usize;
     assert!(read <= most, "{read} of 60,000 records are read and not settled");
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::Timestamp;
-use stream_notifier::checkpoint::StartedAt;
+use stream_notifier::checkpoint::StartKind;
 use stream_notifier::model::{Position, StreamLabel};
-use stream_notifier::streams::{Begin, Follow};
+use stream_notifier::streams::{InitialPosition, StreamSource};
 use stream_notifier::telemetry::Phase;
-use stream_notifier::worker::Job;
+use stream_notifier::worker::WorkerConfig;
 use stream_notifier_tests::scripted::Worker;
 use stream_notifier_tests::simulated::{Clock, Key, Model, Settings, SimulatedStreams};
 use twisted::Twisted;
@@ -49,36 +49,37 @@ fn write(worker: &Worker<Twisted>, value: u64) {
 }
 
 /// The job of a worker that follows the table, from the start.
-fn follow(job: Job) -> Job {
-    let mut job = Job { begin: Begin::TrimHorizon, ..of_model(job) };
-    job.consumer.follow = Follow::Table;
+fn follow(job: WorkerConfig) -> WorkerConfig {
+    let mut job = WorkerConfig { initial_position: InitialPosition::TrimHorizon, ..of_model(job) };
+    job.consumer.source = StreamSource::Table;
     job
 }
 
-fn of_model(mut job: Job) -> Job {
+fn of_model(mut job: WorkerConfig) -> WorkerConfig {
     job.consumer.table =
         "arn:aws:dynamodb:eu-west-1:123456789012:table/sample-table-dev".to_owned();
     job
 }
 
 /// The job with another poll interval.
-fn polling(poll_interval: Duration, mut job: Job) -> Job {
+fn polling(poll_interval: Duration, mut job: WorkerConfig) -> WorkerConfig {
     job.consumer.poll_interval = poll_interval;
     job
 }
 
 /// The job that stops on a data gap.
-fn stopping(mut job: Job) -> Job {
+fn stopping(mut job: WorkerConfig) -> WorkerConfig {
     job.consumer.stop_on_gap = true;
     job
 }
 
 /// The job of a worker that reads the present stream only.
-fn this_stream(worker: &Worker<Twisted>) -> impl Fn(Job) -> Job + use<> {
+fn this_stream(worker: &Worker<Twisted>) -> impl Fn(WorkerConfig) -> WorkerConfig + use<> {
     let label = worker.streams.with(|model| model.list_streams().unwrap().pop().unwrap());
     move |job| {
-        let mut job = Job { begin: Begin::TrimHorizon, ..of_model(job) };
-        job.consumer.follow = Follow::Stream(StreamLabel::new(&label));
+        let mut job =
+            WorkerConfig { initial_position: InitialPosition::TrimHorizon, ..of_model(job) };
+        job.consumer.source = StreamSource::Stream(StreamLabel::new(&label));
         job
     }
 }
@@ -166,7 +167,7 @@ async fn the_stream_of_an_arn_is_drained_and_its_successor_is_named_not_read() {
     worker.after(60).await;
     assert_eq!(worker.reasons(), ["StreamReplaced"]);
     let new = worker.streams.with(|model| model.list_streams().unwrap().pop().unwrap());
-    let told = worker.picture().troubles.into_values().next().unwrap();
+    let told = worker.picture().problems.into_values().next().unwrap();
     assert!(told.message.contains(&new), "{told:?}");
     assert!(told.stalled);
     assert_eq!(values(&worker), [1]);
@@ -217,8 +218,12 @@ async fn a_shard_without_a_number_that_nobody_read_for_a_day_is_a_gap() {
         let mut worker = table(unrolled());
         worker.after(60).await;
         let poll_interval = Duration::from_secs(60);
-        worker
-            .start_with(|job| polling(poll_interval, Job { begin: Begin::Latest, ..follow(job) }));
+        worker.start_with(|job| {
+            polling(
+                poll_interval,
+                WorkerConfig { initial_position: InitialPosition::Latest, ..follow(job) },
+            )
+        });
         worker.started().await;
         // It is quiet, and that is written down now and then.
         worker.after(50 * HOUR).await;
@@ -239,10 +244,10 @@ async fn a_shard_without_a_number_that_nobody_read_for_a_day_is_a_gap() {
 /// Our own clock knows nothing of a machine's sleep; what tells is the answers.
 #[tokio::test(start_paused = true)]
 async fn what_was_lost_while_the_machine_slept_is_told_as_long_as_it_was() {
-    for begin in [Begin::TrimHorizon, Begin::Latest] {
+    for begin in [InitialPosition::TrimHorizon, InitialPosition::Latest] {
         let mut worker = table(unrolled());
         worker.after(60).await;
-        worker.start_with(|job| Job { begin, ..follow(job) });
+        worker.start_with(|job| WorkerConfig { initial_position: begin, ..follow(job) });
         worker.started().await;
         worker.after(10).await;
         assert_eq!(gaps(&worker), 0);
@@ -293,7 +298,7 @@ async fn with_stop_nothing_more_is_read_and_the_checkpoint_stays_before_the_gap(
     let before = worker.store.checkpoint().unwrap().shards;
     for _ in 0..2 {
         worker.start_with(stop);
-        worker.until("it stops", || worker.picture().phase == Phase::Stopped).await;
+        worker.until("it stops", || worker.picture().phase == Phase::HaltedOnGap).await;
         assert_eq!(gaps(&worker), 1);
         worker.ended().await;
         assert_eq!(worker.store.checkpoint().unwrap().shards, before);
@@ -313,11 +318,14 @@ async fn a_timestamp_begins_there_in_every_shard_whether_the_service_knows_it_or
             write(&worker, value);
         }
         let at = Timestamp::from_millisecond((BEGIN + 3 * HOUR * 1000) as i64 - 60_000).unwrap();
-        worker.start_with(|job| Job { begin: Begin::AtTimestamp(at), ..follow(job) });
+        worker.start_with(|job| WorkerConfig {
+            initial_position: InitialPosition::AtTimestamp(at),
+            ..follow(job)
+        });
         worker.after(60).await;
         assert_eq!(values(&worker), [3, 4, 5]);
         let start = worker.store.checkpoint().unwrap().start;
-        assert_eq!((start.position, start.at), (StartedAt::AtTimestamp, at));
+        assert_eq!((start.kind, start.at), (StartKind::AtTimestamp, at));
         assert_eq!(gaps(&worker), 0);
         worker.stop().await;
     }
@@ -327,7 +335,10 @@ async fn a_timestamp_begins_there_in_every_shard_whether_the_service_knows_it_or
 async fn a_timestamp_to_come_skips_what_comes_before_it() {
     let mut worker = table(one_shard());
     let at = Timestamp::from_millisecond((BEGIN + HOUR * 1000) as i64).unwrap();
-    worker.start_with(|job| Job { begin: Begin::AtTimestamp(at), ..follow(job) });
+    worker.start_with(|job| WorkerConfig {
+        initial_position: InitialPosition::AtTimestamp(at),
+        ..follow(job)
+    });
     worker.started().await;
     write(&worker, 1);
     worker.after(2 * HOUR).await;
@@ -348,7 +359,12 @@ async fn an_old_closed_shard_that_is_listed_late_is_not_replayed() {
         model.settings.inconsistency.late_ms = 3 * HOUR * 1000;
     });
     let poll_interval = Duration::from_secs(10);
-    worker.start_with(|job| polling(poll_interval, Job { begin: Begin::Latest, ..follow(job) }));
+    worker.start_with(|job| {
+        polling(
+            poll_interval,
+            WorkerConfig { initial_position: InitialPosition::Latest, ..follow(job) },
+        )
+    });
     worker.after(6 * HOUR).await;
     write(&worker, 6);
     worker.after(4 * HOUR).await;
@@ -390,7 +406,12 @@ async fn nothing_is_written_while_it_is_quiet_but_the_time_every_six_hours() {
     let mut worker = table(unrolled());
     worker.after(60).await;
     let poll_interval = Duration::from_secs(10);
-    worker.start_with(|job| polling(poll_interval, Job { begin: Begin::Latest, ..follow(job) }));
+    worker.start_with(|job| {
+        polling(
+            poll_interval,
+            WorkerConfig { initial_position: InitialPosition::Latest, ..follow(job) },
+        )
+    });
     worker.started().await;
     worker.after(HOUR).await;
     let before = worker.store.saves().len();

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use stream_notifier::delivery::{Bounds, ConnectionsErrorKind};
-use stream_notifier::streams::{Begin, Budget, StreamErrorKind};
+use stream_notifier::delivery::{ConnectionsErrorKind, DeliveryLimits};
+use stream_notifier::streams::{CallRateLimiter, InitialPosition, StreamErrorKind};
 use stream_notifier::telemetry::Phase;
-use stream_notifier::worker::Job;
+use stream_notifier::worker::WorkerConfig;
 use stream_notifier_tests::scripted::{Call, Worker};
 use stream_notifier_tests::simulated::{
     Call as SimulatedCall, Fault, Key, Model, Moment, Settings,
@@ -45,7 +45,10 @@ async fn a_stream_with_the_right_view_after_one_with_a_wrong_one_is_read() {
 async fn what_was_lost_while_it_could_not_begin_is_told() {
     let mut worker = table(unrolled());
     worker.after(60).await;
-    worker.start_with(|job| Job { begin: Begin::Latest, ..follow(job) });
+    worker.start_with(|job| WorkerConfig {
+        initial_position: InitialPosition::Latest,
+        ..follow(job)
+    });
     worker.started().await;
     worker.stop().await;
     worker.connections.fail(Some(ConnectionsErrorKind::AccessDenied));
@@ -84,7 +87,12 @@ async fn a_first_start_with_many_listed_shards_fits_a_config_map() {
         }
     }
     let poll_interval = Duration::from_secs(10);
-    worker.start_with(|job| polling(poll_interval, Job { begin: Begin::Latest, ..follow(job) }));
+    worker.start_with(|job| {
+        polling(
+            poll_interval,
+            WorkerConfig { initial_position: InitialPosition::Latest, ..follow(job) },
+        )
+    });
     worker.started().await;
     worker.after(10).await;
     let most = worker.store.saves().iter().map(|save| save.shards.len()).max().unwrap();
@@ -121,7 +129,10 @@ async fn a_checkpoint_that_is_mended_is_gone_on_from_with_all_its_streams() {
 async fn a_clean_stop_of_less_than_a_day_is_no_gap() {
     let mut worker = table(unrolled());
     worker.after(60).await;
-    worker.start_with(|job| Job { begin: Begin::Latest, ..follow(job) });
+    worker.start_with(|job| WorkerConfig {
+        initial_position: InitialPosition::Latest,
+        ..follow(job)
+    });
     worker.started().await;
     worker.after(5 * HOUR + HOUR / 2).await;
     worker.stop().await;
@@ -147,7 +158,7 @@ async fn what_is_read_ahead_does_not_grow_with_the_shards() {
     worker.start_with(follow);
     worker.after(600).await;
     let read = worker.streams.handed_out.load(Ordering::Relaxed);
-    let bounds = Bounds::default();
+    let bounds = DeliveryLimits::default();
     let most = stream_notifier::worker::MAX_PAGES * 1000 + bounds.memory_kib as usize;
     assert!(read <= most, "{read} of 60,000 records are read and not settled");
 }
@@ -160,7 +171,7 @@ async fn one_broken_shard_does_not_take_the_whole_budget() {
         worker.streams.open(&format!("shard-{n:04}"), None);
     }
     worker.streams.never_find("shard-0007");
-    worker.start("holder", Begin::TrimHorizon);
+    worker.start("holder", InitialPosition::TrimHorizon);
     worker.after(60).await;
     let describes = || {
         let calls = worker.streams.calls();
@@ -186,11 +197,11 @@ async fn a_worker_that_stopped_costs_nothing_more() {
 /// Turns that were reserved by someone who is gone.
 #[tokio::test(start_paused = true)]
 async fn a_turn_that_is_not_used_is_given_back() {
-    let budget = Arc::new(Budget::new(8, 2));
+    let budget = Arc::new(CallRateLimiter::new(8, 2));
     let waiting: Vec<_> = (0..350)
         .map(|_| {
             let budget = budget.clone();
-            tokio::spawn(async move { budget.take().await })
+            tokio::spawn(async move { budget.acquire().await })
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -198,7 +209,7 @@ async fn a_turn_that_is_not_used_is_given_back() {
         task.abort();
     }
     let begun = tokio::time::Instant::now();
-    budget.take().await;
+    budget.acquire().await;
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
@@ -233,7 +244,9 @@ async fn a_first_start_at_latest_has_lost_nothing() {
             && std::mem::take(&mut is_first);
         now.then_some(Fault::Hangs)
     });
-    worker.start_with(|job| stopping(Job { begin: Begin::Latest, ..follow(job) }));
+    worker.start_with(|job| {
+        stopping(WorkerConfig { initial_position: InitialPosition::Latest, ..follow(job) })
+    });
     worker.after(120).await;
     let picture = worker.picture();
     assert!(picture.phase == Phase::Reading && picture.gap.is_none(), "{picture:?}");

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::future::BoxFuture;
 use stream_notifier::model::{ShardId, StreamLabel, UnixSeconds, ViewType};
 use stream_notifier::streams::{
-    Listed, ReadFrom, RecordPage, ShardIterator, StreamError, StreamErrorKind, StreamPage, Streams,
+    IteratorStart, RecordPage, ShardFilter, ShardIterator, StreamError, StreamErrorKind,
+    StreamPage, Streams,
 };
 use stream_notifier_tests::simulated::{Model, SimulatedStreams};
 
@@ -38,20 +39,20 @@ impl Twisted {
 }
 
 impl Streams for Twisted {
-    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
-        Box::pin(async move { self.inner.streams().await })
+    fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
+        Box::pin(async move { self.inner.list().await })
     }
 
     fn describe<'a>(
         &'a self,
         stream: &'a StreamLabel,
-        listed: Listed<'a>,
+        listed: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
         Box::pin(async move {
             let mut page = self.inner.describe(stream, listed, after).await?;
             if self.keys_only.lock().unwrap().as_deref() == Some(stream.as_str()) {
-                page.view = ViewType::KeysOnly;
+                page.view_type = ViewType::KeysOnly;
             }
             let unlisted = self.unlisted.lock().unwrap().clone();
             page.shards.retain(|shard| Some(&shard.id.name) != unlisted.as_ref());
@@ -59,13 +60,13 @@ impl Streams for Twisted {
         })
     }
 
-    fn iterator<'a>(
+    fn get_iterator<'a>(
         &'a self,
         shard: &'a ShardId,
-        from: &'a ReadFrom,
+        from: &'a IteratorStart,
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
         Box::pin(async move {
-            let iterator = self.inner.iterator(shard, from).await?;
+            let iterator = self.inner.get_iterator(shard, from).await?;
             if self.unfound.lock().unwrap().as_ref() == Some(&shard.name) {
                 let (action, kind) = ("dynamodb:GetShardIterator", StreamErrorKind::NotFound);
                 let service_time = Some(UnixSeconds((self.inner.clock().now() / 1_000) as i64));
@@ -75,13 +76,13 @@ impl Streams for Twisted {
         })
     }
 
-    fn records<'a>(
+    fn get_records<'a>(
         &'a self,
         iterator: &'a ShardIterator,
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
         Box::pin(async move {
-            let page = self.inner.records(iterator).await?;
-            self.handed_out.fetch_add(page.changes.len(), Ordering::Relaxed);
+            let page = self.inner.get_records(iterator).await?;
+            self.handed_out.fetch_add(page.records.len(), Ordering::Relaxed);
             Ok(page)
         })
     }

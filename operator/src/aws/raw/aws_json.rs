@@ -10,16 +10,16 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::clock_skew::date;
-use super::sigv4_client::{Reply, Request, SignedClient, Unanswered};
+use super::sigv4_client::{Request, Response, SendError, SigV4Client};
 
 /// An answer is not longer than this: a page has 1 MB of items, which JSON and base64 stretch.
-const LONGEST_ANSWER: usize = 16 << 20;
+const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
 /// One call of a service.
 #[derive(Debug)]
-pub struct JsonCall {
+pub struct AwsJsonOperation {
     /// None without credentials.
-    pub client: Option<SignedClient>,
+    pub client: Option<SigV4Client>,
     /// The service's address.
     pub endpoint: String,
     /// The service's name and version, and the call's name.
@@ -28,7 +28,7 @@ pub struct JsonCall {
 
 /// What a call gives.
 #[derive(Debug)]
-pub struct Answer {
+pub struct JsonResponse {
     /// The body.
     pub body: Vec<u8>,
     /// The service's clock, if it told.
@@ -40,13 +40,13 @@ pub struct Answer {
 pub enum CallError {
     /// There was no answer.
     #[error(transparent)]
-    Unanswered(#[from] Unanswered),
+    NotSent(#[from] SendError),
     /// It came in part.
-    #[error("the answer broke off, or is longer than {LONGEST_ANSWER} bytes")]
+    #[error("the answer broke off, or is longer than {MAX_RESPONSE_BYTES} bytes")]
     Incomplete,
     /// The service refuses it.
     #[error("{refusal}")]
-    Refused {
+    Service {
         /// Its code, and what it says.
         refusal: ErrorMetadata,
         /// The service's clock, if it told.
@@ -54,27 +54,27 @@ pub enum CallError {
     },
 }
 
-impl JsonCall {
+impl AwsJsonOperation {
     /// Sends this and gives what comes back.
-    pub async fn send(&self, body: &Bytes) -> Result<Answer, CallError> {
-        let client = self.client.as_ref().ok_or(Unanswered::NoCredentials(None))?;
+    pub async fn send(&self, body: &Bytes) -> Result<JsonResponse, CallError> {
+        let client = self.client.as_ref().ok_or(SendError::NoCredentials(None))?;
         let headers =
             [("content-type", "application/x-amz-json-1.0"), ("x-amz-target", self.target)];
         let (endpoint, path) = (&*self.endpoint, "/");
         let request = Request { method: "POST", endpoint, path, headers: &headers, body };
-        let reply = client.send(request, LONGEST_ANSWER).await?;
+        let reply = client.send(request, MAX_RESPONSE_BYTES).await?;
         let date = date(&reply.headers);
         match reply.status {
-            200..=299 if reply.is_whole => Ok(Answer { body: reply.body, date }),
+            200..=299 if reply.is_complete => Ok(JsonResponse { body: reply.body, date }),
             200..=299 => Err(CallError::Incomplete),
-            _ => Err(CallError::Refused { refusal: refusal(&reply), date }),
+            _ => Err(CallError::Service { refusal: service_error(&reply), date }),
         }
     }
 }
 
 /// What a service says of a call that it refuses: the code in a header or in the body, where it may
 /// have a namespace before it and a URL behind it.
-fn refusal(reply: &Reply) -> ErrorMetadata {
+fn service_error(reply: &Response) -> ErrorMetadata {
     let body: Map<String, Value> = serde_json::from_slice(&reply.body).unwrap_or_default();
     let text = |name| body.get(name).and_then(Value::as_str);
     let code = reply.headers.get("x-amzn-errortype").or(text("code")).or(text("__type"));
@@ -97,22 +97,22 @@ impl CallError {
     /// The service's code, if it gave one.
     pub fn code(&self) -> Option<&str> {
         match self {
-            Self::Unanswered(_) | Self::Incomplete => None,
-            Self::Refused { refusal, .. } => refusal.code(),
+            Self::NotSent(_) | Self::Incomplete => None,
+            Self::Service { refusal, .. } => refusal.code(),
         }
     }
 
     /// The service's clock, if it told.
     pub fn date(&self) -> Option<DateTime> {
         match self {
-            Self::Unanswered(_) | Self::Incomplete => None,
-            Self::Refused { date, .. } => *date,
+            Self::NotSent(_) | Self::Incomplete => None,
+            Self::Service { date, .. } => *date,
         }
     }
 
     /// Whether there were no credentials.
     pub fn lacks_credentials(&self) -> bool {
-        matches!(self, Self::Unanswered(Unanswered::NoCredentials(_)))
+        matches!(self, Self::NotSent(SendError::NoCredentials(_)))
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
             given.insert(*name, *value);
         }
         let body = body.as_bytes().to_vec();
-        super::refusal(&Reply { status: 400, headers: given, body, is_whole: true })
+        super::service_error(&Response { status: 400, headers: given, body, is_complete: true })
     }
 
     #[test]

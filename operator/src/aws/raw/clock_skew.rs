@@ -16,22 +16,22 @@ pub fn date(headers: &Headers) -> Option<DateTime> {
 
 /// By how much the service's clock is ahead.
 #[derive(Debug)]
-pub struct Skew {
+pub struct ClockSkew {
     /// In milliseconds; negative if it is behind.
-    ahead: AtomicI64,
+    offset_ms: AtomicI64,
     /// Off where the environment says so (`AWS_DISABLE_CLOCK_SKEW_CORRECTION`).
     is_on: bool,
 }
 
-impl Skew {
+impl ClockSkew {
     /// None is known yet.
     pub fn new(is_on: bool) -> Self {
-        Self { ahead: AtomicI64::new(0), is_on }
+        Self { offset_ms: AtomicI64::new(0), is_on }
     }
 
     /// What the service's clock shows now.
     pub fn apply(&self, now: SystemTime) -> SystemTime {
-        let ahead = self.ahead.load(Ordering::Relaxed);
+        let ahead = self.offset_ms.load(Ordering::Relaxed);
         let by = Duration::from_millis(ahead.unsigned_abs());
         let then = if ahead < 0 { now.checked_sub(by) } else { now.checked_add(by) };
         then.unwrap_or(now)
@@ -49,7 +49,7 @@ impl Skew {
         if let (Ok(sent), Ok(received)) = (sent, received) {
             // Made halfway, as far as can be told.
             let ahead = date.saturating_sub(sent.midpoint(received));
-            self.ahead.store(ahead, Ordering::Relaxed);
+            self.offset_ms.store(ahead, Ordering::Relaxed);
         }
     }
 }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_off_is_corrected_in_both_directions() {
-        let skew = Skew::new(true);
+        let skew = ClockSkew::new(true);
         let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_348_800);
         assert_eq!(skew.apply(noon), noon);
         let hour = Duration::from_secs(3_600);
@@ -88,10 +88,10 @@ mod tests {
 
     #[test]
     fn what_says_nothing_changes_nothing() {
-        let (noon, off) = (SystemTime::UNIX_EPOCH, Skew::new(false));
+        let (noon, off) = (SystemTime::UNIX_EPOCH, ClockSkew::new(false));
         off.learn(&answer(&[("date", "Sun, 22 Nov 2026 12:00:00 GMT")]), noon, noon);
         assert_eq!(off.apply(noon), noon);
-        let skew = Skew::new(true);
+        let skew = ClockSkew::new(true);
         skew.learn(&answer(&[]), noon, noon);
         skew.learn(&answer(&[("date", "yesterday")]), noon, noon);
         let cached = [("date", "Sun, 22 Nov 2026 12:00:00 GMT"), ("age", "7")];

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use crate::model::{
-    AttributeValue, Change, EventName, Item, SequenceNumber, UnixSeconds, UserIdentity,
+    AttributeValue, EventName, Item, Record, SequenceNumber, UnixSeconds, UserIdentity,
 };
 use crate::streams::{RecordPage, ShardIterator};
 
@@ -40,56 +40,62 @@ impl From<serde_json::Error> for ParseError {
 
 /// Reads the body of an answer. DynamoDB's lists and maps nest 32 levels deep, each of them two of
 /// JSON; JSON of more than 127 is refused.
-pub fn parse(body: &[u8]) -> Result<RecordPage, ParseError> {
-    let Object(Body { records, next }) = serde_json::from_str(str::from_utf8(body)?)?;
+pub fn parse_get_records(body: &[u8]) -> Result<RecordPage, ParseError> {
+    let JsonObject(Body { records, next }) = serde_json::from_str(str::from_utf8(body)?)?;
     // Whatever else says 200 to be helpful would be the end of a shard.
     let records = records.ok_or(ParseError::NoRecords)?;
     let all = records.len();
-    let changes: Vec<_> = records.into_iter().filter_map(|Object(record)| change(record)).collect();
+    let changes: Vec<_> =
+        records.into_iter().filter_map(|JsonObject(record)| to_record(record)).collect();
     let unreadable = all - changes.len();
-    Ok(RecordPage { changes, unreadable, next: next.map(ShardIterator), service_time: None })
+    Ok(RecordPage {
+        records: changes,
+        malformed: unreadable,
+        next_iterator: next.map(ShardIterator),
+        service_time: None,
+    })
 }
 
 /// The change that a record tells of; `None` if it lacks what every record has.
-fn change(record: Record) -> Option<Change> {
-    let Object(stream) = record.stream?;
-    let user_identity = record.user_identity.map(|Object(identity)| UserIdentity {
-        kind: identity.kind.unwrap_or_default(),
+fn to_record(record: JsonRecord) -> Option<Record> {
+    let JsonObject(stream) = record.stream?;
+    let user_identity = record.user_identity.map(|JsonObject(identity)| UserIdentity {
+        identity_type: identity.kind.unwrap_or_default(),
         principal_id: identity.principal_id.unwrap_or_default(),
     });
-    Some(Change {
+    Some(Record {
         event_id: record.event_id.unwrap_or_default(),
         event: record.event?,
         keys: item(stream.keys?),
         old: stream.old.map(item).unwrap_or_default(),
         new: stream.new.map(item).unwrap_or_default(),
         sequence_number: stream.sequence_number?,
-        created: stream.created?,
+        approximate_creation_time: stream.created?,
         user_identity,
     })
 }
 
-fn item(Object(Attributes(attributes)): Object<Attributes>) -> Item {
+fn item(JsonObject(Attributes(attributes)): JsonObject<Attributes>) -> Item {
     attributes.into_iter().collect()
 }
 
 /// The fields of an object, taken one by one: of one that comes twice the last value counts, one that
 /// is null is not there, and one that is not known is passed over.
-trait Fields<'de>: Default {
+trait FieldSink<'de>: Default {
     /// Takes the value of the field of this name, which comes next.
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error>;
+    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error>;
 }
 
 /// An object with these fields; before it is read, who reads it.
-struct Object<T>(T);
+struct JsonObject<T>(T);
 
-impl<'de, T: Fields<'de>> Deserialize<'de> for Object<T> {
+impl<'de, T: FieldSink<'de>> Deserialize<'de> for JsonObject<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(Self(T::default()))
     }
 }
 
-impl<'de, T: Fields<'de>> Visitor<'de> for Object<T> {
+impl<'de, T: FieldSink<'de>> Visitor<'de> for JsonObject<T> {
     type Value = Self;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,7 +104,7 @@ impl<'de, T: Fields<'de>> Visitor<'de> for Object<T> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut object: A) -> Result<Self, A::Error> {
         while let Some(Text(name)) = object.next_key()? {
-            self.0.take(&name, &mut object)?;
+            self.0.field(&name, &mut object)?;
         }
         Ok(self)
     }
@@ -111,12 +117,12 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_GetRecords.html>
 #[derive(Default)]
 struct Body {
-    records: Option<Vec<Object<Record>>>,
+    records: Option<Vec<JsonObject<JsonRecord>>>,
     next: Option<String>,
 }
 
-impl<'de> Fields<'de> for Body {
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+impl<'de> FieldSink<'de> for Body {
+    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
         match name {
             "Records" => self.records = object.next_value()?,
             "NextShardIterator" => self.next = object.next_value()?,
@@ -127,15 +133,15 @@ impl<'de> Fields<'de> for Body {
 }
 
 #[derive(Default)]
-struct Record {
+struct JsonRecord {
     event_id: Option<String>,
     event: Option<EventName>,
-    stream: Option<Object<StreamRecord>>,
-    user_identity: Option<Object<Identity>>,
+    stream: Option<JsonObject<StreamRecord>>,
+    user_identity: Option<JsonObject<Identity>>,
 }
 
-impl<'de> Fields<'de> for Record {
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+impl<'de> FieldSink<'de> for JsonRecord {
+    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
         match name {
             "eventID" => self.event_id = object.next_value()?,
             "eventName" => self.event = text(object)?.and_then(|name| event(&name)),
@@ -150,14 +156,14 @@ impl<'de> Fields<'de> for Record {
 #[derive(Default)]
 struct StreamRecord {
     created: Option<UnixSeconds>,
-    keys: Option<Object<Attributes>>,
-    old: Option<Object<Attributes>>,
-    new: Option<Object<Attributes>>,
+    keys: Option<JsonObject<Attributes>>,
+    old: Option<JsonObject<Attributes>>,
+    new: Option<JsonObject<Attributes>>,
     sequence_number: Option<SequenceNumber>,
 }
 
-impl<'de> Fields<'de> for StreamRecord {
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+impl<'de> FieldSink<'de> for StreamRecord {
+    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
         match name {
             "ApproximateCreationDateTime" => {
                 let seconds: Option<f64> = object.next_value()?;
@@ -182,8 +188,8 @@ struct Identity {
     principal_id: Option<String>,
 }
 
-impl<'de> Fields<'de> for Identity {
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+impl<'de> FieldSink<'de> for Identity {
+    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
         match name {
             // The API has the first, a Lambda function gets the second, emulators mix them up.
             "Type" | "type" => self.kind = object.next_value()?,
@@ -198,8 +204,8 @@ impl<'de> Fields<'de> for Identity {
 #[derive(Default)]
 struct Attributes(Vec<(String, AttributeValue)>);
 
-impl<'de> Fields<'de> for Attributes {
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+impl<'de> FieldSink<'de> for Attributes {
+    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
         let Value(value) = object.next_value()?;
         self.0.push((name.to_owned(), value));
         Ok(())
@@ -213,17 +219,17 @@ struct Value(AttributeValue);
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Object(Typed(value)) = Object::deserialize(deserializer)?;
+        let JsonObject(TaggedValue(value)) = JsonObject::deserialize(deserializer)?;
         value.map(Self).ok_or_else(|| Error::custom("an attribute value has a type"))
     }
 }
 
 /// An attribute value as an object: the one field is named by the type.
 #[derive(Default)]
-struct Typed(Option<AttributeValue>);
+struct TaggedValue(Option<AttributeValue>);
 
-impl<'de> Fields<'de> for Typed {
-    fn take<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+impl<'de> FieldSink<'de> for TaggedValue {
+    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
         let value = match name {
             "S" => object.next_value::<Option<_>>()?.map(AttributeValue::S),
             "N" => object.next_value::<Option<_>>()?.map(AttributeValue::N),
@@ -302,7 +308,7 @@ mod tests {
     }
 
     fn parsed(page: &serde_json::Value) -> RecordPage {
-        parse(page.to_string().as_bytes()).unwrap()
+        parse_get_records(page.to_string().as_bytes()).unwrap()
     }
 
     #[test]
@@ -321,7 +327,7 @@ mod tests {
                 "ApproximateCreationDateTime": 1.79e9, "SequenceNumber": "7"
             }
         }]}"#;
-        let change = parse(body.as_bytes()).unwrap().changes.remove(0);
+        let change = parse_get_records(body.as_bytes()).unwrap().records.remove(0);
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let bytes = |bytes: &'static [u8]| Bytes::from_static(bytes);
         let inner = Item::from([("a".to_owned(), AttributeValue::Null)]);
@@ -338,7 +344,10 @@ mod tests {
         ];
         assert_eq!(change.new, new.map(|(name, value)| (name.to_owned(), value)).into());
         assert_eq!((change.keys, change.old), (Item::new(), Item::new()));
-        assert_eq!((change.event, change.created), (EventName::Insert, UnixSeconds(1_790_000_000)));
+        assert_eq!(
+            (change.event, change.approximate_creation_time),
+            (EventName::Insert, UnixSeconds(1_790_000_000))
+        );
         assert_eq!(change.user_identity.unwrap().principal_id, "dynamodb.amazonaws.com");
     }
 
@@ -360,8 +369,8 @@ mod tests {
         let mut page = page();
         page["Records"] = broken.map(without).into_iter().chain([whole.clone()]).collect();
         let page = parsed(&page);
-        assert_eq!((page.changes.len(), page.unreadable), (1, 5));
-        assert_eq!(page.next, Some(ShardIterator("next".to_owned())));
+        assert_eq!((page.records.len(), page.malformed), (1, 5));
+        assert_eq!(page.next_iterator, Some(ShardIterator("next".to_owned())));
     }
 
     #[test]
@@ -374,7 +383,8 @@ mod tests {
             ("-7", -7),
         ] {
             let page = page().to_string().replace("1790000000", text);
-            let created = parse(page.as_bytes()).unwrap().changes[0].created;
+            let created =
+                parse_get_records(page.as_bytes()).unwrap().records[0].approximate_creation_time;
             assert_eq!(created, UnixSeconds(seconds), "{text}");
         }
     }
@@ -387,7 +397,7 @@ mod tests {
             _ => json!({"M": {"a": value}}),
         });
         page["Records"][0]["dynamodb"]["NewImage"] = json!({"a": deepest});
-        assert_eq!(parsed(&page).changes[0].new.len(), 1);
+        assert_eq!(parsed(&page).records[0].new.len(), 1);
     }
 
     #[test]
@@ -403,7 +413,7 @@ mod tests {
             ("no text", b"{\"NextShardIterator\": \"secret\xff\"}"),
         ];
         for (what, body) in cases {
-            let error = parse(body).expect_err(what);
+            let error = parse_get_records(body).expect_err(what);
             assert!(!format!("{error} {error:?}").contains("secret"), "{what}: {error}");
         }
     }

@@ -31,14 +31,14 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::clock_skew::Skew;
-use crate::aws::config::CALL_LIMIT;
+use super::clock_skew::ClockSkew;
+use crate::aws::config::ATTEMPT_TIMEOUT;
 
 const USER_AGENT: &str = concat!("stream-notifier/", env!("CARGO_PKG_VERSION"));
 
 /// Sends requests to one service in one region.
 #[derive(Debug)]
-pub struct SignedClient {
+pub struct SigV4Client {
     service: &'static str,
     region: String,
     connector: SharedHttpConnector,
@@ -47,7 +47,7 @@ pub struct SignedClient {
     /// What the SDK's parts look for in each other.
     components: RuntimeComponents,
     config: ConfigBag,
-    skew: Skew,
+    clock_skew: ClockSkew,
 }
 
 /// What is sent.
@@ -67,7 +67,7 @@ pub struct Request<'a> {
 
 /// What comes back.
 #[derive(Debug)]
-pub struct Reply {
+pub struct Response {
     /// The status.
     pub status: u16,
     /// The headers.
@@ -75,12 +75,12 @@ pub struct Reply {
     /// The body, as far as it came.
     pub body: Vec<u8>,
     /// Whether that is all of it: it may break off, or be longer than was asked for.
-    pub is_whole: bool,
+    pub is_complete: bool,
 }
 
 /// Why nothing came back.
 #[derive(Debug, Error)]
-pub enum Unanswered {
+pub enum SendError {
     /// There is nothing to sign it with.
     #[error("there are no AWS credentials")]
     NoCredentials(#[source] Option<BoxError>),
@@ -91,11 +91,11 @@ pub enum Unanswered {
     #[error("the connection failed")]
     Connection(#[source] ConnectorError),
     /// It took too long.
-    #[error("no answer within {} seconds", CALL_LIMIT.as_secs())]
+    #[error("no answer within {} seconds", ATTEMPT_TIMEOUT.as_secs())]
     TimedOut,
 }
 
-impl SignedClient {
+impl SigV4Client {
     /// Signs with the credentials of this configuration, if it knows where to find some, for its
     /// region.
     pub fn new(config: &SdkConfig, service: &'static str) -> Option<Self> {
@@ -113,27 +113,27 @@ impl SignedClient {
             cache,
             components,
             config: ConfigBag::base(),
-            skew: Skew::new(config.disable_clock_skew_correction() != Some(true)),
+            clock_skew: ClockSkew::new(config.disable_clock_skew_correction() != Some(true)),
         })
     }
 
     /// Sends a request, and gives so many bytes of its answer's body at the most.
-    pub async fn send(&self, request: Request<'_>, most: usize) -> Result<Reply, Unanswered> {
-        let reply = timeout(CALL_LIMIT, self.exchange(request, most));
-        reply.await.unwrap_or(Err(Unanswered::TimedOut))
+    pub async fn send(&self, request: Request<'_>, most: usize) -> Result<Response, SendError> {
+        let reply = timeout(ATTEMPT_TIMEOUT, self.send_once(request, most));
+        reply.await.unwrap_or(Err(SendError::TimedOut))
     }
 
-    async fn exchange(&self, request: Request<'_>, most: usize) -> Result<Reply, Unanswered> {
+    async fn send_once(&self, request: Request<'_>, most: usize) -> Result<Response, SendError> {
         let mut request = self.signed(request).await?;
         let connection = CaptureSmithyConnection::new();
         request.add_extension(connection.clone());
         let sent = self.time();
-        let answer = self.connector.call(request).await.map_err(Unanswered::Connection)?;
-        self.skew.learn(&answer, sent, self.time());
+        let answer = self.connector.call(request).await.map_err(SendError::Connection)?;
+        self.clock_skew.learn(&answer, sent, self.time());
         let reply = reply(answer, most).await;
         // The connection that was used last is the next to be used: one whose other end is unwell would
         // be for ever.
-        let is_unwell = matches!(reply.status, 500 | 502..=504) || !reply.is_whole;
+        let is_unwell = matches!(reply.status, 500 | 502..=504) || !reply.is_complete;
         if let Some(connection) = connection.get().filter(|_| is_unwell) {
             connection.poison();
         }
@@ -144,14 +144,14 @@ impl SignedClient {
         self.components.time_source().unwrap_or_default().now()
     }
 
-    async fn signed(&self, request: Request<'_>) -> Result<HttpRequest, Unanswered> {
+    async fn signed(&self, request: Request<'_>) -> Result<HttpRequest, SendError> {
         let Self { credentials, cache, components, config, .. } = self;
         let identity = cache.resolve_cached_identity(credentials.clone(), components, config);
-        let identity = identity.await.map_err(|why| Unanswered::NoCredentials(Some(why)))?;
-        self.signed_with(request, &identity).map_err(Unanswered::Malformed)
+        let identity = identity.await.map_err(|why| SendError::NoCredentials(Some(why)))?;
+        self.sign(request, &identity).map_err(SendError::Malformed)
     }
 
-    fn signed_with(&self, of: Request<'_>, identity: &Identity) -> Result<HttpRequest, BoxError> {
+    fn sign(&self, of: Request<'_>, identity: &Identity) -> Result<HttpRequest, BoxError> {
         let Request { method, endpoint, path, headers, body } = of;
         let mut request = HttpRequest::new(SdkBody::from(body.clone()));
         request.set_method(method)?;
@@ -162,7 +162,7 @@ impl SignedClient {
             .identity(identity)
             .region(&self.region)
             .name(self.service)
-            .time(self.skew.apply(self.time()))
+            .time(self.clock_skew.apply(self.time()))
             .settings(SigningSettings::default())
             .build()?;
         let (uri, body) = (request.uri(), SignableBody::Bytes(body));
@@ -182,7 +182,7 @@ impl SignedClient {
 }
 
 /// Reads to the end, so that the connection is free again, unless that is too far.
-async fn reply(mut answer: HttpResponse, most: usize) -> Reply {
+async fn reply(mut answer: HttpResponse, most: usize) -> Response {
     let mut parts = ByteStream::new(answer.take_body());
     let mut body = Vec::new();
     let is_whole = loop {
@@ -193,7 +193,7 @@ async fn reply(mut answer: HttpResponse, most: usize) -> Reply {
         }
     };
     let headers = std::mem::take(answer.headers_mut());
-    Reply { status: answer.status().as_u16(), headers, body, is_whole }
+    Response { status: answer.status().as_u16(), headers, body, is_complete: is_whole }
 }
 
 /// The SDK's parts ask these for the time and to wait; what else has to be there is never asked.
@@ -239,17 +239,17 @@ mod tests {
         }
     }
 
-    async fn client(credentials: impl ProvideCredentials + 'static) -> SignedClient {
+    async fn client(credentials: impl ProvideCredentials + 'static) -> SigV4Client {
         let loader = crate::aws::config::defaults().region("eu-west-1");
         let config = loader.credentials_provider(credentials).load().await;
-        SignedClient::new(&config, "execute-api").unwrap()
+        SigV4Client::new(&config, "execute-api").unwrap()
     }
 
     #[tokio::test]
     async fn without_credentials_nothing_is_sent() {
         let client = client(Nobody).await;
         let sent = client.send(REQUEST, 0).await;
-        assert!(matches!(sent, Err(Unanswered::NoCredentials(_))), "{sent:?}");
+        assert!(matches!(sent, Err(SendError::NoCredentials(_))), "{sent:?}");
     }
 
     #[tokio::test]
@@ -257,7 +257,7 @@ mod tests {
         let token = Some("token".to_owned());
         let credentials = Credentials::new("id", "secret", token, None, "test");
         let client = client(credentials.clone()).await;
-        let request = client.signed_with(REQUEST, &credentials.into()).unwrap();
+        let request = client.sign(REQUEST, &credentials.into()).unwrap();
         assert_eq!(request.headers().get("x-amz-security-token"), Some("token"));
         let signed = request.headers().get("authorization").unwrap();
         assert!(signed.contains("SignedHeaders=host;x-amz-date;x-amz-security-token"), "{signed}");
@@ -268,7 +268,7 @@ mod tests {
         let client = client(Credentials::new("id", "secret", None, None, "test")).await;
         for endpoint in ["", "/api", "a", "http:///api", "::"] {
             let sent = client.send(Request { endpoint, ..REQUEST }, 0).await;
-            assert!(matches!(sent, Err(Unanswered::Malformed(_))), "{endpoint}: {sent:?}");
+            assert!(matches!(sent, Err(SendError::Malformed(_))), "{endpoint}: {sent:?}");
         }
     }
 }

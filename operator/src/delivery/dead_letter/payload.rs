@@ -7,15 +7,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::model::{AttributeValue, Change, Item, ShardId};
-use crate::telemetry::Dropped;
+use crate::model::{AttributeValue, Item, Record, ShardId};
+use crate::telemetry::DropReason;
 
 /// How many messages of a record were given up, by the reason.
-pub type Losses = BTreeMap<Dropped, u64>;
+pub type DropCounts = BTreeMap<DropReason, u64>;
 
 /// Which notifier a letter is from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct From {
+pub struct DeadLetterSource {
     /// Its namespace and name.
     pub notifier: (String, String),
     /// The ARN of the table.
@@ -23,18 +23,18 @@ pub struct From {
 }
 
 /// The letter; without the images if it has to be shorter.
-pub fn letter(
-    from: &From,
+pub fn build_payload(
+    from: &DeadLetterSource,
     shard: &ShardId,
-    change: &Change,
-    losses: &Losses,
+    change: &Record,
+    losses: &DropCounts,
     is_whole: bool,
 ) -> String {
     let reasons: Map<_, _> =
         losses.iter().map(|(why, count)| (why.reason().to_owned(), json!(count))).collect();
     let (namespace, name) = &from.notifier;
     // Of one that no message could be made of, nobody knows whom it concerns.
-    let addressed = losses.iter().filter(|(why, _)| **why != Dropped::Invalid);
+    let addressed = losses.iter().filter(|(why, _)| **why != DropReason::Invalid);
     let mut letter = json!({
         "notifier": {"namespace": namespace, "name": name},
         "reasons": reasons,
@@ -53,7 +53,7 @@ pub fn letter(
 /// A record as Lambda gets it.
 ///
 /// <https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html>
-fn record(change: &Change, is_whole: bool) -> Value {
+fn record(change: &Record, is_whole: bool) -> Value {
     let mut dynamodb = json!({
         "Keys": item(&change.keys),
         "SequenceNumber": change.sequence_number.as_str(),
@@ -64,7 +64,7 @@ fn record(change: &Change, is_whole: bool) -> Value {
         "eventSource": "aws:dynamodb",
     });
     if is_whole {
-        dynamodb["ApproximateCreationDateTime"] = json!(change.created.0);
+        dynamodb["ApproximateCreationDateTime"] = json!(change.approximate_creation_time.0);
         for (name, image) in [("NewImage", &change.new), ("OldImage", &change.old)] {
             if !image.is_empty() {
                 dynamodb[name] = item(image);
@@ -72,7 +72,7 @@ fn record(change: &Change, is_whole: bool) -> Value {
         }
         if let Some(identity) = &change.user_identity {
             record["userIdentity"] =
-                json!({"type": identity.kind, "principalId": identity.principal_id});
+                json!({"type": identity.identity_type, "principalId": identity.principal_id});
         }
     }
     record["dynamodb"] = dynamodb;
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::model::{EventName, SequenceNumber, StreamLabel, UnixSeconds};
 
-    fn change() -> Change {
+    fn change() -> Record {
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let keys = Item::from([("PK".to_owned(), text("order#1"))]);
         let new = Item::from([
@@ -113,30 +113,30 @@ mod tests {
             ("Tags".to_owned(), AttributeValue::Ss(["a", "b"].map(str::to_owned).into())),
             ("Nested".to_owned(), AttributeValue::L(vec![AttributeValue::Null])),
         ]);
-        Change {
+        Record {
             event_id: "id".to_owned(),
             event: EventName::Insert,
             keys,
             old: Item::new(),
             new,
             sequence_number: SequenceNumber::parse("111").unwrap(),
-            created: UnixSeconds(1_795_341_600),
+            approximate_creation_time: UnixSeconds(1_795_341_600),
             user_identity: None,
         }
     }
 
     fn of(is_whole: bool) -> Value {
-        let losses = Losses::from([(Dropped::TooLarge, 2), (Dropped::Expired, 1)]);
+        let losses = DropCounts::from([(DropReason::TooLarge, 2), (DropReason::Expired, 1)]);
         serde_json::from_str(&text_of(&change(), &losses, is_whole)).unwrap()
     }
 
-    fn text_of(change: &Change, losses: &Losses, is_whole: bool) -> String {
-        let from = From {
+    fn text_of(change: &Record, losses: &DropCounts, is_whole: bool) -> String {
+        let from = DeadLetterSource {
             notifier: ("dev".to_owned(), "orders".to_owned()),
             table: "arn:aws:dynamodb:eu-west-1:123456789012:table/orders".to_owned(),
         };
         let shard = ShardId::new(&StreamLabel::new("2024-12-03T08:06:15.779"), "shardId-1");
-        letter(&from, &shard, change, losses, is_whole)
+        build_payload(&from, &shard, change, losses, is_whole)
     }
 
     #[test]
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn of_a_change_without_a_message_nobody_knows_whom_it_concerns() {
-        let text = text_of(&change(), &Losses::from([(Dropped::Invalid, 1)]), true);
+        let text = text_of(&change(), &DropCounts::from([(DropReason::Invalid, 1)]), true);
         let letter: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
             (&letter["reasons"], &letter["connections"]),
@@ -189,7 +189,7 @@ mod tests {
         let any = "\u{0}\u{1f}\t\\\u{7f}\u{fffd}\u{fffe}\u{ffff}\u{10ffff}";
         let mut change = change();
         change.new.insert("Any".to_owned(), AttributeValue::S(any.to_owned()));
-        let text = text_of(&change, &Losses::from([(Dropped::Expired, 1)]), true);
+        let text = text_of(&change, &DropCounts::from([(DropReason::Expired, 1)]), true);
         let is_taken = |c: char| c >= ' ' && !matches!(c, '\u{fffe}' | '\u{ffff}');
         assert!(text.chars().all(is_taken), "{text}");
         let letter: Value = serde_json::from_str(&text).unwrap();

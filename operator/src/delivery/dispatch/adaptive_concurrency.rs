@@ -4,37 +4,45 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::post_rate_limiter::{WINDOW, Window};
+use super::post_rate_limiter::{ThrottleWindow, WINDOW};
 
-const FIRST: usize = 256;
-const LEAST: usize = 16;
+const INITIAL_LIMIT: usize = 256;
+const MIN_LIMIT: usize = 16;
 
 /// An answer that takes longer than the fastest by this factor says that more would only wait.
-const SLOWER: u32 = 2;
+const MAX_RTT_FACTOR: u32 = 2;
 
 /// The fastest answer of so long counts.
-const FASTEST_OF: Duration = Duration::from_secs(30);
+const RTT_WINDOW: Duration = Duration::from_secs(30);
 
 /// How many posts may be under way.
 #[derive(Debug)]
-pub struct Flight {
+pub struct AdaptiveConcurrency {
     limit: usize,
-    most: usize,
+    max_limit: usize,
     /// Answers that came while all places were taken, since the limit grew last.
-    full: usize,
-    fastest: Duration,
-    fastest_at: Instant,
-    window: Window,
-    shrunk_at: Option<Instant>,
+    saturated_responses: usize,
+    min_rtt: Duration,
+    min_rtt_at: Instant,
+    window: ThrottleWindow,
+    reduced_at: Option<Instant>,
 }
 
-impl Flight {
+impl AdaptiveConcurrency {
     /// Never more than this many.
-    pub fn new(most: usize, now: Instant) -> Self {
-        let limit = FIRST.min(most);
-        let window = Window::new(now);
-        let (fastest, fastest_at) = (Duration::MAX, now);
-        Self { limit, most, full: 0, fastest, fastest_at, window, shrunk_at: None }
+    pub fn new(max_limit: usize, now: Instant) -> Self {
+        let limit = INITIAL_LIMIT.min(max_limit);
+        let window = ThrottleWindow::new(now);
+        let (min_rtt, min_rtt_at) = (Duration::MAX, now);
+        Self {
+            limit,
+            max_limit,
+            saturated_responses: 0,
+            min_rtt,
+            min_rtt_at,
+            window,
+            reduced_at: None,
+        }
     }
 
     /// How many may be under way now.
@@ -43,31 +51,31 @@ impl Flight {
     }
 
     /// An answer took so long, while all places were taken or not.
-    pub fn answered(&mut self, took: Duration, is_full: bool, now: Instant) {
-        self.window.note(false, now);
-        if took <= self.fastest || now.duration_since(self.fastest_at) >= FASTEST_OF {
-            (self.fastest, self.fastest_at) = (took, now);
+    pub fn record_response(&mut self, took: Duration, is_full: bool, now: Instant) {
+        self.window.record(false, now);
+        if took <= self.min_rtt || now.duration_since(self.min_rtt_at) >= RTT_WINDOW {
+            (self.min_rtt, self.min_rtt_at) = (took, now);
         }
-        if !is_full || took > self.fastest * SLOWER {
+        if !is_full || took > self.min_rtt * MAX_RTT_FACTOR {
             return;
         }
-        self.full += 1;
+        self.saturated_responses += 1;
         // A quarter more each time that all of them have come back.
-        if self.full >= self.limit {
-            self.limit = (self.limit + self.limit / 4).min(self.most);
-            self.full = 0;
+        if self.saturated_responses >= self.limit {
+            self.limit = (self.limit + self.limit / 4).min(self.max_limit);
+            self.saturated_responses = 0;
         }
     }
 
     /// No usable answer came: none in time, or one that the service failed at.
-    pub fn failed(&mut self, now: Instant) {
+    pub fn record_failure(&mut self, now: Instant) {
         // Those that were under way together fail together: that is one sign, not many.
-        let is_new = self.shrunk_at.is_none_or(|at| now.duration_since(at) >= WINDOW);
-        if self.window.note(true, now) && is_new {
-            self.shrunk_at = Some(now);
-            self.limit = (self.limit / 2).max(LEAST.min(self.most));
-            self.window = Window::new(now);
-            self.full = 0;
+        let is_new = self.reduced_at.is_none_or(|at| now.duration_since(at) >= WINDOW);
+        if self.window.record(true, now) && is_new {
+            self.reduced_at = Some(now);
+            self.limit = (self.limit / 2).max(MIN_LIMIT.min(self.max_limit));
+            self.window = ThrottleWindow::new(now);
+            self.saturated_responses = 0;
         }
     }
 }
@@ -81,17 +89,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_grows_only_while_more_are_wanted_and_of_use() {
         let now = Instant::now();
-        let mut flight = Flight::new(1024, now);
+        let mut flight = AdaptiveConcurrency::new(1024, now);
         for _ in 0..10_000 {
-            flight.answered(FAST, false, now);
+            flight.record_response(FAST, false, now);
         }
-        assert_eq!(flight.limit(), FIRST, "nobody waits");
+        assert_eq!(flight.limit(), INITIAL_LIMIT, "nobody waits");
         for _ in 0..10_000 {
-            flight.answered(FAST * 3, true, now);
+            flight.record_response(FAST * 3, true, now);
         }
-        assert_eq!(flight.limit(), FIRST, "more would only wait");
+        assert_eq!(flight.limit(), INITIAL_LIMIT, "more would only wait");
         for _ in 0..10_000 {
-            flight.answered(FAST, true, now);
+            flight.record_response(FAST, true, now);
         }
         assert_eq!(flight.limit(), 1024);
     }
@@ -99,18 +107,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_shrinks_while_many_fail_and_not_for_one() {
         let now = Instant::now();
-        let mut flight = Flight::new(1024, now);
+        let mut flight = AdaptiveConcurrency::new(1024, now);
         for _ in 0..4 {
-            flight.failed(now);
+            flight.record_failure(now);
         }
-        assert_eq!(flight.limit(), FIRST);
+        assert_eq!(flight.limit(), INITIAL_LIMIT);
         for _ in 0..1000 {
-            flight.failed(now);
+            flight.record_failure(now);
         }
-        assert_eq!(flight.limit(), FIRST / 2, "together they are one sign");
+        assert_eq!(flight.limit(), INITIAL_LIMIT / 2, "together they are one sign");
         for second in 1..10 {
-            (0..10).for_each(|_| flight.failed(now + WINDOW * second));
+            (0..10).for_each(|_| flight.record_failure(now + WINDOW * second));
         }
-        assert_eq!(flight.limit(), LEAST);
+        assert_eq!(flight.limit(), MIN_LIMIT);
     }
 }

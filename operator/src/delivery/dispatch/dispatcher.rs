@@ -10,26 +10,26 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
-use super::circuit_breaker::{Gate, Pass};
-use super::connection_queues::{Head, Left, Outbox};
-use super::mass_deletion_guard::Guard;
-use super::outcome::{Hold, Outcome, outcome};
-use super::post_rate_limiter::PostLimits;
+use super::circuit_breaker::{CircuitBreaker, Permit};
+use super::connection_queues::{ConnectionQueues, InFlightMessage, RemovedMessage};
+use super::mass_deletion_guard::MassDeletionGuard;
+use super::outcome::{EndpointFault, PostOutcome, classify_response};
+use super::post_rate_limiter::PostRateLimiter;
 use super::problems;
-use super::retry::{End, Known, Next};
-use crate::delivery::ack::Ticket;
-use crate::delivery::config::{Bounds, Policy, SlowClient};
+use super::retry::{MessageOutcome, RetryContext, RetryDecision};
+use crate::delivery::ack::AckHandle;
+use crate::delivery::config::{DeliveryLimits, DeliveryPolicy, SlowClientAction};
 use crate::delivery::gateway::Gateway;
 use crate::delivery::lookup::Lookup;
 use crate::delivery::lookup::row::Connection;
-use crate::delivery::message::{LONGEST, Message};
-use crate::delivery::task_group::Tasks;
-use crate::telemetry::{Dropped, Health, NotifierTelemetry, Part};
-use crate::timing::{Failing, Random, ServiceClock};
+use crate::delivery::message::{MAX_MESSAGE_BYTES, Message};
+use crate::delivery::task_group::TaskGroup;
+use crate::telemetry::{Component, DropReason, Health, NotifierTelemetry};
+use crate::timing::{FailureTracker, JitterRng, ServiceClock};
 
 /// Who posts for a notifier, and by which rules.
 #[derive(Debug)]
-pub struct Setup {
+pub struct DispatcherConfig {
     /// Where connections are stored.
     pub lookup: Arc<Lookup>,
     /// The WebSocket API.
@@ -37,47 +37,47 @@ pub struct Setup {
     /// Its endpoint, named in conditions.
     pub endpoint: String,
     /// What is done about messages that do not get through.
-    pub policy: Policy,
+    pub policy: DeliveryPolicy,
     /// How fast all notifiers may post together.
-    pub limits: Arc<PostLimits>,
+    pub rate_limiter: Arc<PostRateLimiter>,
     /// How much may be under way at once.
-    pub bounds: Bounds,
+    pub limits: DeliveryLimits,
     /// The tasks that post.
-    pub tasks: Tasks,
+    pub tasks: TaskGroup,
     /// Where troubles are told.
     pub health: Arc<Health>,
     /// Where events are told.
     pub telemetry: NotifierTelemetry,
     /// What spreads the waits.
-    pub random: Arc<Random>,
+    pub rng: Arc<JitterRng>,
 }
 
 /// Posts the messages of one notifier.
 #[derive(Debug)]
-pub struct Deliverer {
-    setup: Setup,
-    outbox: Outbox,
-    gate: Gate,
-    guard: Mutex<Guard>,
+pub struct Dispatcher {
+    config: DispatcherConfig,
+    queues: ConnectionQueues,
+    breaker: CircuitBreaker,
+    guard: Mutex<MassDeletionGuard>,
     /// Whether, and since when, no post has had a usable answer.
-    failing: Mutex<Failing>,
+    failures: Mutex<FailureTracker>,
     /// The service's clock.
     clock: Arc<ServiceClock>,
     /// How many messages were delivered.
-    delivered: AtomicU64,
+    delivered_count: AtomicU64,
 }
 
-impl Deliverer {
+impl Dispatcher {
     /// A deliverer with an empty outbox.
-    pub fn new(setup: Setup, clock: Arc<ServiceClock>) -> Self {
+    pub fn new(config: DispatcherConfig, clock: Arc<ServiceClock>) -> Self {
         Self {
-            outbox: Outbox::new(&setup.bounds, setup.telemetry.clone()),
-            gate: Gate::new(setup.random.clone()),
+            queues: ConnectionQueues::new(&config.limits, config.telemetry.clone()),
+            breaker: CircuitBreaker::new(config.rng.clone()),
             guard: Mutex::default(),
-            failing: Mutex::new(Failing::new(Duration::ZERO)),
+            failures: Mutex::new(FailureTracker::new(Duration::ZERO)),
             clock,
-            delivered: AtomicU64::new(0),
-            setup,
+            delivered_count: AtomicU64::new(0),
+            config,
         }
     }
 
@@ -87,40 +87,41 @@ impl Deliverer {
         self: &Arc<Self>,
         connections: Vec<Arc<Connection>>,
         message: Message,
-        ticket: Ticket,
+        ticket: AckHandle,
     ) {
         let message = Arc::new(message);
-        let conflates = self.setup.policy.slow_client == SlowClient::Drop;
+        let conflates = self.config.policy.slow_client == SlowClientAction::Drop;
         for connection in connections {
-            let share = ticket.share();
-            let gone = self.outbox.send(&connection, &message, share, &self.gate, conflates).await;
+            let share = ticket.split();
+            let gone =
+                self.queues.enqueue(&connection, &message, share, &self.breaker, conflates).await;
             for (why, left) in gone {
-                self.lose(left, why);
+                self.drop_message(left, why);
             }
-            self.clone().post_more();
+            self.clone().spawn_poster_if_needed();
         }
-        ticket.settle();
+        ticket.ack();
     }
 
     /// Begins another task that posts, if one is wanted.
-    fn post_more(self: Arc<Self>) {
-        if self.outbox.wants_poster() {
-            let tasks = self.setup.tasks.clone();
-            tasks.spawn(self.post_all());
+    fn spawn_poster_if_needed(self: Arc<Self>) {
+        if self.queues.try_reserve_poster() {
+            let tasks = self.config.tasks.clone();
+            tasks.spawn(self.run_poster());
         }
     }
 
     /// Posts what is ready, until there is nothing more. Boxed, because it begins others like itself.
-    fn post_all(self: Arc<Self>) -> BoxFuture<'static, ()> {
+    fn run_poster(self: Arc<Self>) -> BoxFuture<'static, ()> {
         async move {
-            while let Some(mut head) = self.outbox.take() {
+            while let Some(mut head) = self.queues.next() {
                 let next = self.attempt(&mut head).await;
                 // Its place is taken until here, so that what it leaves to do is done by others too.
-                self.clone().post_more();
+                self.clone().spawn_poster_if_needed();
                 match next {
-                    Next::Over(end) => self.end(head, end).await,
-                    Next::Again(wait) => self.again(head, wait, false),
-                    Next::Held(wait) => self.again(head, wait, true),
+                    RetryDecision::Finish(end) => self.complete(head, end).await,
+                    RetryDecision::Retry(wait) => self.schedule_retry(head, wait, false),
+                    RetryDecision::RetryHeld(wait) => self.schedule_retry(head, wait, true),
                 }
             }
         }
@@ -128,205 +129,225 @@ impl Deliverer {
     }
 
     /// Tries a message again after a while.
-    fn again(self: &Arc<Self>, head: Head, wait: Duration, was_held: bool) {
-        let Some(id) = self.outbox.park(head, was_held) else {
+    fn schedule_retry(self: &Arc<Self>, head: InFlightMessage, wait: Duration, was_held: bool) {
+        let Some(id) = self.queues.park(head, was_held) else {
             return;
         };
         let this = self.clone();
-        self.setup.tasks.spawn(async move {
+        self.config.tasks.spawn(async move {
             if !wait.is_zero() {
                 sleep(wait).await;
             }
-            this.outbox.wake(id);
-            this.post_more();
+            this.queues.resume(id);
+            this.spawn_poster_if_needed();
         });
     }
 
     /// One try, and what follows from it.
-    async fn attempt(&self, head: &mut Head) -> Next {
-        let policy = &self.setup.policy;
-        let age = self.gate.clock().saturating_sub(head.queued_at);
-        if head.is_in_vain && head.tries.is_over(age, policy) {
-            return Next::Over(End::Dropped(Dropped::Expired));
+    async fn attempt(&self, head: &mut InFlightMessage) -> RetryDecision {
+        let policy = &self.config.policy;
+        let age = self.breaker.clock().saturating_sub(head.queued_at);
+        if head.last_post_failed && head.retry.is_expired(age, policy) {
+            return RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Expired));
         }
-        if head.tries.is_nearly_gone() && self.may_delete() {
+        if head.retry.is_last_gone_check() && self.may_delete() {
             // Before the gateway has the last word, see the lookup.
-            head.row = self.setup.lookup.row(&head.connection).await;
+            head.row = self.config.lookup.read_row(&head.connection).await;
         }
-        let short = head.message.keys_only.as_ref().filter(|_| head.tries.is_short());
+        let short = head.message.keys_only.as_ref().filter(|_| head.retry.uses_keys_only());
         let body = short.unwrap_or(&head.message.body).clone();
         let outcome = match body.len() {
-            0..=LONGEST => self.post(head, &body).await,
-            _ => Outcome::TooLarge,
+            0..=MAX_MESSAGE_BYTES => self.post(head, &body).await,
+            _ => PostOutcome::TooLarge,
         };
-        let known = Known {
-            age: self.gate.clock().saturating_sub(head.queued_at),
-            can_shorten: head.message.keys_only.is_some(),
-            is_account_throttled: self.is_account_throttled(outcome, &head.connection),
-            delivered: self.delivered.load(Ordering::Relaxed),
+        let known = RetryContext {
+            age: self.breaker.clock().saturating_sub(head.queued_at),
+            has_keys_only: head.message.keys_only.is_some(),
+            is_account_throttled: self.record_throttling(outcome, &head.connection),
+            delivered_count: self.delivered_count.load(Ordering::Relaxed),
         };
-        match head.tries.next(outcome, policy, &known, &self.setup.random) {
-            Next::Over(End::Disconnect) => self.disconnect(head).await,
+        match head.retry.decide(outcome, policy, &known, &self.config.rng) {
+            RetryDecision::Finish(MessageOutcome::Disconnect) => self.disconnect(head).await,
             next => next,
         }
     }
 
     /// Whether it is the account that is throttled, as the outcomes of all posts tell.
-    fn is_account_throttled(&self, outcome: Outcome, connection: &Connection) -> bool {
+    fn record_throttling(&self, outcome: PostOutcome, connection: &Connection) -> bool {
         match outcome {
-            Outcome::Throttled => self.setup.limits.answered(&connection.id, true),
-            Outcome::Delivered | Outcome::Gone => self.setup.limits.answered(&connection.id, false),
+            PostOutcome::Throttled => {
+                self.config.rate_limiter.record_response(&connection.id, true)
+            }
+            PostOutcome::Delivered | PostOutcome::Gone => {
+                self.config.rate_limiter.record_response(&connection.id, false)
+            }
             // These say nothing of it.
-            Outcome::TooLarge | Outcome::Hold(_) | Outcome::Retry => false,
+            PostOutcome::TooLarge | PostOutcome::Hold(_) | PostOutcome::Retry => false,
         }
     }
 
     /// Disconnects a client that does not read; if that fails, its message is tried again.
-    async fn disconnect(&self, head: &mut Head) -> Next {
-        let Setup { lookup, gateway, limits, health, telemetry, random, .. } = &self.setup;
-        head.row = lookup.row(&head.connection).await;
-        telemetry.post_waited(limits.take().await);
-        let _pass = self.gate.pass().await;
-        let outcome = outcome(&gateway.disconnect(&head.connection.id).await);
-        telemetry.disconnected(&head.connection.id, outcome.word());
+    async fn disconnect(&self, head: &mut InFlightMessage) -> RetryDecision {
+        let DispatcherConfig {
+            lookup,
+            gateway,
+            rate_limiter: limits,
+            health,
+            telemetry,
+            rng: random,
+            ..
+        } = &self.config;
+        head.row = lookup.read_row(&head.connection).await;
+        telemetry.post_rate_limited(limits.acquire().await);
+        let _pass = self.breaker.acquire().await;
+        let outcome = classify_response(&gateway.disconnect(&head.connection.id).await);
+        telemetry.disconnected(&head.connection.id, outcome.metric_label());
         match outcome {
-            Outcome::Delivered | Outcome::Gone => {
-                health.well(&Part::Disconnection);
-                return Next::Over(End::Disconnect);
+            PostOutcome::Delivered | PostOutcome::Gone => {
+                health.clear(&Component::Disconnection);
+                return RetryDecision::Finish(MessageOutcome::Disconnect);
             }
-            Outcome::Hold(Hold::Forbidden) => {
-                health
-                    .warned(Part::Disconnection, problems::disconnect_denied(&self.setup.endpoint));
+            PostOutcome::Hold(EndpointFault::Forbidden) => {
+                health.set_warning(
+                    Component::Disconnection,
+                    problems::disconnect_denied(&self.config.endpoint),
+                );
             }
             _ => {}
         }
         if fault!(RowDeletedAfterFailedDisconnect) {
-            return Next::Over(End::Disconnect);
+            return RetryDecision::Finish(MessageOutcome::Disconnect);
         }
-        Next::Again(head.tries.wait(random))
+        RetryDecision::Retry(head.retry.next_wait(random))
     }
 
     /// One post, once it may leave.
-    async fn post(&self, head: &Head, body: &Bytes) -> Outcome {
+    async fn post(&self, head: &InFlightMessage, body: &Bytes) -> PostOutcome {
         let connection = &head.connection;
-        let Setup { limits, gateway, telemetry, .. } = &self.setup;
-        telemetry.post_waited(limits.take().await);
-        let mut pass = self.gate.pass().await;
-        self.outbox.leaves(head);
+        let DispatcherConfig { rate_limiter: limits, gateway, telemetry, .. } = &self.config;
+        telemetry.post_rate_limited(limits.acquire().await);
+        let mut pass = self.breaker.acquire().await;
+        self.queues.mark_post_started(head);
         let begun = Instant::now();
         let answer = gateway.post(&connection.id, body).await;
-        let outcome = outcome(&answer);
+        let outcome = classify_response(&answer);
         let took = begun.elapsed();
-        telemetry.posted(outcome.word(), took);
-        self.outbox.answered(took, !matches!(outcome, Outcome::Retry));
-        self.note(outcome, connection, &mut pass);
+        telemetry.posted(outcome.metric_label(), took);
+        self.queues.record_response(took, !matches!(outcome, PostOutcome::Retry));
+        self.record_outcome(outcome, connection, &mut pass);
         outcome
     }
 
     /// A message is over.
-    async fn end(&self, head: Head, end: End) {
-        let telemetry = &self.setup.telemetry;
+    async fn complete(&self, head: InFlightMessage, end: MessageOutcome) {
+        let telemetry = &self.config.telemetry;
         match end {
-            End::Delivered => {
-                self.delivered.fetch_add(1, Ordering::Relaxed);
-                let created = head.message.created;
-                if let Some(left) = self.outbox.finish(head, true) {
+            MessageOutcome::Delivered => {
+                self.delivered_count.fetch_add(1, Ordering::Relaxed);
+                let created = head.message.created_at;
+                if let Some(left) = self.queues.remove(head, true) {
                     telemetry.delivered(self.clock.now().0.saturating_sub(created.0));
-                    left.ticket.settle();
+                    left.ack.ack();
                 }
             }
-            End::Dropped(why) => {
-                let is_in_vain = why != Dropped::TooLarge;
-                if let Some(left) = self.outbox.finish(head, !is_in_vain) {
-                    self.lose(left, why);
+            MessageOutcome::Dropped(why) => {
+                let is_in_vain = why != DropReason::TooLarge;
+                if let Some(left) = self.queues.remove(head, !is_in_vain) {
+                    self.drop_message(left, why);
                 }
             }
             // What was queued behind a connection's end is for nobody.
-            End::Gone => {
-                self.gone(&head).await;
-                for left in self.outbox.finish_all(head) {
+            MessageOutcome::Gone => {
+                self.handle_gone(&head).await;
+                for left in self.queues.remove_all(head) {
                     telemetry.gone();
-                    left.ticket.settle();
+                    left.ack.ack();
                 }
             }
-            End::Disconnect => {
-                self.setup.lookup.delete(&head.connection, head.row.clone()).await;
-                for left in self.outbox.finish_all(head) {
-                    self.lose(left, Dropped::Disconnected);
+            MessageOutcome::Disconnect => {
+                self.config.lookup.delete_stale_row(&head.connection, head.row.clone()).await;
+                for left in self.queues.remove_all(head) {
+                    self.drop_message(left, DropReason::Disconnected);
                 }
             }
         }
     }
 
     /// A message is given up.
-    fn lose(&self, left: Left, why: Dropped) {
-        if why == Dropped::Superseded && fault!(SupersededMessageNotCounted) {
-            return left.ticket.settle();
+    fn drop_message(&self, left: RemovedMessage, why: DropReason) {
+        if why == DropReason::Superseded && fault!(SupersededMessageNotCounted) {
+            return left.ack.ack();
         }
         if !fault!(DroppedMessageNotCounted) {
-            self.setup.telemetry.dropped(why, &left.connection.id, left.ticket.number());
+            self.config.telemetry.dropped(why, &left.connection.id, left.ack.sequence_number());
         }
-        left.ticket.lose(why);
+        left.ack.ack_dropped(why);
     }
 
     /// The connection is gone for good: its row goes, unless all of them seem to be.
-    async fn gone(&self, head: &Head) {
-        let Setup { lookup, health, .. } = &self.setup;
+    async fn handle_gone(&self, head: &InFlightMessage) {
+        let DispatcherConfig { lookup, health, .. } = &self.config;
         if self.may_delete() {
-            health.well(&Part::Rows);
-            lookup.delete(&head.connection, head.row.clone()).await;
+            health.clear(&Component::RowDeletionGuard);
+            lookup.delete_stale_row(&head.connection, head.row.clone()).await;
         } else {
-            health.troubled(Part::Rows, problems::all_gone(&self.setup.endpoint));
+            health.set_problem(
+                Component::RowDeletionGuard,
+                problems::all_gone(&self.config.endpoint),
+            );
         }
     }
 
     fn may_delete(&self) -> bool {
-        self.guard().may_delete(Instant::now())
+        self.deletion_guard().may_delete(Instant::now())
     }
 
     /// Learns from an outcome what it says about the endpoint.
-    fn note(&self, outcome: Outcome, connection: &Connection, pass: &mut Pass<'_>) {
-        let is_answering = outcome != Outcome::Retry;
+    fn record_outcome(&self, outcome: PostOutcome, connection: &Connection, pass: &mut Permit<'_>) {
+        let is_answering = outcome != PostOutcome::Retry;
         let has_failed = {
-            let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut failing = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
             if is_answering {
-                failing.worked();
+                failing.record_success();
             }
-            !is_answering && failing.has_lasted()
+            !is_answering && failing.record_failure()
         };
         match outcome {
             // Told before it is shut, so that whoever opens it takes this back.
-            Outcome::Hold(why) => {
-                self.setup
-                    .health
-                    .troubled(Part::Gateway, problems::rejected(&self.setup.endpoint, why));
-                self.gate.shut();
+            PostOutcome::Hold(why) => {
+                self.config.health.set_problem(
+                    Component::Gateway,
+                    problems::rejected(&self.config.endpoint, why),
+                );
+                self.breaker.trip();
             }
-            Outcome::Delivered | Outcome::Gone | Outcome::TooLarge => {
-                self.gate.unlock(pass);
-                self.setup.health.well(&Part::Gateway);
+            PostOutcome::Delivered | PostOutcome::Gone | PostOutcome::TooLarge => {
+                self.breaker.reset(pass);
+                self.config.health.clear(&Component::Gateway);
             }
-            Outcome::Retry if has_failed => {
-                self.setup
+            PostOutcome::Retry if has_failed => {
+                self.config
                     .health
-                    .troubled(Part::Gateway, problems::unavailable(&self.setup.endpoint));
+                    .set_problem(Component::Gateway, problems::unavailable(&self.config.endpoint));
             }
             // It answers, whatever else is the matter.
-            Outcome::Throttled if !self.gate.is_shut() => self.setup.health.well(&Part::Gateway),
+            PostOutcome::Throttled if !self.breaker.is_open() => {
+                self.config.health.clear(&Component::Gateway)
+            }
             // These say nothing about rights or endpoint.
-            Outcome::Throttled | Outcome::Retry => {}
+            PostOutcome::Throttled | PostOutcome::Retry => {}
         }
         match outcome {
-            Outcome::Delivered => {
-                self.guard().delivered(Instant::now());
-                self.setup.health.well(&Part::Rows);
+            PostOutcome::Delivered => {
+                self.deletion_guard().record_delivery(Instant::now());
+                self.config.health.clear(&Component::RowDeletionGuard);
             }
-            Outcome::Gone => self.guard().gone(&connection.id, Instant::now()),
+            PostOutcome::Gone => self.deletion_guard().record_gone(&connection.id, Instant::now()),
             _ => {}
         }
     }
 
-    fn guard(&self) -> std::sync::MutexGuard<'_, Guard> {
+    fn deletion_guard(&self) -> std::sync::MutexGuard<'_, MassDeletionGuard> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

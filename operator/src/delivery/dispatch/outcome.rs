@@ -3,11 +3,11 @@
 //!
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>
 
-use crate::delivery::gateway::Answer;
+use crate::delivery::gateway::PostResponse;
 
 /// What follows from one post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum PostOutcome {
     /// The connection has the message.
     Delivered,
     /// The connection is gone, or not there yet: the row may have been written inside `$connect`.
@@ -15,7 +15,7 @@ pub enum Outcome {
     /// The message is over 128 KB.
     TooLarge,
     /// Rights or endpoint are wrong, for every connection: hold everything, drop nothing.
-    Hold(Hold),
+    Hold(EndpointFault),
     /// Too many posts, or a client that does not read.
     Throttled,
     /// Anything that may pass.
@@ -24,7 +24,7 @@ pub enum Outcome {
 
 /// Why posts are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
+pub enum EndpointFault {
     /// 401 or 403: the right is missing, or domain or stage are wrong.
     Forbidden,
     /// Another answer that no WebSocket API gives: the endpoint is not one.
@@ -35,9 +35,9 @@ pub enum Hold {
     NoCredentials,
 }
 
-impl Outcome {
+impl PostOutcome {
     /// Value of the metric's label.
-    pub fn word(self) -> &'static str {
+    pub fn metric_label(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
             Self::Gone => "gone",
@@ -50,20 +50,20 @@ impl Outcome {
 }
 
 /// What an answer means.
-pub fn outcome(answer: &Answer) -> Outcome {
+pub fn classify_response(answer: &PostResponse) -> PostOutcome {
     match *answer {
-        Answer::Unreachable => Outcome::Hold(Hold::Unreachable),
-        Answer::NoCredentials => Outcome::Hold(Hold::NoCredentials),
-        Answer::NoAnswer => Outcome::Retry,
-        Answer::Status { status, names_connection } => match status {
-            200..=299 => Outcome::Delivered,
-            400 if names_connection => Outcome::Gone,
-            401 | 403 => Outcome::Hold(Hold::Forbidden),
-            408 | 500..=599 => Outcome::Retry,
-            410 => Outcome::Gone,
-            413 => Outcome::TooLarge,
-            429 => Outcome::Throttled,
-            _ => Outcome::Hold(Hold::WrongEndpoint),
+        PostResponse::Unreachable => PostOutcome::Hold(EndpointFault::Unreachable),
+        PostResponse::NoCredentials => PostOutcome::Hold(EndpointFault::NoCredentials),
+        PostResponse::NoResponse => PostOutcome::Retry,
+        PostResponse::Status { status, names_connection } => match status {
+            200..=299 => PostOutcome::Delivered,
+            400 if names_connection => PostOutcome::Gone,
+            401 | 403 => PostOutcome::Hold(EndpointFault::Forbidden),
+            408 | 500..=599 => PostOutcome::Retry,
+            410 => PostOutcome::Gone,
+            413 => PostOutcome::TooLarge,
+            429 => PostOutcome::Throttled,
+            _ => PostOutcome::Hold(EndpointFault::WrongEndpoint),
         },
     }
 }
@@ -74,21 +74,22 @@ mod tests {
 
     #[test]
     fn every_status_has_its_outcome() {
-        let of = |status| outcome(&Answer::Status { status, names_connection: false });
+        let of =
+            |status| classify_response(&PostResponse::Status { status, names_connection: false });
         for (status, expected) in [
-            (200, Outcome::Delivered),
-            (204, Outcome::Delivered),
-            (302, Outcome::Hold(Hold::WrongEndpoint)),
-            (400, Outcome::Hold(Hold::WrongEndpoint)),
-            (401, Outcome::Hold(Hold::Forbidden)),
-            (403, Outcome::Hold(Hold::Forbidden)),
-            (404, Outcome::Hold(Hold::WrongEndpoint)),
-            (408, Outcome::Retry),
-            (410, Outcome::Gone),
-            (413, Outcome::TooLarge),
-            (429, Outcome::Throttled),
-            (500, Outcome::Retry),
-            (503, Outcome::Retry),
+            (200, PostOutcome::Delivered),
+            (204, PostOutcome::Delivered),
+            (302, PostOutcome::Hold(EndpointFault::WrongEndpoint)),
+            (400, PostOutcome::Hold(EndpointFault::WrongEndpoint)),
+            (401, PostOutcome::Hold(EndpointFault::Forbidden)),
+            (403, PostOutcome::Hold(EndpointFault::Forbidden)),
+            (404, PostOutcome::Hold(EndpointFault::WrongEndpoint)),
+            (408, PostOutcome::Retry),
+            (410, PostOutcome::Gone),
+            (413, PostOutcome::TooLarge),
+            (429, PostOutcome::Throttled),
+            (500, PostOutcome::Retry),
+            (503, PostOutcome::Retry),
         ] {
             assert_eq!(of(status), expected, "{status}");
         }
@@ -96,13 +97,16 @@ mod tests {
 
     #[test]
     fn a_malformed_connection_id_is_as_good_as_gone() {
-        let answer = Answer::Status { status: 400, names_connection: true };
-        assert_eq!(outcome(&answer), Outcome::Gone);
+        let answer = PostResponse::Status { status: 400, names_connection: true };
+        assert_eq!(classify_response(&answer), PostOutcome::Gone);
     }
 
     #[test]
     fn no_connection_holds_and_no_answer_is_tried_again() {
-        assert_eq!(outcome(&Answer::Unreachable), Outcome::Hold(Hold::Unreachable));
-        assert_eq!(outcome(&Answer::NoAnswer), Outcome::Retry);
+        assert_eq!(
+            classify_response(&PostResponse::Unreachable),
+            PostOutcome::Hold(EndpointFault::Unreachable)
+        );
+        assert_eq!(classify_response(&PostResponse::NoResponse), PostOutcome::Retry);
     }
 }

@@ -1,57 +1,57 @@
 //! Conditions about the WebSocket API.
 
-use super::outcome::Hold;
+use super::outcome::EndpointFault;
 use crate::api::Reason;
-use crate::telemetry::Trouble;
+use crate::telemetry::Problem;
 
 /// Problem of an endpoint that rejects every post.
-pub fn rejected(endpoint: &str, why: Hold) -> Trouble {
+pub fn rejected(endpoint: &str, why: EndpointFault) -> Problem {
     let (reason, message) = match why {
-        Hold::Forbidden => (
+        EndpointFault::Forbidden => (
             Reason::GatewayForbidden,
             format!(
                 "posting to {endpoint} failed: access denied; grant execute-api:ManageConnections, and check webSocket.domain and webSocket.stage"
             ),
         ),
-        Hold::WrongEndpoint => (
+        EndpointFault::WrongEndpoint => (
             Reason::GatewayMisconfigured,
             format!(
                 "posting to {endpoint} failed: the endpoint is not a WebSocket API; check webSocket.domain and webSocket.stage"
             ),
         ),
-        Hold::Unreachable => (
+        EndpointFault::Unreachable => (
             Reason::GatewayUnreachable,
             format!(
                 "posting to {endpoint} failed: no connection; check webSocket.domain and the network"
             ),
         ),
-        Hold::NoCredentials => {
-            return Trouble::no_credentials(&format!("posting to {endpoint}"));
+        EndpointFault::NoCredentials => {
+            return Problem::no_credentials(&format!("posting to {endpoint}"));
         }
     };
-    Trouble::new(reason, message)
+    Problem::new(reason, message)
 }
 
 /// Problem of an endpoint that has had no usable response for 60 s.
-pub fn unavailable(endpoint: &str) -> Trouble {
+pub fn unavailable(endpoint: &str) -> Problem {
     let message = format!(
         "posting to {endpoint} failed: no usable response; check API Gateway, messages older than delivery.maxRecordAgeSeconds are dropped"
     );
-    Trouble::new(Reason::GatewayUnavailable, message)
+    Problem::new(Reason::GatewayUnavailable, message)
 }
 
 /// Problem of slow clients that cannot be disconnected.
-pub fn disconnect_denied(endpoint: &str) -> Trouble {
+pub fn disconnect_denied(endpoint: &str) -> Problem {
     let message = format!(
         "disconnecting slow clients from {endpoint} failed: access denied; grant execute-api:ManageConnections on DELETE/@connections/*, or change delivery.slowClient"
     );
-    Trouble::new(Reason::DisconnectForbidden, message)
+    Problem::new(Reason::DisconnectForbidden, message)
 }
 
 /// Problem of an endpoint that reports every connection as gone.
-pub fn all_gone(endpoint: &str) -> Trouble {
+pub fn all_gone(endpoint: &str) -> Problem {
     let message = format!(
         "rows of closed connections are kept: {endpoint} reports every connection as gone; check webSocket.domain and webSocket.stage"
     );
-    Trouble::new(Reason::AllConnectionsGone, message)
+    Problem::new(Reason::AllConnectionsGone, message)
 }

@@ -3,162 +3,178 @@
 
 use std::time::Duration;
 
-use super::outcome::Outcome;
-use crate::delivery::config::{Policy, SlowClient};
-use crate::telemetry::Dropped;
-use crate::timing::{Backoff, Random};
+use super::outcome::PostOutcome;
+use crate::delivery::config::{DeliveryPolicy, SlowClientAction};
+use crate::telemetry::DropReason;
+use crate::timing::{Backoff, JitterRng};
 
 /// When a connection that seems gone is asked again: its row may have been written inside
 /// `$connect`, just before it is established.
-const GONE_AGAIN_AFTER: [Duration; 3] =
+const GONE_RETRY_DELAYS: [Duration; 3] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
 /// A client is disconnected once so many posts in a row found its buffer full; one that was refused
 /// for the account's sake can only be the first of them.
-const TOO_SLOW: u32 = 3;
+const MAX_CONSECUTIVE_THROTTLES: u32 = 3;
 
 /// What was tried of the messages of one connection so far.
 #[derive(Clone, Debug)]
-pub struct Tries {
+pub struct RetryState {
     attempts: u32,
-    gone: usize,
+    gone_responses: usize,
     is_short: bool,
     backoff: Backoff,
     /// How often in a row the connection was throttled, over all its messages; once, where the last
     /// time was the account's doing.
-    throttled: u32,
+    consecutive_throttles: u32,
     /// How many messages others had got when that began.
-    delivered: u64,
+    delivered_before: u64,
 }
 
 /// What is known beside the outcome of a try.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
+pub struct RetryContext {
     /// For how long the message has been tried.
     pub age: Duration,
     /// Whether it can be made shorter.
-    pub can_shorten: bool,
+    pub has_keys_only: bool,
     /// Whether the account is throttled: many connections are at once.
     pub is_account_throttled: bool,
     /// How many messages all connections have got.
-    pub delivered: u64,
+    pub delivered_count: u64,
 }
 
 /// What follows from a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub enum RetryDecision {
     /// It is over.
-    Over(End),
+    Finish(MessageOutcome),
     /// It is tried again after this.
-    Again(Duration),
+    Retry(Duration),
     /// The same, and nothing is wrong with its connection.
-    Held(Duration),
+    RetryHeld(Duration),
 }
 
 /// How a message ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum MessageOutcome {
     /// The connection has it.
     Delivered,
     /// The connection is gone.
     Gone,
     /// It is given up.
-    Dropped(Dropped),
+    Dropped(DropReason),
     /// The client does not read, and is disconnected.
     Disconnect,
 }
 
-impl Tries {
+impl RetryState {
     /// Nothing was tried.
     pub const fn new() -> Self {
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-        Self { attempts: 0, gone: 0, is_short: false, backoff, throttled: 0, delivered: 0 }
+        Self {
+            attempts: 0,
+            gone_responses: 0,
+            is_short: false,
+            backoff,
+            consecutive_throttles: 0,
+            delivered_before: 0,
+        }
     }
 
     /// Whether the shorter message is the one to send.
-    pub fn is_short(&self) -> bool {
+    pub fn uses_keys_only(&self) -> bool {
         self.is_short
     }
 
     /// Whether the connection's last post found its buffer full.
     pub fn is_throttled(&self) -> bool {
-        self.throttled > 0
+        self.consecutive_throttles > 0
     }
 
     /// Whether the connection is gone if it answers so once more.
-    pub fn is_nearly_gone(&self) -> bool {
-        self.gone == GONE_AGAIN_AFTER.len()
+    pub fn is_last_gone_check(&self) -> bool {
+        self.gone_responses == GONE_RETRY_DELAYS.len()
     }
 
     /// Whether a message of this age need not be tried any more, since its connection's last try was
     /// in vain: else one that hangs would have each of its messages tried once, however old.
-    pub fn is_over(&self, age: Duration, policy: &Policy) -> bool {
-        let is_new = self.gone > 0 || self.is_short && self.attempts == 0;
-        !is_new && age >= policy.longest_try
+    pub fn is_expired(&self, age: Duration, policy: &DeliveryPolicy) -> bool {
+        let is_new = self.gone_responses > 0 || self.is_short && self.attempts == 0;
+        !is_new && age >= policy.max_age
     }
 
     /// The wait before another try.
-    pub fn wait(&mut self, random: &Random) -> Duration {
-        self.backoff.next(random)
+    pub fn next_wait(&mut self, random: &JitterRng) -> Duration {
+        self.backoff.next_wait(random)
     }
 
     /// Begins the connection's next message.
-    pub fn begin_next(&mut self) {
-        let Self { throttled, delivered, .. } = *self;
-        *self = Self { throttled, delivered, ..Self::new() };
+    pub fn start_next_message(&mut self) {
+        let Self { consecutive_throttles: throttled, delivered_before: delivered, .. } = *self;
+        *self =
+            Self { consecutive_throttles: throttled, delivered_before: delivered, ..Self::new() };
     }
 
     /// What follows from an outcome.
-    pub fn next(
+    pub fn decide(
         &mut self,
-        outcome: Outcome,
-        policy: &Policy,
-        known: &Known,
-        random: &Random,
-    ) -> Next {
+        outcome: PostOutcome,
+        policy: &DeliveryPolicy,
+        known: &RetryContext,
+        random: &JitterRng,
+    ) -> RetryDecision {
         match outcome {
-            Outcome::Throttled if self.throttled == 0 => {
-                (self.throttled, self.delivered) = (1, known.delivered);
+            PostOutcome::Throttled if self.consecutive_throttles == 0 => {
+                (self.consecutive_throttles, self.delivered_before) = (1, known.delivered_count);
             }
-            Outcome::Throttled if known.is_account_throttled => self.throttled = 1,
-            Outcome::Throttled => self.throttled = self.throttled.saturating_add(1),
-            Outcome::Delivered | Outcome::Gone => self.throttled = 0,
-            Outcome::TooLarge | Outcome::Hold(_) | Outcome::Retry => {}
+            PostOutcome::Throttled if known.is_account_throttled => self.consecutive_throttles = 1,
+            PostOutcome::Throttled => {
+                self.consecutive_throttles = self.consecutive_throttles.saturating_add(1)
+            }
+            PostOutcome::Delivered | PostOutcome::Gone => self.consecutive_throttles = 0,
+            PostOutcome::TooLarge | PostOutcome::Hold(_) | PostOutcome::Retry => {}
         }
         match outcome {
-            Outcome::Delivered => return Next::Over(End::Delivered),
-            Outcome::Gone => {
-                let wait = GONE_AGAIN_AFTER.get(self.gone);
+            PostOutcome::Delivered => return RetryDecision::Finish(MessageOutcome::Delivered),
+            PostOutcome::Gone => {
+                let wait = GONE_RETRY_DELAYS.get(self.gone_responses);
                 let wait = wait.filter(|_| !fault!(RowDeletedOnFirstGone));
-                self.gone += 1;
-                return wait.map_or(Next::Over(End::Gone), |wait| Next::Again(*wait));
+                self.gone_responses += 1;
+                return wait.map_or(RetryDecision::Finish(MessageOutcome::Gone), |wait| {
+                    RetryDecision::Retry(*wait)
+                });
             }
-            Outcome::TooLarge if known.can_shorten && !self.is_short => {
+            PostOutcome::TooLarge if known.has_keys_only && !self.is_short => {
                 self.is_short = true;
-                return Next::Held(Duration::ZERO);
+                return RetryDecision::RetryHeld(Duration::ZERO);
             }
-            Outcome::TooLarge => return Next::Over(End::Dropped(Dropped::TooLarge)),
-            Outcome::Hold(_) => return Next::Held(self.backoff.next(random)),
-            Outcome::Throttled
+            PostOutcome::TooLarge => {
+                return RetryDecision::Finish(MessageOutcome::Dropped(DropReason::TooLarge));
+            }
+            PostOutcome::Hold(_) => {
+                return RetryDecision::RetryHeld(self.backoff.next_wait(random));
+            }
+            PostOutcome::Throttled
                 if known.is_account_throttled && !fault!(AccountThrottlingCountsAsAttempt) => {}
-            Outcome::Throttled | Outcome::Retry => self.attempts += 1,
+            PostOutcome::Throttled | PostOutcome::Retry => self.attempts += 1,
         }
         let attempts = self.attempts + u32::from(fault!(LastAttemptSkipped));
         // It is the client's own trouble if others get their messages meanwhile.
-        let is_slow = outcome == Outcome::Throttled
-            && self.throttled >= TOO_SLOW
-            && known.delivered > self.delivered;
-        let disconnects = policy.slow_client == SlowClient::Disconnect;
+        let is_slow = outcome == PostOutcome::Throttled
+            && self.consecutive_throttles >= MAX_CONSECUTIVE_THROTTLES
+            && known.delivered_count > self.delivered_before;
+        let disconnects = policy.slow_client == SlowClientAction::Disconnect;
         if is_slow && (disconnects || fault!(SlowClientAlwaysDisconnected)) {
-            Next::Over(End::Disconnect)
-        } else if known.age >= policy.longest_try
-            || outcome == Outcome::Retry && fault!(MessageDroppedOnFirstFailure)
+            RetryDecision::Finish(MessageOutcome::Disconnect)
+        } else if known.age >= policy.max_age
+            || outcome == PostOutcome::Retry && fault!(MessageDroppedOnFirstFailure)
         {
-            Next::Over(End::Dropped(Dropped::Expired))
-        } else if policy.most_attempts.is_some_and(|most| attempts >= most) {
-            Next::Over(End::Dropped(Dropped::Attempts))
+            RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Expired))
+        } else if policy.max_attempts.is_some_and(|most| attempts >= most) {
+            RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Attempts))
         } else {
-            Next::Again(self.backoff.next(random))
+            RetryDecision::Retry(self.backoff.next_wait(random))
         }
     }
 }
@@ -166,76 +182,96 @@ impl Tries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::delivery::dispatch::outcome::Hold;
+    use crate::delivery::dispatch::outcome::EndpointFault;
 
-    const WAIT: Policy = Policy {
-        longest_try: Duration::from_secs(300),
-        most_attempts: None,
-        slow_client: SlowClient::Wait,
+    const WAIT: DeliveryPolicy = DeliveryPolicy {
+        max_age: Duration::from_secs(300),
+        max_attempts: None,
+        slow_client: SlowClientAction::Wait,
     };
 
-    fn known(age: u64) -> Known {
+    fn known(age: u64) -> RetryContext {
         let age = Duration::from_secs(age);
-        Known { age, can_shorten: false, is_account_throttled: false, delivered: 0 }
+        RetryContext { age, has_keys_only: false, is_account_throttled: false, delivered_count: 0 }
     }
 
-    fn next(tries: &mut Tries, outcome: Outcome, policy: &Policy, known: &Known) -> Next {
-        tries.next(outcome, policy, known, &Random::seeded(1))
+    fn next(
+        tries: &mut RetryState,
+        outcome: PostOutcome,
+        policy: &DeliveryPolicy,
+        known: &RetryContext,
+    ) -> RetryDecision {
+        tries.decide(outcome, policy, known, &JitterRng::seeded(1))
     }
 
     #[test]
     fn a_connection_is_gone_with_its_fourth_answer() {
-        let mut tries = Tries::new();
-        for wait in GONE_AGAIN_AFTER {
-            assert!(!tries.is_nearly_gone());
-            assert_eq!(next(&mut tries, Outcome::Gone, &WAIT, &known(0)), Next::Again(wait));
+        let mut tries = RetryState::new();
+        for wait in GONE_RETRY_DELAYS {
+            assert!(!tries.is_last_gone_check());
+            assert_eq!(
+                next(&mut tries, PostOutcome::Gone, &WAIT, &known(0)),
+                RetryDecision::Retry(wait)
+            );
         }
-        assert!(tries.is_nearly_gone());
-        assert_eq!(next(&mut tries, Outcome::Gone, &WAIT, &known(0)), Next::Over(End::Gone));
+        assert!(tries.is_last_gone_check());
+        assert_eq!(
+            next(&mut tries, PostOutcome::Gone, &WAIT, &known(0)),
+            RetryDecision::Finish(MessageOutcome::Gone)
+        );
     }
 
     #[test]
     fn what_is_too_large_is_shortened_once_if_it_can_be() {
-        let mut tries = Tries::new();
-        let known = Known { can_shorten: true, ..known(0) };
-        let shorter = next(&mut tries, Outcome::TooLarge, &WAIT, &known);
-        assert_eq!(shorter, Next::Held(Duration::ZERO));
-        let still = next(&mut tries, Outcome::TooLarge, &WAIT, &known);
-        assert_eq!(still, Next::Over(End::Dropped(Dropped::TooLarge)));
+        let mut tries = RetryState::new();
+        let known = RetryContext { has_keys_only: true, ..known(0) };
+        let shorter = next(&mut tries, PostOutcome::TooLarge, &WAIT, &known);
+        assert_eq!(shorter, RetryDecision::RetryHeld(Duration::ZERO));
+        let still = next(&mut tries, PostOutcome::TooLarge, &WAIT, &known);
+        assert_eq!(still, RetryDecision::Finish(MessageOutcome::Dropped(DropReason::TooLarge)));
     }
 
     #[test]
     fn it_is_given_up_by_age() {
-        for outcome in [Outcome::Retry, Outcome::Throttled] {
-            let at = |age| next(&mut Tries::new(), outcome, &WAIT, &known(age));
-            assert!(matches!(at(299), Next::Again(_)));
-            assert_eq!(at(300), Next::Over(End::Dropped(Dropped::Expired)));
+        for outcome in [PostOutcome::Retry, PostOutcome::Throttled] {
+            let at = |age| next(&mut RetryState::new(), outcome, &WAIT, &known(age));
+            assert!(matches!(at(299), RetryDecision::Retry(_)));
+            assert_eq!(
+                at(300),
+                RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Expired))
+            );
         }
     }
 
     #[test]
     fn it_is_given_up_by_attempts_of_its_own() {
-        let thrice = Policy { most_attempts: Some(3), ..WAIT };
-        let mut tries = Tries::new();
-        let throttled = Known { is_account_throttled: true, ..known(0) };
+        let thrice = DeliveryPolicy { max_attempts: Some(3), ..WAIT };
+        let mut tries = RetryState::new();
+        let throttled = RetryContext { is_account_throttled: true, ..known(0) };
         for _ in 0..9 {
-            let held = Outcome::Hold(Hold::Forbidden);
-            assert!(matches!(next(&mut tries, held, &thrice, &known(999_999)), Next::Held(_)));
-            let of_all = next(&mut tries, Outcome::Throttled, &thrice, &throttled);
-            assert!(matches!(of_all, Next::Again(_)));
+            let held = PostOutcome::Hold(EndpointFault::Forbidden);
+            assert!(matches!(
+                next(&mut tries, held, &thrice, &known(999_999)),
+                RetryDecision::RetryHeld(_)
+            ));
+            let of_all = next(&mut tries, PostOutcome::Throttled, &thrice, &throttled);
+            assert!(matches!(of_all, RetryDecision::Retry(_)));
         }
-        for outcome in [Outcome::Retry, Outcome::Throttled] {
-            assert!(matches!(next(&mut tries, outcome, &thrice, &known(0)), Next::Again(_)));
+        for outcome in [PostOutcome::Retry, PostOutcome::Throttled] {
+            assert!(matches!(
+                next(&mut tries, outcome, &thrice, &known(0)),
+                RetryDecision::Retry(_)
+            ));
         }
-        let last = next(&mut tries, Outcome::Retry, &thrice, &known(0));
-        assert_eq!(last, Next::Over(End::Dropped(Dropped::Attempts)));
+        let last = next(&mut tries, PostOutcome::Retry, &thrice, &known(0));
+        assert_eq!(last, RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Attempts)));
     }
 
     #[test]
     fn a_client_is_disconnected_only_for_its_own_trouble() {
-        let disconnect = Policy { slow_client: SlowClient::Disconnect, ..WAIT };
-        let others = |n| Known { delivered: n, ..known(0) };
-        let account = |n| Known { is_account_throttled: true, ..others(n) };
+        let disconnect = DeliveryPolicy { slow_client: SlowClientAction::Disconnect, ..WAIT };
+        let others = |n| RetryContext { delivered_count: n, ..known(0) };
+        let account = |n| RetryContext { is_account_throttled: true, ..others(n) };
         for (what, expected) in [
             ([others(0), others(0), others(1)], true),
             ([others(5), others(5), others(5)], false),
@@ -243,14 +279,18 @@ mod tests {
             ([account(0), account(1), others(2)], false),
             ([account(0), others(1), others(2)], true),
         ] {
-            let mut tries = Tries::new();
+            let mut tries = RetryState::new();
             let mut last = None;
             for known in &what {
                 // Also over several messages.
-                tries.begin_next();
-                last = Some(next(&mut tries, Outcome::Throttled, &disconnect, known));
+                tries.start_next_message();
+                last = Some(next(&mut tries, PostOutcome::Throttled, &disconnect, known));
             }
-            assert_eq!(last == Some(Next::Over(End::Disconnect)), expected, "{what:?}");
+            assert_eq!(
+                last == Some(RetryDecision::Finish(MessageOutcome::Disconnect)),
+                expected,
+                "{what:?}"
+            );
         }
     }
 }

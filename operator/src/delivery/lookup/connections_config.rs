@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use crate::api::Reason;
 use crate::delivery::connections::TableDescription;
-use crate::telemetry::Trouble;
+use crate::telemetry::Problem;
 
 /// Where connections are stored, as the spec says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
+pub struct ConnectionsConfig {
     /// The region of the table.
     pub region: String,
     /// The table, named in conditions.
@@ -25,14 +25,14 @@ pub struct Source {
     pub cache: Duration,
 }
 
-impl Source {
+impl ConnectionsConfig {
     /// Whether the table can be asked as the spec says.
-    pub(crate) fn check(&self, table: &TableDescription) -> Result<(), Trouble> {
+    pub(crate) fn check_table(&self, table: &TableDescription) -> Result<(), Problem> {
         let keys = match &self.index {
             None => &table.keys,
             Some(name) => match table.indexes.iter().find(|(index, _)| index == name) {
                 Some((_, keys)) => keys,
-                None => return Err(self.no_index(name)),
+                None => return Err(self.index_not_found(name)),
             },
         };
         let Some(asked) = self.partition_key.as_ref().filter(|asked| **asked != keys.partition)
@@ -41,22 +41,22 @@ impl Source {
         };
         let message = format!(
             "lookups in {} failed: its partition key is {:?}, and connections.partitionKey is {asked:?}; correct connections.partitionKey",
-            self.asked(),
+            self.target(),
             keys.partition
         );
-        Err(Trouble::new(Reason::ConnectionsKeyMismatch, message))
+        Err(Problem::new(Reason::ConnectionsKeyMismatch, message))
     }
 
     /// The index or table that lookups query, as conditions name it.
-    pub(crate) fn asked(&self) -> String {
+    pub(crate) fn target(&self) -> String {
         match &self.index {
-            Some(index) => format!("index {index:?} of {}", self.stored()),
-            None => self.stored(),
+            Some(index) => format!("index {index:?} of {}", self.table_description()),
+            None => self.table_description(),
         }
     }
 
     /// The table, as conditions name it.
-    pub(crate) fn stored(&self) -> String {
+    pub(crate) fn table_description(&self) -> String {
         format!("table {:?} in {}", self.table, self.region)
     }
 }

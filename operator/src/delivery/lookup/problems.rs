@@ -1,20 +1,20 @@
 //! Conditions about the connections table.
 
-use super::connections_config::Source;
+use super::connections_config::ConnectionsConfig;
 use crate::api::Reason;
 use crate::delivery::connections::{ConnectionsError, ConnectionsErrorKind};
-use crate::telemetry::Trouble;
-use crate::timing::Failing;
+use crate::telemetry::Problem;
+use crate::timing::FailureTracker;
 
-impl Source {
+impl ConnectionsConfig {
     /// Problem of a failed request, or `None` while it may still end without help.
-    pub(crate) fn trouble(
+    pub(crate) fn request_failed(
         &self,
         error: &ConnectionsError,
-        failing: &mut Failing,
-    ) -> Option<Trouble> {
-        let (asked, action) = (self.asked(), error.action);
-        let has_lasted = failing.has_lasted();
+        failing: &mut FailureTracker,
+    ) -> Option<Problem> {
+        let (asked, action) = (self.target(), error.action);
+        let has_lasted = failing.record_failure();
         let (reason, message) = match error.kind {
             ConnectionsErrorKind::NotFound => (
                 Reason::ConnectionsNotFound,
@@ -29,7 +29,7 @@ impl Source {
                 ),
             ),
             ConnectionsErrorKind::NoCredentials => {
-                return Some(Trouble::no_credentials(&format!("{action} on {asked}")));
+                return Some(Problem::no_credentials(&format!("{action} on {asked}")));
             }
             ConnectionsErrorKind::Invalid | ConnectionsErrorKind::Unavailable => {
                 if !has_lasted {
@@ -43,21 +43,21 @@ impl Source {
                 )
             }
         };
-        Some(Trouble::new(reason, message))
+        Some(Problem::new(reason, message))
     }
 
     /// Problem of a row that could not be read or deleted, if a person must act.
-    pub(crate) fn kept(&self, error: &ConnectionsError) -> Option<Trouble> {
-        let (stored, action) = (self.stored(), error.action);
+    pub(crate) fn deletion_problem(&self, error: &ConnectionsError) -> Option<Problem> {
+        let (stored, action) = (self.table_description(), error.action);
         match error.kind {
             ConnectionsErrorKind::AccessDenied => {
                 let message = format!(
                     "rows of closed connections cannot be deleted from {stored}: access denied; grant {action}"
                 );
-                Some(Trouble::new(Reason::StaleRowDeletionDenied, message))
+                Some(Problem::new(Reason::StaleRowDeletionDenied, message))
             }
             ConnectionsErrorKind::NoCredentials => {
-                Some(Trouble::no_credentials(&format!("{action} on {stored}")))
+                Some(Problem::no_credentials(&format!("{action} on {stored}")))
             }
             // Seldom, and the next record of its connection tries again.
             ConnectionsErrorKind::NotFound
@@ -67,8 +67,8 @@ impl Source {
     }
 
     /// Problem of rows that lack a usable connection id.
-    pub(crate) fn unaddressed(&self) -> Trouble {
-        let (id, asked) = (&self.connection_id_attribute, self.asked());
+    pub(crate) fn connection_id_missing(&self) -> Problem {
+        let (id, asked) = (&self.connection_id_attribute, self.target());
         let action = match &self.index {
             Some(_) => {
                 "add it to the projection of the index (KEYS_ONLY has keys only), or correct connections.connectionIdAttribute"
@@ -76,25 +76,25 @@ impl Source {
             None => "correct connections.connectionIdAttribute",
         };
         let message = format!("rows of {asked} are skipped: no connection id in {id:?}; {action}");
-        Trouble::new(Reason::ConnectionIdMissing, message)
+        Problem::new(Reason::ConnectionIdMissing, message)
     }
 
     /// Problem of rows whose TTL cannot be in seconds.
-    pub(crate) fn in_milliseconds(&self, attribute: &str) -> Trouble {
-        let stored = self.stored();
+    pub(crate) fn invalid_ttl_unit(&self, attribute: &str) -> Problem {
+        let stored = self.table_description();
         let message = format!(
             "rows of {stored} never expire: their TTL in {attribute:?} is in milliseconds; write seconds since 1970"
         );
-        Trouble::new(Reason::InvalidTtlUnit, message)
+        Problem::new(Reason::InvalidTtlUnit, message)
     }
 
     /// Problem of an index that does not exist.
-    pub(crate) fn no_index(&self, index: &str) -> Trouble {
+    pub(crate) fn index_not_found(&self, index: &str) -> Problem {
         let message = format!(
             "lookups in {} failed: it has no index {index:?}; create it, or correct connections.indexName",
-            self.stored()
+            self.table_description()
         );
-        Trouble::new(Reason::ConnectionsIndexNotFound, message)
+        Problem::new(Reason::ConnectionsIndexNotFound, message)
     }
 }
 
@@ -104,11 +104,11 @@ mod tests {
 
     use super::*;
     use crate::delivery::connections::TableDescription;
-    use crate::model::KeyNames;
+    use crate::model::KeySchema;
     use crate::telemetry::health::assert_message_form;
 
-    fn source(index: Option<&str>) -> Source {
-        Source {
+    fn source(index: Option<&str>) -> ConnectionsConfig {
+        ConnectionsConfig {
             region: "eu-west-1".to_owned(),
             table: "connections".to_owned(),
             index: index.map(str::to_owned),
@@ -121,16 +121,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_message_names_the_failure_the_cause_and_the_action() {
-        let keys = KeyNames { partition: "pk".to_owned(), sort: None };
+        let keys = KeySchema { partition: "pk".to_owned(), sort: None };
         let table = TableDescription { keys, indexes: vec![], types: [].into() };
-        let mut failing = Failing::new(Duration::ZERO);
-        failing.has_lasted();
+        let mut failing = FailureTracker::new(Duration::ZERO);
+        failing.record_failure();
         tokio::time::sleep(Duration::from_secs(120)).await;
         let mut problems = Vec::new();
         for index in [None, Some("sk-index")] {
             let source = source(index);
-            problems.extend([source.unaddressed(), source.in_milliseconds("ttl")]);
-            problems.extend(source.check(&table).err());
+            problems.extend([source.connection_id_missing(), source.invalid_ttl_unit("ttl")]);
+            problems.extend(source.check_table(&table).err());
             for kind in [
                 ConnectionsErrorKind::NotFound,
                 ConnectionsErrorKind::AccessDenied,
@@ -139,12 +139,12 @@ mod tests {
                 ConnectionsErrorKind::Unavailable,
             ] {
                 let error = ConnectionsError { action: "dynamodb:Query", kind, source: None };
-                problems.extend(source.trouble(&error, &mut failing));
-                problems.extend(source.kept(&error));
+                problems.extend(source.request_failed(&error, &mut failing));
+                problems.extend(source.deletion_problem(&error));
             }
         }
         assert_eq!(problems.len(), 2 * (3 + 5 + 2));
-        for Trouble { message, .. } in problems {
+        for Problem { message, .. } in problems {
             let names = ["\"connections\"", "\"sk-index\"", "\"connection_id\"", "eu-west-1"];
             assert_message_form(&message, &names);
         }

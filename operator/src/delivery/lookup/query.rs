@@ -7,51 +7,53 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use tokio::time::{Instant, sleep};
 
-use super::cache::{Beginnings, Found, Key};
-use super::connections_config::Source;
-use super::row::{Columns, Connection, Row};
-use crate::delivery::connections::{Connections, ConnectionsError, ConnectionsErrorKind, Segment};
-use crate::delivery::lookup::LONGEST_WAIT;
+use super::cache::{LookupKey, LookupResult, LookupSequence};
+use super::connections_config::ConnectionsConfig;
+use super::row::{Connection, Row, RowSchema};
+use crate::delivery::connections::{
+    ConnectionsError, ConnectionsErrorKind, ConnectionsTable, Segment,
+};
+use crate::delivery::lookup::MAX_BACKOFF;
 use crate::model::{AttributeValue, Item, UnixSeconds};
-use crate::telemetry::{Health, LookupKind, NotifierTelemetry, Part, Trouble};
-use crate::timing::{Failing, Random};
+use crate::telemetry::{Component, Health, LookupKind, NotifierTelemetry, Problem};
+use crate::timing::{FailureTracker, JitterRng};
 
 /// In how many segments every row is read: enough to read 100,000 rows within a second, and cheap
 /// for a table that fits on a page.
-const SEGMENTS: u32 = 8;
+const SCAN_SEGMENTS: u32 = 8;
 
 /// For how long a fault of some rows is told after it was seen last: other lookups find other rows.
-const SEEN_FOR: Duration = Duration::from_secs(600);
+const ROW_FAULT_TTL: Duration = Duration::from_secs(600);
 
 /// The table, and how it is asked.
 #[derive(Debug)]
-pub(crate) struct Table {
-    pub connections: Arc<dyn Connections>,
-    pub source: Source,
-    pub columns: Columns,
+pub(crate) struct ConnectionsQuery {
+    pub connections: Arc<dyn ConnectionsTable>,
+    pub config: ConnectionsConfig,
+    pub schema: RowSchema,
     /// The attributes that a lookup asks for.
     attributes: Vec<String>,
-    pub beginnings: Beginnings,
-    seen: Mutex<Seen>,
+    pub sequence: LookupSequence,
+    row_faults: Mutex<RowFaults>,
     /// How many lookups fail, of those that have told so.
     failing: Mutex<usize>,
     health: Arc<Health>,
     pub telemetry: NotifierTelemetry,
-    random: Arc<Random>,
+    rng: Arc<JitterRng>,
 }
 
 /// When faults of rows were seen last.
 #[derive(Debug, Default)]
-struct Seen {
-    unaddressed: Option<Instant>,
-    in_milliseconds: Option<Instant>,
+struct RowFaults {
+    connection_id_missing: Option<Instant>,
+    invalid_ttl_unit: Option<Instant>,
 }
 
 /// Which rows are asked for, page by page.
 #[derive(Clone, Copy, Debug)]
-enum Asked<'a> {
+enum QueryScope<'a> {
     /// Those of a partition key's value.
-    Of(&'a AttributeValue),
+    Key(&'a AttributeValue),
     /// A share of all.
     Segment(Segment),
 }
@@ -60,122 +62,131 @@ enum Asked<'a> {
 #[derive(Debug, Default)]
 struct Rows {
     connections: Vec<Arc<Connection>>,
-    unaddressed: u64,
+    unusable: u64,
     expired: u64,
-    in_milliseconds: bool,
+    with_invalid_ttl: bool,
 }
 
-impl Table {
+impl ConnectionsQuery {
     pub fn new(
-        connections: Arc<dyn Connections>,
-        source: Source,
-        columns: Columns,
+        connections: Arc<dyn ConnectionsTable>,
+        config: ConnectionsConfig,
+        schema: RowSchema,
         health: Arc<Health>,
         telemetry: NotifierTelemetry,
-        random: Arc<Random>,
+        rng: Arc<JitterRng>,
     ) -> Self {
-        let attributes = columns.names();
-        let (beginnings, seen, failing) =
-            (Beginnings::default(), Mutex::default(), Mutex::default());
+        let attributes = schema.attributes();
+        let (sequence, row_faults, failing) =
+            (LookupSequence::default(), Mutex::default(), Mutex::default());
         Self {
             connections,
-            source,
-            columns,
+            config,
+            schema,
             attributes,
-            beginnings,
-            seen,
+            sequence,
+            row_faults,
             failing,
             health,
             telemetry,
-            random,
+            rng,
         }
     }
 
     /// The connections stored under this key; rows are out of date that are so at `now`.
-    pub async fn find(self: Arc<Self>, key: Key, now: UnixSeconds) -> Found {
-        let mut failing = Failing::new(LONGEST_WAIT);
+    pub async fn find(self: Arc<Self>, key: LookupKey, now: UnixSeconds) -> LookupResult {
+        let mut failing = FailureTracker::new(MAX_BACKOFF);
         let mut has_told = false;
         loop {
-            let begun = self.beginnings.begin();
+            let begun = self.sequence.start();
             let error = match self.rows(&key, now).await {
                 Ok(rows) => {
-                    self.works(has_told);
-                    return Found { begun, connections: self.told(rows) };
+                    self.record_success(has_told);
+                    return LookupResult {
+                        start: begun,
+                        connections: self.report_row_faults(rows),
+                    };
                 }
                 Err(error) => error,
             };
-            self.telemetry.retrying(&error);
-            let trouble = match self.explained(&error).await {
-                None => self.source.trouble(&error, &mut failing),
+            self.telemetry.retry(&error);
+            let trouble = match self.diagnose(&error).await {
+                None => self.config.request_failed(&error, &mut failing),
                 explained => explained,
             };
             if let Some(trouble) = trouble {
-                self.fails(trouble, std::mem::replace(&mut has_told, true));
+                self.record_failure(trouble, std::mem::replace(&mut has_told, true));
             }
-            sleep(failing.wait(&self.random)).await;
+            sleep(failing.next_wait(&self.rng)).await;
         }
     }
 
     /// A lookup fails, and tells why, again if it `has_told`.
-    fn fails(&self, trouble: Trouble, has_told: bool) {
-        let mut failing = self.failing();
+    fn record_failure(&self, trouble: Problem, has_told: bool) {
+        let mut failing = self.failing_lookups();
         *failing += usize::from(!has_told);
-        self.health.troubled(Part::Connections, trouble);
+        self.health.set_problem(Component::Connections, trouble);
     }
 
     /// A lookup works. What others tell stays: one key may be throttled while the rest is well.
-    fn works(&self, has_told: bool) {
-        let mut failing = self.failing();
+    fn record_success(&self, has_told: bool) {
+        let mut failing = self.failing_lookups();
         *failing -= usize::from(has_told);
         if *failing == 0 {
-            self.health.well(&Part::Connections);
+            self.health.clear(&Component::Connections);
         }
     }
 
-    fn failing(&self) -> std::sync::MutexGuard<'_, usize> {
+    fn failing_lookups(&self) -> std::sync::MutexGuard<'_, usize> {
         self.failing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is wrong with the table, where DynamoDB only says that a request is invalid: so it
     /// answers for an index that was taken away or is being made. Never for a value: what cannot be
     /// a key was refused before it got here.
-    async fn explained(&self, error: &ConnectionsError) -> Option<Trouble> {
+    async fn diagnose(&self, error: &ConnectionsError) -> Option<Problem> {
         if error.kind != ConnectionsErrorKind::Invalid {
             return None;
         }
         match self.connections.describe().await {
-            Ok(table) => self.source.check(&table).err(),
+            Ok(table) => self.config.check_table(&table).err(),
             Err(_) => None,
         }
     }
 
-    async fn rows(&self, key: &Key, now: UnixSeconds) -> Result<Rows, ConnectionsError> {
+    async fn rows(&self, key: &LookupKey, now: UnixSeconds) -> Result<Rows, ConnectionsError> {
         let Some(value) = key else {
-            self.telemetry.looked_up(LookupKind::Scan);
-            let segment = |number| Asked::Segment(Segment { number, of: SEGMENTS });
-            let segments = (0..SEGMENTS).map(|number| self.pages(segment(number), now));
-            return Ok(Rows::joined(try_join_all(segments).await?));
+            self.telemetry.lookup_reused(LookupKind::Scan);
+            let segment = |number| QueryScope::Segment(Segment { number, total: SCAN_SEGMENTS });
+            let segments = (0..SCAN_SEGMENTS).map(|number| self.pages(segment(number), now));
+            return Ok(Rows::merge(try_join_all(segments).await?));
         };
-        self.telemetry.looked_up(LookupKind::Query);
-        Ok(Rows::joined(vec![self.pages(Asked::Of(value), now).await?]))
+        self.telemetry.lookup_reused(LookupKind::Query);
+        Ok(Rows::merge(vec![self.pages(QueryScope::Key(value), now).await?]))
     }
 
     /// Every page of these rows.
-    async fn pages(&self, asked: Asked<'_>, now: UnixSeconds) -> Result<Rows, ConnectionsError> {
+    async fn pages(
+        &self,
+        asked: QueryScope<'_>,
+        now: UnixSeconds,
+    ) -> Result<Rows, ConnectionsError> {
         let (connections, attributes) = (&self.connections, &self.attributes);
         let mut rows = Rows::default();
         let mut start = None;
         loop {
             let page = match asked {
-                Asked::Of(value) => connections.query(value, attributes, start.as_ref()).await?,
-                Asked::Segment(segment) => {
+                QueryScope::Key(value) => {
+                    connections.query(value, attributes, start.as_ref()).await?
+                }
+                QueryScope::Segment(segment) => {
                     connections.scan(segment, attributes, start.as_ref()).await?
                 }
             };
             for row in &page.rows {
-                rows.add(&self.columns, row, now);
+                rows.add(&self.schema, row, now);
             }
-            start = page.next;
+            start = page.next_key;
             if start.is_none() || !page.rows.is_empty() && fault!(LookupReadsFirstPageOnly) {
                 return Ok(rows);
             }
@@ -183,55 +194,66 @@ impl Table {
     }
 
     /// Tells what is the matter with rows, and gives the connections.
-    fn told(&self, rows: Rows) -> Vec<Arc<Connection>> {
-        let Rows { connections, unaddressed, expired, in_milliseconds } = rows;
+    fn report_row_faults(&self, rows: Rows) -> Vec<Arc<Connection>> {
+        let Rows { connections, unusable: unaddressed, expired, with_invalid_ttl: in_milliseconds } =
+            rows;
         self.telemetry.rows_skipped(unaddressed, expired);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let trouble = || self.source.unaddressed();
-        self.tell(&mut seen.unaddressed, unaddressed > 0, Part::RowIds, trouble);
-        if let Some(attribute) = &self.source.ttl_attribute {
-            let trouble = || self.source.in_milliseconds(attribute);
-            self.tell(&mut seen.in_milliseconds, in_milliseconds, Part::RowTtl, trouble);
+        let mut seen = self.row_faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let trouble = || self.config.connection_id_missing();
+        self.report_row_fault(
+            &mut seen.connection_id_missing,
+            unaddressed > 0,
+            Component::ConnectionIds,
+            trouble,
+        );
+        if let Some(attribute) = &self.config.ttl_attribute {
+            let trouble = || self.config.invalid_ttl_unit(attribute);
+            self.report_row_fault(
+                &mut seen.invalid_ttl_unit,
+                in_milliseconds,
+                Component::RowTtl,
+                trouble,
+            );
         }
         connections
     }
 
-    fn tell(
+    fn report_row_fault(
         &self,
         seen: &mut Option<Instant>,
         is_seen: bool,
-        part: Part,
-        trouble: impl FnOnce() -> Trouble,
+        part: Component,
+        trouble: impl FnOnce() -> Problem,
     ) {
         if is_seen {
             *seen = Some(Instant::now());
-            self.health.warned(part, trouble());
-        } else if seen.is_some_and(|seen| seen.elapsed() >= SEEN_FOR) {
+            self.health.set_warning(part, trouble());
+        } else if seen.is_some_and(|seen| seen.elapsed() >= ROW_FAULT_TTL) {
             *seen = None;
-            self.health.well(&part);
+            self.health.clear(&part);
         }
     }
 }
 
 impl Rows {
-    fn add(&mut self, columns: &Columns, row: &Item, now: UnixSeconds) {
-        self.in_milliseconds |= columns.is_in_milliseconds(row);
-        match columns.row(row, now) {
+    fn add(&mut self, columns: &RowSchema, row: &Item, now: UnixSeconds) {
+        self.with_invalid_ttl |= columns.is_in_milliseconds(row);
+        match columns.parse(row, now) {
             Row::Connected(connection) => self.connections.push(Arc::new(connection)),
             Row::Expired => self.expired += 1,
-            Row::Unaddressed => self.unaddressed += 1,
+            Row::Unusable => self.unusable += 1,
         }
     }
 
     /// All of them. A connection that is stored in several rows, as one for each thing that it
     /// watches, is told once.
-    fn joined(parts: Vec<Self>) -> Self {
+    fn merge(parts: Vec<Self>) -> Self {
         let mut all = Self::default();
         for part in parts {
             all.connections.extend(part.connections);
-            all.unaddressed += part.unaddressed;
+            all.unusable += part.unusable;
             all.expired += part.expired;
-            all.in_milliseconds |= part.in_milliseconds;
+            all.with_invalid_ttl |= part.with_invalid_ttl;
         }
         let mut ids = HashSet::with_capacity(all.connections.len());
         let connections = all.connections.iter().filter(|connection| ids.insert(&connection.id));

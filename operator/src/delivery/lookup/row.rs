@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::connections_config::Source;
-use crate::model::{AttributeValue, Item, KeyNames, UnixSeconds};
+use super::connections_config::ConnectionsConfig;
+use crate::model::{AttributeValue, Item, KeySchema, UnixSeconds};
 
 /// DynamoDB takes a TTL that is further back for none, and so a zero.
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/howitworks-ttl.html>
-const OLDEST_TTL_SECONDS: f64 = (5 * 365 * 24 * 3600) as f64;
+const MAX_TTL_AGE_SECONDS: f64 = (5 * 365 * 24 * 3600) as f64;
 
 /// Above this a TTL is in milliseconds: as seconds it would be in the year 5138.
-const MOST_SECONDS: f64 = 1e11;
+const MAX_TTL_SECONDS: f64 = 1e11;
 
 /// A stored connection. Messages hold on to it while they wait, so that it is small.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ impl Connection {
 
 /// How rows are read.
 #[derive(Debug)]
-pub(crate) struct Columns {
-    keys: KeyNames,
+pub(crate) struct RowSchema {
+    keys: KeySchema,
     id: String,
     ttl: Option<String>,
 }
@@ -46,40 +46,40 @@ pub(crate) enum Row {
     /// One whose TTL has passed: DynamoDB deletes it within some days.
     Expired,
     /// One without a usable connection id, or without the table's key.
-    Unaddressed,
+    Unusable,
 }
 
-impl Columns {
-    pub fn new(keys: KeyNames, source: &Source) -> Self {
+impl RowSchema {
+    pub fn new(keys: KeySchema, source: &ConnectionsConfig) -> Self {
         let (id, ttl) = (source.connection_id_attribute.clone(), source.ttl_attribute.clone());
         Self { keys, id, ttl }
     }
 
     /// The attributes that a lookup asks for, each once.
-    pub fn names(&self) -> Vec<String> {
+    pub fn attributes(&self) -> Vec<String> {
         let names: BTreeSet<_> = self.key_names().chain([&self.id]).chain(&self.ttl).collect();
         names.into_iter().cloned().collect()
     }
 
     /// What this row is at this time.
-    pub fn row(&self, row: &Item, now: UnixSeconds) -> Row {
+    pub fn parse(&self, row: &Item, now: UnixSeconds) -> Row {
         let is_past = |ttl: f64| {
             let age = now.0 as f64 - ttl;
-            age > 0.0 && age < OLDEST_TTL_SECONDS
+            age > 0.0 && age < MAX_TTL_AGE_SECONDS
         };
         if self.ttl(row).is_some_and(is_past) {
             return Row::Expired;
         }
-        self.connection(row).map_or(Row::Unaddressed, Row::Connected)
+        self.connection(row).map_or(Row::Unusable, Row::Connected)
     }
 
     /// Whether the TTL of this row cannot be in seconds.
     pub fn is_in_milliseconds(&self, row: &Item) -> bool {
-        self.ttl(row).is_some_and(|ttl| ttl > MOST_SECONDS)
+        self.ttl(row).is_some_and(|ttl| ttl > MAX_TTL_SECONDS)
     }
 
     /// The table's key of a connection's row.
-    pub fn key(&self, connection: &Connection) -> Item {
+    pub fn key_of(&self, connection: &Connection) -> Item {
         let mut rest = connection.rest_of_key.iter();
         let value = |name: &String| match *name == self.id {
             true => Some(AttributeValue::S(connection.id.clone())),
@@ -90,7 +90,7 @@ impl Columns {
     }
 
     /// Whether a row is (still) this connection's.
-    pub fn is_of(&self, row: &Item, connection: &Connection) -> bool {
+    pub fn is_row_of(&self, row: &Item, connection: &Connection) -> bool {
         matches!(row.get(&self.id), Some(AttributeValue::S(id)) if *id == connection.id)
     }
 
@@ -131,8 +131,8 @@ mod tests {
 
     const NOW: i64 = 1_790_000_000;
 
-    fn columns(partition: &str, sort: Option<&str>) -> Columns {
-        let source = Source {
+    fn columns(partition: &str, sort: Option<&str>) -> RowSchema {
+        let source = ConnectionsConfig {
             region: "eu-west-1".to_owned(),
             table: "connections".to_owned(),
             index: None,
@@ -141,8 +141,8 @@ mod tests {
             ttl_attribute: Some("ttl".to_owned()),
             cache: Duration::ZERO,
         };
-        let keys = KeyNames { partition: partition.to_owned(), sort: sort.map(str::to_owned) };
-        Columns::new(keys, &source)
+        let keys = KeySchema { partition: partition.to_owned(), sort: sort.map(str::to_owned) };
+        RowSchema::new(keys, &source)
     }
 
     fn text(text: &str) -> AttributeValue {
@@ -155,9 +155,9 @@ mod tests {
 
     #[test]
     fn each_attribute_that_is_needed_is_asked_for_once() {
-        assert_eq!(columns("id", None).names(), ["id", "ttl"]);
-        assert_eq!(columns("room", Some("id")).names(), ["id", "room", "ttl"]);
-        assert_eq!(columns("room", Some("user")).names(), ["id", "room", "ttl", "user"]);
+        assert_eq!(columns("id", None).attributes(), ["id", "ttl"]);
+        assert_eq!(columns("room", Some("id")).attributes(), ["id", "room", "ttl"]);
+        assert_eq!(columns("room", Some("user")).attributes(), ["id", "room", "ttl", "user"]);
     }
 
     #[test]
@@ -171,16 +171,16 @@ mod tests {
             ("user", Some("room"), 2),
         ] {
             let columns = columns(partition, sort);
-            let Row::Connected(connection) = columns.row(&row, UnixSeconds(NOW)) else {
+            let Row::Connected(connection) = columns.parse(&row, UnixSeconds(NOW)) else {
                 panic!("{partition} {sort:?}");
             };
             assert_eq!(connection.rest_of_key.len(), kept);
             let names = [Some(partition), sort].into_iter().flatten();
             let key = names.map(|name| (name.to_owned(), row.get(name).unwrap().clone()));
-            assert_eq!(columns.key(&connection), key.collect());
-            assert!(columns.is_of(&row, &connection));
+            assert_eq!(columns.key_of(&connection), key.collect());
+            assert!(columns.is_row_of(&row, &connection));
             let other = item([("id", text("b=")), ("room", text("1")), ("user", text("2"))]);
-            assert!(!columns.is_of(&other, &connection), "the user has come back");
+            assert!(!columns.is_row_of(&other, &connection), "the user has come back");
         }
     }
 
@@ -193,7 +193,7 @@ mod tests {
             item([("id", text("../a")), ("room", text("1")), ("user", text("2"))]),
             item([("id", AttributeValue::Null), ("room", text("1")), ("user", text("2"))]),
         ] {
-            assert_eq!(columns.row(&row, UnixSeconds(NOW)), Row::Unaddressed, "{row:?}");
+            assert_eq!(columns.parse(&row, UnixSeconds(NOW)), Row::Unusable, "{row:?}");
         }
     }
 
@@ -212,7 +212,7 @@ mod tests {
             (with(text("1")), false, false),
             (number((NOW - 1) * 1_000), false, true),
         ] {
-            let is_past = columns.row(&row, UnixSeconds(NOW)) == Row::Expired;
+            let is_past = columns.parse(&row, UnixSeconds(NOW)) == Row::Expired;
             assert_eq!(is_past, is_expired, "{row:?}");
             assert_eq!(columns.is_in_milliseconds(&row), is_in_milliseconds, "{row:?}");
         }

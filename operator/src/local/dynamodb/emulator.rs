@@ -6,18 +6,18 @@ use serde_json::Value;
 
 use super::json::{Answer, answer, internal};
 use super::streams;
-use crate::local::plan::Home;
+use crate::local::plan::AwsLocation;
 
 /// The tables and their streams. Clones share them.
 #[derive(Clone)]
 pub struct Dynamo {
     database: Database,
-    home: Home,
+    home: AwsLocation,
 }
 
 impl Dynamo {
     /// Opens the tables in a file, or in memory; their ARNs are of `home`.
-    pub fn open(path: Option<&str>, home: Home) -> Answer<Self> {
+    pub fn open(path: Option<&str>, home: AwsLocation) -> Answer<Self> {
         let database = match path {
             Some(path) => Database::new(path)?,
             None => Database::memory()?,

@@ -88,11 +88,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::local::plan::Home;
+    use crate::local::plan::AwsLocation;
     use crate::local::tests::client::{Reply, request};
 
     fn start() -> (TableServer, String) {
-        let home = Home { partition: "aws".into(), region: "r".into(), account: "1".into() };
+        let home = AwsLocation { partition: "aws".into(), region: "r".into(), account: "1".into() };
         let listener = serve::bind(0).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let dynamo = Dynamo::open(None, home).unwrap();

@@ -10,10 +10,10 @@ use dynoxide::{AttributeValue, Database, DynoxideError, Item, TableMetadata};
 use serde_json::Value;
 
 use super::json::{Answer, internal, read, write};
-use crate::local::plan::Home;
+use crate::local::plan::AwsLocation;
 
 /// DescribeStream, with the key schema that the engine leaves out.
-pub fn describe_stream(db: &Database, home: &Home, body: &str) -> Answer<String> {
+pub fn describe_stream(db: &Database, home: &AwsLocation, body: &str) -> Answer<String> {
     let options: Value = read(body)?;
     let request: DescribeStreamRequest = read(body)?;
     let table = find(db, home, &request.stream_arn)?;
@@ -42,7 +42,7 @@ const FIRST_SEQUENCE_NUMBER: &str = "100000000000000000001";
 
 /// GetShardIterator of the shard that DescribeStream showed. `AT_TIMESTAMP` is refused with a
 /// ValidationException, as by every service that does not know it yet.
-pub fn get_shard_iterator(db: &Database, home: &Home, body: &str) -> Answer<String> {
+pub fn get_shard_iterator(db: &Database, home: &AwsLocation, body: &str) -> Answer<String> {
     let mut request: GetShardIteratorRequest = read(body)?;
     let table = find(db, home, &request.stream_arn)?;
     if request.shard_id != shard_id(&request.stream_arn, table.created_at) {
@@ -57,7 +57,7 @@ pub fn get_shard_iterator(db: &Database, home: &Home, body: &str) -> Answer<Stri
 
 /// GetRecords, without the records of writes that changed nothing. The next iterator is the
 /// engine's, so they are passed, not met again.
-pub fn get_records(db: &Database, home: &Home, body: &str) -> Answer<String> {
+pub fn get_records(db: &Database, home: &AwsLocation, body: &str) -> Answer<String> {
     let mut answer: GetRecordsResponse = db.get_records(read(body)?)?;
     answer.records.retain(|record| !changed_nothing(&record.dynamodb));
     for record in &mut answer.records {
@@ -67,7 +67,7 @@ pub fn get_records(db: &Database, home: &Home, body: &str) -> Answer<String> {
 }
 
 /// The table whose present stream has this ARN.
-fn find(db: &Database, home: &Home, arn: &str) -> Answer<TableMetadata> {
+fn find(db: &Database, home: &AwsLocation, arn: &str) -> Answer<TableMetadata> {
     let missing = || {
         DynoxideError::ResourceNotFoundException(format!(
             "Requested resource not found: Stream: {arn} not found"
@@ -127,8 +127,12 @@ mod tests {
 
     const TABLE: &str = "tiny";
 
-    fn home() -> Home {
-        Home { partition: "aws".into(), region: "eu-west-2".into(), account: "123456789012".into() }
+    fn home() -> AwsLocation {
+        AwsLocation {
+            partition: "aws".into(),
+            region: "eu-west-2".into(),
+            account: "123456789012".into(),
+        }
     }
 
     fn ask(dynamo: &Dynamo, operation: &str, body: Value) -> Value {

@@ -7,12 +7,12 @@
 use regex::Regex;
 use serde_json::{Value, json};
 
-use super::expression_text::{Cut, cuts, key_names, members, sole_member};
+use super::expression_text::{SplitExpr, key_names, members, sole_member, split_exprs};
 use crate::api::{KeyFilter, StreamNotifierSpec};
 use crate::local::plan::Plan;
 
 /// What stands in an example where the manifest does not care.
-const WORDS: [&str; 2] = ["fuga", "hoge"];
+const EXAMPLE_VALUES: [&str; 2] = ["fuga", "hoge"];
 
 /// An example of a change, and of a client that hears of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Example {
             .items
             .key_attributes()
             .into_iter()
-            .zip(WORDS)
+            .zip(EXAMPLE_VALUES)
             .map(|(name, word)| {
                 let filter = spec.key_filters.iter().find(|filter| filter.key == name);
                 let value = key_value(name, word, filter, &cuts);
@@ -54,7 +54,7 @@ impl Example {
             attribute: changed_attribute(spec),
             parameter: parameter(spec),
             certain: certain && (lookup.is_some() || spec.connections.value.is_none()),
-            lookup: lookup.unwrap_or_else(|| WORDS[1].to_owned()),
+            lookup: lookup.unwrap_or_else(|| EXAMPLE_VALUES[1].to_owned()),
             key,
             also,
         }
@@ -66,13 +66,13 @@ impl Example {
     }
 }
 
-fn all_cuts(spec: &StreamNotifierSpec) -> Vec<Cut> {
+fn all_cuts(spec: &StreamNotifierSpec) -> Vec<SplitExpr> {
     let message = spec.message.iter().flat_map(|message| message.values());
-    message.chain(&spec.connections.value).flat_map(|expression| cuts(expression)).collect()
+    message.chain(&spec.connections.value).flat_map(|expression| split_exprs(expression)).collect()
 }
 
 /// `target_pk#fuga` of `contains: target_pk` and `split('#')[1]`.
-fn key_value(name: &str, word: &str, filter: Option<&KeyFilter>, cuts: &[Cut]) -> String {
+fn key_value(name: &str, word: &str, filter: Option<&KeyFilter>, cuts: &[SplitExpr]) -> String {
     if let Some(whole) = filter.and_then(|filter| filter.equals.clone()) {
         return whole;
     }
@@ -129,14 +129,14 @@ fn lookup_value(
     };
     let value_of = |name: &str| key.iter().find(|(known, _)| known == name).map(|(_, v)| v);
     if let Some(attribute) = sole_member(expression, "new") {
-        let word = WORDS[1].to_owned();
+        let word = EXAMPLE_VALUES[1].to_owned();
         let also = (spec.attribute.as_ref() != Some(&attribute)).then(|| (attribute, word.clone()));
         return (also.is_some().then_some(word), also);
     }
     if let Some(name) = sole_member(expression, "keys") {
         return (value_of(&name).cloned(), None);
     }
-    let cut = cuts(expression).into_iter().next();
+    let cut = split_exprs(expression).into_iter().next();
     let part = cut.filter(|_| expression.starts_with("keys") && expression.ends_with(']'));
     let part = part.and_then(|cut| {
         value_of(&cut.key)?.split(&cut.separator).nth(cut.index).map(str::to_owned)

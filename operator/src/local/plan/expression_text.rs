@@ -9,7 +9,7 @@ pub fn key_names(expression: &str) -> Vec<String> {
 
 /// A place where an expression cuts a key: `keys.SK.split('#')[1]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
+pub struct SplitExpr {
     /// The key attribute.
     pub key: String,
     /// What it is cut at.
@@ -19,13 +19,17 @@ pub struct Cut {
 }
 
 /// Every place where an expression cuts a key.
-pub fn cuts(expression: &str) -> Vec<Cut> {
+pub fn split_exprs(expression: &str) -> Vec<SplitExpr> {
     members(expression, "keys")
         .into_iter()
         .filter_map(|(key, rest)| {
             let (separator, rest) = quoted(rest.strip_prefix(".split(")?)?;
             let (index, _) = rest.strip_prefix(")[")?.split_once(']')?;
-            Some(Cut { key, separator: separator.to_owned(), index: index.trim().parse().ok()? })
+            Some(SplitExpr {
+                key,
+                separator: separator.to_owned(),
+                index: index.trim().parse().ok()?,
+            })
         })
         .collect()
 }
@@ -84,11 +88,11 @@ mod tests {
 
     #[test]
     fn cuts_are_found() {
-        let cut = Cut { key: "SK".to_owned(), separator: "#".to_owned(), index: 1 };
+        let cut = SplitExpr { key: "SK".to_owned(), separator: "#".to_owned(), index: 1 };
         for text in ["keys.SK.split('#')[1]", "string(keys['SK'].split(\"#\")[1]) + keys.PK"] {
-            assert_eq!(cuts(text), std::slice::from_ref(&cut), "{text}");
+            assert_eq!(split_exprs(text), std::slice::from_ref(&cut), "{text}");
         }
-        assert_eq!(cuts("keys.SK.split('#')[n]"), []);
+        assert_eq!(split_exprs("keys.SK.split('#')[n]"), []);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::example::Example;
-use crate::api::{Event, StreamNotifierSpec};
+use crate::api::{ChangeKind, StreamNotifierSpec};
 use crate::local::plan::Plan;
 
 /// Where the servers are.
@@ -27,7 +27,7 @@ pub fn lines(
     } else {
         "the message arrives:"
     };
-    let created = if spec.events.contains(&Event::Insert) {
+    let created = if spec.events.contains(&ChangeKind::Insert) {
         "# Create an item that somebody is told of:"
     } else {
         "# Create an item (an INSERT, which this manifest does not tell anybody):"
@@ -42,7 +42,7 @@ pub fn lines(
         item(90),
     ];
     // With `attribute` only a new value counts.
-    if spec.events.contains(&Event::Remove) && spec.attribute.is_none() {
+    if spec.events.contains(&ChangeKind::Remove) && spec.attribute.is_none() {
         lines.extend([
             format!("# Delete it; {arrives}"),
             command("delete-item", plan, example, places),

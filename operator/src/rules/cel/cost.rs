@@ -25,14 +25,14 @@ pub(crate) const VALUE: usize = 32;
 /// The longest list, or largest map, that a macro goes through.
 pub(crate) const LONGEST_LIST: usize = 1_000;
 /// Marks errors of ours: what they say holds no value and can be told.
-pub(crate) const OURS: &str = "@limit";
+pub(crate) const LIMIT_ERROR: &str = "@limit";
 
 thread_local! {
     static LEFT: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Begins another record.
-pub(crate) fn refill() {
+pub(crate) fn reset() {
     LEFT.set(BUDGET);
 }
 
@@ -42,13 +42,13 @@ pub(crate) fn charge(cost: usize) -> Result<(), ExecutionError> {
     LEFT.set(left.unwrap_or(0));
     match left {
         Some(_) => Ok(()),
-        None => Err(ours("the expressions of this message take too much memory or time")),
+        None => Err(limit_error("the expressions of this message take too much memory or time")),
     }
 }
 
 /// An error whose text is ours.
-pub(crate) fn ours(message: &str) -> ExecutionError {
-    ExecutionError::FunctionError { function: OURS.to_owned(), message: message.to_owned() }
+pub(crate) fn limit_error(message: &str) -> ExecutionError {
+    ExecutionError::FunctionError { function: LIMIT_ERROR.to_owned(), message: message.to_owned() }
 }
 
 /// The types of arguments, for an error.

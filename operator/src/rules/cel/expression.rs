@@ -15,17 +15,17 @@ use cel::common::value::CowVal;
 use cel::parser::{ParseErrors, PrattParser};
 use cel::{Context, ExecutionError, Value};
 
-use super::cost::OURS;
+use super::cost::LIMIT_ERROR;
 use super::functions::environment;
-use super::instrument::{Admitted, TOO_DEEP, Variable, admit};
+use super::instrument::{CheckedExpr, TOO_DEEP_PROBLEM, Variable, check_and_instrument};
 use super::value::TooDeep;
 use super::{cost, strings, value};
-use crate::model::Change;
+use crate::model::Record;
 use crate::rules::error::{InvalidRecord, InvalidSpec};
-use crate::rules::pattern::{Left, Pattern};
+use crate::rules::pattern::{Pattern, PatternBudget};
 
 /// The longest expression, in characters; the schema has the same bound.
-const LONGEST: usize = 1_024;
+const MAX_EXPRESSION_CHARS: usize = 1_024;
 /// The parser's own bound on nesting; a tree that passes is bounded again.
 const PARSER_DEPTH: u16 = 64;
 
@@ -45,14 +45,14 @@ impl Expression {
     pub(crate) fn compile(
         field: impl Into<String>,
         source: &str,
-        left: &mut Left,
+        left: &mut PatternBudget,
     ) -> Result<Self, InvalidSpec> {
         let field = field.into();
         // The parser is a large third party: should it panic, the manifest is at fault, not we.
         let parsed = catch_unwind(AssertUnwindSafe(|| parse(source, left)))
             .unwrap_or_else(|_| Err("cannot be parsed; write it in another way".to_owned()));
         match parsed {
-            Ok((tree, Admitted { uses, patterns })) => {
+            Ok((tree, CheckedExpr { uses, patterns })) => {
                 let (source, patterns) = (source.to_owned(), patterns.into());
                 Ok(Self { field, source, tree, uses, patterns })
             }
@@ -109,14 +109,14 @@ impl Expression {
 /// What expressions see of one record: the variables that any of them uses.
 pub(crate) fn context<'v>(
     uses: &BTreeSet<Variable>,
-    change: &'v Change,
+    change: &'v Record,
 ) -> Result<Context<'v, 'v>, InvalidRecord> {
     let environment = environment()
         .map_err(|error| InvalidRecord::new("message", &format!("cannot be evaluated: {error}")))?;
     let mut context = Context::with_env(environment);
     for variable in uses {
         let value = value::variable(*variable, change).map_err(|TooDeep| {
-            let problem = format!("nests deeper than {} levels", value::DEEPEST);
+            let problem = format!("nests deeper than {} levels", value::MAX_NESTING);
             InvalidRecord::new(variable.name(), &problem)
         })?;
         cost::charge(cost::size(value.as_ref()))
@@ -126,22 +126,24 @@ pub(crate) fn context<'v>(
     Ok(context)
 }
 
-fn parse(source: &str, left: &mut Left) -> Result<(IdedExpr, Admitted), String> {
+fn parse(source: &str, left: &mut PatternBudget) -> Result<(IdedExpr, CheckedExpr), String> {
     if source.trim().is_empty() {
         return Err("is empty; write a CEL expression, such as keys.PK".to_owned());
     }
-    if source.chars().count() > LONGEST {
-        return Err(format!("is longer than {LONGEST} characters; write a shorter expression"));
+    if source.chars().count() > MAX_EXPRESSION_CHARS {
+        return Err(format!(
+            "is longer than {MAX_EXPRESSION_CHARS} characters; write a shorter expression"
+        ));
     }
     let parser = PrattParser::new().max_recursion_depth(PARSER_DEPTH).enable_optional_syntax(true);
     let mut tree = parser.parse(source).map_err(|errors| syntax_error(&errors))?;
-    let admitted = admit(&mut tree, left)?;
+    let admitted = check_and_instrument(&mut tree, left)?;
     Ok((tree, admitted))
 }
 
 fn syntax_error(errors: &ParseErrors) -> String {
     if errors.errors.iter().any(|error| error.msg.contains("recursion limit")) {
-        return TOO_DEEP.to_owned();
+        return TOO_DEEP_PROBLEM.to_owned();
     }
     // Later errors, and those without a place, mostly follow from the first.
     match errors.errors.iter().find(|error| error.pos.0 > 0).or(errors.errors.first()) {
@@ -155,7 +157,9 @@ fn syntax_error(errors: &ParseErrors) -> String {
 /// What went wrong, by kind: cel's own texts hold the values.
 fn explain(error: &ExecutionError, source: &str) -> String {
     match error {
-        ExecutionError::FunctionError { function, message } if function == OURS => message.clone(),
+        ExecutionError::FunctionError { function, message } if function == LIMIT_ERROR => {
+            message.clone()
+        }
         ExecutionError::FunctionError { function, .. } => {
             format!("{function}() cannot take this value")
         }

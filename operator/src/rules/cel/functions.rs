@@ -14,17 +14,17 @@ use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelString,
 use cel::common::value::{CowVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
-use super::cost::{COST_OF_MAKING, LONGEST_LIST, charge, kinds, ours, size};
+use super::cost::{COST_OF_MAKING, LONGEST_LIST, charge, kinds, limit_error, size};
 use super::number::Decimal;
 use super::strings;
 
 /// Pays for a value that an expression uses, and hands it on.
-pub(crate) const USE: &str = "@use";
+pub(crate) const CHARGE_USE: &str = "@use";
 /// What a macro goes through: a list that is not too long, or a map's keys in order. Pays for going
 /// through it, at so much for each element.
 pub(crate) const RANGE: &str = "@range";
 /// Whether a macro goes on, as it says itself, unless there is nothing left to pay with.
-pub(crate) const ON: &str = "@on";
+pub(crate) const CHARGE_ITERATION: &str = "@on";
 
 /// Pays for what a function of the library gives, at so much for each byte, and hands it on.
 pub(crate) const RESULT: &str = "@result_of";
@@ -79,10 +79,10 @@ pub(crate) fn environment() -> Result<Arc<Env>, DeclarationError> {
 
 fn build() -> Result<Env, DeclarationError> {
     let mut env = Env::default();
-    env.add_overload(USE, USE, vec![DYN_TYPE], use_value)?;
+    env.add_overload(CHARGE_USE, CHARGE_USE, vec![DYN_TYPE], charge_use)?;
     env.add_overload(RESULT, RESULT, vec![DYN_TYPE, DYN_TYPE], use_result)?;
     env.add_overload(RANGE, RANGE, vec![DYN_TYPE, DYN_TYPE], range)?;
-    env.add_overload(ON, ON, vec![DYN_TYPE], go_on)?;
+    env.add_overload(CHARGE_ITERATION, CHARGE_ITERATION, vec![DYN_TYPE], charge_iteration)?;
     for (name, function) in OPERATORS {
         env.add_overload(name, name, vec![DYN_TYPE, DYN_TYPE], function)?;
     }
@@ -99,7 +99,7 @@ fn build() -> Result<Env, DeclarationError> {
 type Arguments<'b, 'v> = Vec<CowVal<'b, 'v>>;
 type Outcome<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
-fn use_value<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn charge_use<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     let value = arguments.pop().ok_or_else(ExecutionError::missing_argument_or_target)?;
     charge(size(value.as_ref()))?;
     Ok(value)
@@ -121,7 +121,7 @@ fn cost(arguments: &mut Arguments) -> usize {
     cost.unwrap_or(usize::MAX)
 }
 
-fn go_on<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn charge_iteration<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     charge(1)?;
     arguments.pop().ok_or_else(ExecutionError::missing_argument_or_target)
 }
@@ -136,10 +136,12 @@ fn range<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
         map.len()
     } else {
         let kind = value.get_type().name();
-        return Err(ours(&format!("a macro goes through a list or a map, not through a {kind}")));
+        return Err(limit_error(&format!(
+            "a macro goes through a list or a map, not through a {kind}"
+        )));
     };
     if length > LONGEST_LIST {
-        return Err(ours(&format!("a macro goes through at most {LONGEST_LIST} elements")));
+        return Err(limit_error(&format!("a macro goes through at most {LONGEST_LIST} elements")));
     }
     charge(length.saturating_mul(steps))?;
     let Some(map) = value.downcast_ref::<CelMap>() else {

@@ -1,6 +1,6 @@
 //! What an expression may contain, and what is put around its parts so that its cost is bounded.
 //!
-//! [`admit`] refuses a tree that is too deep (each level takes stack when it is evaluated), a
+//! [`check_and_instrument`] refuses a tree that is too deep (each level takes stack when it is evaluated), a
 //! macro inside a macro, and a name that does not exist. In what it lets through, each use of a
 //! value pays for it, each macro goes through a checked list, and some operators are replaced: by
 //! calls of what is in [`crate::rules::cel::functions`].
@@ -12,15 +12,17 @@ use cel::common::ast::{
 };
 
 use super::cost::STEP;
-use super::functions::{FUNCTIONS, ON, RANGE, RESULT, USE, cost_of_result, replacement};
+use super::functions::{
+    CHARGE_ITERATION, CHARGE_USE, FUNCTIONS, RANGE, RESULT, cost_of_result, replacement,
+};
 use super::strings::{MATCHES, MATCHES_LITERAL};
-use crate::rules::pattern::{Left, Pattern};
+use crate::rules::pattern::{Pattern, PatternBudget};
 
 /// How deep a tree may be. In a debug build an evaluation takes about 40 KiB of stack a level.
-const DEEPEST: usize = 32;
+const MAX_DEPTH: usize = 32;
 
 /// What is said of a tree that is deeper.
-pub(crate) const TOO_DEEP: &str = "nests too deep; at most 32 levels of parentheses, brackets, \
+pub(crate) const TOO_DEEP_PROBLEM: &str = "nests too deep; at most 32 levels of parentheses, brackets, \
     calls and operators in a row fit: split it over several fields";
 
 /// A type's name stands for the type, as in `type(x) == int`.
@@ -78,7 +80,7 @@ impl Variable {
 }
 
 /// What is known of a checked expression.
-pub(crate) struct Admitted {
+pub(crate) struct CheckedExpr {
     /// The variables it uses.
     pub uses: BTreeSet<Variable>,
     /// The patterns it has as literals, by the number that stands in their place.
@@ -86,22 +88,26 @@ pub(crate) struct Admitted {
 }
 
 /// Checks a parsed expression and rewrites it, or says what is wrong.
-pub(crate) fn admit(tree: &mut IdedExpr, left: &mut Left) -> Result<Admitted, String> {
+pub(crate) fn check_and_instrument(
+    tree: &mut IdedExpr,
+    left: &mut PatternBudget,
+) -> Result<CheckedExpr, String> {
     // Before anything goes through the tree by recursion, and again for what was put in.
     check_depth(tree)?;
-    let mut walk = Walk { used: BTreeSet::new(), patterns: Vec::new(), left, element: None };
+    let mut walk =
+        Instrumenter { used: BTreeSet::new(), patterns: Vec::new(), left, element: None };
     walk.visit(tree)?;
     check_depth(tree)?;
-    Ok(Admitted { uses: walk.used, patterns: walk.patterns })
+    Ok(CheckedExpr { uses: walk.used, patterns: walk.patterns })
 }
 
 fn check_depth(tree: &IdedExpr) -> Result<(), String> {
     let mut open = vec![(tree, 1)];
     while let Some((node, depth)) = open.pop() {
-        if depth > DEEPEST {
-            return Err(TOO_DEEP.to_owned());
+        if depth > MAX_DEPTH {
+            return Err(TOO_DEEP_PROBLEM.to_owned());
         }
-        open.extend(below(node).into_iter().map(|node| (node, depth + 1)));
+        open.extend(children(node).into_iter().map(|node| (node, depth + 1)));
     }
     Ok(())
 }
@@ -116,12 +122,12 @@ fn steps(tree: &IdedExpr) -> usize {
         if let Expr::Literal(LiteralValue::String(text)) = &node.expr {
             cost += text.inner().len();
         }
-        open.extend(below(node));
+        open.extend(children(node));
     }
     cost
 }
 
-fn below(node: &IdedExpr) -> Vec<&IdedExpr> {
+fn children(node: &IdedExpr) -> Vec<&IdedExpr> {
     match &node.expr {
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => vec![],
         Expr::Select(select) => vec![&*select.operand],
@@ -148,15 +154,15 @@ fn parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
     }
 }
 
-struct Walk<'l> {
+struct Instrumenter<'l> {
     used: BTreeSet<Variable>,
     patterns: Vec<Pattern>,
-    left: &'l mut Left,
+    left: &'l mut PatternBudget,
     /// Inside a macro, the name of its element.
     element: Option<String>,
 }
 
-impl Walk<'_> {
+impl Instrumenter<'_> {
     fn visit(&mut self, node: &mut IdedExpr) -> Result<(), String> {
         match &mut node.expr {
             Expr::Literal(_) => Ok(()),
@@ -180,7 +186,7 @@ impl Walk<'_> {
             Expr::Ident(_) | Expr::Select(_) | Expr::Call(_) => {
                 let is_test = matches!(&node.expr, Expr::Select(select) if select.test);
                 if self.path(node)? && !is_test {
-                    wrap(USE, node);
+                    wrap(CHARGE_USE, node);
                 }
                 Ok(())
             }
@@ -293,7 +299,7 @@ impl Walk<'_> {
         wrap_at(RANGE, &mut macro_.iter_range, cost);
         // all and exists go on after an error. A literal never ends the loop: there it does.
         if !matches!(macro_.loop_cond.expr, Expr::Literal(_)) {
-            wrap(ON, &mut macro_.loop_cond);
+            wrap(CHARGE_ITERATION, &mut macro_.loop_cond);
         }
         Ok(())
     }

@@ -12,12 +12,12 @@ use crate::model::AttributeValue;
 
 /// The longest partition key, in bytes.
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
-const LONGEST_KEY: usize = 2_048;
+const MAX_KEY_BYTES: usize = 2_048;
 /// The magnitudes a number may have, besides zero.
 const MAGNITUDES: std::ops::Range<f64> = 1e-130..1e126;
 
 /// The key that an expression's value is, or why it is none.
-pub(crate) fn key(value: &dyn Val) -> Result<AttributeValue, String> {
+pub(crate) fn to_key_value(value: &dyn Val) -> Result<AttributeValue, String> {
     if let Some(text) = value.downcast_ref::<CelString>() {
         length(text.len())?;
         Ok(AttributeValue::S(text.inner().to_owned()))
@@ -41,8 +41,8 @@ pub(crate) fn key(value: &dyn Val) -> Result<AttributeValue, String> {
 fn length(bytes: usize) -> Result<(), String> {
     match bytes {
         0 => Err("gives an empty value, but a key must not be empty".to_owned()),
-        1..=LONGEST_KEY => Ok(()),
-        _ => Err(format!("gives more than {LONGEST_KEY} bytes, the most a key may have")),
+        1..=MAX_KEY_BYTES => Ok(()),
+        _ => Err(format!("gives more than {MAX_KEY_BYTES} bytes, the most a key may have")),
     }
 }
 

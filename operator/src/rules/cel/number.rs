@@ -65,17 +65,17 @@ impl Decimal {
     /// How it orders against any number; `None` against anything else.
     pub(crate) fn order(&self, other: &dyn Val) -> Option<Ordering> {
         let other = if let Some(decimal) = other.downcast_ref::<Decimal>() {
-            Scientific::parse(&decimal.0)
+            NormalizedDecimal::parse(&decimal.0)
         } else if let Some(int) = other.downcast_ref::<CelInt>() {
-            Scientific::parse(&int.to_string())
+            NormalizedDecimal::parse(&int.to_string())
         } else if let Some(uint) = other.downcast_ref::<CelUInt>() {
-            Scientific::parse(&uint.to_string())
+            NormalizedDecimal::parse(&uint.to_string())
         } else if let Some(double) = other.downcast_ref::<CelDouble>() {
-            Scientific::parse(&double.to_string())
+            NormalizedDecimal::parse(&double.to_string())
         } else {
             None
         };
-        Some(Scientific::parse(&self.0)?.cmp(&other?))
+        Some(NormalizedDecimal::parse(&self.0)?.cmp(&other?))
     }
 }
 
@@ -123,13 +123,13 @@ impl Comparer for Decimal {
 /// `0.<digits> * 10^exponent`, with neither leading nor trailing zeros: numbers that are equal are
 /// equal here, however they were written.
 #[derive(Debug, PartialEq, Eq)]
-struct Scientific {
+struct NormalizedDecimal {
     negative: bool,
     digits: String,
     exponent: i64,
 }
 
-impl Scientific {
+impl NormalizedDecimal {
     fn parse(text: &str) -> Option<Self> {
         let (negative, unsigned) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -163,7 +163,7 @@ impl Scientific {
     }
 }
 
-impl Ord for Scientific {
+impl Ord for NormalizedDecimal {
     fn cmp(&self, other: &Self) -> Ordering {
         let magnitude =
             || self.exponent.cmp(&other.exponent).then_with(|| self.digits.cmp(&other.digits));
@@ -175,7 +175,7 @@ impl Ord for Scientific {
     }
 }
 
-impl PartialOrd for Scientific {
+impl PartialOrd for NormalizedDecimal {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }

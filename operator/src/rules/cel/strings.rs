@@ -12,7 +12,7 @@ use cel::common::types::{CelBool, CelInt, CelList, CelString, DYN_TYPE};
 use cel::common::value::{CowVal, FromVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
-use super::cost::{VALUE, charge, kinds, ours};
+use super::cost::{VALUE, charge, kinds, limit_error};
 use crate::rules::pattern::Pattern;
 
 /// Finds a pattern in a text.
@@ -102,7 +102,7 @@ impl<'a, 'b, 'v> Call<'a, 'b, 'v> {
     }
 
     fn out_of_range(&self) -> ExecutionError {
-        ours(&format!("the index given to {} is out of range", self.name))
+        limit_error(&format!("the index given to {} is out of range", self.name))
     }
 }
 
@@ -127,7 +127,7 @@ fn join<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     for element in list.iter() {
         let Some(part) = element.downcast_ref::<CelString>() else {
             let kind = element.get_type().name();
-            return Err(ours(&format!("join takes a list of strings, but it has a {kind}")));
+            return Err(limit_error(&format!("join takes a list of strings, but it has a {kind}")));
         };
         charge(separator.len().saturating_add(part.len()))?;
         parts.push(part.inner());
@@ -226,7 +226,7 @@ fn matches<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
             None => {
                 charge(Pattern::cost_of_compiling(pattern))?;
                 let compiled = Pattern::compile_once(pattern)
-                    .map_err(|_| ours("the pattern given to matches is not valid"))?;
+                    .map_err(|_| limit_error("the pattern given to matches is not valid"))?;
                 last.insert((pattern.to_owned(), compiled))
             }
         };
@@ -236,5 +236,5 @@ fn matches<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
 
 fn find<'b, 'v>(pattern: &Pattern, text: &str) -> Outcome<'b, 'v> {
     charge(pattern.cost(text))?;
-    Ok(CowVal::owned(CelBool::from(pattern.is_in(text))))
+    Ok(CowVal::owned(CelBool::from(pattern.is_match(text))))
 }

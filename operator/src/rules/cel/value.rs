@@ -9,34 +9,36 @@ use cel::common::value::Val;
 
 use super::instrument::Variable;
 use super::number::number;
-use crate::model::{AttributeValue, Change, Item};
+use crate::model::{AttributeValue, Item, Record};
 
 /// How deep lists and maps of a record may nest; DynamoDB's own limit is 32.
-pub(crate) const DEEPEST: usize = 64;
+pub(crate) const MAX_NESTING: usize = 64;
 
-/// A value of a record nests deeper than [`DEEPEST`].
+/// A value of a record nests deeper than [`MAX_NESTING`].
 #[derive(Debug)]
 pub(crate) struct TooDeep;
 
 type Converted<'v> = Result<Box<dyn Val + 'v>, TooDeep>;
 
 /// The value of a variable for one record.
-pub(crate) fn variable(variable: Variable, change: &Change) -> Converted<'_> {
+pub(crate) fn variable(variable: Variable, change: &Record) -> Converted<'_> {
     Ok(match variable {
         Variable::EventName => Box::new(CelString::from(change.event.as_str())),
-        Variable::Keys => item(&change.keys, DEEPEST)?,
-        Variable::Old => item(&change.old, DEEPEST)?,
-        Variable::New => item(&change.new, DEEPEST)?,
+        Variable::Keys => item(&change.keys, MAX_NESTING)?,
+        Variable::Old => item(&change.old, MAX_NESTING)?,
+        Variable::New => item(&change.new, MAX_NESTING)?,
         Variable::EventId => Box::new(CelString::from(change.event_id.as_str())),
         Variable::SequenceNumber => Box::new(CelString::from(change.sequence_number.as_str())),
-        Variable::ApproximateCreationDateTime => Box::new(CelInt::from(change.created.0)),
+        Variable::ApproximateCreationDateTime => {
+            Box::new(CelInt::from(change.approximate_creation_time.0))
+        }
         Variable::UserIdentity => {
             let mut map: HashMap<CelMapKey<'_>, Box<dyn Val + '_>> = HashMap::new();
             if let Some(identity) = &change.user_identity {
                 let mut insert = |key: &'static str, value| {
                     map.insert(key.into(), Box::new(CelString::from(value)));
                 };
-                insert("type", identity.kind.as_str());
+                insert("type", identity.identity_type.as_str());
                 insert("principalId", identity.principal_id.as_str());
             }
             Box::new(CelMap::from(map))

@@ -5,7 +5,7 @@ pub mod hostile;
 
 use std::collections::BTreeMap;
 
-use crate::api::{Connections, Delivery, KeyFilter, OnGap, StartingPosition, WebSocket};
+use crate::api::{Connections, DataGapPolicy, Delivery, KeyFilter, StartingPosition, WebSocket};
 use crate::model::{Item, SequenceNumber, UnixSeconds, UserIdentity, ViewType};
 use crate::rules::compiled_spec::*;
 
@@ -38,7 +38,7 @@ pub(crate) fn spec() -> StreamNotifierSpec {
         table_arn: Some("arn:aws:dynamodb:ap-northeast-1:123456789012:table/t".to_owned()),
         starting_position: StartingPosition::Latest,
         starting_timestamp: None,
-        events: vec![Event::Modify],
+        events: vec![ChangeKind::Modify],
         key_filters: vec![contains("PK", "target_pk"), contains("SK", "target_sk")],
         attribute: Some("TargetAttribute".to_owned()),
         filter: None,
@@ -55,55 +55,55 @@ pub(crate) fn spec() -> StreamNotifierSpec {
         web_socket: WebSocket { domain: "example.com".to_owned(), stage: None, region: None },
         delivery: Delivery::default(),
         message: Some(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
-        on_gap: OnGap::Continue,
+        on_gap: DataGapPolicy::Continue,
         poll_interval_milliseconds: 250,
         suspend: false,
     }
 }
 
-pub(crate) fn change() -> Change {
+pub(crate) fn change() -> Record {
     let keys = item([("PK", s("target_pk#fuga")), ("SK", s("target_sk#hoge"))]);
     let mut old = keys.clone();
     old.insert("TargetAttribute".to_owned(), n("80"));
     let mut new = keys.clone();
     new.insert("TargetAttribute".to_owned(), n("90"));
-    Change {
+    Record {
         event_id: "e1".to_owned(),
         event: EventName::Modify,
         keys,
         old,
         new,
         sequence_number: SequenceNumber::parse("111100000000000000000").unwrap(),
-        created: UnixSeconds(1_733_212_735),
+        approximate_creation_time: UnixSeconds(1_733_212_735),
         user_identity: None,
     }
 }
 
-pub(crate) fn names() -> KeyNames {
-    KeyNames { partition: "PK".to_owned(), sort: Some("SK".to_owned()) }
+pub(crate) fn names() -> KeySchema {
+    KeySchema { partition: "PK".to_owned(), sort: Some("SK".to_owned()) }
 }
 
-fn judge(spec: &StreamNotifierSpec, change: &Change) -> Verdict {
-    Notifier::new(spec).unwrap().judge(&names(), change)
+fn judge(spec: &StreamNotifierSpec, change: &Record) -> Decision {
+    CompiledSpec::new(spec).unwrap().decide(&names(), change)
 }
 
-fn body(verdict: Verdict) -> String {
+fn body(verdict: Decision) -> String {
     match verdict {
-        Verdict::Notify(notification) => String::from_utf8(notification.body.to_vec()).unwrap(),
+        Decision::Notify(notification) => String::from_utf8(notification.body.to_vec()).unwrap(),
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn the_origins_change_gives_the_origins_message() {
-    let Verdict::Notify(notification) = judge(&spec(), &change()) else { panic!() };
+    let Decision::Notify(notification) = judge(&spec(), &change()) else { panic!() };
     assert_eq!(notification.lookup, Some(s("hoge")));
     assert_eq!(notification.body, r#"{"pk":"fuga","sk":"hoge","value":"90"}"#);
 }
 
 #[test]
 fn what_the_origin_ignores_is_skipped() {
-    type Edit = fn(&mut Change);
+    type Edit = fn(&mut Record);
     let table: [(&str, Edit); 8] = [
         ("an insert", |c| c.event = EventName::Insert),
         ("a remove", |c| c.event = EventName::Remove),
@@ -117,7 +117,7 @@ fn what_the_origin_ignores_is_skipped() {
     for (name, edit) in table {
         let mut change = change();
         edit(&mut change);
-        assert_eq!(judge(&spec(), &change), Verdict::Skip, "{name}");
+        assert_eq!(judge(&spec(), &change), Decision::Skip, "{name}");
     }
 }
 
@@ -125,12 +125,12 @@ fn what_the_origin_ignores_is_skipped() {
 fn an_attribute_that_was_not_there_counts_as_changed() {
     let mut change = change();
     change.old.remove("TargetAttribute");
-    assert!(matches!(judge(&spec(), &change), Verdict::Notify(_)));
+    assert!(matches!(judge(&spec(), &change), Decision::Notify(_)));
     change.event = EventName::Insert;
     change.old = Item::new();
     let mut spec = spec();
-    spec.events = vec![Event::Insert];
-    assert!(matches!(judge(&spec, &change), Verdict::Notify(_)));
+    spec.events = vec![ChangeKind::Insert];
+    assert!(matches!(judge(&spec, &change), Decision::Notify(_)));
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn an_attribute_changes_as_dynamodb_stores_it() {
         spec.message = None;
         change.old.insert("TargetAttribute".to_owned(), old.clone());
         change.new.insert("TargetAttribute".to_owned(), new.clone());
-        let told = matches!(judge(&spec, &change), Verdict::Notify(_));
+        let told = matches!(judge(&spec, &change), Decision::Notify(_));
         assert_eq!(told, counts, "{old:?} {new:?}");
     }
 }
@@ -175,28 +175,28 @@ fn without_a_message_the_keys_and_the_new_value_are_told() {
     assert_eq!(body(judge(&spec, &change)), expected);
 
     spec.attribute = None;
-    let pk_only = KeyNames { partition: "PK".to_owned(), sort: None };
-    let verdict = Notifier::new(&spec).unwrap().judge(&pk_only, &change);
+    let pk_only = KeySchema { partition: "PK".to_owned(), sort: None };
+    let verdict = CompiledSpec::new(&spec).unwrap().decide(&pk_only, &change);
     assert_eq!(body(verdict), r#"{"pk":"target_pk#fuga"}"#);
 }
 
 #[test]
 fn a_filter_decides_after_everything_else() {
-    let filtered = |filter: &str, change: &Change| {
+    let filtered = |filter: &str, change: &Record| {
         let mut spec = spec();
         spec.filter = Some(filter.to_owned());
         judge(&spec, change)
     };
     let raised = "new.TargetAttribute > old.TargetAttribute";
-    assert!(matches!(filtered(raised, &change()), Verdict::Notify(_)));
+    assert!(matches!(filtered(raised, &change()), Decision::Notify(_)));
     let mut lowered = change();
     lowered.new.insert("TargetAttribute".to_owned(), n("70"));
-    assert_eq!(filtered(raised, &lowered), Verdict::Skip);
+    assert_eq!(filtered(raised, &lowered), Decision::Skip);
     // What it skips is not asked for a message, and what is skipped before is not asked about.
     lowered.keys.insert("SK".to_owned(), s("target_sk without its sign"));
-    assert_eq!(filtered(raised, &lowered), Verdict::Skip);
+    assert_eq!(filtered(raised, &lowered), Decision::Skip);
     lowered.event = EventName::Insert;
-    assert_eq!(filtered("old.absent", &lowered), Verdict::Skip);
+    assert_eq!(filtered("old.absent", &lowered), Decision::Skip);
 
     for (filter, problem) in [
         ("new.TargetAttribute", "gives int, but must give true or false"),
@@ -204,7 +204,7 @@ fn a_filter_decides_after_everything_else() {
         ("null", "gives null_type, but must give true or false"),
         ("new.absent == 1", "no such key: absent"),
     ] {
-        let Verdict::Invalid(invalid) = filtered(filter, &change()) else { panic!("{filter}") };
+        let Decision::Invalid(invalid) = filtered(filter, &change()) else { panic!("{filter}") };
         assert_eq!(invalid.to_string(), format!("filter: {problem}"));
     }
 }
@@ -213,41 +213,41 @@ fn a_filter_decides_after_everything_else() {
 fn a_pattern_of_a_key_filter_is_searched_with_the_expressions() {
     let mut spec = spec();
     spec.key_filters[0].matches = Some("^target_pk#[0-9]+$".to_owned());
-    let notifier = Notifier::new(&spec).unwrap();
-    assert!(notifier.concerns(&change()), "it can take too long to be cheap");
-    assert_eq!(notifier.evaluate(&names(), &change()), Verdict::Skip);
+    let notifier = CompiledSpec::new(&spec).unwrap();
+    assert!(notifier.matches_prefilter(&change()), "it can take too long to be cheap");
+    assert_eq!(notifier.evaluate(&names(), &change()), Decision::Skip);
     let mut numbered = change();
     numbered.keys.insert("PK".to_owned(), s("target_pk#7"));
-    assert!(matches!(notifier.evaluate(&names(), &numbered), Verdict::Notify(_)));
+    assert!(matches!(notifier.evaluate(&names(), &numbered), Decision::Notify(_)));
     numbered.keys.insert("PK".to_owned(), s("pk#7"));
-    assert!(!notifier.concerns(&numbered));
+    assert!(!notifier.matches_prefilter(&numbered));
 }
 
 #[test]
 fn a_record_without_its_key_is_invalid() {
     let mut spec = spec();
     (spec.message, spec.connections.value) = (None, Some("eventId".to_owned()));
-    let names = KeyNames { partition: "ID".to_owned(), sort: None };
-    let verdict = Notifier::new(&spec).unwrap().judge(&names, &change());
-    let Verdict::Invalid(invalid) = verdict else { panic!("{verdict:?}") };
+    let names = KeySchema { partition: "ID".to_owned(), sort: None };
+    let verdict = CompiledSpec::new(&spec).unwrap().decide(&names, &change());
+    let Decision::Invalid(invalid) = verdict else { panic!("{verdict:?}") };
     assert_eq!(invalid.to_string(), "message.pk: the record does not have it");
 }
 
 /// The message of one field, or what is wrong with the record.
-pub(crate) fn evaluate(expression: &str, change: &Change) -> Result<String, String> {
+pub(crate) fn evaluate(expression: &str, change: &Record) -> Result<String, String> {
     let mut spec = spec();
     (spec.attribute, spec.key_filters) = (None, Vec::new());
-    spec.events = vec![Event::Insert, Event::Modify, Event::Remove];
+    spec.events = vec![ChangeKind::Insert, ChangeKind::Modify, ChangeKind::Remove];
     spec.message = Some([("x".to_owned(), expression.to_owned())].into());
     spec.connections.value = Some("eventId".to_owned());
-    match Notifier::new(&spec).map_err(|error| error.to_string())?.judge(&names(), change) {
-        Verdict::Notify(notification) => {
+    match CompiledSpec::new(&spec).map_err(|error| error.to_string())?.decide(&names(), change) {
+        Decision::Notify(notification) => {
             let body = String::from_utf8(notification.body.to_vec()).unwrap();
             let value = body.strip_prefix(r#"{"x":"#).and_then(|rest| rest.strip_suffix('}'));
             Ok(value.unwrap().to_owned())
         }
-        Verdict::Invalid(invalid) => Err(invalid.to_string()),
-        Verdict::Skip => panic!("skipped"),
+        Decision::Invalid(invalid) => Err(invalid.to_string()),
+        Decision::Skip => panic!("skipped"),
     }
 }
 
@@ -256,7 +256,7 @@ fn what_is_wrong_with_a_spec_is_said() {
     type Edit = fn(&mut StreamNotifierSpec);
     let table: [(Edit, &str); 12] = [
         (|s| s.events.clear(), "events: is empty; name at least one of Insert, Modify, Remove"),
-        (|s| s.events = vec![Event::Remove], "attribute: a removed item has no new value"),
+        (|s| s.events = vec![ChangeKind::Remove], "attribute: a removed item has no new value"),
         (|s| s.key_filters[0].contains = None, "keyFilters[PK]: needs at least one of equals"),
         (|s| s.key_filters[1].key = "PK".into(), "keyFilters[PK]: this key has two entries"),
         (|s| s.key_filters[1].matches = Some("(".into()), "keyFilters[SK].matches: is not a pat"),
@@ -287,7 +287,7 @@ fn what_is_wrong_with_a_spec_is_said() {
     for (edit, expected) in table {
         let mut spec = spec();
         edit(&mut spec);
-        let error = Notifier::new(&spec).unwrap_err().to_string();
+        let error = CompiledSpec::new(&spec).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
         assert!(error.chars().count() < 400 && !error.contains('\n'), "{error}");
     }
@@ -297,7 +297,7 @@ fn what_is_wrong_with_a_spec_is_said() {
 fn a_stream_must_have_the_images_that_are_needed() {
     type Edit = fn(&mut StreamNotifierSpec);
     let whole: Edit = |_| ();
-    let insert_only: Edit = |s| s.events = vec![Event::Insert];
+    let insert_only: Edit = |s| s.events = vec![ChangeKind::Insert];
     let no_attribute: Edit = |s| s.attribute = None;
     let old_value: Edit = |s| {
         s.attribute = None;
@@ -337,7 +337,7 @@ fn a_stream_must_have_the_images_that_are_needed() {
     ] {
         let mut spec = spec();
         edit(&mut spec);
-        let missing = Notifier::new(&spec).unwrap().required_images().missing_from(view);
+        let missing = CompiledSpec::new(&spec).unwrap().required_images().missing_from(view);
         let expected = error.map(|(why, wanted)| {
             format!(
                 "{why}, but the stream's view type is {}; enable a stream with the view type \
@@ -353,7 +353,7 @@ fn a_stream_must_have_the_images_that_are_needed() {
 fn every_variable_is_seen() {
     let mut change = change();
     change.user_identity = Some(UserIdentity {
-        kind: "Service".to_owned(),
+        identity_type: "Service".to_owned(),
         principal_id: "dynamodb.amazonaws.com".to_owned(),
     });
     change.event = EventName::Remove;

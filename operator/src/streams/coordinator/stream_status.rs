@@ -1,38 +1,40 @@
 //! Conditions about streams that end, change or stay empty.
 
 use crate::model::StreamLabel;
-use crate::streams::config::Follow;
+use crate::streams::config::StreamSource;
 use crate::streams::listing::Listing;
 use crate::streams::problems;
-use crate::telemetry::Trouble;
-use crate::timing::Failing;
+use crate::telemetry::Problem;
+use crate::timing::FailureTracker;
 
 /// What there is to tell where no more changes come, or others than are read.
-pub fn ended(
-    follow: &Follow,
+pub fn stream_end_problem(
+    follow: &StreamSource,
     table: &str,
     listing: &Listing,
     all_drained: bool,
-) -> Option<Trouble> {
+) -> Option<Problem> {
     let (newest, _) = listing.newest()?;
     match (follow, &listing.replaced_by) {
-        (_, Some(new)) => Some(problems::replaced(&newest.arn(table), &new.arn(table))),
-        (Follow::Stream(_), None) if all_drained => Some(problems::disabled(&newest.arn(table))),
-        (Follow::Table, None) if all_drained => Some(problems::no_stream(table)),
+        (_, Some(new)) => Some(problems::stream_replaced(&newest.arn(table), &new.arn(table))),
+        (StreamSource::Stream(_), None) if all_drained => {
+            Some(problems::stream_disabled(&newest.arn(table)))
+        }
+        (StreamSource::Table, None) if all_drained => Some(problems::no_enabled_stream(table)),
         _ => None,
     }
 }
 
 /// What there is to tell of a stream that is open and shows no shard, once that has lasted.
-pub fn shardless(
+pub fn no_shards_problem(
     table: &str,
     stream: Option<&StreamLabel>,
-    failing: &mut Failing,
-) -> Option<Trouble> {
+    failing: &mut FailureTracker,
+) -> Option<Problem> {
     match stream {
-        Some(stream) => failing.has_lasted().then(|| problems::shardless(&stream.arn(table))),
+        Some(stream) => failing.record_failure().then(|| problems::no_shards(&stream.arn(table))),
         None => {
-            failing.worked();
+            failing.record_success();
             None
         }
     }

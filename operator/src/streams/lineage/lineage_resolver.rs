@@ -6,119 +6,119 @@ use std::sync::Arc;
 
 use tokio::task::{JoinError, JoinSet};
 
-use super::child_discovery::{Asking, ask, ask_again, ask_on};
-use super::parent_probe::is_gone;
+use super::child_discovery::{DiscoveryLoad, find_children, find_sibling, poll_for_children};
+use super::parent_probe::probe_parent;
 use crate::model::{ShardId, StreamLabel};
 use crate::streams::context::ConsumerContext;
 use crate::streams::listing::Listing;
-use crate::streams::service::rate_limited::Calls;
+use crate::streams::service::rate_limited::RateLimitedStreams;
 use crate::streams::service::streams::Shard;
 
 /// How often a parent may be found that no listing shows, before it is read all the same.
-const LISTINGS: u32 = 3;
+const MAX_LISTINGS_WITHOUT_PARENT: u32 = 3;
 
 /// What was found out.
 #[derive(Debug)]
-pub enum News {
+pub enum LineageEvent {
     /// A finished shard has these children, or none that are described.
     Children(ShardId, Vec<Shard>),
     /// A parent that is not listed is gone.
-    Gone(ShardId),
+    ParentTrimmed(ShardId),
     /// One is there; a listing is to show what comes before it.
-    There(ShardId),
+    ParentFound(ShardId),
     /// One is there, and no listing shows it: what came before it is not known.
-    Unlisted(ShardId),
+    ParentNeverListed(ShardId),
 }
 
 /// What is being asked.
 #[derive(Debug)]
-pub struct Family {
-    streams: Arc<Calls>,
-    shared: Arc<ConsumerContext>,
-    asking: Asking,
+pub struct LineageResolver {
+    streams: Arc<RateLimitedStreams>,
+    context: Arc<ConsumerContext>,
+    load: DiscoveryLoad,
     /// Finished shards whose children are asked for, for the first time.
-    childless: BTreeSet<ShardId>,
+    awaiting_children: BTreeSet<ShardId>,
     /// Parents that are not listed, how often they were found, and whether that is asked again now.
-    doubted: BTreeMap<ShardId, (u32, bool)>,
-    tasks: JoinSet<News>,
+    probed: BTreeMap<ShardId, (u32, bool)>,
+    tasks: JoinSet<LineageEvent>,
 }
 
-impl Family {
+impl LineageResolver {
     /// Nothing is asked yet.
-    pub fn new(streams: Arc<Calls>, shared: Arc<ConsumerContext>) -> Self {
+    pub fn new(streams: Arc<RateLimitedStreams>, context: Arc<ConsumerContext>) -> Self {
         Self {
             streams,
-            shared,
-            asking: Asking::default(),
-            childless: BTreeSet::new(),
-            doubted: BTreeMap::new(),
+            context,
+            load: DiscoveryLoad::default(),
+            awaiting_children: BTreeSet::new(),
+            probed: BTreeMap::new(),
             tasks: JoinSet::new(),
         }
     }
 
     /// Asks for the children of a shard that is finished.
-    pub fn ask(&mut self, parent: ShardId) {
-        self.childless.insert(parent.clone());
-        let (streams, shared) = (self.streams.clone(), self.shared.clone());
-        let asking = self.asking.clone();
+    pub fn find_children(&mut self, parent: ShardId) {
+        self.awaiting_children.insert(parent.clone());
+        let (streams, shared) = (self.streams.clone(), self.context.clone());
+        let asking = self.load.clone();
         self.tasks.spawn(async move {
-            let children = ask(&streams, &shared, &parent, &asking).await;
-            News::Children(parent, children)
+            let children = find_children(&streams, &shared, &parent, &asking).await;
+            LineageEvent::Children(parent, children)
         });
     }
 
     /// Whether the children of a stream's shards are still asked for, for the first time.
-    pub fn asks(&self, stream: &StreamLabel) -> bool {
-        self.childless.iter().any(|id| id.stream == *stream)
+    pub fn is_finding_children(&self, stream: &StreamLabel) -> bool {
+        self.awaiting_children.iter().any(|id| id.stream == *stream)
     }
 
     /// Finds out whether a parent that is not listed is gone, or only missing from a listing.
-    pub fn doubt(&mut self, id: ShardId) {
-        let (found, is_asked) = self.doubted.entry(id.clone()).or_default();
+    pub fn probe(&mut self, id: ShardId) {
+        let (found, is_asked) = self.probed.entry(id.clone()).or_default();
         if std::mem::replace(is_asked, true) {
             return;
         }
         let found = *found;
-        let (streams, shared) = (self.streams.clone(), self.shared.clone());
+        let (streams, shared) = (self.streams.clone(), self.context.clone());
         self.tasks.spawn(async move {
-            match is_gone(&streams, &id, &shared).await {
-                true => News::Gone(id),
-                false if found + 1 < LISTINGS => News::There(id),
-                false => News::Unlisted(id),
+            match probe_parent(&streams, &id, &shared).await {
+                true => LineageEvent::ParentTrimmed(id),
+                false if found + 1 < MAX_LISTINGS_WITHOUT_PARENT => LineageEvent::ParentFound(id),
+                false => LineageEvent::ParentNeverListed(id),
             }
         });
     }
 
     /// A listing shows parents that others lacked: nothing is known against it.
-    pub fn seen(&mut self, listing: &Listing) {
-        for (_, (found, _)) in self.doubted.iter_mut().filter(|(id, _)| listing.has(id)) {
+    pub fn observe_listing(&mut self, listing: &Listing) {
+        for (_, (found, _)) in self.probed.iter_mut().filter(|(id, _)| listing.has(id)) {
             *found = 0;
         }
-        self.doubted.retain(|_, (found, is_asked)| *found > 0 || *is_asked);
+        self.probed.retain(|_, (found, is_asked)| *found > 0 || *is_asked);
     }
 
     /// Whether any parent is doubted.
-    pub fn doubts(&self) -> bool {
-        self.doubted.values().any(|(_, is_asked)| *is_asked)
+    pub fn is_probing(&self) -> bool {
+        self.probed.values().any(|(_, is_asked)| *is_asked)
     }
 
     /// The next news; for ever none while nothing is asked. What follows from it is asked on.
-    pub async fn next(&mut self) -> Option<Result<News, JoinError>> {
+    pub async fn next(&mut self) -> Option<Result<LineageEvent, JoinError>> {
         let news = self.tasks.join_next().await?;
         match &news {
-            Ok(News::Children(parent, children)) => {
-                if self.childless.remove(parent) {
-                    self.ask_on(parent.clone(), children.len());
+            Ok(LineageEvent::Children(parent, children)) => {
+                if self.awaiting_children.remove(parent) {
+                    self.keep_finding_children(parent.clone(), children.len());
                 }
             }
-            Ok(News::There(id)) => {
-                if let Some((found, is_asked)) = self.doubted.get_mut(id) {
+            Ok(LineageEvent::ParentFound(id)) => {
+                if let Some((found, is_asked)) = self.probed.get_mut(id) {
                     *found += 1;
                     *is_asked = false;
                 }
             }
-            Ok(News::Gone(id) | News::Unlisted(id)) => {
-                self.doubted.remove(id);
+            Ok(LineageEvent::ParentTrimmed(id) | LineageEvent::ParentNeverListed(id)) => {
+                self.probed.remove(id);
             }
             Err(_) => {}
         }
@@ -126,24 +126,24 @@ impl Family {
     }
 
     /// After the first answer: for a second child, or for any.
-    fn ask_on(&mut self, parent: ShardId, found: usize) {
+    fn keep_finding_children(&mut self, parent: ShardId, found: usize) {
         if found > 1 {
             return;
         }
-        let (streams, shared) = (self.streams.clone(), self.shared.clone());
-        let asking = self.asking.clone();
+        let (streams, shared) = (self.streams.clone(), self.context.clone());
+        let asking = self.load.clone();
         self.tasks.spawn(async move {
             let children = if found == 0 {
-                ask_on(&streams, &shared, &parent, &asking).await
+                poll_for_children(&streams, &shared, &parent, &asking).await
             } else {
-                ask_again(&streams, &shared, &parent, &asking).await
+                find_sibling(&streams, &shared, &parent, &asking).await
             };
-            News::Children(parent, children)
+            LineageEvent::Children(parent, children)
         });
     }
 
     /// Nothing more need be found out.
-    pub fn abandon(&mut self) {
+    pub fn abort(&mut self) {
         self.tasks.abort_all();
     }
 }

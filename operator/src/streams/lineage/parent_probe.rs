@@ -7,39 +7,43 @@ use tokio::time::sleep;
 use crate::model::ShardId;
 use crate::streams::context::ConsumerContext;
 use crate::streams::problems;
-use crate::streams::retention::may_be_gone;
+use crate::streams::retention::may_be_trimmed;
 use crate::streams::service::error::StreamErrorKind;
-use crate::streams::service::rate_limited::Calls;
-use crate::streams::service::streams::{ReadFrom, Streams};
-use crate::telemetry::Part;
-use crate::timing::Failing;
+use crate::streams::service::rate_limited::RateLimitedStreams;
+use crate::streams::service::streams::{IteratorStart, Streams};
+use crate::telemetry::Component;
+use crate::timing::FailureTracker;
 
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
-const BEFORE_LISTING_AGAIN: Duration = Duration::from_secs(5);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+const LISTING_DELAY: Duration = Duration::from_secs(5);
 
 /// Whether a shard that is not listed is gone. If it is there, or not old enough to be gone, that is
 /// said only after a while: the next listing is to show it.
-pub async fn is_gone(streams: &Calls, id: &ShardId, shared: &ConsumerContext) -> bool {
-    let part = Part::Shard(id.clone());
-    let mut failing = Failing::new(LONGEST_WAIT);
+pub async fn probe_parent(
+    streams: &RateLimitedStreams,
+    id: &ShardId,
+    shared: &ConsumerContext,
+) -> bool {
+    let part = Component::Shard(id.clone());
+    let mut failing = FailureTracker::new(MAX_BACKOFF);
     loop {
-        let error = match streams.iterator(id, &ReadFrom::Start).await {
+        let error = match streams.get_iterator(id, &IteratorStart::Start).await {
             Err(error) if !is_about_shard(error.kind) => error,
             answer => {
-                shared.health.well(&part);
-                let is_gone = answer.is_err() && may_be_gone(id, shared.clock.now());
+                shared.health.clear(&part);
+                let is_gone = answer.is_err() && may_be_trimmed(id, shared.clock.now());
                 if !is_gone {
-                    sleep(BEFORE_LISTING_AGAIN).await;
+                    sleep(LISTING_DELAY).await;
                 }
                 return is_gone;
             }
         };
-        shared.telemetry.retrying(&error);
+        shared.telemetry.retry(&error);
         let stream = id.stream.arn(&shared.config.table);
-        if let Some(trouble) = problems::stream(&stream, &error, &mut failing) {
-            shared.health.troubled(part.clone(), trouble);
+        if let Some(trouble) = problems::request_failed(&stream, &error, &mut failing) {
+            shared.health.set_problem(part.clone(), trouble);
         }
-        sleep(failing.wait(&shared.random)).await;
+        sleep(failing.next_wait(&shared.rng)).await;
     }
 }
 

@@ -19,30 +19,30 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::{Position, ShardId, ShardPositions, StreamLabel, UnixSeconds};
-use crate::streams::listing::{Described, Listing};
+use crate::streams::listing::{Listing, StreamDescription};
 
 /// After so long a shard that is not listed is gone, not just missing from listings that are behind.
-const ABSENCE: Duration = Duration::from_secs(3600);
+const FORGET_AFTER: Duration = Duration::from_secs(3600);
 
 /// From one listing to the next no more than this counts: a process that stood still has seen nothing.
-const MOST_BETWEEN: Duration = Duration::from_secs(300);
+const MAX_LISTING_INTERVAL: Duration = Duration::from_secs(300);
 
 /// From so many entries on, those of finished shards go as soon as a child has one: a ConfigMap
 /// holds 10,000 at least, and more with shorter numbers.
-pub const MANY_ENTRIES: usize = 6_000;
+pub const PRUNE_THRESHOLD: usize = 6_000;
 
 /// What is remembered of shards over listings, beside their entries.
 #[derive(Debug, Default)]
-pub struct Lineage {
+pub struct ShardGraph {
     parents: BTreeMap<ShardId, ShardId>,
     /// Finished shards whose entries went although they may still be listed.
     pruned: BTreeSet<ShardId>,
     /// Parents of listed shards that are gone.
-    gone: BTreeSet<ShardId>,
+    trimmed: BTreeSet<ShardId>,
     /// Known shards that are not listed, and for how long.
     absent: BTreeMap<ShardId, Duration>,
     /// When the last listing was learned from.
-    learned: Option<Instant>,
+    observed_at: Option<Instant>,
     /// When shards without an entry were listed first, by the service's clock.
     listed_at: BTreeMap<ShardId, UnixSeconds>,
 }
@@ -53,41 +53,41 @@ pub struct Plan {
     /// Shards that may be read now and from where; those without an entry yet among them.
     pub read: ShardPositions,
     /// Shards without an entry that have to wait.
-    pub wait: Vec<ShardId>,
+    pub blocked: Vec<ShardId>,
     /// Shards that some of those wait for, and that are not listed: are they gone?
-    pub doubted: BTreeSet<ShardId>,
+    pub missing_parents: BTreeSet<ShardId>,
     /// Whether everything it has, and will have, is finished.
     pub is_drained: bool,
 }
 
-impl Lineage {
+impl ShardGraph {
     /// Takes in a listing, whose shards have been there since `listed_at` at the latest, and returns
     /// the entries that need not be remembered any more.
-    pub fn learn(
+    pub fn observe(
         &mut self,
         listing: &Listing,
         entries: &ShardPositions,
         listed_at: UnixSeconds,
         now: Instant,
     ) -> Vec<ShardId> {
-        for (id, parent) in listing.streams.values().flat_map(Described::shards) {
-            self.learn_shard(id, parent, listed_at);
+        for (id, parent) in listing.streams.values().flat_map(StreamDescription::shards) {
+            self.observe_shard(id, parent, listed_at);
         }
         self.listed_at.retain(|id, _| !entries.contains_key(id));
-        let Self { gone, parents, .. } = self;
+        let Self { trimmed: gone, parents, .. } = self;
         if !gone.is_empty() {
             let needed: BTreeSet<_> = parents.values().collect();
             gone.retain(|id| needed.contains(id) && !listing.has(id));
         }
-        let mut forgotten = self.forget_gone(listing, entries, now);
-        if entries.len() > MANY_ENTRIES {
+        let mut forgotten = self.forget_trimmed(listing, entries, now);
+        if entries.len() > PRUNE_THRESHOLD {
             forgotten.extend(self.prune(entries));
         }
         forgotten
     }
 
     /// Takes in one shard that is listed.
-    pub fn learn_shard(&mut self, id: &ShardId, parent: Option<&ShardId>, now: UnixSeconds) {
+    pub fn observe_shard(&mut self, id: &ShardId, parent: Option<&ShardId>, now: UnixSeconds) {
         if let Some(parent) = parent {
             self.parents.insert(id.clone(), parent.clone());
         }
@@ -100,13 +100,13 @@ impl Lineage {
     }
 
     /// A finished shard's entry went, since a child has one.
-    pub fn learn_pruned(&mut self, id: ShardId) {
+    pub fn observe_pruned(&mut self, id: ShardId) {
         self.pruned.insert(id);
     }
 
     /// A parent that was doubted is gone.
-    pub fn learn_gone(&mut self, id: ShardId) {
-        self.gone.insert(id);
+    pub fn observe_trimmed(&mut self, id: ShardId) {
+        self.trimmed.insert(id);
     }
 
     /// The shards of a stream that were listed and never begun; they are not remembered any more.
@@ -124,9 +124,9 @@ impl Lineage {
     }
 
     /// The parent that a shard without an entry waits for, listed or not.
-    pub fn awaited(&self, id: &ShardId, entries: &ShardPositions) -> Option<&ShardId> {
+    pub fn missing_ancestor(&self, id: &ShardId, entries: &ShardPositions) -> Option<&ShardId> {
         self.parents.get(id).filter(|parent| {
-            !self.gone.contains(parent)
+            !self.trimmed.contains(parent)
                 && !self.pruned.contains(parent)
                 && match entries.get(parent) {
                     Some(position) => *position != Position::Finished,
@@ -136,7 +136,7 @@ impl Lineage {
     }
 
     /// Finished shards that have not been listed for long.
-    fn forget_gone(
+    fn forget_trimmed(
         &mut self,
         listing: &Listing,
         entries: &ShardPositions,
@@ -145,12 +145,13 @@ impl Lineage {
         let known = entries.keys().chain(&self.pruned);
         let missing: BTreeSet<_> = known.filter(|id| !listing.has(id)).cloned().collect();
         self.absent.retain(|id, _| missing.contains(id));
-        let before = self.learned.replace(now).unwrap_or(now);
-        let between = now.duration_since(before).min(MOST_BETWEEN);
+        let before = self.observed_at.replace(now).unwrap_or(now);
+        let between = now.duration_since(before).min(MAX_LISTING_INTERVAL);
         for id in missing {
             self.absent.entry(id).and_modify(|absent| *absent += between).or_default();
         }
-        let is_gone = |id: &ShardId| self.absent.get(id).is_some_and(|absent| *absent >= ABSENCE);
+        let is_gone =
+            |id: &ShardId| self.absent.get(id).is_some_and(|absent| *absent >= FORGET_AFTER);
         let is_finished = |id: &ShardId| entries.get(id).is_none_or(|it| *it == Position::Finished);
         let gone: Vec<_> =
             self.absent.keys().filter(|id| is_gone(id) && is_finished(id)).cloned().collect();
@@ -159,7 +160,7 @@ impl Lineage {
             self.pruned.remove(id);
             self.parents.remove(id);
             self.listed_at.remove(id);
-            self.gone.insert(id.clone());
+            self.trimmed.insert(id.clone());
         }
         gone
     }
@@ -177,7 +178,7 @@ impl Lineage {
     /// later is listed, unless the listing is behind.
     pub fn plan(
         &self,
-        stream: &Described,
+        stream: &StreamDescription,
         entries: &ShardPositions,
         kept_since: UnixSeconds,
     ) -> Plan {
@@ -189,7 +190,7 @@ impl Lineage {
         let is_unlisted = |id: &ShardId| !entries.contains_key(id) && !stream.has(id);
         let missing = self.missing(stream, entries, &ancestors, kept_since);
         let may_be_before = |id: &ShardId| {
-            missing.zip(id.made_at()).is_some_and(|(missing, made_at)| made_at < missing)
+            missing.zip(id.created_at()).is_some_and(|(missing, made_at)| made_at < missing)
         };
         let mut plan = Plan::default();
         let mut is_behind = false;
@@ -204,7 +205,7 @@ impl Lineage {
                 continue;
             }
             let parent = self.parents.get(id);
-            let is_gone = |id| self.gone.contains(id) || fault!(UnlistedParentAssumedTrimmed);
+            let is_gone = |id| self.trimmed.contains(id) || fault!(UnlistedParentAssumedTrimmed);
             let is_root = match parent {
                 None => true,
                 Some(_) if fault!(TrimmedParentBlocksChildren) => false,
@@ -215,13 +216,13 @@ impl Lineage {
                 plan.read.insert(id.clone(), Position::Start);
                 continue;
             }
-            plan.wait.push(id.clone());
+            plan.blocked.push(id.clone());
             if !is_root {
-                plan.doubted.extend(parent.filter(|it| is_unlisted(it)).cloned());
+                plan.missing_parents.extend(parent.filter(|it| is_unlisted(it)).cloned());
             }
         }
         let is_unfinished = entries.values().any(|position| *position != Position::Finished);
-        let is_finished = !is_unfinished && plan.read.is_empty() && plan.wait.is_empty();
+        let is_finished = !is_unfinished && plan.read.is_empty() && plan.blocked.is_empty();
         plan.is_drained = !stream.is_open && is_finished;
         plan
     }
@@ -230,15 +231,15 @@ impl Lineage {
     /// they are kept: with them it is not known what comes before them, and is finished by definition.
     fn missing(
         &self,
-        stream: &Described,
+        stream: &StreamDescription,
         entries: &ShardPositions,
         ancestors: &BTreeSet<&ShardId>,
         kept_since: UnixSeconds,
     ) -> Option<UnixSeconds> {
         let known = entries.keys().chain(ancestors.iter().copied());
         let unlisted = known.filter(|id| !stream.has(id) && !self.pruned.contains(id));
-        let missing = unlisted.filter(|id| !self.gone.contains(id));
-        missing.filter_map(ShardId::made_at).filter(|made_at| *made_at >= kept_since).max()
+        let missing = unlisted.filter(|id| !self.trimmed.contains(id));
+        missing.filter_map(ShardId::created_at).filter(|made_at| *made_at >= kept_since).max()
     }
 
     /// Every ancestor of a shard that has an entry.

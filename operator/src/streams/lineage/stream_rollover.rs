@@ -9,18 +9,18 @@ use tokio::time::Instant;
 use crate::model::StreamLabel;
 
 /// Listings are behind by seconds: one that begins so much later is not.
-const CERTAIN_AFTER: Duration = Duration::from_secs(15);
+const CONFIRM_AFTER: Duration = Duration::from_secs(15);
 
 /// So many listings in a row lack no shard that is there.
-const LISTINGS: u32 = 3;
+const MIN_LISTINGS: u32 = 3;
 
 /// Which streams seem to be at their end.
 #[derive(Debug, Default)]
-pub struct Drained(BTreeMap<StreamLabel, Seeming>);
+pub struct DrainTracker(BTreeMap<StreamLabel, DrainEvidence>);
 
 /// A stream that seems to be at its end.
 #[derive(Debug)]
-struct Seeming {
+struct DrainEvidence {
     since: Instant,
     /// When the last listing began that says so.
     listed: Instant,
@@ -28,10 +28,10 @@ struct Seeming {
     listings: u32,
 }
 
-impl Drained {
+impl DrainTracker {
     /// Whether a stream is at its end for certain, given that it seems so now, or not, by a listing
     /// that began at `listed`.
-    pub fn note(
+    pub fn observe(
         &mut self,
         stream: &StreamLabel,
         seems: bool,
@@ -43,20 +43,20 @@ impl Drained {
             self.0.remove(stream);
             return false;
         }
-        let first = || Seeming { since: now, listed, listings: 1 };
+        let first = || DrainEvidence { since: now, listed, listings: 1 };
         let seeming = self.0.entry(stream.clone()).or_insert_with(first);
         if listed > seeming.listed {
             seeming.listed = listed;
             seeming.listings += 1;
         }
-        let Seeming { since, listings, .. } = *seeming;
-        is_gone || listings >= LISTINGS && listed.duration_since(since) >= CERTAIN_AFTER
+        let DrainEvidence { since, listings, .. } = *seeming;
+        is_gone || listings >= MIN_LISTINGS && listed.duration_since(since) >= CONFIRM_AFTER
     }
 
     /// When to list again to be certain.
-    pub fn look_at(&self, now: Instant) -> Option<Instant> {
-        let looks = self.0.values().flat_map(|Seeming { since, .. }| {
-            (1..LISTINGS).map(|look| *since + CERTAIN_AFTER * look / (LISTINGS - 1))
+    pub fn next_listing_at(&self, now: Instant) -> Option<Instant> {
+        let looks = self.0.values().flat_map(|DrainEvidence { since, .. }| {
+            (1..MIN_LISTINGS).map(|look| *since + CONFIRM_AFTER * look / (MIN_LISTINGS - 1))
         });
         looks.filter(|at| *at > now).min()
     }
@@ -68,25 +68,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_is_at_its_end_once_it_has_been_for_a_while() {
-        let (stream, mut drained) = (StreamLabel::new("l"), Drained::default());
+        let (stream, mut drained) = (StreamLabel::new("l"), DrainTracker::default());
         let begun = Instant::now();
         let after = |seconds| begun + Duration::from_secs(seconds);
-        let mut note = |seems, listed, now| drained.note(&stream, seems, false, listed, now);
+        let mut note = |seems, listed, now| drained.observe(&stream, seems, false, listed, now);
         assert!(!note(true, begun, begun));
         assert!(!note(true, begun, after(15)), "nothing was listed since");
         assert!(!note(false, after(15), after(15)), "a shard turned up");
         assert!(!note(true, after(20), after(20)));
         assert!(!note(true, after(36), after(36)), "two may lack the same shard");
         assert!(note(true, after(37), after(37)));
-        let mut drained = Drained::default();
+        let mut drained = DrainTracker::default();
         for (listed, look_at) in [(20, Some(27_500)), (28, Some(35_000)), (35, None)] {
-            let is_certain = drained.note(&stream, true, false, after(listed), after(listed));
+            let is_certain = drained.observe(&stream, true, false, after(listed), after(listed));
             assert_eq!(is_certain, look_at.is_none());
-            let looks = drained.look_at(after(listed));
+            let looks = drained.next_listing_at(after(listed));
             assert_eq!(looks, look_at.map(|at| begun + Duration::from_millis(at)));
         }
         assert!(
-            Drained::default().note(&stream, true, true, begun, begun),
+            DrainTracker::default().observe(&stream, true, true, begun, begun),
             "there is nothing to come"
         );
     }

@@ -62,7 +62,7 @@ impl StreamErrorKind {
     }
 
     /// Whether the same call may get an answer a little later.
-    pub fn may_pass(self) -> bool {
+    pub fn is_retryable(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable)
     }
 }

@@ -5,7 +5,9 @@ use std::fmt;
 use futures::future::BoxFuture;
 
 use super::error::StreamError;
-use crate::model::{Change, KeyNames, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType};
+use crate::model::{
+    KeySchema, Record, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType,
+};
 
 /// A shard as DescribeStream lists it. Its `EndingSequenceNumber` is left out on purpose: only a
 /// page without a next iterator tells that a shard is at its end.
@@ -23,13 +25,13 @@ pub struct StreamPage {
     /// Whether changes still arrive.
     pub status: StreamStatus,
     /// Which images records carry.
-    pub view: ViewType,
+    pub view_type: ViewType,
     /// The table's key attributes.
-    pub keys: KeyNames,
+    pub keys: KeySchema,
     /// The shards on this page.
     pub shards: Vec<Shard>,
     /// Where the next page begins, if there is one.
-    pub next: Option<ShardId>,
+    pub next_page: Option<ShardId>,
     /// The service's clock, floored to the second.
     pub service_time: UnixSeconds,
 }
@@ -49,7 +51,7 @@ pub enum StreamStatus {
 
 /// Which shards a description is to list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Listed<'a> {
+pub enum ShardFilter<'a> {
     /// All of them.
     All,
     /// The children of this one, at least: some services list others too.
@@ -58,7 +60,7 @@ pub enum Listed<'a> {
 
 /// Where in a shard an iterator is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReadFrom {
+pub enum IteratorStart {
     /// The oldest record there is.
     Start,
     /// The first record not older than this; where a service cannot do that, an earlier one.
@@ -67,7 +69,7 @@ pub enum ReadFrom {
     After(SequenceNumber),
 }
 
-impl fmt::Display for ReadFrom {
+impl fmt::Display for IteratorStart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start => f.write_str("start"),
@@ -85,12 +87,12 @@ pub struct ShardIterator(pub String);
 #[derive(Clone, Debug, Default)]
 pub struct RecordPage {
     /// The records, in order; there may be some although `next` is `None`.
-    pub changes: Vec<Change>,
+    pub records: Vec<Record>,
     /// How many records more there were that lack what a record must have: keys, a sequence number,
     /// a time, a kind of change that is known.
-    pub unreadable: usize,
+    pub malformed: usize,
     /// Where the next page begins; `None` at the end of a closed shard.
-    pub next: Option<ShardIterator>,
+    pub next_iterator: Option<ShardIterator>,
     /// The service's clock, floored to the second, if it told.
     pub service_time: Option<UnixSeconds>,
 }
@@ -98,25 +100,25 @@ pub struct RecordPage {
 /// The streams of one table: one that is enabled, and for 24 hours those before it.
 pub trait Streams: fmt::Debug + Send + Sync + 'static {
     /// Every stream that there is, in any order.
-    fn streams(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>>;
+    fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>>;
 
     /// One page of a stream's description, from the shard after `after`.
     fn describe<'a>(
         &'a self,
         stream: &'a StreamLabel,
-        listed: Listed<'a>,
+        listed: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>>;
 
     /// An iterator of a shard.
-    fn iterator<'a>(
+    fn get_iterator<'a>(
         &'a self,
         shard: &'a ShardId,
-        from: &'a ReadFrom,
+        from: &'a IteratorStart,
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>>;
 
     /// The page at an iterator.
-    fn records<'a>(
+    fn get_records<'a>(
         &'a self,
         iterator: &'a ShardIterator,
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>>;
@@ -128,11 +130,11 @@ mod tests {
 
     #[test]
     fn where_reading_begins_is_told_as_a_person_reads_it() {
-        let after = ReadFrom::After(SequenceNumber::parse("100000000000000000001").unwrap());
+        let after = IteratorStart::After(SequenceNumber::parse("100000000000000000001").unwrap());
         for (from, told) in [
-            (ReadFrom::Start, "start"),
-            (ReadFrom::At(UnixSeconds(1_795_400_967)), "2026-11-23T02:29:27Z"),
-            (ReadFrom::At(UnixSeconds(i64::MAX)), "9223372036854775807"),
+            (IteratorStart::Start, "start"),
+            (IteratorStart::At(UnixSeconds(1_795_400_967)), "2026-11-23T02:29:27Z"),
+            (IteratorStart::At(UnixSeconds(i64::MAX)), "9223372036854775807"),
             (after, "after 100000000000000000001"),
         ] {
             assert_eq!(from.to_string(), told);

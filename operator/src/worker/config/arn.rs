@@ -5,7 +5,7 @@ use crate::rules::InvalidSpec;
 
 /// An SQS queue, and what its ARN tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Queue {
+pub struct QueueArn {
     /// `arn:aws:sqs:<region>:<account>:<name>`.
     pub arn: String,
     /// Where it is.
@@ -16,7 +16,7 @@ pub struct Queue {
 
 /// A table, and what its ARN tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Table {
+pub struct TableArn {
     /// `arn:aws:dynamodb:<region>:<account>:table/<table>`.
     pub arn: String,
     /// Where it is.
@@ -25,7 +25,7 @@ pub struct Table {
     pub account: String,
 }
 
-impl Table {
+impl TableArn {
     pub(crate) fn parse(arn: &str) -> Option<Self> {
         let parts: Vec<_> = arn.splitn(6, ':').collect();
         let ["arn", _, "dynamodb", region, account, resource] = parts[..] else {
@@ -47,7 +47,7 @@ pub(crate) fn is_region(region: &str) -> bool {
     !region.is_empty() && region.bytes().all(is_plain)
 }
 
-impl Queue {
+impl QueueArn {
     pub(crate) fn parse(arn: &str) -> Result<Self, InvalidSpec> {
         let parts: Vec<_> = arn.split(':').collect();
         let ["arn", partition, "sqs", region, account, name] = parts[..] else {
@@ -80,10 +80,10 @@ mod tests {
 
     #[test]
     fn a_queue_is_told_by_its_arn() {
-        let queue = Queue::parse("arn:aws:sqs:eu-west-1:123456789012:lost.fifo").unwrap();
+        let queue = QueueArn::parse("arn:aws:sqs:eu-west-1:123456789012:lost.fifo").unwrap();
         assert_eq!(queue.url, "https://sqs.eu-west-1.amazonaws.com/123456789012/lost.fifo");
         assert_eq!(queue.region, "eu-west-1");
-        let queue = Queue::parse("arn:aws-cn:sqs:cn-north-1:123456789012:lost").unwrap();
+        let queue = QueueArn::parse("arn:aws-cn:sqs:cn-north-1:123456789012:lost").unwrap();
         assert_eq!(queue.url, "https://sqs.cn-north-1.amazonaws.com.cn/123456789012/lost");
         for other in [
             "lost",
@@ -91,7 +91,7 @@ mod tests {
             "arn:aws:sqs:eu-west-1",
             "arn:aws:sqs:evil.com/x:123456789012:lost",
         ] {
-            let refused = Queue::parse(other).unwrap_err();
+            let refused = QueueArn::parse(other).unwrap_err();
             assert_eq!(refused.field, "delivery.deadLetterQueueArn", "{other}");
         }
     }

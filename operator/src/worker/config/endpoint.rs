@@ -24,7 +24,7 @@ pub struct Endpoint {
 
 impl Endpoints {
     /// The endpoint of a spec's domain and stage.
-    pub fn of(&self, web_socket: &WebSocket) -> Result<Endpoint, InvalidSpec> {
+    pub fn resolve(&self, web_socket: &WebSocket) -> Result<Endpoint, InvalidSpec> {
         let WebSocket { domain, stage, region: asked } = web_socket;
         let region = execute_api_region(domain);
         let refused =
@@ -49,7 +49,9 @@ impl Endpoints {
             );
         }
         let url = match (&self.template, stage) {
-            (Some(template), _) => fill(template, domain, stage.as_deref().unwrap_or_default()),
+            (Some(template), _) => {
+                expand_template(template, domain, stage.as_deref().unwrap_or_default())
+            }
             (None, Some(stage)) => format!("https://{domain}/{stage}"),
             (None, None) => format!("https://{domain}"),
         };
@@ -58,7 +60,7 @@ impl Endpoints {
     }
 }
 
-fn fill(template: &str, domain: &str, stage: &str) -> String {
+fn expand_template(template: &str, domain: &str, stage: &str) -> String {
     let api = domain.split('.').next().unwrap_or_default();
     template.replace("{domain}", domain).replace("{apiId}", api).replace("{stage}", stage)
 }
@@ -88,7 +90,7 @@ mod tests {
     ) -> Result<String, String> {
         let stage = stage.map(str::to_owned);
         endpoints
-            .of(&WebSocket { domain: domain.to_owned(), stage, region: None })
+            .resolve(&WebSocket { domain: domain.to_owned(), stage, region: None })
             .map(|endpoint| format!("{} {:?}", endpoint.url, endpoint.region))
             .map_err(|invalid| invalid.to_string())
     }
@@ -132,7 +134,7 @@ mod tests {
     fn a_custom_domain_is_signed_for_the_region_that_is_asked_for() {
         let of = |domain: &str, region: &str| {
             let (stage, region) = (Some("api".to_owned()), Some(region.to_owned()));
-            none().of(&WebSocket { domain: domain.to_owned(), stage, region })
+            none().resolve(&WebSocket { domain: domain.to_owned(), stage, region })
         };
         let region = |endpoint: Endpoint| endpoint.region.unwrap();
         assert_eq!(of("ws.example.com", "eu-west-2").map(region), Ok("eu-west-2".to_owned()));

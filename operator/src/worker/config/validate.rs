@@ -3,22 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::arn::{Queue, Table, is_region};
+use super::arn::{QueueArn, TableArn, is_region};
 use super::endpoint::Endpoints;
 use super::worker_config::WorkerSpec;
 use crate::api;
 use crate::api::{Connections, Delivery, StartingPosition, StreamNotifierSpec};
-use crate::delivery::{Bounds, DeliveryConfig, Policy, SlowClient, Source};
+use crate::delivery::{
+    ConnectionsConfig, DeliveryConfig, DeliveryLimits, DeliveryPolicy, SlowClientAction,
+};
 use crate::model::StreamLabel;
-use crate::rules::{InvalidSpec, Notifier};
-use crate::streams::{Begin, ConsumerConfig, Follow};
+use crate::rules::{CompiledSpec, InvalidSpec};
+use crate::streams::{ConsumerConfig, InitialPosition, StreamSource};
 
 /// Pages of one notifier in memory at once. A page has up to 1 MB.
 pub const MAX_PAGES: usize = 16;
 
 /// A spec that passed validation.
 #[derive(Clone, Debug)]
-pub enum Prepared {
+pub enum Validated {
     /// The notifier is suspended.
     Suspended,
     /// A worker can run.
@@ -26,7 +28,10 @@ pub enum Prepared {
 }
 
 /// Checks a spec, also for what the schema has checked before: an older one may have let it pass.
-pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepared, InvalidSpec> {
+pub fn validate(
+    spec: &StreamNotifierSpec,
+    endpoints: &Endpoints,
+) -> Result<Validated, InvalidSpec> {
     let StreamNotifierSpec {
         stream_arn,
         table_arn,
@@ -45,57 +50,60 @@ pub fn prepare(spec: &StreamNotifierSpec, endpoints: &Endpoints) -> Result<Prepa
         filter: _,
         message: _,
     } = spec;
-    let (table, follow) = followed(stream_arn.as_deref(), table_arn.as_deref())?;
+    let (table, follow) = stream_source(stream_arn.as_deref(), table_arn.as_deref())?;
     let begin = match (starting_position, starting_timestamp) {
-        (StartingPosition::Latest, _) => Begin::Latest,
-        (StartingPosition::TrimHorizon, _) => Begin::TrimHorizon,
-        (StartingPosition::AtTimestamp, Some(since)) => Begin::AtTimestamp(*since),
+        (StartingPosition::Latest, _) => InitialPosition::Latest,
+        (StartingPosition::TrimHorizon, _) => InitialPosition::TrimHorizon,
+        (StartingPosition::AtTimestamp, Some(since)) => InitialPosition::AtTimestamp(*since),
         (StartingPosition::AtTimestamp, None) => {
             let problem = "is required when startingPosition is AtTimestamp";
             return Err(invalid("startingTimestamp", problem));
         }
     };
-    let endpoint = endpoints.of(web_socket)?;
-    let notifier = Arc::new(Notifier::new(spec)?);
+    let endpoint = endpoints.resolve(web_socket)?;
+    let notifier = Arc::new(CompiledSpec::new(spec)?);
     let work = WorkerSpec {
         consumer: ConsumerConfig {
             table: table.arn.clone(),
-            follow,
+            source: follow,
             required_images: notifier.required_images().clone(),
             poll_interval: poll_interval(*poll_interval_milliseconds)?,
             max_pages: MAX_PAGES,
-            stop_on_gap: *on_gap == api::OnGap::Stop,
+            stop_on_gap: *on_gap == api::DataGapPolicy::Stop,
         },
-        begin,
+        initial_position: begin,
         delivery: DeliveryConfig {
-            source: source(connections, &table)?,
+            connections: connections_config(connections, &table)?,
             endpoint: endpoint.url,
             policy: policy(delivery)?,
-            bounds: Bounds::default(),
+            limits: DeliveryLimits::default(),
         },
         signing_region: endpoint.region.unwrap_or_else(|| table.region.clone()),
         dead_letter_queue: delivery
             .dead_letter_queue_arn
             .as_deref()
-            .map(Queue::parse)
+            .map(QueueArn::parse)
             .transpose()?,
-        notifier,
+        rules: notifier,
         table,
     };
-    Ok(if *suspend { Prepared::Suspended } else { Prepared::Active(Box::new(work)) })
+    Ok(if *suspend { Validated::Suspended } else { Validated::Active(Box::new(work)) })
 }
 
 /// The table, and which of its streams the spec asks for.
-fn followed(stream: Option<&str>, table: Option<&str>) -> Result<(Table, Follow), InvalidSpec> {
+fn stream_source(
+    stream: Option<&str>,
+    table: Option<&str>,
+) -> Result<(TableArn, StreamSource), InvalidSpec> {
     match (stream, table) {
-        (Some(stream), None) => of_stream(stream).ok_or_else(|| {
+        (Some(stream), None) => parse_stream_arn(stream).ok_or_else(|| {
             invalid("streamArn", "must be the ARN of a stream; use LatestStreamArn of the table")
         }),
         (None, Some(table)) => {
-            let table = Table::parse(table).ok_or_else(|| {
+            let table = TableArn::parse(table).ok_or_else(|| {
                 invalid("tableArn", "must be the ARN of a table; use TableArn of the table")
             })?;
-            Ok((table, Follow::Table))
+            Ok((table, StreamSource::Table))
         }
         (None, None) | (Some(_), Some(_)) => Err(invalid(
             "streamArn",
@@ -104,9 +112,9 @@ fn followed(stream: Option<&str>, table: Option<&str>) -> Result<(Table, Follow)
     }
 }
 
-fn of_stream(arn: &str) -> Option<(Table, Follow)> {
+fn parse_stream_arn(arn: &str) -> Option<(TableArn, StreamSource)> {
     let (table, label) = arn.split_once("/stream/").filter(|(_, label)| !label.is_empty())?;
-    Some((Table::parse(table)?, Follow::Stream(StreamLabel::new(label))))
+    Some((TableArn::parse(table)?, StreamSource::Stream(StreamLabel::new(label))))
 }
 
 fn poll_interval(milliseconds: i32) -> Result<Duration, InvalidSpec> {
@@ -116,7 +124,7 @@ fn poll_interval(milliseconds: i32) -> Result<Duration, InvalidSpec> {
     }
 }
 
-fn policy(delivery: &Delivery) -> Result<Policy, InvalidSpec> {
+fn policy(delivery: &Delivery) -> Result<DeliveryPolicy, InvalidSpec> {
     let Delivery { max_record_age_seconds, max_attempts, slow_client, .. } = delivery;
     let longest_try = match u64::try_from(*max_record_age_seconds) {
         Ok(seconds @ 1..=43_200) => Duration::from_secs(seconds),
@@ -126,13 +134,13 @@ fn policy(delivery: &Delivery) -> Result<Policy, InvalidSpec> {
         Ok(most @ 1..=1_000) => Ok(most),
         _ => Err(invalid("delivery.maxAttempts", "must be between 1 and 1000")),
     };
-    Ok(Policy {
-        longest_try,
-        most_attempts: max_attempts.map(attempts).transpose()?,
+    Ok(DeliveryPolicy {
+        max_age: longest_try,
+        max_attempts: max_attempts.map(attempts).transpose()?,
         slow_client: match slow_client {
-            api::SlowClient::Wait => SlowClient::Wait,
-            api::SlowClient::Drop => SlowClient::Drop,
-            api::SlowClient::Disconnect => SlowClient::Disconnect,
+            api::SlowClientPolicy::Wait => SlowClientAction::Wait,
+            api::SlowClientPolicy::Drop => SlowClientAction::Drop,
+            api::SlowClientPolicy::Disconnect => SlowClientAction::Disconnect,
         },
     })
 }
@@ -141,7 +149,10 @@ fn invalid(field: &str, problem: &str) -> InvalidSpec {
     InvalidSpec { field: field.to_owned(), problem: problem.to_owned() }
 }
 
-fn source(connections: &Connections, home: &Table) -> Result<Source, InvalidSpec> {
+fn connections_config(
+    connections: &Connections,
+    home: &TableArn,
+) -> Result<ConnectionsConfig, InvalidSpec> {
     let Connections {
         table_name,
         region,
@@ -163,7 +174,7 @@ fn source(connections: &Connections, home: &Table) -> Result<Source, InvalidSpec
     if region.as_ref().is_some_and(|region| !is_region(region)) {
         return Err(invalid("connections.region", "must be an AWS region such as eu-west-1"));
     }
-    Ok(Source {
+    Ok(ConnectionsConfig {
         region: region.clone().unwrap_or_else(|| home.region.clone()),
         table: table_name.clone(),
         index: index_name.clone(),
@@ -186,10 +197,10 @@ mod tests {
 
     #[test]
     fn a_stream_and_a_table_tell_the_same_table() {
-        let (by_stream, follow) = followed(Some(&stream()), None).unwrap();
-        assert_eq!(follow, Follow::Stream(StreamLabel::new("2024-12-03T08:06:15.779")));
-        let (by_table, follow) = followed(None, Some(TABLE)).unwrap();
-        assert_eq!(follow, Follow::Table);
+        let (by_stream, follow) = stream_source(Some(&stream()), None).unwrap();
+        assert_eq!(follow, StreamSource::Stream(StreamLabel::new("2024-12-03T08:06:15.779")));
+        let (by_table, follow) = stream_source(None, Some(TABLE)).unwrap();
+        assert_eq!(follow, StreamSource::Table);
         assert_eq!(by_stream, by_table);
         assert_eq!((&*by_table.arn, &*by_table.region), (TABLE, "eu-west-1"));
         assert_eq!(by_table.account, "123456789012");
@@ -209,7 +220,7 @@ mod tests {
             (None, Some("orders"), "tableArn"),
             (None, Some("arn:aws:dynamodb::123456789012:table/orders"), "tableArn"),
         ] {
-            let refused = followed(stream, table).unwrap_err();
+            let refused = stream_source(stream, table).unwrap_err();
             assert_eq!(refused.field, field, "{stream:?} {table:?}: {refused}");
         }
     }
@@ -231,9 +242,9 @@ mod tests {
 
     #[test]
     fn connections_are_in_the_streams_region_unless_another_is_named() {
-        let home = Table::parse(TABLE).unwrap();
+        let home = TableArn::parse(TABLE).unwrap();
         let there = |region: Option<&str>| {
-            source(&connections(|it| it.region = region.map(str::to_owned)), &home)
+            connections_config(&connections(|it| it.region = region.map(str::to_owned)), &home)
         };
         assert_eq!(there(None).unwrap().region, "eu-west-1");
         assert_eq!(there(Some("us-gov-west-1")).unwrap().region, "us-gov-west-1");
@@ -244,13 +255,14 @@ mod tests {
 
     #[test]
     fn a_key_and_its_value_go_together_and_a_cache_has_bounds() {
-        let home = Table::parse(TABLE).unwrap();
-        let refused =
-            |change: fn(&mut Connections)| source(&connections(change), &home).unwrap_err().field;
+        let home = TableArn::parse(TABLE).unwrap();
+        let refused = |change: fn(&mut Connections)| {
+            connections_config(&connections(change), &home).unwrap_err().field
+        };
         let sk = || Some("sk".to_owned());
-        assert_eq!(source(&connections(|_| ()), &home).unwrap().partition_key, None);
+        assert_eq!(connections_config(&connections(|_| ()), &home).unwrap().partition_key, None);
         let both = connections(|it| (it.partition_key, it.value) = (Some("sk".into()), sk()));
-        assert_eq!(source(&both, &home).unwrap().partition_key, sk());
+        assert_eq!(connections_config(&both, &home).unwrap().partition_key, sk());
         assert_eq!(refused(|it| it.value = Some("keys.SK".into())), "connections.partitionKey");
         assert_eq!(refused(|it| it.partition_key = Some("sk".into())), "connections.partitionKey");
         assert_eq!(refused(|it| it.cache_seconds = -1), "connections.cacheSeconds");
@@ -264,8 +276,8 @@ mod tests {
             change(&mut delivery);
             policy(&delivery).map_err(|refused| refused.field)
         };
-        assert_eq!(of(|_| ()).map(|it| it.longest_try), Ok(Duration::from_secs(300)));
-        assert_eq!(of(|it| it.max_attempts = Some(7)).map(|it| it.most_attempts), Ok(Some(7)));
+        assert_eq!(of(|_| ()).map(|it| it.max_age), Ok(Duration::from_secs(300)));
+        assert_eq!(of(|it| it.max_attempts = Some(7)).map(|it| it.max_attempts), Ok(Some(7)));
         for age in [0, -1, 43_201] {
             let delivery = Delivery { max_record_age_seconds: age, ..Delivery::default() };
             assert_eq!(policy(&delivery).unwrap_err().field, "delivery.maxRecordAgeSeconds");

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::model::{AttributeValue, Change};
+use crate::model::{AttributeValue, Record};
 use crate::rules::compiled_spec::tests::{change, evaluate, item, n, names, s, spec};
-use crate::rules::compiled_spec::{Notifier, Verdict};
+use crate::rules::compiled_spec::{CompiledSpec, Decision};
 
-fn with(value: AttributeValue) -> Change {
+fn with(value: AttributeValue) -> Record {
     let mut change = change();
     change.new.insert("v".to_owned(), value);
     change
@@ -245,13 +245,13 @@ fn a_lookup_value_is_a_key_that_dynamodb_takes() {
     ] {
         let mut spec = spec();
         spec.connections.value = Some(expression.to_owned());
-        let answer = match Notifier::new(&spec).unwrap().judge(&names(), &change) {
-            Verdict::Notify(notification) => Ok(notification.lookup.unwrap()),
-            Verdict::Invalid(invalid) => {
+        let answer = match CompiledSpec::new(&spec).unwrap().decide(&names(), &change) {
+            Decision::Notify(notification) => Ok(notification.lookup.unwrap()),
+            Decision::Invalid(invalid) => {
                 assert_eq!(invalid.field, "connections.value");
                 Err(invalid.problem)
             }
-            Verdict::Skip => panic!("skipped"),
+            Decision::Skip => panic!("skipped"),
         };
         assert_eq!(answer, expected, "{expression}");
     }
@@ -260,14 +260,14 @@ fn a_lookup_value_is_a_key_that_dynamodb_takes() {
     let mut change = change.clone();
     for (length, fits) in [(2_048, true), (2_049, false)] {
         change.new.insert("long".to_owned(), s(&"x".repeat(length)));
-        let verdict = Notifier::new(&long).unwrap().judge(&names(), &change);
-        assert_eq!(matches!(verdict, Verdict::Notify(_)), fits, "{verdict:?}");
+        let verdict = CompiledSpec::new(&long).unwrap().decide(&names(), &change);
+        assert_eq!(matches!(verdict, Decision::Notify(_)), fits, "{verdict:?}");
     }
     let mut decimal = spec();
     decimal.connections.value = Some("new.d".to_owned());
     for (text, fits) in [("0.10", true), ("9223372036854775808", true), ("not a number", false)] {
         change.new.insert("d".to_owned(), n(text));
-        let verdict = Notifier::new(&decimal).unwrap().judge(&names(), &change);
-        assert_eq!(matches!(verdict, Verdict::Notify(_)), fits, "{verdict:?}");
+        let verdict = CompiledSpec::new(&decimal).unwrap().decide(&names(), &change);
+        assert_eq!(matches!(verdict, Decision::Notify(_)), fits, "{verdict:?}");
     }
 }

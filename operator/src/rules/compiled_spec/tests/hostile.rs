@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::model::{AttributeValue, Change};
+use crate::model::{AttributeValue, Record};
 use crate::rules::compiled_spec::tests::{change, evaluate, n, names, s, spec};
-use crate::rules::compiled_spec::{Notifier, Verdict};
+use crate::rules::compiled_spec::{CompiledSpec, Decision};
 use crate::rules::error::InvalidSpec;
 
 /// A worker thread has 2 MiB of stack; a quarter of it is left for what calls the notifier.
@@ -116,7 +116,7 @@ fn a_thousand_levels_are_refused_in_a_sentence() {
     ] {
         let mut spec = spec();
         spec.connections.value = Some(source);
-        let InvalidSpec { field, problem } = Notifier::new(&spec).unwrap_err();
+        let InvalidSpec { field, problem } = CompiledSpec::new(&spec).unwrap_err();
         assert_eq!(field, "connections.value");
         assert!(problem.starts_with("nests too deep; at most 32 levels"), "{problem}");
     }
@@ -196,7 +196,7 @@ fn no_text_makes_the_parser_panic_or_hang() {
     });
 }
 
-fn large() -> Change {
+fn large() -> Record {
     let mut change = change();
     let list = |count: usize| AttributeValue::L((0..count).map(|i| n(&i.to_string())).collect());
     change.new.insert("s".to_owned(), s(&"a".repeat(400_000)));
@@ -279,12 +279,12 @@ fn the_budget_is_one_records() {
     let mut spec = spec();
     let fields = (0..32).map(|i| (i.to_string(), "new.s+new.s+new.s+new.s+new.s+new.s".to_owned()));
     spec.message = Some(fields.collect());
-    let notifier = Notifier::new(&spec).unwrap();
-    let Verdict::Invalid(invalid) = notifier.judge(&names(), &large()) else { panic!() };
+    let notifier = CompiledSpec::new(&spec).unwrap();
+    let Decision::Invalid(invalid) = notifier.decide(&names(), &large()) else { panic!() };
     assert!(invalid.problem.contains("take too much memory or time"), "{invalid}");
     let mut small = change();
     small.new.insert("s".to_owned(), s("a"));
-    assert!(matches!(notifier.judge(&names(), &small), Verdict::Notify(_)));
+    assert!(matches!(notifier.decide(&names(), &small), Decision::Notify(_)));
 }
 
 #[test]
@@ -316,8 +316,8 @@ fn a_record_that_nests_too_deep_is_invalid() {
         assert_eq!(error, "new: nests deeper than 64 levels");
         let mut plain = spec();
         plain.message = None;
-        let verdict = Notifier::new(&plain).unwrap().judge(&names(), &nested(500));
-        let Verdict::Invalid(invalid) = verdict else { panic!("{verdict:?}") };
+        let verdict = CompiledSpec::new(&plain).unwrap().decide(&names(), &nested(500));
+        let Decision::Invalid(invalid) = verdict else { panic!("{verdict:?}") };
         assert_eq!(invalid.field, "message.value");
     });
 }

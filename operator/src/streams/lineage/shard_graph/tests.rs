@@ -17,16 +17,16 @@ type Family<'a> = &'a [(&'a str, Option<&'a str>)];
 const FAMILY: Family<'_> =
     &[("a", None), ("b", Some("a")), ("c", Some("a")), ("d", Some("c")), ("other", None)];
 
-fn described(is_open: bool, shards: Family<'_>) -> Described {
+fn described(is_open: bool, shards: Family<'_>) -> StreamDescription {
     let shard =
         |(name, parent): &(&str, Option<&str>)| Shard { id: id(name), parent: parent.map(id) };
-    Described::of(is_open, &shards.iter().map(shard).collect::<Vec<_>>())
+    StreamDescription::with_shards(is_open, &shards.iter().map(shard).collect::<Vec<_>>())
 }
 
 fn listing(shards: Family<'_>) -> Listing {
     let streams = BTreeMap::from([(label(), described(true, shards))]);
     let begun = Instant::now();
-    Listing { streams, replaced_by: None, begun, begun_at: None, ended: begun, pages: 1 }
+    Listing { streams, replaced_by: None, started: begun, started_at: None, ended: begun, pages: 1 }
 }
 
 fn entries(positions: &[(&str, Position)]) -> ShardPositions {
@@ -38,10 +38,10 @@ fn after(n: u32) -> Position {
 }
 
 /// A lineage that has seen these listings, one after the other.
-fn knowing(listings: &[Family<'_>], entries: &ShardPositions) -> Lineage {
-    let mut lineage = Lineage::default();
+fn knowing(listings: &[Family<'_>], entries: &ShardPositions) -> ShardGraph {
+    let mut lineage = ShardGraph::default();
     for shards in listings {
-        lineage.learn(&listing(shards), entries, UnixSeconds(7), Instant::now());
+        lineage.observe(&listing(shards), entries, UnixSeconds(7), Instant::now());
     }
     lineage
 }
@@ -70,21 +70,21 @@ fn a_child_waits_for_its_parent_and_is_read_from_its_start() {
 #[tokio::test(start_paused = true)]
 async fn an_entry_stays_while_its_shard_is_listed_and_an_hour_more() {
     let known = entries(&[("a", Position::Finished), ("b", Position::Start)]);
-    let mut lineage = Lineage::default();
+    let mut lineage = ShardGraph::default();
     let mut forgotten =
-        |shards| lineage.learn(&listing(shards), &known, UnixSeconds(7), Instant::now());
+        |shards| lineage.observe(&listing(shards), &known, UnixSeconds(7), Instant::now());
     let without_a: Family<'_> = &[("b", Some("a"))];
     assert_eq!(forgotten(FAMILY), []);
     assert_eq!(forgotten(without_a), []);
-    tokio::time::advance(ABSENCE * 4).await;
+    tokio::time::advance(FORGET_AFTER * 4).await;
     assert_eq!(forgotten(without_a), [], "nobody looked meanwhile");
     assert_eq!(forgotten(FAMILY), [], "it was behind");
     assert_eq!(forgotten(without_a), []);
-    for _ in 1..ABSENCE.as_secs() / MOST_BETWEEN.as_secs() {
-        tokio::time::advance(MOST_BETWEEN).await;
+    for _ in 1..FORGET_AFTER.as_secs() / MAX_LISTING_INTERVAL.as_secs() {
+        tokio::time::advance(MAX_LISTING_INTERVAL).await;
         assert_eq!(forgotten(without_a), []);
     }
-    tokio::time::advance(MOST_BETWEEN).await;
+    tokio::time::advance(MAX_LISTING_INTERVAL).await;
     assert_eq!(forgotten(without_a), [id("a")]);
 }
 
@@ -98,7 +98,7 @@ async fn nothing_older_than_a_known_shard_that_is_missing_is_begun() {
     ];
     let without_middle: Family<'_> = &[(old, None), (new, Some(middle))];
     let known = entries(&[(new, after(9))]);
-    let plan = |lineage: &Lineage, kept_since| {
+    let plan = |lineage: &ShardGraph, kept_since| {
         let plan = lineage.plan(&described(true, without_middle), &known, UnixSeconds(kept_since));
         plan.read.contains_key(&id(old))
     };
@@ -107,9 +107,9 @@ async fn nothing_older_than_a_known_shard_that_is_missing_is_begun() {
     assert!(plan(&lineage, 1_733_227_601), "nothing is missing: that is no longer kept");
     // One that was finished and not listed for an hour is not awaited.
     let finished = entries(&[(middle, Position::Finished), (new, after(9))]);
-    for _ in 0..=ABSENCE.as_secs() / MOST_BETWEEN.as_secs() {
-        lineage.learn(&listing(without_middle), &finished, UnixSeconds(7), Instant::now());
-        tokio::time::advance(MOST_BETWEEN).await;
+    for _ in 0..=FORGET_AFTER.as_secs() / MAX_LISTING_INTERVAL.as_secs() {
+        lineage.observe(&listing(without_middle), &finished, UnixSeconds(7), Instant::now());
+        tokio::time::advance(MAX_LISTING_INTERVAL).await;
     }
     assert!(plan(&lineage, 1_733_200_000));
 }
@@ -173,14 +173,20 @@ fn a_parent_that_is_not_listed_is_doubted_and_waited_for_until_it_is_known_to_be
     let stream = described(true, shards);
     let mut lineage = knowing(&[shards], &ShardPositions::new());
     let plan = lineage.plan(&stream, &ShardPositions::new(), LONG_AGO);
-    assert_eq!((plan.read, plan.doubted), (ShardPositions::new(), BTreeSet::from([id("a")])));
-    lineage.learn_gone(id("a"));
+    assert_eq!(
+        (plan.read, plan.missing_parents),
+        (ShardPositions::new(), BTreeSet::from([id("a")]))
+    );
+    lineage.observe_trimmed(id("a"));
     let plan = lineage.plan(&stream, &ShardPositions::new(), LONG_AGO);
-    assert_eq!((plan.read, plan.doubted), (entries(&[("b", Position::Start)]), BTreeSet::new()));
-    assert_eq!(plan.wait, [id("c")]);
+    assert_eq!(
+        (plan.read, plan.missing_parents),
+        (entries(&[("b", Position::Start)]), BTreeSet::new())
+    );
+    assert_eq!(plan.blocked, [id("c")]);
     // It was listed after all.
     let both: Family<'_> = &[("a", None), ("b", Some("a"))];
-    lineage.learn(&listing(both), &ShardPositions::new(), UnixSeconds(7), Instant::now());
+    lineage.observe(&listing(both), &ShardPositions::new(), UnixSeconds(7), Instant::now());
     let plan = lineage.plan(&described(true, both), &ShardPositions::new(), LONG_AGO);
     assert_eq!(plan.read, entries(&[("a", Position::Start)]));
 }
@@ -197,16 +203,16 @@ fn what_is_still_read_goes_on_whatever_became_of_its_parent() {
 #[test]
 fn with_many_entries_finished_ones_go_and_their_shards_are_not_read_again() {
     let names: Vec<_> =
-        (0..MANY_ENTRIES).map(|n| (format!("p{n:05}"), format!("q{n:05}"))).collect();
+        (0..PRUNE_THRESHOLD).map(|n| (format!("p{n:05}"), format!("q{n:05}"))).collect();
     let mut shards = Vec::new();
     let mut known = ShardPositions::new();
     for (parent, child) in &names {
         shards.extend([(parent.as_str(), None), (child.as_str(), Some(parent.as_str()))]);
         known.extend([(id(parent), Position::Finished), (id(child), after(1))]);
     }
-    let mut lineage = Lineage::default();
-    let pruned = lineage.learn(&listing(&shards), &known, UnixSeconds(7), Instant::now());
-    assert_eq!(pruned.len(), MANY_ENTRIES);
+    let mut lineage = ShardGraph::default();
+    let pruned = lineage.observe(&listing(&shards), &known, UnixSeconds(7), Instant::now());
+    assert_eq!(pruned.len(), PRUNE_THRESHOLD);
     for parent in &pruned {
         known.remove(parent);
     }
