@@ -3,7 +3,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stream_notifier::model::{AttributeValue, EventName, KeySchema, Record};
 use stream_notifier::rules::{CompiledSpec, Decision};
-use stream_notifier_tests::scripted::{change, spec};
+use stream_notifier_tests::fakes::{change, spec};
 
 /// More than the processor's caches hold.
 const RECORDS: u32 = 20_000;

@@ -23,9 +23,9 @@ use stream_notifier::model::StreamLabel;
 use stream_notifier::streams::{InitialPosition, StreamSource, Streams as _};
 use stream_notifier::telemetry::{Metrics, Phase};
 use stream_notifier::worker::{Backends, run_worker};
+use stream_notifier_tests::fakes::{FakeConnections, MemoryStore, job};
 use stream_notifier_tests::http;
-use stream_notifier_tests::scripted::{MemoryStore, ScriptedConnections, job};
-use stream_notifier_tests::simulated::{Clock, Key, Model, Settings, date, respond};
+use stream_notifier_tests::streams_model::{Clock, Key, Model, Settings, date, respond};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
@@ -141,7 +141,7 @@ async fn notifier(endpoint: &str, stop: &CancellationToken) -> Result<tokio::tas
     let aws = AwsConfig::local(endpoint).await;
     let streams = DynamoDbStreams::new(&aws, "eu-west-1", TABLE);
     let label: StreamLabel = streams.list().await?.pop().context("a stream")?;
-    let connections = ScriptedConnections::new(1_000);
+    let connections = FakeConnections::new(1_000);
     connections.put_new("L0SM9cOFvHcCAbc=", "hoge");
     let backends = Backends {
         streams: Arc::new(streams),

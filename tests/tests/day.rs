@@ -30,8 +30,8 @@ use stream_notifier::streams::{
 };
 use stream_notifier::telemetry::{HealthSnapshot, Metrics, Phase};
 use stream_notifier::worker::{Backends, run_worker};
-use stream_notifier_tests::scripted::{ScriptedConnections, job};
-use stream_notifier_tests::simulated::{
+use stream_notifier_tests::fakes::{FakeConnections, job};
+use stream_notifier_tests::streams_model::{
     Clock, HttpStreams, Key, Model, ModelRecord, Settings, Shard,
 };
 use tokio::runtime::Builder;
@@ -358,7 +358,7 @@ impl Day {
         let service = Arc::new(Service { clock, model: Arc::new(Mutex::new(model)) });
         let aws = AwsConfig::local(&service.serve()?).await;
         let done = Arc::new(Done::default());
-        let connections = ScriptedConnections::new(1_000);
+        let connections = FakeConnections::new(1_000);
         for n in 0..CONNECTIONS {
             connections.put_new(&format!("hoge{n}"), &format!("hoge{n}"));
         }

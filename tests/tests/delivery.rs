@@ -6,7 +6,7 @@ use std::time::Duration;
 use stream_notifier::delivery::ConnectionsErrorKind;
 use stream_notifier::model::{AttributeValue, Item, Position};
 use stream_notifier::streams::InitialPosition;
-use stream_notifier_tests::scripted::{Worker, change, number, shard_id};
+use stream_notifier_tests::fakes::{Worker, change, number, shard_id};
 use tokio::time::Instant;
 
 /// A worker that reads one open shard.

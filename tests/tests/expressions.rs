@@ -10,7 +10,7 @@ use stream_notifier::model::{AttributeValue, Position, Record};
 use stream_notifier::rules::{CompiledSpec, EvaluatorPool};
 use stream_notifier::telemetry::Phase;
 use stream_notifier::worker::{Endpoints, WorkerConfig, validate};
-use stream_notifier_tests::scripted::{Worker, change, number, shard_id, spec};
+use stream_notifier_tests::fakes::{Worker, change, number, shard_id, spec};
 
 /// A worker that reads the open shard `only`, with a spec that is another than the usual one.
 fn start(

@@ -10,7 +10,7 @@ use stream_notifier::delivery::{
 };
 use stream_notifier::model::{AttributeValue, Position};
 use stream_notifier::worker::WorkerConfig;
-use stream_notifier_tests::scripted::{QUEUE, ScriptedQueue, Worker, change, number, shard_id};
+use stream_notifier_tests::fakes::{FakeQueue, QUEUE, Worker, change, number, shard_id};
 use tokio::time::{Instant, sleep};
 
 fn counted(worker: &Worker, outcome: &str) -> u64 {
@@ -77,7 +77,7 @@ async fn waiting_for_the_account_is_nobodys_own_trouble() {
 
 #[tokio::test(start_paused = true)]
 async fn the_letters_of_one_deaf_client_do_not_take_all_memory() {
-    let queue = Arc::new(ScriptedQueue::default());
+    let queue = Arc::new(FakeQueue::default());
     let worker = started_with_queue(Some(queue), |job| job).await;
     worker.connections.put("deaf", "hoge", "2026-01-01");
     worker.connections.put("quick", "other", "2026-01-01");
@@ -169,7 +169,7 @@ async fn a_queue_that_hangs_holds_nothing_up_for_ever() {
 
 #[tokio::test(start_paused = true)]
 async fn a_letter_is_tried_for_a_minute_whatever_was_days_ago() {
-    let queue = Arc::new(ScriptedQueue::default());
+    let queue = Arc::new(FakeQueue::default());
     let letters = queue.clone();
     let worker = started_with_queue(Some(letters), one_attempt).await;
     worker.connections.put("one", "hoge", "2026-01-01");

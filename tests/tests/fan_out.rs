@@ -14,8 +14,8 @@ use stream_notifier::model::Position;
 use stream_notifier::streams::InitialPosition;
 use stream_notifier::telemetry::Metrics;
 use stream_notifier::worker::{Backends, run_worker};
-use stream_notifier_tests::scripted::{
-    MemoryStore, Post, ScriptedConnections, ScriptedStreams, Worker, change, job, number, shard_id,
+use stream_notifier_tests::fakes::{
+    FakeConnections, FakeStreams, MemoryStore, Post, Worker, change, job, number, shard_id,
 };
 use stream_notifier_tests::wait::eventually;
 use tokio::net::TcpListener;
@@ -75,7 +75,7 @@ impl Load {
         Self { changed_at: vec![], told: vec![0; CONNECTIONS] }
     }
 
-    fn change(&mut self, streams: &ScriptedStreams) {
+    fn change(&mut self, streams: &FakeStreams) {
         let n = self.changed_at.len() + 1;
         self.changed_at.push(Instant::now());
         streams.append("only", change(n as u32, &format!("item-{}", n % 7), "hoge"));
@@ -97,7 +97,7 @@ impl Load {
     }
 }
 
-fn connect(connections: &ScriptedConnections) {
+fn connect(connections: &FakeConnections) {
     for connection in 0..CONNECTIONS {
         connections.put_new(&id(connection), "hoge");
     }
@@ -204,9 +204,9 @@ async fn a_thousand_do_not_notice_them_over_real_sockets_either() -> Result<()> 
     let serve = axum::serve(listener, routes.with_state(load.clone()));
     let server = tokio::spawn(async move { serve.await });
 
-    let (streams, store) = (Arc::new(ScriptedStreams::new(1_000)), Arc::<MemoryStore>::default());
+    let (streams, store) = (Arc::new(FakeStreams::new(1_000)), Arc::<MemoryStore>::default());
     streams.open("only", None);
-    let connections = Arc::new(ScriptedConnections::new(1_000));
+    let connections = Arc::new(FakeConnections::new(1_000));
     connect(&connections);
     let aws = AwsConfig::local("http://127.0.0.1:9").await;
     let backends = Backends {

@@ -7,7 +7,7 @@ use stream_notifier::delivery::{ConnectionsConfig, ConnectionsErrorKind};
 use stream_notifier::model::{AttributeValue, Item, Position};
 use stream_notifier::rules::CompiledSpec;
 use stream_notifier::worker::WorkerConfig;
-use stream_notifier_tests::scripted::{NOW, Worker, change, number, shard_id, spec};
+use stream_notifier_tests::fakes::{NOW, Worker, change, number, shard_id, spec};
 use tokio::time::sleep;
 
 /// A worker that reads three shards, with a source that is another than the usual one.

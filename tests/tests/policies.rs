@@ -12,21 +12,21 @@ use stream_notifier::delivery::{
 use stream_notifier::model::{AttributeValue, Position, Record};
 use stream_notifier::rules::CompiledSpec;
 use stream_notifier::worker::WorkerConfig;
-use stream_notifier_tests::scripted::{ScriptedQueue, Worker, change, number, shard_id, spec};
+use stream_notifier_tests::fakes::{FakeQueue, Worker, change, number, shard_id, spec};
 use tokio::time::Instant;
 
 /// A worker that reads one open shard, under a policy, with a queue for dead letters.
 async fn started(
     policy: impl FnOnce(DeliveryPolicy) -> DeliveryPolicy,
-) -> (Worker, Arc<ScriptedQueue>) {
+) -> (Worker, Arc<FakeQueue>) {
     started_with(spec(), policy).await
 }
 
 async fn started_with(
     spec: StreamNotifierSpec,
     policy: impl FnOnce(DeliveryPolicy) -> DeliveryPolicy,
-) -> (Worker, Arc<ScriptedQueue>) {
-    let (mut worker, queue) = (Worker::new(), Arc::new(ScriptedQueue::default()));
+) -> (Worker, Arc<FakeQueue>) {
+    let (mut worker, queue) = (Worker::new(), Arc::new(FakeQueue::default()));
     worker.streams.open("only", None);
     let dead_letters = queue.clone();
     worker.dead_letters = Some(dead_letters);

@@ -5,7 +5,7 @@ use stream_notifier::checkpoint::{Checkpoint, StartKind, StartPoint};
 use stream_notifier::model::{EventName, Position, Record, UnixSeconds};
 use stream_notifier::streams::{InitialPosition, IteratorStart, StreamErrorKind};
 use stream_notifier::telemetry::Phase;
-use stream_notifier_tests::scripted::{Call, NOW, STREAM, Worker, change, number, shard_id};
+use stream_notifier_tests::fakes::{Call, NOW, STREAM, Worker, change, number, shard_id};
 
 /// One connection that gets every change of `hoge`.
 fn worker() -> Worker {

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use fastrand::Rng;
-use stream_notifier_tests::simulated::{
+use stream_notifier_tests::streams_model::{
     Description, From, Key, Model, Page, Refusal, Settings, Status,
 };
 

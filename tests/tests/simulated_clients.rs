@@ -10,8 +10,8 @@ use stream_notifier::model::{Record, SequenceNumber, ShardId, StreamLabel, UnixS
 use stream_notifier::streams::{
     IteratorStart, Shard, ShardFilter, ShardIterator, StreamErrorKind, StreamStatus, Streams,
 };
-use stream_notifier_tests::simulated::{
-    Call, Clock, Fault, HttpStreams, Key, Model, Moment, Settings, SimulatedStreams, change,
+use stream_notifier_tests::streams_model::{
+    Call, Clock, Fault, HttpStreams, Key, Model, ModelStreams, Moment, Settings, change,
 };
 use tokio::time::Instant;
 
@@ -68,7 +68,7 @@ async fn everything(streams: &impl Streams) -> Result<(Vec<StreamLabel>, Vec<Sha
 #[tokio::test]
 async fn the_trait_and_the_sdk_read_the_same() -> Result<()> {
     let model = model();
-    let direct = SimulatedStreams::new(model.clone(), Clock::starting_at(BEGIN));
+    let direct = ModelStreams::new(model.clone(), Clock::starting_at(BEGIN));
     let (_server, client) = over_http(&model).await?;
     let (labels, shards, changes) = everything(&direct).await?;
     assert_eq!(everything(&client).await?, (labels.clone(), shards.clone(), changes.clone()));
@@ -152,8 +152,8 @@ async fn the_sdk_understands_every_refusal() -> Result<()> {
 async fn the_trait_follows_tokios_clock_and_goes_wrong_where_it_is_told() -> Result<()> {
     let model = model();
     let clock = Clock::starting_at(model.lock().unwrap().now());
-    let streams = SimulatedStreams::new(model, clock);
-    let calls = |streams: &SimulatedStreams| {
+    let streams = ModelStreams::new(model, clock);
+    let calls = |streams: &ModelStreams| {
         streams.with(|model| model.counts().get("ListStreams").copied().unwrap_or(0))
     };
     tokio::time::sleep(Duration::from_secs(7)).await;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use stream_notifier_tests::simulation::{Report, replay, run_all};
+use stream_notifier_tests::simulator::{Report, replay, run_all};
 
 /// How many are run unless told otherwise.
 const SEEDS: u64 = 2_000;

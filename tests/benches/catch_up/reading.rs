@@ -19,7 +19,7 @@ use stream_notifier::streams::{
 };
 use stream_notifier::telemetry::Metrics;
 use stream_notifier::worker::{Backends, run_worker};
-use stream_notifier_tests::scripted::{MemoryStore, ScriptedConnections, job};
+use stream_notifier_tests::fakes::{FakeConnections, MemoryStore, job};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -90,7 +90,7 @@ pub async fn notifier(endpoint: &str, evaluator: &EvaluatorPool) -> Result<()> {
     let streams = streams(&aws);
     let label = streams.list().await?.pop().context("a stream")?;
     let shards = streams.describe(&label, ShardFilter::All, None).await?.shards.len();
-    let table_of_connections = ScriptedConnections::new(1_000);
+    let table_of_connections = FakeConnections::new(1_000);
     for n in 0..CONNECTIONS {
         table_of_connections.put_new(&format!("L0SM9cOFvHcC{n:03}="), &sk(n));
     }

@@ -11,7 +11,7 @@ use axum::http::header::DATE;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::routing::post;
 use fastrand::Rng;
-use stream_notifier_tests::simulated::{Key, Model, Settings, date, respond};
+use stream_notifier_tests::streams_model::{Key, Model, Settings, date, respond};
 
 use crate::{CONNECTIONS, DELIVERED, RECORDS};
 

@@ -12,9 +12,7 @@ use stream_notifier::delivery::{Gateway, PostRateLimiter, PostResponse};
 use stream_notifier::streams::InitialPosition;
 use stream_notifier::telemetry::Metrics;
 use stream_notifier::worker::{Backends, WorkerConfig, run_worker};
-use stream_notifier_tests::scripted::{
-    MemoryStore, ScriptedConnections, ScriptedStreams, change, job,
-};
+use stream_notifier_tests::fakes::{FakeConnections, FakeStreams, MemoryStore, change, job};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -26,7 +24,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// A worker at work.
 pub struct Notifier {
-    streams: Arc<ScriptedStreams>,
+    streams: Arc<FakeStreams>,
     counted: Arc<Counted>,
     connections: usize,
     changes: u32,
@@ -37,9 +35,9 @@ pub struct Notifier {
 impl Notifier {
     /// One with so many connections stored, that may post so often a second.
     pub async fn start(endpoint: &str, connections: usize, posts_per_second: u32) -> Self {
-        let streams = Arc::new(ScriptedStreams::new(1_000));
+        let streams = Arc::new(FakeStreams::new(1_000));
         streams.open("only", None);
-        let table = ScriptedConnections::new(1_000);
+        let table = FakeConnections::new(1_000);
         for n in 0..connections {
             table.put_new(&connection(n), "hoge");
         }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use stream_notifier_tests::scripted::STREAM;
+use stream_notifier_tests::fakes::STREAM;
 use stream_notifier_tests::tools::tool;
 use tokio::process::Command;
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result, bail};
 use stream_notifier::planted_faults::Fault;
-use stream_notifier_tests::simulation::run_all;
+use stream_notifier_tests::simulator::run_all;
 
 const MAX_SEEDS: u64 = 2_000;
 

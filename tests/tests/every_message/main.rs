@@ -21,8 +21,8 @@ use stream_notifier::streams::InitialPosition;
 use stream_notifier::telemetry::{Metrics, Phase};
 use stream_notifier::timing::JitterRng;
 use stream_notifier::worker::{Backends, WorkerConfig, run_worker};
-use stream_notifier_tests::scripted::{
-    MemoryStore, ScriptedConnections, ScriptedStreams, change, job, number, shard_id,
+use stream_notifier_tests::fakes::{
+    FakeConnections, FakeStreams, MemoryStore, change, job, number, shard_id,
 };
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep};
@@ -91,7 +91,7 @@ struct Story {
     plan: Plan,
     rng: Rng,
     seen: Shared,
-    streams: Arc<ScriptedStreams>,
+    streams: Arc<FakeStreams>,
     table: Arc<Remembering>,
     /// The item and the group of each change.
     changes: Vec<(usize, usize)>,
@@ -248,9 +248,9 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
 async fn run(seed: u64, seen: Shared) -> Result<(), String> {
     let mut rng = Rng::with_seed(seed);
     let plan = Plan::draw(&mut rng);
-    let streams = Arc::new(ScriptedStreams::new(1));
+    let streams = Arc::new(FakeStreams::new(1));
     streams.open("only", None);
-    let table = Arc::new(Remembering(ScriptedConnections::new(1_000), seen.clone()));
+    let table = Arc::new(Remembering(FakeConnections::new(1_000), seen.clone()));
     let store = Arc::<MemoryStore>::default();
     let backends = Backends {
         streams: streams.clone(),

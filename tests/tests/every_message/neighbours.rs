@@ -12,7 +12,7 @@ use stream_notifier::delivery::{
     ConnectionsError, ConnectionsTable, Gateway, PostResponse, RowPage, Segment, TableDescription,
 };
 use stream_notifier::model::{AttributeValue, Item, KeySchema};
-use stream_notifier_tests::scripted::ScriptedConnections;
+use stream_notifier_tests::fakes::FakeConnections;
 use tokio::time::sleep;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -127,7 +127,7 @@ impl Gateway for Moody {
 
 /// A table that remembers what each lookup found.
 #[derive(Debug)]
-pub struct Remembering(pub ScriptedConnections, pub Shared);
+pub struct Remembering(pub FakeConnections, pub Shared);
 
 impl ConnectionsTable for Remembering {
     fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>> {

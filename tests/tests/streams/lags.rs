@@ -8,8 +8,8 @@ use std::time::Duration;
 use stream_notifier::delivery::DeliveryLimits;
 use stream_notifier::streams::{StreamErrorKind, StreamRateLimits};
 use stream_notifier::worker::WorkerConfig;
-use stream_notifier_tests::scripted::Worker;
-use stream_notifier_tests::simulated::{Call, Fault, Key, Model, Moment, Settings};
+use stream_notifier_tests::fakes::Worker;
+use stream_notifier_tests::streams_model::{Call, Fault, Key, Model, Moment, Settings};
 
 use super::twisted::Twisted;
 use super::{HOUR, follow, gaps, metric, polling, table, unrolled, values, write};

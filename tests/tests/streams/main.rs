@@ -16,8 +16,8 @@ use stream_notifier::model::{Position, StreamLabel};
 use stream_notifier::streams::{InitialPosition, StreamSource};
 use stream_notifier::telemetry::Phase;
 use stream_notifier::worker::WorkerConfig;
-use stream_notifier_tests::scripted::Worker;
-use stream_notifier_tests::simulated::{Clock, Key, Model, Settings, SimulatedStreams};
+use stream_notifier_tests::fakes::Worker;
+use stream_notifier_tests::streams_model::{Clock, Key, Model, ModelStreams, Settings};
 use twisted::Twisted;
 
 const BEGIN: u64 = 1_795_341_600_123;
@@ -28,7 +28,7 @@ const HOUR: u64 = 3600;
 fn table(settings: Settings) -> Worker<Twisted> {
     let clock = Clock::starting_at(BEGIN);
     let model = Arc::new(Mutex::new(Model::new(settings, Rng::with_seed(1), BEGIN)));
-    let worker = Worker::on(Arc::new(Twisted::new(SimulatedStreams::new(model, clock))));
+    let worker = Worker::on(Arc::new(Twisted::new(ModelStreams::new(model, clock))));
     worker.connections.put("connection", "hoge", "2026-01-01");
     write(&worker, 0);
     worker

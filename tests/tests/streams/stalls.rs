@@ -8,8 +8,8 @@ use stream_notifier::delivery::{ConnectionsErrorKind, DeliveryLimits};
 use stream_notifier::streams::{CallRateLimiter, InitialPosition, StreamErrorKind};
 use stream_notifier::telemetry::Phase;
 use stream_notifier::worker::WorkerConfig;
-use stream_notifier_tests::scripted::{Call, Worker};
-use stream_notifier_tests::simulated::{
+use stream_notifier_tests::fakes::{Call, Worker};
+use stream_notifier_tests::streams_model::{
     Call as SimulatedCall, Fault, Key, Model, Moment, Settings,
 };
 

@@ -9,12 +9,12 @@ use stream_notifier::streams::{
     IteratorStart, RecordPage, ShardFilter, ShardIterator, StreamError, StreamErrorKind,
     StreamPage, Streams,
 };
-use stream_notifier_tests::simulated::{Model, SimulatedStreams};
+use stream_notifier_tests::streams_model::{Model, ModelStreams};
 
 /// A table.
 #[derive(Debug)]
 pub struct Twisted {
-    pub inner: SimulatedStreams,
+    pub inner: ModelStreams,
     /// The label of a stream that has keys only.
     pub keys_only: Mutex<Option<String>>,
     /// A shard that is never listed although it is there.
@@ -27,7 +27,7 @@ pub struct Twisted {
 
 impl Twisted {
     /// A table without a twist.
-    pub fn new(inner: SimulatedStreams) -> Self {
+    pub fn new(inner: ModelStreams) -> Self {
         let [keys_only, unlisted, unfound] = std::array::from_fn(|_| Mutex::default());
         Self { inner, keys_only, unlisted, unfound, handed_out: AtomicUsize::new(0) }
     }

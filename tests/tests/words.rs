@@ -1,0 +1,99 @@
+//! Words that no text of the project uses: each has a plain technical word in its place.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// Words and phrases that are never right, in lower case.
+const NEVER: [&str; 12] = [
+    "told",
+    "mend",
+    "anew",
+    "afresh",
+    "in vain",
+    "for ever",
+    "all the same",
+    "whoever",
+    "deaf",
+    "now and then",
+    "is the case",
+    "a fault of ours",
+];
+
+/// Folders without texts of the project.
+const SKIPPED: [&str; 4] = ["target", ".git", "go.sum", "LICENSE"];
+
+/// Endings of files with texts: documents, manifests, sources, scripts.
+const ENDINGS: [&str; 10] = ["md", "rs", "yaml", "yml", "txt", "toml", "json", "html", "sh", "tpl"];
+
+fn texts(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if SKIPPED.contains(&&*name) {
+            continue;
+        }
+        let ending = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            texts(&path, files)?;
+        } else if ENDINGS.contains(&&*ending) || ["Makefile", "run", "Dockerfile"].contains(&&*name)
+        {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The words of a line, also those of identifiers, in lower case and one space apart.
+fn words(line: &str) -> String {
+    let mut text = String::from(" ");
+    let mut was_lower = false;
+    for c in line.chars() {
+        if was_lower && c.is_uppercase() || !c.is_alphanumeric() && !text.ends_with(' ') {
+            text.push(' ');
+        }
+        if c.is_alphanumeric() {
+            text.extend(c.to_lowercase());
+        }
+        was_lower = c.is_lowercase();
+    }
+    text.push(' ');
+    text
+}
+
+#[test]
+fn no_text_has_a_word_that_is_never_right() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the repository")?;
+    let mut files = Vec::new();
+    texts(root, &mut files)?;
+    ensure!(files.len() > 200, "only {} files have texts", files.len());
+    let mut found = Vec::new();
+    for file in files.iter().filter(|file| !file.ends_with(file!())) {
+        let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        for (index, line) in text.lines().enumerate() {
+            let words = words(line);
+            let wrong = NEVER.iter().filter(|word| words.contains(&format!(" {word} ")));
+            let place = file.strip_prefix(root)?.display();
+            found.extend(wrong.map(|word| format!("{place}:{}: {word}", index + 1)));
+        }
+    }
+    ensure!(found.is_empty(), "{} words that are never right: {found:#?}", found.len());
+    Ok(())
+}
+
+#[test]
+fn finds_words_in_sentences_and_identifiers() {
+    for line in ["Clients are told.", "fn has_told_lost_claim()", "isToldAgain", "In vain"] {
+        let words = words(line);
+        assert!(NEVER.iter().any(|word| words.contains(&format!(" {word} "))), "{line}");
+    }
+    for line in ["toldMe", "amend the commit", "a deafening noise"] {
+        let words = words(line);
+        assert_eq!(
+            NEVER.iter().any(|word| words.contains(&format!(" {word} "))),
+            line == "toldMe",
+            "{line}"
+        );
+    }
+}
