@@ -17,7 +17,7 @@ test: need-cargo ## Run every test. Needs only Rust, Go, Python 3 and a C compil
 
 SEEDS ?= 100000
 simulate: need-cargo ## Run SEEDS (100000) seeds of the simulation; SEED=7 replays that seed and prints its events.
-	SEEDS=$(SEEDS) SEED=$(SEED) $(CARGO) test --release --test simulation the_guarantees -- --nocapture
+	SEEDS=$(SEEDS) SEED=$(SEED) $(CARGO) test --release --test simulation keeps_the_guarantees -- --nocapture
 
 # A release build, so that it does not replace the operator's debug binary, which the suites start.
 faults: need-cargo ## Run the simulation with every planted fault, which it must detect; FAULT=name runs one.
@@ -26,7 +26,7 @@ faults: need-cargo ## Run the simulation with every planted fault, which it must
 # The benchmarks run one after the other. With a relative folder, criterion would write into the sources.
 bench: export CRITERION_HOME = $(abspath $(or $(CARGO_TARGET_DIR),target))/criterion
 bench: need-cargo ## Repeat the measurements of docs/performance.md: about 20 minutes on an idle machine.
-	$(CARGO) bench --workspace --bench filter --bench catch_up --bench pace --bench fan_out
+	$(CARGO) bench --workspace --bench filter --bench catch_up --bench delivery_latency --bench fan_out
 
 generate: need-cargo ## Write the generated files: the CustomResourceDefinition, docs/conditions.md and docs/metrics.md.
 	mkdir -p crds

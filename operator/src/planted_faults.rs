@@ -17,7 +17,7 @@ use clap::ValueEnum;
 #[cfg(feature = "planted-faults")]
 macro_rules! fault {
     ($fault:ident) => {
-        $self::Fault::$fault.is_selected()
+        $crate::planted_faults::Fault::$fault.is_selected()
     };
 }
 

@@ -1,53 +1,53 @@
-//! How many records a second one core judges, by what a record is like.
+//! Records per second that one core filters, for several kinds of records.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use stream_notifier::model::{AttributeValue, EventName, KeySchema, Record};
 use stream_notifier::rules::{CompiledSpec, Decision};
-use stream_notifier_tests::fakes::{change, spec};
+use stream_notifier_tests::fakes::{new_record, spec};
 
-/// More than the processor's caches hold.
+/// More records than the CPU caches hold.
 const RECORDS: u32 = 20_000;
-/// Makes an image, keys included, about 280 bytes.
+/// With its keys, an image then has about 280 bytes.
 const FILLER: usize = 200;
 
-/// Makes a record like those of a kind.
-type Like = fn(&mut Record);
+/// Changes a record to one of its kind.
+type Edit = fn(&mut Record);
 
 fn filter(criterion: &mut Criterion) {
-    let notifier = CompiledSpec::new(&spec()).expect("the spec is valid");
+    let spec = CompiledSpec::new(&spec()).expect("the spec is valid");
     let keys = KeySchema { partition: "PK".to_owned(), sort: Some("SK".to_owned()) };
     let mut group = criterion.benchmark_group("filter");
     group.throughput(Throughput::Elements(u64::from(RECORDS)));
-    let kinds: [(&str, Like, bool); 4] = [
-        ("of another kind", |change| change.event = EventName::Insert, false),
-        ("of another key", |change| rename(change, "PK", "order#fuga"), false),
-        ("attribute unchanged", |change| change.old = change.new.clone(), false),
-        ("matches", |_| {}, true),
+    let kinds: [(&str, Edit, bool); 4] = [
+        ("with another event", |record| record.event = EventName::Insert, false),
+        ("with another key", |record| set_key(record, "PK", "order#fuga"), false),
+        ("with an unchanged attribute", |record| record.old = record.new.clone(), false),
+        ("matching", |_| {}, true),
     ];
-    for (name, like, matches) in kinds {
-        let changes: Vec<_> = (0..RECORDS).map(|n| record(n, like)).collect();
+    for (name, edit, is_match) in kinds {
+        let records: Vec<_> = (0..RECORDS).map(|n| record(n, edit)).collect();
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                for change in &changes {
-                    let verdict = notifier.decide(&keys, change);
-                    assert_eq!(matches!(verdict, Decision::Notify(_)), matches);
+                for record in &records {
+                    let decision = spec.decide(&keys, record);
+                    assert_eq!(matches!(decision, Decision::Notify(_)), is_match);
                 }
             });
         });
     }
 }
 
-fn record(n: u32, like: Like) -> Record {
-    let mut change = change(n, "fuga", "hoge");
-    for image in [&mut change.old, &mut change.new] {
+fn record(n: u32, edit: Edit) -> Record {
+    let mut record = new_record(n, "fuga", "hoge");
+    for image in [&mut record.old, &mut record.new] {
         image.insert("Filler".to_owned(), AttributeValue::S("x".repeat(FILLER)));
     }
-    like(&mut change);
-    change
+    edit(&mut record);
+    record
 }
 
-fn rename(change: &mut Record, key: &str, value: &str) {
-    for item in [&mut change.keys, &mut change.old, &mut change.new] {
+fn set_key(record: &mut Record, key: &str, value: &str) {
+    for item in [&mut record.keys, &mut record.old, &mut record.new] {
         item.insert(key.to_owned(), AttributeValue::S(value.to_owned()));
     }
 }

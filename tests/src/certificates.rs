@@ -1,5 +1,5 @@
-//! Fresh certificates for one control plane: an authority, the API server, an administrator, and the
-//! key that signs ServiceAccount tokens.
+//! Creates the certificates of one control plane: a certificate authority, the API server, an
+//! administrator, and the key pair for ServiceAccount tokens.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use rcgen::{
 
 use crate::scratch::Scratch;
 
-/// The files, each readable by this user only.
+/// Paths of the files. Only the current user can read them.
 pub(crate) struct Certificates {
     pub authority: PathBuf,
     pub server: Identity,

@@ -1,5 +1,5 @@
-//! A real Kubernetes control plane without nodes: etcd, kube-apiserver and the controllers that
-//! delete namespaces, collect what has lost its owner, and make Pods of Deployments.
+//! Runs a real Kubernetes control plane without nodes: etcd, kube-apiserver, and the controllers
+//! for namespaces, garbage collection and Pods of Deployments.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,10 +18,10 @@ use crate::scratch::Scratch;
 use crate::tools::tool;
 use crate::wait::eventually;
 
-/// How long a server may take to start; five seconds are usual, on a machine that is not busy.
-const START: Duration = Duration::from_secs(120);
+/// The time for which a server may start. It is usually 5 s on an idle machine.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The controllers a suite needs. The others would only take processor time.
+/// The controllers that the suites need. Others would only use CPU time.
 const CONTROLLERS: &str = "namespace-controller,garbage-collector-controller,\
     serviceaccount-controller,root-ca-certificate-publisher-controller,\
     deployment-controller,replicaset-controller,statefulset-controller,job-controller";
@@ -30,7 +30,7 @@ pub struct ControlPlane {
     url: String,
     authority: PathBuf,
     kubectl: Kubectl,
-    // In the order in which they end.
+    // In the order in which they are dropped.
     _controller_manager: Process,
     _api_server: Process,
     _etcd: Process,
@@ -38,7 +38,7 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// The one of this test process, started by whoever asks first. It ends with the process.
+    /// The control plane of this test process, which starts with the first call.
     pub async fn shared() -> Result<&'static Self> {
         static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
         SHARED.get_or_try_init(Self::start).await
@@ -57,7 +57,7 @@ impl ControlPlane {
         let kubeconfig = kubeconfig(&url, &certificates.authority, None, user);
         let kubeconfig = scratch.write("administrator.kubeconfig", &kubeconfig)?;
         let kubectl = Kubectl::new(tool("kubectl").await?, &kubeconfig);
-        eventually(START, "kube-apiserver to be ready", async || {
+        eventually(START_TIMEOUT, "kube-apiserver to be ready", async || {
             api_server.ensure_running()?;
             etcd.ensure_running()?;
             kubectl.run(&["get", "--raw", "/readyz"]).await
@@ -66,11 +66,15 @@ impl ControlPlane {
 
         let controller_manager =
             start_controller_manager(&scratch, &certificates, &kubeconfig).await?;
-        // The first thing that every namespace needs from it.
-        eventually(START, "kube-controller-manager to be at work", async || {
-            controller_manager.ensure_running()?;
-            kubectl.get(&["serviceaccount", "default", "--namespace", "default"]).await
-        })
+        // Every namespace needs this object first.
+        eventually(
+            START_TIMEOUT,
+            "kube-controller-manager to create a ServiceAccount",
+            async || {
+                controller_manager.ensure_running()?;
+                kubectl.get(&["serviceaccount", "default", "--namespace", "default"]).await
+            },
+        )
         .await?;
 
         Ok(Self {
@@ -84,17 +88,17 @@ impl ControlPlane {
         })
     }
 
-    /// kubectl with every right.
+    /// kubectl as an administrator.
     pub fn kubectl(&self) -> &Kubectl {
         &self.kubectl
     }
 
-    /// Helm with every right.
+    /// Helm as an administrator.
     pub async fn helm(&self) -> Result<Helm> {
         Ok(Helm::new(tool("helm").await?, self.kubeconfig()))
     }
 
-    /// The administrator's.
+    /// The kubeconfig of the administrator.
     pub fn kubeconfig(&self) -> &Path {
         self.kubectl.kubeconfig()
     }
@@ -103,18 +107,17 @@ impl ControlPlane {
         &self.url
     }
 
-    /// The certificate of the authority that signed the server's.
+    /// The certificate of the authority that signed the server's certificate.
     pub fn authority(&self) -> &Path {
         &self.authority
     }
 
-    /// A new namespace, for one test.
+    /// Creates a namespace for one test.
     pub async fn namespace(&self) -> Result<Namespace> {
         Namespace::create(&self.kubectl).await
     }
 
-    /// kubectl, and by that a kubeconfig, with the rights of a ServiceAccount and with a token as a
-    /// Pod has it.
+    /// Creates kubectl, with a kubeconfig, for a ServiceAccount, with a token like that of a Pod.
     pub async fn as_service_account(&self, namespace: &str, name: &str) -> Result<Kubectl> {
         let token = self.kubectl.run(&["create", "token", name, "--namespace", namespace]).await?;
         let user = json!({"token": token.trim()});
@@ -125,7 +128,7 @@ impl ControlPlane {
     }
 }
 
-/// JSON is YAML, and needs no quoting rules of its own.
+/// Returns a kubeconfig in JSON, which is also YAML.
 fn kubeconfig(
     url: &str,
     authority: &Path,
@@ -163,7 +166,7 @@ async fn start_etcd(scratch: &Scratch) -> Result<(Process, String)> {
         format!("--listen-peer-urls={peers}"),
         format!("--initial-advertise-peer-urls={peers}"),
         format!("--initial-cluster=default={peers}"),
-        // Nothing here has to survive a power cut.
+        // The data does not have to survive a power failure.
         "--unsafe-no-fsync=true".into(),
         "--log-level=warn".into(),
     ]);
@@ -189,14 +192,14 @@ async fn start_api_server(
         "--authorization-mode=RBAC".into(),
         "--service-cluster-ip-range=10.0.0.0/24".into(),
         "--allow-privileged=true".into(),
-        // It would hold back Pods until kube-controller-manager has made their ServiceAccount.
+        // It would reject Pods until kube-controller-manager has created their ServiceAccount.
         "--disable-admission-plugins=ServiceAccount".into(),
         format!("--service-account-issuer={url}/"),
-        // The second one is the audience of the tokens that AWS takes.
+        // The second audience is that of the tokens for AWS.
         format!("--api-audiences={url}/,sts.amazonaws.com"),
         flag("service-account-key-file", &certificates.token_public_key),
         flag("service-account-signing-key-file", &certificates.token_key),
-        // There is no Service to keep up to date with the address of this one server.
+        // No Service needs the address of this server.
         "--endpoint-reconciler-type=none".into(),
     ]);
     Ok((Process::start("kube-apiserver", spec)?, url))

@@ -1,5 +1,5 @@
-//! A guard ends with the test process, however that ends, and does its duty then (see
-//! `bin/guard.rs`).
+//! Starts the guard process of `bin/guard.rs`, which cleans up when the test process ends in any
+//! way.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -16,11 +16,11 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// Starts a guard; `heard` gets each line that it prints, on a thread of its own.
+    /// Starts a guard. A thread of its own passes each line of its output to `on_line`.
     pub fn start(
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
         environment: impl IntoIterator<Item = (String, String)>,
-        mut heard: impl FnMut(&str) + Send + 'static,
+        mut on_line: impl FnMut(&str) + Send + 'static,
     ) -> Result<Self> {
         let mut child = Command::new(tools::built("guard")?)
             .args(arguments)
@@ -28,7 +28,7 @@ impl Guard {
             .envs(environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Out of reach of Ctrl-C: it must outlive the test by a moment.
+            // In its own process group, so that Ctrl-C does not end it before the test.
             .process_group(0)
             .spawn()
             .context("cannot start the guard")?;
@@ -36,7 +36,7 @@ impl Guard {
         let stdout = child.stdout.take().context("the guard has no output")?;
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                heard(&line);
+                on_line(&line);
             }
         });
         Ok(Self { child, stdin })

@@ -1,4 +1,4 @@
-//! Runs Helm as one identity, each time within a limit.
+//! Runs Helm with one kubeconfig, with a timeout.
 
 use std::path::{Path, PathBuf};
 
@@ -17,9 +17,9 @@ impl Helm {
         Self { program: program.into(), kubeconfig: kubeconfig.into() }
     }
 
-    /// What it prints; an error if it fails.
+    /// Runs Helm and returns its output. Fails if Helm fails.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
-        // Its caches, too, are kept beside the kubeconfig.
+        // Helm writes its caches into HOME, which must not be the developer's.
         let home = self.kubeconfig.parent().unwrap_or(Path::new("/"));
         let mut command = command::command(&self.program, home);
         command.env("KUBECONFIG", &self.kubeconfig).args(arguments);

@@ -1,4 +1,4 @@
-//! One HTTP request to a server on this machine, with its whole answer, within a limit.
+//! Sends single HTTP requests to local servers, with a timeout.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct HttpResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-impl Answer {
+impl HttpResponse {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -27,33 +27,33 @@ impl Answer {
         serde_json::from_slice(&self.body).with_context(|| format!("not JSON: {}", self.text()))
     }
 
-    /// An error, with what the server says, unless it is a success.
+    /// Fails with the body, unless the status is a success.
     pub fn success(self) -> Result<Self> {
         ensure!(self.status.is_success(), "{}: {}", self.status, self.text());
         Ok(self)
     }
 }
 
-pub async fn get(url: &str) -> Result<Answer> {
+pub async fn get(url: &str) -> Result<HttpResponse> {
     send(Request::get(url).body(Bytes::new())?, Duration::from_secs(30)).await
 }
 
-pub async fn post(url: &str, body: impl Into<Bytes>) -> Result<Answer> {
+pub async fn post(url: &str, body: impl Into<Bytes>) -> Result<HttpResponse> {
     send(Request::post(url).body(body.into())?, Duration::from_secs(30)).await
 }
 
-pub async fn send(request: Request<Bytes>, limit: Duration) -> Result<Answer> {
-    let what = format!("{} {}", request.method(), request.uri());
-    // A connection for each request: one kept for later may be closed by then.
+pub async fn send(request: Request<Bytes>, limit: Duration) -> Result<HttpResponse> {
+    let target = format!("{} {}", request.method(), request.uri());
+    // A new connection for each request, because the server may have closed an idle one.
     let client: Client<HttpConnector, Full<Bytes>> =
         Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
-    let exchange = async {
+    let response = async {
         let (parts, body) = client.request(request.map(Full::new)).await?.into_parts();
         let body = body.collect().await?.to_bytes();
-        anyhow::Ok(Answer { status: parts.status, headers: parts.headers, body })
+        anyhow::Ok(HttpResponse { status: parts.status, headers: parts.headers, body })
     };
-    tokio::time::timeout(limit, exchange)
+    tokio::time::timeout(limit, response)
         .await
-        .with_context(|| format!("{what} was not answered within {limit:?}"))?
-        .with_context(|| format!("{what} failed"))
+        .with_context(|| format!("{target} had no response within {limit:?}"))?
+        .with_context(|| format!("{target} failed"))
 }

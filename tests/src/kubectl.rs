@@ -1,4 +1,4 @@
-//! Runs kubectl as one identity, each time within a limit.
+//! Runs kubectl with one kubeconfig, with a timeout.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,7 +20,7 @@ impl Kubectl {
         Self { program: program.into(), kubeconfig: kubeconfig.into(), namespace: None }
     }
 
-    /// The same, with another default namespace.
+    /// Returns a copy with another default namespace.
     pub fn in_namespace(&self, namespace: &str) -> Self {
         Self { namespace: Some(namespace.into()), ..self.clone() }
     }
@@ -29,41 +29,45 @@ impl Kubectl {
         &self.kubeconfig
     }
 
-    /// What it prints; an error if it fails.
+    /// Runs kubectl and returns its output. Fails if kubectl fails.
     pub async fn run(&self, arguments: &[&str]) -> Result<String> {
         self.run_with(arguments, "").await
     }
 
-    /// The same, with something on its standard input.
+    /// Like [`Self::run`], with text on its standard input.
     pub async fn run_with(&self, arguments: &[&str], input: &str) -> Result<String> {
         command::run(self.command(arguments), input).await
     }
 
-    /// How it ended and what it printed, for a test in which it may fail.
+    /// Runs kubectl and returns its exit status and output, also if it fails.
     pub async fn output(&self, arguments: &[&str], input: &str) -> Result<Output> {
         command::output(self.command(arguments), input).await
     }
 
-    /// `kubectl apply` of these manifests (YAML or JSON).
+    /// Applies manifests (YAML or JSON).
     pub async fn apply(&self, manifests: &str) -> Result<()> {
         self.run_with(&["apply", "-f", "-"], manifests).await.map(drop)
     }
 
-    /// `kubectl apply` of manifests that must be refused: what kubectl says then.
-    pub async fn refused(&self, manifests: &str) -> Result<String> {
+    /// Applies manifests that the API server must reject, and returns the error.
+    pub async fn apply_rejected(&self, manifests: &str) -> Result<String> {
         let output = self.output(&["apply", "-f", "-"], manifests).await?;
-        ensure!(!output.status.success(), "this was accepted:\n{manifests}");
+        ensure!(
+            !output.status.success(),
+            "the API server must reject:
+        {manifests}"
+        );
         Ok(String::from_utf8(output.stderr)?)
     }
 
-    /// `kubectl get … -o json`.
+    /// Runs `kubectl get … -o json`.
     pub async fn get(&self, arguments: &[&str]) -> Result<Value> {
         let json = self.run(&[&["get", "-o", "json"], arguments].concat()).await?;
         Ok(serde_json::from_str(&json)?)
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        // What it learns of the server is kept beside the kubeconfig, not in the developer's home.
+        // kubectl writes its discovery cache into HOME, which must not be the developer's.
         let home = self.kubeconfig.parent().unwrap_or(Path::new("/"));
         let mut command = command::command(&self.program, home);
         command.env("KUBECONFIG", &self.kubeconfig).args(arguments);

@@ -1,8 +1,7 @@
-//! What the suites in `tests/` are made of: real neighbours of the operator, started on this machine
-//! for one test run and gone after it, and the operator's real binary.
+//! Library of the test suites: fakes, the simulation, real servers, and the operator's binary.
 //!
-//! Everything listens on 127.0.0.1 and on a free port, everything that waits has a limit, and
-//! nothing sleeps in the hope that something has happened meanwhile.
+//! Servers listen on free ports of 127.0.0.1 and end with the test process. Every wait has a
+//! timeout and a condition; no test sleeps for a fixed time instead.
 
 mod certificates;
 mod command;

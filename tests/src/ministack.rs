@@ -1,5 +1,5 @@
-//! MiniStack, an emulator of AWS: DynamoDB with streams, SQS, and API Gateway with real WebSockets. It
-//! starts in a second, so every test may have its own.
+//! Runs MiniStack, an emulator of AWS with DynamoDB Streams, SQS and real WebSockets. It starts
+//! within a second, so each test can have its own.
 
 use std::time::Duration;
 
@@ -24,11 +24,11 @@ use crate::tools::tool;
 use crate::wait::eventually;
 
 pub const REGION: &str = "ap-northeast-1";
-/// MiniStack's account where a key id is not itself an account number.
+/// MiniStack's account, if the access key id is not an account number.
 pub const ACCOUNT: &str = "000000000000";
 const KEY: &str = "test";
 
-const START: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct MiniStack {
     endpoint: String,
@@ -46,10 +46,10 @@ impl MiniStack {
             .environment([
                 ("BIND_HOST", "127.0.0.1"),
                 ("GATEWAY_PORT", &port.to_string()),
-                // Services that open ports of their own.
+                // These services open more ports.
                 ("IOT_MTLS_ENABLED", "0"),
                 ("SFTP_ENABLED", "0"),
-                // Where it would otherwise write to the developer's folders.
+                // Without these, it writes into folders of the developer.
                 ("HOME", &folder),
                 ("TMPDIR", &folder),
                 ("STATE_DIR", &folder),
@@ -60,7 +60,7 @@ impl MiniStack {
         let process = Process::start("MiniStack", spec)?;
         let endpoint = format!("http://127.0.0.1:{port}");
         let health = format!("{endpoint}/_ministack/health");
-        eventually(START, "MiniStack to be healthy", async || {
+        eventually(START_TIMEOUT, "MiniStack to be healthy", async || {
             process.ensure_running()?;
             http::get(&health).await?.success()
         })
@@ -77,12 +77,12 @@ impl MiniStack {
         &self.process
     }
 
-    /// What a process needs to take this for AWS.
+    /// The environment with which a process uses MiniStack as AWS.
     pub fn environment(&self) -> Vec<(String, String)> {
         environment(&self.endpoint)
     }
 
-    /// Forgets everything, as if it were started afresh.
+    /// Deletes all resources.
     pub async fn reset(&self) -> Result<()> {
         let url = format!("{}/_ministack/reset", self.endpoint);
         http::post(&url, "").await?.success().map(drop)
@@ -92,7 +92,7 @@ impl MiniStack {
         dynamodb(&self.endpoint)
     }
 
-    /// A table with the keys `PK` and `SK`, and the ARN of its stream.
+    /// Creates a table with the keys `PK` and `SK` and returns the ARN of its stream.
     pub async fn create_table_with_stream(
         &self,
         name: &str,
@@ -121,7 +121,7 @@ impl MiniStack {
             .with_context(|| format!("{name} has no stream"))
     }
 
-    /// Disables a table's stream: it is closed, and what it has stays readable.
+    /// Disables the stream of a table. Its records stay readable.
     pub async fn disable_stream(&self, table: &str) -> Result<()> {
         let disabled = StreamSpecification::builder().stream_enabled(false).build()?;
         let update = self.dynamodb().update_table().table_name(table);
@@ -129,7 +129,7 @@ impl MiniStack {
         Ok(())
     }
 
-    /// Gives a table without a stream another one: its ARN.
+    /// Enables a new stream of a table and returns its ARN.
     pub async fn enable_stream(&self, table: &str) -> Result<String> {
         let enabled = StreamSpecification::builder()
             .stream_enabled(true)
@@ -143,7 +143,7 @@ impl MiniStack {
             .with_context(|| format!("{table} has no stream"))
     }
 
-    /// Every record that a stream still has, in its order, as GetRecords gives it.
+    /// The records of a stream, in order and as GetRecords returns them.
     pub async fn records(&self, stream: &str) -> Result<Vec<Value>> {
         let described = self.streams("DescribeStream", &json!({"StreamArn": stream})).await?;
         let body = json!({
@@ -159,8 +159,8 @@ impl MiniStack {
             let Value::Array(found) = page["Records"].take() else {
                 bail!("no records in {page}");
             };
-            // The one shard of MiniStack stays open while its stream is enabled: an empty page is the
-            // last for now.
+            // The only shard of MiniStack stays open while the stream is enabled, so an empty page
+            // is the last one for now.
             let is_last = found.is_empty();
             records.extend(found);
             iterator = page["NextShardIterator"].take();
@@ -174,19 +174,19 @@ impl MiniStack {
         self.call("dynamodb", &format!("DynamoDBStreams_20120810.{operation}"), body).await
     }
 
-    /// Puts an item, given as DynamoDB JSON.
+    /// Puts an item in DynamoDB JSON.
     pub async fn put_item(&self, table: &str, item: &Value) -> Result<()> {
         let body = json!({"TableName": table, "Item": item});
         self.call("dynamodb", "DynamoDB_20120810.PutItem", &body).await.map(drop)
     }
 
-    /// Makes an SQS queue with these attributes: its ARN.
+    /// Creates an SQS queue and returns its ARN.
     pub async fn create_queue(&self, name: &str, attributes: &Value) -> Result<String> {
         self.sqs("CreateQueue", &json!({"QueueName": name, "Attributes": attributes})).await?;
         Ok(queue_arn(name))
     }
 
-    /// Takes every message that a queue has: their bodies. They do not come again.
+    /// Receives and deletes all messages of a queue and returns their bodies.
     pub async fn take_messages(&self, queue: &str) -> Result<Vec<String>> {
         let url = self.sqs("GetQueueUrl", &json!({"QueueName": queue})).await?["QueueUrl"].take();
         let mut bodies = Vec::new();
@@ -216,11 +216,11 @@ impl MiniStack {
             .header(header::AUTHORIZATION, authorization(service))
             .header(header::CONTENT_TYPE, "application/x-amz-json-1.0")
             .body(Bytes::from(body.to_string()))?;
-        let answer = http::send(request, START).await?.success()?;
-        if answer.body.is_empty() { Ok(Value::Null) } else { answer.json() }
+        let response = http::send(request, START_TIMEOUT).await?.success()?;
+        if response.body.is_empty() { Ok(Value::Null) } else { response.json() }
     }
 
-    /// A table of connections: the key `connection_id`, and the index `sk-index` on `sk`.
+    /// Creates a connections table with the key `connection_id` and the index `sk-index` on `sk`.
     pub async fn create_connections_table(&self, name: &str) -> Result<()> {
         let index = GlobalSecondaryIndex::builder()
             .index_name("sk-index")
@@ -241,12 +241,12 @@ impl MiniStack {
     }
 }
 
-/// The ARN that a queue of this name has, made or not.
+/// The ARN of the queue with this name.
 pub fn queue_arn(name: &str) -> String {
     format!("arn:aws:sqs:{REGION}:{ACCOUNT}:{name}")
 }
 
-/// The same GetRecords, with an iterator that was given out 16 minutes ago: it has expired.
+/// Returns a GetRecords request with an iterator that is 16 minutes old, and has therefore expired.
 pub fn expired(get_records: &[u8]) -> Result<Bytes> {
     with_iterator(get_records, |iterator| {
         let given_out = iterator["i"].as_f64().context("no time in the iterator")?;
@@ -255,7 +255,7 @@ pub fn expired(get_records: &[u8]) -> Result<Bytes> {
     })
 }
 
-/// The same GetRecords, with an iterator before the oldest record: that data is trimmed.
+/// Returns a GetRecords request with an iterator before the oldest record, whose data is trimmed.
 pub fn trimmed(get_records: &[u8]) -> Result<Bytes> {
     with_iterator(get_records, |iterator| {
         iterator["p"] = json!(-1);
@@ -263,12 +263,12 @@ pub fn trimmed(get_records: &[u8]) -> Result<Bytes> {
     })
 }
 
-/// MiniStack's iterators are JSON in base64, so that they can be made what it refuses by itself.
-fn with_iterator(get_records: &[u8], change: impl Fn(&mut Value) -> Result<()>) -> Result<Bytes> {
+/// MiniStack's iterators are JSON in base64, so a test can change them.
+fn with_iterator(get_records: &[u8], edit: impl Fn(&mut Value) -> Result<()>) -> Result<Bytes> {
     let mut body: Value = serde_json::from_slice(get_records)?;
     let iterator = body["ShardIterator"].as_str().context("no iterator")?;
     let mut iterator: Value = serde_json::from_slice(&URL_SAFE.decode(iterator)?)?;
-    change(&mut iterator)?;
+    edit(&mut iterator)?;
     body["ShardIterator"] = json!(URL_SAFE.encode(iterator.to_string()));
     Ok(body.to_string().into())
 }
@@ -283,7 +283,7 @@ fn key(name: &str, kind: KeyType) -> Result<KeySchemaElement> {
     Ok(KeySchemaElement::builder().attribute_name(name).key_type(kind).build()?)
 }
 
-/// A client of whatever answers as DynamoDB does at this endpoint.
+/// Creates a client of the DynamoDB at this endpoint.
 pub fn dynamodb(endpoint: &str) -> Client {
     let config = aws_sdk_dynamodb::Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -294,14 +294,14 @@ pub fn dynamodb(endpoint: &str) -> Client {
     Client::from_conf(config)
 }
 
-/// What a process needs to take this endpoint (MiniStack's, or that of a proxy before it) for AWS.
+/// The environment with which a process uses this endpoint, of MiniStack or of a proxy, as AWS.
 pub fn environment(endpoint: &str) -> Vec<(String, String)> {
     [
         ("AWS_ENDPOINT_URL", endpoint),
         ("AWS_REGION", REGION),
         ("AWS_ACCESS_KEY_ID", KEY),
         ("AWS_SECRET_ACCESS_KEY", KEY),
-        // Nothing of the developer's, and no search for the metadata server of a cloud.
+        // No configuration of the developer, and no requests to the metadata service of a cloud.
         ("AWS_CONFIG_FILE", "/dev/null"),
         ("AWS_SHARED_CREDENTIALS_FILE", "/dev/null"),
         ("AWS_EC2_METADATA_DISABLED", "true"),
@@ -310,7 +310,7 @@ pub fn environment(endpoint: &str) -> Vec<(String, String)> {
     .into()
 }
 
-/// The headers by which MiniStack knows service and region where there is no SDK to sign.
+/// The header from which MiniStack reads service and region of an unsigned request.
 pub(crate) fn authorization(service: &str) -> String {
     format!(
         "AWS4-HMAC-SHA256 Credential={KEY}/20260101/{REGION}/{service}/aws4_request, \

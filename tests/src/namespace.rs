@@ -1,4 +1,4 @@
-//! A namespace of one test: gone after it, and shown when the test did not reach its end.
+//! Kubernetes namespace of one test: deleted after the test, and printed if the test fails.
 
 use std::ops::Deref;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use anyhow::Result;
 use crate::kubectl::Kubectl;
 use crate::scratch;
 
-/// Behaves as the [`Kubectl`] of its namespace.
+/// Dereferences to the [`Kubectl`] of the namespace.
 pub struct Namespace {
     name: String,
     cluster: Kubectl,
@@ -18,7 +18,7 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// Pods in it must meet the Pod Security Standard *restricted*, as in a careful cluster.
+    /// Creates a namespace whose Pods must meet the Pod Security Standard *restricted*.
     pub(crate) async fn create(kubectl: &Kubectl) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let name = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
@@ -39,14 +39,14 @@ impl Namespace {
         &self.name
     }
 
-    /// The last line of a test. Without it (a panic, an error that left the test) the objects of the
-    /// namespace are shown.
+    /// Marks the test as passed, as its last line. Without it, the objects of the namespace are
+    /// printed.
     pub fn passed(mut self) {
         self.passed = true;
     }
 
-    fn show(&self) {
-        // Every namespace has this one ConfigMap.
+    fn print_objects(&self) {
+        // Kubernetes creates this ConfigMap in every namespace.
         let others = "--field-selector=metadata.name!=kube-root-ca.crt";
         for kind in ["streamnotifiers", "configmaps", "leases", "events"] {
             let get = ["get", kind, others, "--output=yaml"];
@@ -69,10 +69,10 @@ impl Deref for Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         if !self.passed {
-            self.show();
+            self.print_objects();
         }
         if !scratch::keep() {
-            // Its objects go while the next test runs; nobody has to wait for that.
+            // The next test does not have to wait for the deletion.
             let _ = self
                 .cluster
                 .command(&["delete", "namespace", &self.name, "--wait=false"])

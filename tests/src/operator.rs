@@ -1,4 +1,4 @@
-//! The operator's real binary, as a process of its own.
+//! Runs the operator's binary as a process.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,8 +19,8 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts `stream-notifier` with these arguments and nothing in its environment but this, `PATH`
-    /// and `KUBECONFIG`.
+    /// Starts `stream-notifier` with these arguments. Its environment has only these variables,
+    /// `PATH`, `HOME` and `KUBECONFIG`.
     pub fn start(
         arguments: impl IntoIterator<Item = impl Into<String>>,
         environment: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
@@ -40,13 +40,13 @@ impl Operator {
         &self.process
     }
 
-    /// Ends it as a crash does: without any notice.
+    /// Kills it, as a crash does.
     pub async fn kill(&self) -> Result<Exit> {
         self.process.signal(Signal::KILL)?;
         self.process.wait_exit(Duration::from_secs(30)).await
     }
 
-    /// Asks it to stop, as Kubernetes does, and waits for its end.
+    /// Sends SIGTERM, as Kubernetes does, and waits for its exit.
     pub async fn terminate(&self, limit: Duration) -> Result<Exit> {
         self.process.signal(Signal::TERM)?;
         self.process.wait_exit(limit).await
@@ -56,12 +56,12 @@ impl Operator {
         self.process.log()
     }
 
-    /// Those lines of its log that are JSON.
+    /// The lines of its log that are JSON.
     pub fn events(&self) -> Vec<Value> {
         self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Waits for a line of its log, and gives it.
+    /// Waits for a matching line of its log, and returns it.
     pub async fn wait_for_line(
         &self,
         limit: Duration,
@@ -74,7 +74,7 @@ impl Operator {
                 return Ok(line.to_owned());
             }
             self.process.ensure_running()?;
-            bail!("no such line yet; the last ones are:\n{}", self.process.log_end(20))
+            bail!("no such line; the last lines are:\n{}", self.process.log_tail(20))
         })
         .await
     }

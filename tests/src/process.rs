@@ -1,5 +1,5 @@
-//! A process that ends with its test: when it is dropped, when the test panics, and when the test
-//! process itself is killed.
+//! Child process that ends when it is dropped, when the test panics, and when the test process is
+//! killed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,17 +14,17 @@ use tokio::sync::watch;
 
 use crate::guard::Guard;
 
-/// What to start.
+/// The program to start.
 #[derive(Clone, Debug)]
 pub struct Spec {
     pub program: PathBuf,
     pub arguments: Vec<String>,
-    /// The whole environment, but for `PATH`: a developer's proxies, AWS profiles and cluster are
-    /// none of the test's business.
+    /// The whole environment except `PATH`. Proxies, AWS profiles and kubeconfigs of the developer
+    /// must not affect a test.
     pub environment: BTreeMap<String, String>,
-    /// Where its output goes; appended to.
+    /// The file to which the output is appended.
     pub log: PathBuf,
-    /// Whether the end of that is shown where the test fails.
+    /// Whether the end of the log is printed when the process is dropped.
     pub show: bool,
 }
 
@@ -39,7 +39,7 @@ impl Spec {
         }
     }
 
-    /// Its output is for the test only, not for who reads why it failed.
+    /// Does not print the end of the log.
     pub fn quiet(mut self) -> Self {
         self.show = false;
         self
@@ -59,7 +59,7 @@ impl Spec {
     }
 }
 
-/// How a process ended.
+/// How a process exited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Code(i32),
@@ -69,8 +69,8 @@ pub enum Exit {
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Code(code) => write!(f, "ended with exit code {code}"),
-            Self::Signal(signal) => write!(f, "was ended by signal {signal}"),
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal(signal) => write!(f, "was killed by signal {signal}"),
         }
     }
 }
@@ -104,7 +104,7 @@ impl Process {
         })?;
         let pid = pid
             .recv_timeout(Duration::from_secs(30))
-            .context("the guard says nothing")?
+            .context("the guard did not report the start")?
             .and_then(|pid| Pid::from_raw(pid.parse()?).context("not a process id"))
             .with_context(|| format!("cannot start {} ({name})", spec.program.display()))?;
         Ok(Self { name: name.into(), pid, exit, log: spec.log, show: spec.show, _guard: guard })
@@ -114,15 +114,15 @@ impl Process {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// How it ended, if it has.
+    /// The exit status, once the process has exited.
     pub fn exit(&self) -> Option<Exit> {
         *self.exit.borrow()
     }
 
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        // After its end its number may be somebody else's.
+        // Another process may have the same id by now.
         if let Some(exit) = self.exit() {
-            bail!("{} is not running any more: it {exit}", self.name);
+            bail!("{} is not running: it {exit}", self.name);
         }
         kill_process(self.pid, signal).with_context(|| format!("cannot signal {}", self.name))
     }
@@ -131,20 +131,25 @@ impl Process {
         let mut exit = self.exit.clone();
         let exit = tokio::time::timeout(limit, exit.wait_for(Option::is_some))
             .await
-            .with_context(|| format!("{} did not end within {limit:?}", self.name))?
-            .with_context(|| format!("the guard of {} is gone", self.name))?;
-        exit.with_context(|| format!("{} ended in an unknown way", self.name))
+            .with_context(|| format!("{} did not exit within {limit:?}", self.name))?
+            .with_context(|| format!("the guard of {} has exited", self.name))?;
+        exit.with_context(|| format!("the guard of {} reported no exit status", self.name))
     }
 
-    /// Fails, with the end of its log, if it is not running any more.
+    /// Fails with the end of the log if the process has exited.
     pub fn ensure_running(&self) -> Result<()> {
         if let Some(exit) = self.exit() {
-            bail!("{} {exit}; the end of its log:\n{}", self.name, self.log_end(40));
+            bail!(
+                "{} {exit}; end of its log:
+            {}",
+                self.name,
+                self.log_tail(40)
+            );
         }
         Ok(())
     }
 
-    /// What it has written to its log so far.
+    /// The content of the log file.
     pub fn log(&self) -> String {
         read_log(&self.log)
     }
@@ -153,7 +158,7 @@ impl Process {
         &self.log
     }
 
-    pub fn log_end(&self, lines: usize) -> String {
+    pub fn log_tail(&self, lines: usize) -> String {
         let log = self.log();
         let all: Vec<&str> = log.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
@@ -162,18 +167,23 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Seen only where the test fails: the output of one that passes is thrown away.
+        // cargo prints it only if the test fails.
         if self.show {
-            eprintln!("the end of the log of {}:\n{}", self.name, self.log_end(60));
+            eprintln!(
+                "end of the log of {}:
+            {}",
+                self.name,
+                self.log_tail(60)
+            );
         }
     }
 }
 
-/// Whether a process of this number runs.
-pub fn runs(pid: i32) -> Result<bool> {
+/// Whether a process with this id runs.
+pub fn is_running(pid: i32) -> Result<bool> {
     ensure!(pid > 0, "{pid} is not a process id");
-    // One that has ended keeps its number until its parent takes notice, which the first process of
-    // a container may never do.
+    // A zombie keeps its id until its parent waits for it. The first process of a container may
+    // never do that.
     let state = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let ended = state.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
     let pid = Pid::from_raw(pid).context("not a process id")?;

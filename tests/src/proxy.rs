@@ -1,5 +1,5 @@
-//! A proxy between the operator and AWS's emulator that remembers every request in its order, and
-//! holds, delays, rewrites or answers those that a test picks.
+//! HTTP proxy between the operator and the AWS emulator. It records every request in order, and
+//! holds, delays, rewrites or answers those that match a rule of the test.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,27 +17,27 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::http::{self, Answer};
+use crate::http::{self, HttpResponse};
 use crate::ministack;
 
-/// Longer than any client of the operator waits.
-const UPSTREAM_LIMIT: Duration = Duration::from_secs(120);
+/// Longer than the timeout of any client in the operator.
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A request as it came in.
+/// A recorded request.
 #[derive(Clone, Debug)]
-pub struct Recorded {
+pub struct ProxiedRequest {
     pub at: Instant,
     pub method: String,
-    /// As sent, with the query.
+    /// Path and query, as sent.
     pub path: String,
-    /// Such as `GetShardIterator`: the end of `X-Amz-Target`.
+    /// The end of `X-Amz-Target`, such as `GetShardIterator`.
     pub operation: Option<String>,
     pub body: Bytes,
-    /// What the client was answered, once it was.
-    pub answered: Option<StatusCode>,
+    /// The status of the response, once it is sent.
+    pub status: Option<StatusCode>,
 }
 
-impl Recorded {
+impl ProxiedRequest {
     pub fn json(&self) -> Result<Value> {
         serde_json::from_slice(&self.body).context("the body is not JSON")
     }
@@ -51,16 +51,16 @@ impl Recorded {
     }
 }
 
-/// An answer in place of the emulator's.
+/// A response that replaces that of the emulator.
 #[derive(Clone, Debug)]
-pub struct Reply {
+pub struct ProxyResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Bytes,
 }
 
-impl Reply {
-    /// As DynamoDB and its streams say it, for example a 400 `AccessDeniedException`.
+impl ProxyResponse {
+    /// An error of DynamoDB or its streams, such as a 400 `AccessDeniedException`.
     pub fn dynamodb_error(kind: &str, message: &str) -> Result<Self> {
         let body =
             json!({"__type": format!("com.amazon.coral.service#{kind}"), "message": message});
@@ -93,61 +93,61 @@ impl Reply {
 
 enum Action {
     Hold,
-    HoldAnswer,
+    HoldResponse,
     Delay(Duration),
     Rewrite(fn(&[u8]) -> Result<Bytes>),
-    Answer(Reply),
+    Respond(ProxyResponse),
 }
 
 struct RuleState {
-    matches: Box<dyn Fn(&Recorded) -> bool + Send + Sync>,
+    matches: Box<dyn Fn(&ProxiedRequest) -> bool + Send + Sync>,
     action: Action,
-    /// How many requests it has caught, and whether it is over.
+    /// The number of requests that matched, and whether the rule is released.
     progress: watch::Sender<(usize, bool)>,
 }
 
-/// What a test has asked for; in force until [`Rule::release`], or as long as the proxy.
+/// A rule, in force until [`Rule::release`] or until the proxy ends.
 pub struct Rule(Arc<RuleState>);
 
 impl Rule {
-    /// Waits until it has caught so many requests.
-    pub async fn caught(&self, count: usize, limit: Duration) -> Result<()> {
+    /// Waits until the rule has matched this number of requests.
+    pub async fn wait_matched(&self, count: usize, limit: Duration) -> Result<()> {
         let mut progress = self.0.progress.subscribe();
-        tokio::time::timeout(limit, progress.wait_for(|(caught, _)| *caught >= count))
+        tokio::time::timeout(limit, progress.wait_for(|(matched, _)| *matched >= count))
             .await
-            .with_context(|| format!("a rule caught fewer than {count} requests in {limit:?}"))??;
+            .with_context(|| format!("the rule matched fewer than {count} requests in {limit:?}"))??;
         Ok(())
     }
 
-    /// Lets go what it holds, and catches no more.
+    /// Releases held requests, and matches no more.
     pub fn release(&self) {
-        self.0.progress.send_modify(|(_, over)| *over = true);
+        self.0.progress.send_modify(|(_, released)| *released = true);
     }
 
-    async fn released(&self) {
-        // The sender lives in the rule itself: there is no error.
-        let _ = self.0.progress.subscribe().wait_for(|(_, over)| *over).await;
+    async fn wait_released(&self) {
+        // The rule owns the sender, so there is no error.
+        let _ = self.0.progress.subscribe().wait_for(|(_, released)| *released).await;
     }
 }
 
-/// Matches only the first so many of what `matches` matches.
+/// Matches only the first `count` requests that `matches` does.
 pub fn first(
     count: usize,
-    matches: impl Fn(&Recorded) -> bool + Send + Sync + 'static,
-) -> impl Fn(&Recorded) -> bool + Send + Sync + 'static {
+    matches: impl Fn(&ProxiedRequest) -> bool + Send + Sync + 'static,
+) -> impl Fn(&ProxiedRequest) -> bool + Send + Sync + 'static {
     let seen = AtomicUsize::new(0);
     move |request| matches(request) && seen.fetch_add(1, Ordering::Relaxed) < count
 }
 
 pub struct Proxy {
     endpoint: String,
-    shared: Arc<Shared>,
+    state: Arc<ProxyState>,
     server: JoinHandle<()>,
 }
 
-struct Shared {
+struct ProxyState {
     upstream: String,
-    recorded: watch::Sender<Vec<Recorded>>,
+    recorded: watch::Sender<Vec<ProxiedRequest>>,
     rules: Mutex<Vec<Arc<RuleState>>>,
 }
 
@@ -156,93 +156,97 @@ impl Proxy {
     pub async fn start(upstream: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = format!("http://{}", listener.local_addr()?);
-        let shared = Arc::new(Shared {
+        let state = Arc::new(ProxyState {
             upstream: upstream.into(),
             recorded: watch::Sender::default(),
             rules: Mutex::default(),
         });
-        let router = Router::new().fallback(handle).with_state(shared.clone());
+        let router = Router::new().fallback(handle).with_state(state.clone());
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, router).await;
         });
-        Ok(Self { endpoint, shared, server })
+        Ok(Self { endpoint, state, server })
     }
 
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// What a process needs to take this for AWS.
+    /// The environment with which a process uses the proxy as AWS.
     pub fn environment(&self) -> Vec<(String, String)> {
         ministack::environment(&self.endpoint)
     }
 
-    /// Every request so far, in the order in which they came in.
-    pub fn requests(&self) -> Vec<Recorded> {
-        self.shared.recorded.borrow().clone()
+    /// All requests so far, in order.
+    pub fn requests(&self) -> Vec<ProxiedRequest> {
+        self.state.recorded.borrow().clone()
     }
 
-    /// Waits until the requests meet a condition, and gives them.
+    /// Waits until the requests meet a condition, and returns them.
     pub async fn wait_until(
         &self,
         limit: Duration,
         what: &str,
-        condition: impl Fn(&[Recorded]) -> bool,
-    ) -> Result<Vec<Recorded>> {
-        let mut recorded = self.shared.recorded.subscribe();
+        condition: impl Fn(&[ProxiedRequest]) -> bool,
+    ) -> Result<Vec<ProxiedRequest>> {
+        let mut recorded = self.state.recorded.subscribe();
         let waited = tokio::time::timeout(limit, recorded.wait_for(|all| condition(all))).await;
         let requests =
-            waited.with_context(|| format!("no {what} came to the proxy within {limit:?}"))??;
+            waited.with_context(|| format!("the proxy received no {what} within {limit:?}"))??;
         Ok(requests.clone())
     }
 
-    /// Holds matching requests back: the emulator does not see them until they are released.
-    pub fn hold(&self, matches: impl Fn(&Recorded) -> bool + Send + Sync + 'static) -> Rule {
-        self.rule(Action::Hold, matches)
+    /// Holds matching requests until the rule is released. The emulator does not receive them
+    /// before.
+    pub fn hold(&self, matches: impl Fn(&ProxiedRequest) -> bool + Send + Sync + 'static) -> Rule {
+        self.add_rule(Action::Hold, matches)
     }
 
-    /// Passes matching requests on, and holds the answers back: what they ask for is done, but the
+    /// Forwards matching requests and holds the responses. The requests have their effect, but the
     /// client does not know.
-    pub fn hold_answer(&self, matches: impl Fn(&Recorded) -> bool + Send + Sync + 'static) -> Rule {
-        self.rule(Action::HoldAnswer, matches)
+    pub fn hold_response(
+        &self,
+        matches: impl Fn(&ProxiedRequest) -> bool + Send + Sync + 'static,
+    ) -> Rule {
+        self.add_rule(Action::HoldResponse, matches)
     }
 
-    /// Passes matching requests on so much later.
+    /// Forwards matching requests after a delay.
     pub fn delay(
         &self,
         delay: Duration,
-        matches: impl Fn(&Recorded) -> bool + Send + Sync + 'static,
+        matches: impl Fn(&ProxiedRequest) -> bool + Send + Sync + 'static,
     ) -> Rule {
-        self.rule(Action::Delay(delay), matches)
+        self.add_rule(Action::Delay(delay), matches)
     }
 
-    /// Passes matching requests on with another body, made of theirs.
+    /// Forwards matching requests with another body.
     pub fn rewrite(
         &self,
         rewrite: fn(&[u8]) -> Result<Bytes>,
-        matches: impl Fn(&Recorded) -> bool + Send + Sync + 'static,
+        matches: impl Fn(&ProxiedRequest) -> bool + Send + Sync + 'static,
     ) -> Rule {
-        self.rule(Action::Rewrite(rewrite), matches)
+        self.add_rule(Action::Rewrite(rewrite), matches)
     }
 
-    /// Answers matching requests itself.
-    pub fn answer(
+    /// Responds to matching requests instead of the emulator.
+    pub fn respond(
         &self,
-        reply: Reply,
-        matches: impl Fn(&Recorded) -> bool + Send + Sync + 'static,
+        response: ProxyResponse,
+        matches: impl Fn(&ProxiedRequest) -> bool + Send + Sync + 'static,
     ) -> Rule {
-        self.rule(Action::Answer(reply), matches)
+        self.add_rule(Action::Respond(response), matches)
     }
 
-    fn rule(
+    fn add_rule(
         &self,
         action: Action,
-        matches: impl Fn(&Recorded) -> bool + Send + Sync + 'static,
+        matches: impl Fn(&ProxiedRequest) -> bool + Send + Sync + 'static,
     ) -> Rule {
         let matches = Box::new(matches);
-        let state = Arc::new(RuleState { matches, action, progress: watch::Sender::default() });
-        self.shared.rules.lock().unwrap_or_else(PoisonError::into_inner).push(state.clone());
-        Rule(state)
+        let rule = Arc::new(RuleState { matches, action, progress: watch::Sender::default() });
+        self.state.rules.lock().unwrap_or_else(PoisonError::into_inner).push(rule.clone());
+        Rule(rule)
     }
 }
 
@@ -252,18 +256,18 @@ impl Drop for Proxy {
     }
 }
 
-async fn handle(State(shared): State<Arc<Shared>>, request: Request<Body>) -> Response<Body> {
-    match shared.handle(request).await {
-        Ok(answer) => answer,
+async fn handle(State(state): State<Arc<ProxyState>>, request: Request<Body>) -> Response<Body> {
+    match state.handle(request).await {
+        Ok(response) => response,
         Err(error) => {
-            let mut answer = Response::new(Body::from(format!("{error:#}")));
-            *answer.status_mut() = StatusCode::BAD_GATEWAY;
-            answer
+            let mut response = Response::new(Body::from(format!("{error:#}")));
+            *response.status_mut() = StatusCode::BAD_GATEWAY;
+            response
         }
     }
 }
 
-impl Shared {
+impl ProxyState {
     async fn handle(&self, request: Request<Body>) -> Result<Response<Body>> {
         let (parts, body) = request.into_parts();
         let body = to_bytes(body, usize::MAX).await?;
@@ -274,28 +278,28 @@ impl Shared {
             .and_then(|target| target.to_str().ok())
             .and_then(|target| target.rsplit('.').next())
             .map(str::to_owned);
-        let recorded = Recorded {
+        let recorded = ProxiedRequest {
             at: Instant::now(),
             method: parts.method.to_string(),
             path: path.clone(),
             operation,
             body: body.clone(),
-            answered: None,
+            status: None,
         };
-        // Before a rule says that it has caught it: a test then looks for it here.
+        // Before a rule counts the request, because a test then looks for it here.
         let mut number = 0;
         self.recorded.send_modify(|all| {
             number = all.len();
             all.push(recorded.clone());
         });
-        let rule = self.catch(&recorded);
+        let rule = self.find_rule(&recorded);
 
-        let reply = match &rule {
+        let response = match &rule {
             None => self.forward(parts, &path, body).await?,
             Some(rule) => match &rule.0.action {
-                Action::Answer(reply) => reply.clone(),
+                Action::Respond(response) => response.clone(),
                 Action::Hold => {
-                    rule.released().await;
+                    rule.wait_released().await;
                     self.forward(parts, &path, body).await?
                 }
                 Action::Delay(delay) => {
@@ -303,47 +307,48 @@ impl Shared {
                     self.forward(parts, &path, body).await?
                 }
                 Action::Rewrite(rewrite) => self.forward(parts, &path, rewrite(&body)?).await?,
-                Action::HoldAnswer => {
-                    let reply = self.forward(parts, &path, body).await?;
-                    rule.released().await;
-                    reply
+                Action::HoldResponse => {
+                    let response = self.forward(parts, &path, body).await?;
+                    rule.wait_released().await;
+                    response
                 }
             },
         };
         self.recorded.send_modify(|all| {
             if let Some(recorded) = all.get_mut(number) {
-                recorded.answered = Some(reply.status);
+                recorded.status = Some(response.status);
             }
         });
-        let mut answer = Response::new(Body::from(reply.body));
-        *answer.status_mut() = reply.status;
-        *answer.headers_mut() = reply.headers;
-        Ok(answer)
+        let ProxyResponse { status, headers, body } = response;
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
     }
 
-    async fn forward(&self, mut parts: Parts, path: &str, body: Bytes) -> Result<Reply> {
+    async fn forward(&self, mut parts: Parts, path: &str, body: Bytes) -> Result<ProxyResponse> {
         parts.uri = format!("{}{path}", self.upstream).parse()?;
-        // What concerns the connection between client and proxy, not the one that begins here; and the
-        // body may be another one.
+        // These headers belong to the connection between client and proxy, or to the old body.
         for name in
             [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH]
         {
             parts.headers.remove(name);
         }
         let request = Request::from_parts(parts, body);
-        let Answer { status, mut headers, body } = http::send(request, UPSTREAM_LIMIT).await?;
-        // The body is whole now, however it came.
+        let HttpResponse { status, mut headers, body } =
+            http::send(request, UPSTREAM_TIMEOUT).await?;
+        // The body is complete and not chunked.
         headers.remove(header::TRANSFER_ENCODING);
         headers.remove(header::CONNECTION);
-        Ok(Reply { status, headers, body })
+        Ok(ProxyResponse { status, headers, body })
     }
 
-    /// The first rule in force that this request meets.
-    fn catch(&self, request: &Recorded) -> Option<Rule> {
+    /// The first rule in force that matches the request.
+    fn find_rule(&self, request: &ProxiedRequest) -> Option<Rule> {
         let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         let rule =
             rules.iter().find(|rule| !rule.progress.borrow().1 && (rule.matches)(request))?;
-        rule.progress.send_modify(|(caught, _)| *caught += 1);
+        rule.progress.send_modify(|(matched, _)| *matched += 1);
         Some(Rule(rule.clone()))
     }
 }

@@ -1,5 +1,5 @@
-//! A folder for one purpose, removed when it is no longer used, and also when the test process is
-//! killed. `STREAM_NOTIFIER_KEEP` keeps it, to look at what a failed test left.
+//! Temporary folder, removed when it is dropped and when the test process is killed. With
+//! `STREAM_NOTIFIER_KEEP` it is kept, to examine a failed test.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use crate::guard::Guard;
 
 pub struct Scratch {
     path: PathBuf,
-    // Fields are dropped in the order of their declaration, and those of an owner before its
-    // scratch where it declares that last: what writes here ends before the folder goes.
+    // Fields are dropped in the order of their declaration. Owners declare their scratch folder
+    // last, so that processes which write to it end before it is removed.
     _guard: Option<Guard>,
 }
 
-/// Whether what a test made is to be kept.
+/// Whether temporary folders and namespaces are kept after a test.
 pub fn keep() -> bool {
     env::var_os("STREAM_NOTIFIER_KEEP").is_some()
 }
@@ -24,7 +24,7 @@ pub fn keep() -> bool {
 impl Scratch {
     pub fn new(name: &str) -> Result<Self> {
         let path = TempDir::with_prefix(format!("stream-notifier-{name}-"))
-            .context("cannot make a temporary folder")?
+            .context("cannot create a temporary folder")?
             .keep();
         let guard = if keep() {
             eprintln!("kept: {}", path.display());
@@ -39,7 +39,7 @@ impl Scratch {
         &self.path
     }
 
-    /// Writes a file that only this user may read, and gives its path.
+    /// Writes a file that only the current user can read, and returns its path.
     pub fn write(&self, name: &str, content: &str) -> Result<PathBuf> {
         use std::io::Write;
         use std::os::unix::fs::OpenOptionsExt;

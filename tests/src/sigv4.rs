@@ -1,4 +1,4 @@
-//! Signature Version 4, written from its documentation, to check what the operator's signer sends.
+//! Computes Signature Version 4 independently of the operator's signer, to check its requests.
 //!
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 
@@ -38,7 +38,7 @@ impl Authorization {
     }
 }
 
-/// The signature that a request with these signed headers needs. Its path must be in normal form.
+/// The signature that a request must have for these signed headers. Its path must be normalized.
 pub fn signature(
     request: &RecordedRequest,
     authorization: &Authorization,
@@ -62,7 +62,7 @@ pub fn signature(
     Ok(hex(&hmac(&key, &to_sign)))
 }
 
-/// Encodes the path as it was sent once more. Only S3 does without.
+/// Encodes a path that is encoded already a second time. All services except S3 require this.
 fn encode_path(path: &str) -> String {
     path.bytes()
         .map(|byte| match byte {

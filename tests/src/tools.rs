@@ -1,5 +1,5 @@
-//! Finds the programs that the tests run: those that `tools/build.sh` makes, once and outside the
-//! checkout, and those that cargo built beside the test.
+//! Finds the programs that the tests run: third-party tools, which `tools/build.sh` builds once
+//! outside the checkout, and the binaries of this workspace.
 
 use std::collections::HashMap;
 use std::env;
@@ -11,36 +11,36 @@ use anyhow::{Context, Result, ensure};
 
 static FOUND: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
 
-/// The path of a tool that `tools/build.sh` knows by this name, which is made first if it has to be.
+/// The path of a tool of `tools/build.sh`, which is built first if necessary.
 pub async fn tool(name: &'static str) -> Result<PathBuf> {
     tokio::task::spawn_blocking(move || find(name)).await?
 }
 
 fn find(name: &str) -> Result<PathBuf> {
-    // Held while it is made: tests that run side by side need the same tools.
+    // Held during the build, because tests that run in parallel need the same tools.
     let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(path) = found.get(name) {
         return Ok(path.clone());
     }
-    // What it says goes past the test's captured output, so that a long build is seen.
+    // Not captured, so that the progress of a long build is visible.
     let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/build.sh"))
         .arg(name)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("cannot run tools/build.sh")?;
-    ensure!(output.status.success(), "there is no {name} to test with; tools/build.sh says why");
+    ensure!(output.status.success(), "cannot build {name}; see the output of tools/build.sh");
     let line = String::from_utf8(output.stdout)?;
     let path = line
         .trim_end()
         .strip_prefix(name)
         .map(|path| PathBuf::from(path.trim_start()))
-        .with_context(|| format!("tools/build.sh answers {line:?}"))?;
+        .with_context(|| format!("tools/build.sh printed {line:?}, not a line with {name}"))?;
     found.insert(name.into(), path.clone());
     Ok(path)
 }
 
-/// The path of a binary of this workspace, of the profile that the test was built with.
+/// The path of a binary of this workspace, in the profile of the running test.
 pub fn built(name: &str) -> Result<PathBuf> {
     // A test is at target/<profile>/deps/<test>, a binary at target/<profile>/<binary>.
     let test = env::current_exe()?;
@@ -50,6 +50,9 @@ pub fn built(name: &str) -> Result<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|path| path.is_file())
         .with_context(|| {
-            format!("{name} is not beside the test {}: run `cargo build` first", test.display())
+            format!(
+                "{name} is not built for the profile of {}: run `cargo build` first",
+                test.display()
+            )
         })
 }

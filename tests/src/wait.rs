@@ -1,12 +1,12 @@
-//! Waits until something holds, at most so long, and says what it waited for where it never did.
+//! Waits for a condition with a timeout.
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-/// Asks `attempt` again and again. An error means "not yet"; when the limit is reached the last one
-/// is the cause of the error that comes back.
+/// Retries `attempt` until it succeeds. The error of the last attempt is the cause of the error after
+/// the timeout.
 pub async fn eventually<T, F>(
     limit: Duration,
     what: impl Display,
@@ -20,14 +20,13 @@ where
         let last = match tokio::time::timeout_at(end.into(), attempt()).await {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => error,
-            Err(_) => anyhow!("the last attempt did not come back in time"),
+            Err(_) => anyhow!("the last attempt did not finish"),
         };
         if Instant::now() >= end {
-            return Err(last.context(format!("waited {limit:?} in vain for {what}")));
+            return Err(last.context(format!("timed out after {limit:?} waiting for {what}")));
         }
-        // The only sleep of the harness. What is asked here (a server that starts, an object of the
-        // API server) tells nobody when it changes, and asking without a pause would take the
-        // processor from those it waits for.
+        // The only sleep of the harness. Servers do not notify a test of every change, and retries
+        // without a pause would take CPU time from them.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

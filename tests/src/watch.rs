@@ -1,5 +1,4 @@
-//! Watches objects through kubectl, and keeps every version it was told of: also those that a test
-//! asking now and then would never see.
+//! Watches objects with kubectl and records every version, also those that polls would miss.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::process::{Process, Spec};
 use crate::scratch::Scratch;
 use crate::wait::eventually;
 
-/// What a watch tells.
+/// An event of a watch.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// `ADDED`, `MODIFIED` or `DELETED`.
@@ -20,7 +19,7 @@ pub struct Event {
 }
 
 impl Event {
-    pub fn is_of(&self, name: &str) -> bool {
+    pub fn has_name(&self, name: &str) -> bool {
         self.object["metadata"]["name"] == name
     }
 }
@@ -32,7 +31,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Watches all objects of a resource, such as `configmaps`, in the default namespace of `kubectl`.
+    /// Watches the objects of a resource, such as `configmaps`, in the default namespace of
+    /// `kubectl`.
     pub fn start(kubectl: &Kubectl, resource: &str) -> Result<Self> {
         let scratch = Scratch::new("watch")?;
         let output = ["--output=json", "--output-watch-events"];
@@ -51,7 +51,7 @@ impl Watch {
         })
     }
 
-    /// Everything told so far, in its order.
+    /// All events so far, in order.
     pub fn events(&self) -> Result<Vec<Event>> {
         let log = self.process.log();
         let mut events = Vec::new();
@@ -61,21 +61,26 @@ impl Watch {
                     kind: event["type"].as_str().unwrap_or_default().to_owned(),
                     object: event["object"].take(),
                 }),
-                // The last one is still being written.
+                // The last event is written while it is read.
                 Err(error) if error.is_eof() => break,
-                Err(error) => return Err(error).context(format!("a watch says:\n{log}")),
+                Err(error) => {
+                    return Err(error).context(format!(
+                        "a watch printed:
+                {log}"
+                    ));
+                }
             }
         }
         Ok(events)
     }
 
-    /// The newest version of an object, unless it is deleted.
-    pub fn newest(&self, name: &str) -> Result<Option<Value>> {
-        let last = self.events()?.into_iter().rfind(|event| event.is_of(name));
+    /// The latest version of an object; `None` if it is deleted.
+    pub fn latest(&self, name: &str) -> Result<Option<Value>> {
+        let last = self.events()?.into_iter().rfind(|event| event.has_name(name));
         Ok(last.filter(|event| event.kind != "DELETED").map(|event| event.object))
     }
 
-    /// Waits until `find` finds something in the newest version of an object.
+    /// Waits until `find` returns a value for the latest version of an object.
     pub async fn wait_for<T>(
         &self,
         limit: Duration,
@@ -86,21 +91,21 @@ impl Watch {
         let what = format!("{what} of {}/{name}", self.resource);
         eventually(limit, what, async || {
             self.process.ensure_running()?;
-            let object = self.newest(name)?.context("there is none")?;
-            find(&object).with_context(|| format!("it is {object:#}"))
+            let object = self.latest(name)?.context("the object does not exist")?;
+            find(&object).with_context(|| format!("the object is {object:#}"))
         })
         .await
     }
 
-    /// Waits until an object is gone.
-    pub async fn wait_gone(&self, limit: Duration, name: &str) -> Result<()> {
-        let what = format!("the end of {}/{name}", self.resource);
+    /// Waits until an object is deleted.
+    pub async fn wait_deleted(&self, limit: Duration, name: &str) -> Result<()> {
+        let what = format!("the deletion of {}/{name}", self.resource);
         eventually(limit, what, async || {
             self.process.ensure_running()?;
-            let deleted = |event: &Event| event.is_of(name) && event.kind == "DELETED";
+            let deleted = |event: &Event| event.has_name(name) && event.kind == "DELETED";
             ensure!(
-                self.events()?.iter().any(deleted) && self.newest(name)?.is_none(),
-                "it is there"
+                self.events()?.iter().any(deleted) && self.latest(name)?.is_none(),
+                "the object exists"
             );
             Ok(())
         })

@@ -1,7 +1,7 @@
-"""The Lambda function of a WebSocket API.
+"""Lambda function of a WebSocket API.
 
-It keeps the table of connections as many such APIs do, and tells a client that says anything its own
-connection id (no client learns that in any other way).
+It stores connections as many such APIs do, and responds to every message with the client's
+connection id. A client has no other way to learn it.
 """
 
 import json
@@ -23,14 +23,14 @@ def dynamodb(operation, body):
     request = urllib.request.Request(
         os.environ["AWS_ENDPOINT_URL"], json.dumps(body).encode(), headers
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        answer.read()
+    with urllib.request.urlopen(request, timeout=30) as response:
+        response.read()
 
 
 def handler(event, _context):
     context = event["requestContext"]
     connection = context["connectionId"]
-    # Worth a line: MiniStack waits 50 ms longer for the log of a function that says nothing.
+    # Printed because MiniStack waits 50 ms longer for a function without output.
     print(context["eventType"], connection, file=sys.stderr)
     if context["eventType"] == "MESSAGE":
         return {"statusCode": 200, "body": json.dumps({"yourConnectionId": connection})}

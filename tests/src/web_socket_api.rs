@@ -1,5 +1,5 @@
-//! A WebSocket API on MiniStack, whose connections are stored as the operator's users store them,
-//! or are left for the test to store.
+//! Creates a WebSocket API on MiniStack. Its routes store and delete connection rows as those of a
+//! user do, or leave them to the test.
 
 use std::process::Command;
 use std::time::Duration;
@@ -16,9 +16,9 @@ use crate::tools::tool;
 use crate::websocket::WebSocketClient;
 use crate::{command, http};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The Lambda function behind all routes.
+/// Lambda function of all routes.
 const FUNCTION: &str = include_str!("web_socket_api.py");
 
 pub struct WebSocketApi {
@@ -28,8 +28,9 @@ pub struct WebSocketApi {
 }
 
 impl WebSocketApi {
-    /// With a table, `$connect` stores a row there (`connection_id`, `sk` of the query's `SK`,
-    /// `created_at`), and `$disconnect` deletes it. Without one both only succeed.
+    /// Creates an API. With a table, `$connect` stores a row (`connection_id`, `sk` from the query
+    /// `SK`,
+    /// `created_at`) and `$disconnect` deletes it. Without one, they do nothing.
     pub async fn create(
         ministack: &MiniStack,
         stage: &str,
@@ -77,45 +78,45 @@ impl WebSocketApi {
         &self.stage
     }
 
-    /// What a manifest names: the API's domain on AWS.
+    /// The API's domain on AWS, for `webSocket.domain`.
     pub fn domain(&self) -> String {
         format!("{}.execute-api.{REGION}.amazonaws.com", self.id)
     }
 
-    /// Where clients connect.
+    /// The URL to which clients connect.
     pub fn url(&self) -> String {
         self.gateway_url().replacen("http:", "ws:", 1)
     }
 
-    /// Where `/@connections/<id>` is.
+    /// The URL that has `/@connections/<id>`.
     pub fn gateway_url(&self) -> String {
         gateway_endpoint(&self.endpoint)
             .replace("{apiId}", &self.id)
             .replace("{stage}", &self.stage)
     }
 
-    /// Connects a client, with a query such as `SK=hoge`, and learns its connection id, by asking
-    /// the function of the `$default` route for it.
+    /// Connects a client with a query such as `SK=hoge`, and requests its connection id from the
+    /// `$default` route.
     pub async fn connect(&self, query: &str) -> Result<WebSocketClient> {
         let mut client = WebSocketClient::connect(&format!("{}?{query}", self.url())).await?;
-        client.send("who am I?").await?;
-        // A notification may come in first, where the row is stored already.
-        let answer = |text: &str| {
-            let answer: Value = serde_json::from_str(text).ok()?;
-            Some(answer.get("yourConnectionId")?.as_str()?.to_owned())
+        client.send("connection id?").await?;
+        // A notification can arrive first, if the row is stored already.
+        let parse = |text: &str| {
+            let response: Value = serde_json::from_str(text).ok()?;
+            Some(response.get("yourConnectionId")?.as_str()?.to_owned())
         };
         client
-            .wait_until(LIMIT, "its connection id", |messages| {
-                messages.iter().any(|message| answer(&message.text).is_some())
+            .wait_until(TIMEOUT, "its connection id", |messages| {
+                messages.iter().any(|message| parse(&message.text).is_some())
             })
             .await?;
-        let id = client.take(answer).context("the connection id went missing")?;
+        let id = client.take(parse).context("no connection id was received")?;
         client.set_connection_id(id);
         Ok(client)
     }
 }
 
-/// `--gateway-endpoint` for MiniStack, or for a proxy before it.
+/// The value of `--gateway-endpoint` for MiniStack, or for a proxy.
 pub fn gateway_endpoint(endpoint: &str) -> String {
     format!("{endpoint}/_aws/execute-api/{{apiId}}/{{stage}}")
 }
@@ -137,7 +138,7 @@ async fn create_function(endpoint: &str, name: &str, table: Option<&str>) -> Res
     string(&function, "FunctionArn")
 }
 
-/// A ZIP file with this as `index.py`: Lambda takes nothing else, and Python is there to make it.
+/// Creates a ZIP file with this code as `index.py`, the only format that Lambda accepts here.
 async fn zip(code: &str) -> Result<Vec<u8>> {
     const SCRIPT: &str = "import sys, zipfile
 with zipfile.ZipFile(sys.stdout.buffer, 'w') as archive:
@@ -155,10 +156,10 @@ async fn create(endpoint: &str, path: &str, body: &Value) -> Result<Value> {
         .header(header::AUTHORIZATION, authorization(service))
         .header(header::CONTENT_TYPE, "application/json")
         .body(Bytes::from(body.to_string()))?;
-    http::send(request, LIMIT).await?.success()?.json()
+    http::send(request, TIMEOUT).await?.success()?.json()
 }
 
-fn string(answer: &Value, field: &str) -> Result<String> {
-    let text = answer[field].as_str().with_context(|| format!("no {field} in {answer}"))?;
+fn string(response: &Value, field: &str) -> Result<String> {
+    let text = response[field].as_str().with_context(|| format!("no {field} in {response}"))?;
     Ok(text.to_owned())
 }

@@ -1,5 +1,4 @@
-//! A WebSocket client that keeps every text message with the moment of its arrival, and lets a test
-//! wait for what it expects.
+//! WebSocket client that records text messages with the time of their arrival.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -46,9 +45,9 @@ pub struct WebSocketClient {
 impl WebSocketClient {
     pub async fn connect(url: &str) -> Result<Self> {
         let connect = tokio_tungstenite::connect_async(url);
-        let (socket, _) = tokio::time::timeout(LIMIT, connect)
+        let (socket, _) = tokio::time::timeout(TIMEOUT, connect)
             .await
-            .with_context(|| format!("no connection to {url} within {LIMIT:?}"))?
+            .with_context(|| format!("no connection to {url} within {TIMEOUT:?}"))?
             .with_context(|| format!("cannot connect to {url}"))?;
         let (sink, stream) = socket.split();
         let state = Arc::new(watch::Sender::default());
@@ -56,9 +55,9 @@ impl WebSocketClient {
         Ok(Self { connection_id: None, sink, state, reader })
     }
 
-    /// The id that the gateway gave it, if the client was told.
+    /// The connection id, if the client has requested it.
     pub fn connection_id(&self) -> Result<&str> {
-        self.connection_id.as_deref().context("the client does not know its connection id")
+        self.connection_id.as_deref().context("the client has not requested its connection id")
     }
 
     pub(crate) fn set_connection_id(&mut self, id: String) {
@@ -66,21 +65,21 @@ impl WebSocketClient {
     }
 
     pub async fn send(&mut self, text: &str) -> Result<()> {
-        tokio::time::timeout(LIMIT, self.sink.send(Message::text(text))).await??;
+        tokio::time::timeout(TIMEOUT, self.sink.send(Message::text(text))).await??;
         Ok(())
     }
 
-    /// Everything received so far.
+    /// All messages so far.
     pub fn messages(&self) -> Vec<Received> {
         self.state.borrow().messages.clone()
     }
 
-    /// The same, as text only.
+    /// The texts of all messages so far.
     pub fn texts(&self) -> Vec<String> {
         self.state.borrow().messages.iter().map(|message| message.text.clone()).collect()
     }
 
-    /// Waits until the messages meet a condition, and gives them.
+    /// Waits until the messages meet a condition, and returns them.
     pub async fn wait_until(
         &self,
         limit: Duration,
@@ -98,12 +97,12 @@ impl WebSocketClient {
         match waited {
             Ok(_) if condition(&messages) => Ok(messages),
             Ok(_) => Err(anyhow!("the connection was closed")),
-            Err(_) => Err(anyhow!("{limit:?} passed")),
+            Err(_) => Err(anyhow!("timed out after {limit:?}")),
         }
-        .with_context(|| format!("a client waited in vain for {what}; it has {:?}", self.texts()))
+        .with_context(|| format!("waiting for {what}; received {:?}", self.texts()))
     }
 
-    /// Takes out the first message that this finds something in.
+    /// Removes the first message for which `find` returns a value, and returns that value.
     pub fn take<T>(&self, find: impl Fn(&str) -> Option<T>) -> Option<T> {
         let mut found = None;
         self.state.send_modify(|state| {
@@ -116,7 +115,7 @@ impl WebSocketClient {
         found
     }
 
-    /// Waits until the other side has closed the connection.
+    /// Waits until the server has closed the connection.
     pub async fn wait_closed(&self, limit: Duration) -> Result<()> {
         let mut state = self.state.subscribe();
         let closed = tokio::time::timeout(limit, state.wait_for(|state| state.closed)).await;
@@ -124,15 +123,15 @@ impl WebSocketClient {
         Ok(())
     }
 
-    /// Says goodbye, and waits for the answer.
+    /// Sends a close frame and waits for that of the server.
     pub async fn close(mut self) -> Result<()> {
-        tokio::time::timeout(LIMIT, self.sink.send(Message::Close(None))).await??;
-        self.wait_closed(LIMIT).await
+        tokio::time::timeout(TIMEOUT, self.sink.send(Message::Close(None))).await??;
+        self.wait_closed(TIMEOUT).await
     }
 }
 
 impl Drop for WebSocketClient {
-    /// Without a goodbye: as a browser whose network is gone.
+    /// Sends no close frame, like a browser that loses its network.
     fn drop(&mut self) {
         self.reader.abort();
     }

@@ -1,4 +1,4 @@
-//! The harness keeps what it promises: its neighbours are real, and nothing outlives a test.
+//! The harness itself: its services are real, and no process outlives its test.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -11,18 +11,18 @@ use stream_notifier_tests::control_plane::ControlPlane;
 use stream_notifier_tests::http;
 use stream_notifier_tests::ministack::MiniStack;
 use stream_notifier_tests::process::{self, Exit, Process, Spec};
-use stream_notifier_tests::proxy::{Proxy, Reply, first};
+use stream_notifier_tests::proxy::{Proxy, ProxyResponse, first};
 use stream_notifier_tests::scratch::Scratch;
 use stream_notifier_tests::wait::eventually;
 use stream_notifier_tests::web_socket_api::WebSocketApi;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Set for the run of this same test binary that is killed.
+/// Set in the process of this test binary that the test kills.
 const VICTIM: &str = "STREAM_NOTIFIER_VICTIM";
 
 #[tokio::test]
-async fn a_control_plane_with_namespaces_and_rights() -> Result<()> {
+async fn starts_a_control_plane_with_namespaces_and_permissions() -> Result<()> {
     let control_plane = ControlPlane::shared().await?;
     let names = control_plane.kubectl().run(&["get", "namespaces"]).await?;
     ensure!(names.contains("kube-system"), "{names}");
@@ -32,22 +32,22 @@ async fn a_control_plane_with_namespaces_and_rights() -> Result<()> {
     let pod = serde_json::json!({
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "careless"},
-        "spec": {"containers": [{"name": "careless", "image": "careless"}]},
+        "metadata": {"name": "unrestricted"},
+        "spec": {"containers": [{"name": "unrestricted", "image": "unrestricted"}]},
     });
-    let said = namespace.refused(&pod.to_string()).await?;
-    ensure!(said.contains("restricted"), "{said}");
+    let error = namespace.apply_rejected(&pod.to_string()).await?;
+    ensure!(error.contains("restricted"), "{error}");
 
     let account = control_plane.as_service_account(&name, "default").await?;
-    let who =
+    let user =
         account.run(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]).await?;
-    ensure!(who == format!("system:serviceaccount:{name}:default"), "{who}");
+    ensure!(user == format!("system:serviceaccount:{name}:default"), "{user}");
     let denied = account.output(&["get", "configmaps"], "").await?;
-    let said = String::from_utf8_lossy(&denied.stderr).into_owned();
-    ensure!(!denied.status.success() && said.contains("Forbidden"), "{said}");
+    let error = String::from_utf8_lossy(&denied.stderr).into_owned();
+    ensure!(!denied.status.success() && error.contains("Forbidden"), "{error}");
 
     namespace.passed();
-    eventually(LIMIT, "the namespace to be gone", async || {
+    eventually(TIMEOUT, "the namespace to be deleted", async || {
         let names = control_plane.kubectl().run(&["get", "namespaces", "-o", "name"]).await?;
         ensure!(!names.contains(&name), "{names}");
         Ok(())
@@ -56,7 +56,7 @@ async fn a_control_plane_with_namespaces_and_rights() -> Result<()> {
 }
 
 #[tokio::test]
-async fn helm_is_the_fourth_and_reaches_the_cluster() -> Result<()> {
+async fn runs_helm_4_against_the_cluster() -> Result<()> {
     let helm = ControlPlane::shared().await?.helm().await?;
     let version = helm.run(&["version", "--template", "{{.Version}}"]).await?;
     ensure!(version.starts_with("v4."), "{version}");
@@ -66,7 +66,7 @@ async fn helm_is_the_fourth_and_reaches_the_cluster() -> Result<()> {
 }
 
 #[tokio::test]
-async fn connections_are_stored_and_a_post_arrives() -> Result<()> {
+async fn stores_connections_and_delivers_a_post() -> Result<()> {
     let ministack = MiniStack::start().await?;
     let stream =
         ministack.create_table_with_stream("sample-table", StreamViewType::NewAndOldImages).await?;
@@ -93,11 +93,11 @@ async fn connections_are_stored_and_a_post_arrives() -> Result<()> {
 
     let url = format!("{}/@connections/{}", api.gateway_url(), client.connection_id()?);
     http::post(&url, r#"{"pk":"fuga"}"#).await?.success()?;
-    let messages = client.wait_until(LIMIT, "the post", |messages| !messages.is_empty()).await?;
+    let messages = client.wait_until(TIMEOUT, "the post", |messages| !messages.is_empty()).await?;
     ensure!(messages[0].json()?["pk"] == "fuga", "{messages:?}");
 
     client.close().await?;
-    eventually(LIMIT, "the row to be gone", async || {
+    eventually(TIMEOUT, "the row to be deleted", async || {
         let rows = stored().await?;
         ensure!(rows.is_empty(), "{rows:?}");
         Ok(())
@@ -112,52 +112,52 @@ async fn connections_are_stored_and_a_post_arrives() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_proxy_records_holds_and_answers() -> Result<()> {
+async fn records_holds_and_replaces_responses_in_the_proxy() -> Result<()> {
     let ministack = MiniStack::start().await?;
     let proxy = Proxy::start(ministack.endpoint()).await?;
     let health = format!("{}/_ministack/health", proxy.endpoint());
 
-    let denied = proxy.answer(
-        Reply::gateway_error(403, "ForbiddenException", "Forbidden")?,
+    let denied = proxy.respond(
+        ProxyResponse::gateway_error(403, "ForbiddenException", "Forbidden")?,
         first(1, |request| request.path.ends_with("/health")),
     );
     ensure!(http::get(&health).await?.status == StatusCode::FORBIDDEN);
     ensure!(http::get(&health).await?.status == StatusCode::OK);
     denied.release();
 
-    let held = proxy.hold_answer(|request| request.path.ends_with("/health"));
+    let held = proxy.hold_response(|request| request.path.ends_with("/health"));
     let waiting = tokio::spawn({
         let health = health.clone();
         async move { http::get(&health).await }
     });
-    held.caught(1, LIMIT).await?;
+    held.wait_matched(1, TIMEOUT).await?;
     ensure!(!waiting.is_finished());
     held.release();
     ensure!(waiting.await??.status == StatusCode::OK);
 
-    let answers: Vec<_> = proxy.requests().iter().filter_map(|request| request.answered).collect();
-    ensure!(answers == [StatusCode::FORBIDDEN, StatusCode::OK, StatusCode::OK], "{answers:?}");
+    let statuses: Vec<_> = proxy.requests().iter().filter_map(|request| request.status).collect();
+    ensure!(statuses == [StatusCode::FORBIDDEN, StatusCode::OK, StatusCode::OK], "{statuses:?}");
     Ok(())
 }
 
 #[tokio::test]
-async fn the_end_of_a_process_is_known() -> Result<()> {
+async fn reports_the_exit_of_a_process() -> Result<()> {
     let scratch = Scratch::new("end")?;
-    let spec = Spec::new("sh", scratch.path().join("log")).arguments(["-c", "echo said; exit 3"]);
+    let spec = Spec::new("sh", scratch.path().join("log")).arguments(["-c", "echo line; exit 3"]);
     let process = Process::start("sh", spec)?;
-    ensure!(process.wait_exit(LIMIT).await? == Exit::Code(3));
-    ensure!(process.log() == "said\n");
+    ensure!(process.wait_exit(TIMEOUT).await? == Exit::Code(3));
+    ensure!(process.log() == "line\n");
 
     let missing = Process::start("missing", Spec::new("/nowhere", scratch.path().join("log")));
-    let error = missing.err().context("it started")?;
+    let error = missing.err().context("the process started")?;
     ensure!(format!("{error:#}").contains("/nowhere"), "{error:#}");
     Ok(())
 }
 
 #[tokio::test]
-async fn nothing_outlives_a_test_that_is_killed() -> Result<()> {
+async fn leaves_no_process_of_a_killed_test() -> Result<()> {
     let mut victim = Command::new(std::env::current_exe()?)
-        .args(["--exact", "the_victim", "--nocapture"])
+        .args(["--exact", "victim", "--nocapture"])
         .env(VICTIM, "1")
         .stdout(Stdio::piped())
         .spawn()?;
@@ -166,39 +166,40 @@ async fn nothing_outlives_a_test_that_is_killed() -> Result<()> {
         .lines()
         .map_while(Result::ok)
         .find_map(|line| line.split_once("victim ").map(|(_, rest)| rest.to_owned()))
-        .context("the victim says nothing")?;
+        .context("the victim printed nothing")?;
     let (pids, folder) = line.split_once(" in ").context("no folder")?;
     let pids: Vec<i32> = pids.split(' ').map(str::parse).collect::<Result<_, _>>()?;
     for pid in &pids {
-        ensure!(process::runs(*pid)?, "{pid} does not run");
+        ensure!(process::is_running(*pid)?, "{pid} does not run");
     }
 
     victim.kill()?;
     victim.wait()?;
-    eventually(LIMIT, "everything of the victim to be gone", async || {
+    eventually(TIMEOUT, "the processes and files of the victim to be removed", async || {
         for pid in &pids {
-            ensure!(!process::runs(*pid)?, "{pid} still runs");
+            ensure!(!process::is_running(*pid)?, "{pid} still runs");
         }
-        ensure!(!std::path::Path::new(folder).exists(), "{folder} is still there");
+        ensure!(!std::path::Path::new(folder).exists(), "{folder} still exists");
         Ok(())
     })
     .await
 }
 
-/// Not a test of its own: the one above runs it, and kills it.
+/// Not a test: `leaves_no_process_of_a_killed_test` runs it in another process and kills that.
 #[tokio::test]
-async fn the_victim() -> Result<()> {
+async fn victim() -> Result<()> {
     if std::env::var_os(VICTIM).is_none() {
         return Ok(());
     }
     let scratch = Scratch::new("victim")?;
-    // A shell that has a child of its own.
+    // A shell with a child process.
     let log = scratch.path().join("log");
     let spec = Spec::new("sh", &log).arguments(["-c", "sleep 600 & echo $!; wait"]);
     let shell = Process::start("shell", spec)?;
-    let child =
-        eventually(LIMIT, "the shell's child", async || Ok(shell.log().trim().parse::<i32>()?))
-            .await?;
+    let child = eventually(TIMEOUT, "the child of the shell", async || {
+        Ok(shell.log().trim().parse::<i32>()?)
+    })
+    .await?;
     println!("victim {} {child} in {}", shell.pid(), scratch.path().display());
-    shell.wait_exit(LIMIT * 10).await.map(drop)
+    shell.wait_exit(TIMEOUT * 10).await.map(drop)
 }

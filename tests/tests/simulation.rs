@@ -1,7 +1,7 @@
-//! Thousands of runs of the worker among simulated neighbours, each from one seed.
+//! Thousands of runs of the worker with simulated backends, each from one seed.
 //!
-//! `SEEDS=100000` runs as many, until `FAILURES` (1) have failed; `SEED=7` runs that one and tells all
-//! that happens in it.
+//! `SEEDS=100000` sets the number of runs, and `FAILURES` the number of failures after which to stop (1 by
+//! default). `SEED=7` runs only this seed and prints its events.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,36 +9,40 @@ use std::{env, fs};
 
 use stream_notifier_tests::simulator::{Report, replay, run_all};
 
-/// How many are run unless told otherwise.
+/// The number of runs by default.
 const SEEDS: u64 = 2_000;
 
 fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text}")))
 }
 
 #[test]
-fn the_guarantees_hold_whatever_happens() {
+fn keeps_the_guarantees_in_every_run() {
     if let Some(seed) = number("SEED") {
-        let (lines, broken) = replay(seed);
+        let (lines, violation) = replay(seed);
         println!("{}", lines.join("\n"));
-        assert_eq!(broken, None, "seed {seed}");
+        assert_eq!(violation, None, "seed {seed}");
         return;
     }
     let seeds = number("SEEDS").unwrap_or(SEEDS);
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get());
-    let most_failures = number("FAILURES").unwrap_or(1) as usize;
-    let Report { seeds: done, took, counts, failures } = run_all(0..seeds, threads, most_failures);
+    let max_failures = number("FAILURES").unwrap_or(1) as usize;
+    let Report { seeds: done, took, counts, failures } = run_all(0..seeds, threads, max_failures);
     println!("{counts}");
-    println!("{done} seeds in {took:.1?}, {:.0} a second", done as f64 / took.as_secs_f64());
+    println!("{done} seeds in {took:.1?}, {:.0} per second", done as f64 / took.as_secs_f64());
     for failure in &failures {
-        println!("seed {}: {}: {}", failure.seed, failure.guarantee, failure.how);
+        println!("seed {}: {}: {}", failure.seed, failure.guarantee, failure.details);
     }
     if let Some(failure) = failures.first() {
-        panic!("{}", failure.story);
+        panic!("{}", failure.report);
     }
     if seeds >= SEEDS {
-        assert_eq!(counts.rarer_than(20 * seeds / SEEDS), [""; 0], "this hardly ever happens");
+        assert_eq!(
+            counts.rarer_than(20 * seeds / SEEDS),
+            [""; 0],
+            "these events are too rare to be tested"
+        );
     }
 }
 

@@ -13,6 +13,9 @@ const MAX_LINES: usize = 450;
 /// Files that a folder may have beside its sub-folders.
 const MAX_FILES: usize = 12;
 
+/// Changes of folder on a record's way from GetRecords to the checkpoint.
+const MAX_FOLDER_CHANGES: usize = 14;
+
 /// The path of a module from the crate's root.
 type Module = Vec<String>;
 
@@ -152,10 +155,10 @@ fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
     expand(&format!("{prefix}{head}"), &inner[start..], paths);
 }
 
-/// The rows of the table "Who may import whom" of docs/architecture.md: a folder to what it may use.
+/// The rows of the table "Allowed imports" of docs/architecture.md: a folder to what it may use.
 fn allowed() -> Result<BTreeMap<String, BTreeSet<String>>> {
     let page = fs::read_to_string(repository()?.join("docs/architecture.md"))?;
-    let (_, section) = page.split_once("Who may import whom").context("the table's heading")?;
+    let (_, section) = page.split_once("Allowed imports").context("the table's heading")?;
     let section = section.split("\n#").next().unwrap_or_default();
     let mut rules = BTreeMap::new();
     for row in section.lines().filter(|line| line.starts_with("| `")) {
@@ -189,7 +192,7 @@ fn folders_import_only_what_the_architecture_allows() -> Result<()> {
             }
         }
     }
-    ensure!(wrong.is_empty(), "not in docs/architecture.md, Who may import whom: {wrong:#?}");
+    ensure!(wrong.is_empty(), "not in docs/architecture.md, Allowed imports: {wrong:#?}");
     Ok(())
 }
 
@@ -251,5 +254,30 @@ fn source_files_are_short_and_folders_small() -> Result<()> {
     let crowded = folders.iter().filter(|(_, files)| **files > MAX_FILES);
     wrong.extend(crowded.map(|(folder, files)| format!("{} has {files} files", folder.display())));
     ensure!(wrong.is_empty(), "at most {MAX_LINES} lines and {MAX_FILES} files: {wrong:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_record_passes_the_listed_functions_and_few_folders() -> Result<()> {
+    let root = repository()?;
+    let page = fs::read_to_string(root.join("docs/architecture.md"))?;
+    let (_, section) = page.split_once("### Path of a record").context("the heading")?;
+    let section = section.split("\n#").next().unwrap_or_default();
+    let mut folders = 0;
+    for row in section.lines().filter(|line| line.starts_with("| `")) {
+        folders += 1;
+        let mut names = row.split('`').skip(1).step_by(2);
+        let folder = names.next().context("a folder")?;
+        for function in names {
+            let (file, name) = function.split_once("::").context("file::function")?;
+            let path = root.join("operator/src").join(folder).join(format!("{file}.rs"));
+            let source = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let is_defined = ["(", "<"].iter().any(|c| source.contains(&format!("fn {name}{c}")));
+            ensure!(is_defined, "{folder}/{file}.rs has no function {name}");
+        }
+    }
+    ensure!(folders > 5, "the list is empty");
+    let changes = folders - 1;
+    ensure!(changes <= MAX_FOLDER_CHANGES, "{changes} changes of folder");
     Ok(())
 }

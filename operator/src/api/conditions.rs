@@ -1,23 +1,21 @@
-//! Conditions as kstatus defines them: `Ready` is always present, `Reconciling` and `Stalled` only while
-//! they are true. A condition's time changes only with its status, because an unchanged status must
-//! compare equal and must not be written again.
+//! Builds the conditions of a `StreamNotifier` as kstatus defines them.
+//!
+//! `Ready` is always present. The other types are present only while they are `True`. A transition time
+//! changes only with the condition's status, or for `DataGap` with a new gap. An unchanged status of the
+//! resource therefore compares equal, and the operator does not write it again.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::condition_types::{DATA_GAP, DEGRADED, READY, ReadyState};
 use super::reasons::{Reason, Use};
 
-const DATA_GAP: &str = "DataGap";
-
-/// Every type of condition.
-pub const CONDITION_TYPES: [&str; 5] = ["Ready", "Reconciling", "Stalled", "Degraded", DATA_GAP];
-
-/// How long `DataGap` stays: as long as a stream keeps records.
+/// Time for which `DataGap` stays after the last gap: the retention of a stream.
 const DATA_GAP_TTL: SignedDuration = SignedDuration::from_hours(24);
 
-/// What a notifier's conditions are made from.
+/// Input of [`build_conditions`]: the state of a notifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionInput {
     /// State of `Ready`.
@@ -30,41 +28,10 @@ pub struct ConditionInput {
     pub degraded: Option<(Reason, String)>,
 }
 
-/// State of `Ready`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadyState {
-    /// Every open shard is read, or the notifier is suspended.
-    Ready,
-    /// The worker is starting.
-    Starting,
-    /// A problem that may end without a change of the resource.
-    Retrying,
-    /// Nothing continues until a person changes the resource, or what it names.
-    Stalled,
-}
-
-impl ReadyState {
-    /// Status of `Ready`.
-    pub const fn status(self) -> &'static str {
-        match self {
-            Self::Ready => "True",
-            Self::Starting => "Unknown",
-            Self::Retrying | Self::Stalled => "False",
-        }
-    }
-
-    /// Type of the condition that is true beside `Ready`.
-    pub const fn companion(self) -> Option<&'static str> {
-        match self {
-            Self::Ready => None,
-            Self::Starting | Self::Retrying => Some("Reconciling"),
-            Self::Stalled => Some("Stalled"),
-        }
-    }
-}
-
-/// Conditions of `generation`. Those in `before` with the same status keep their transition time.
-/// `new_gap` is the message of a new data gap.
+/// Builds the conditions of `generation`.
+///
+/// A condition with the same status in `before` keeps its transition time. `new_gap` is the message of
+/// a data gap that is not in `before`.
 pub fn build_conditions(
     before: &[Condition],
     generation: Option<i64>,
@@ -88,20 +55,23 @@ pub fn build_conditions(
     };
     let ConditionInput { ready, reason, message, degraded } = input;
     debug_assert!(reason.uses().contains(&Use::Ready(*ready)), "{reason:?} is not for {ready:?}");
-    let mut conditions = vec![condition("Ready", ready.status(), *reason, message)];
+    let mut conditions = vec![condition(READY, ready.status(), *reason, message)];
     conditions.extend(ready.companion().map(|type_| condition(type_, "True", *reason, message)));
     if let Some((reason, message)) = degraded {
         debug_assert!(reason.uses().contains(&Use::Degraded), "{reason:?} is not for Degraded");
-        conditions.push(condition("Degraded", "True", *reason, message));
+        conditions.push(condition(DEGRADED, "True", *reason, message));
     }
     let is_stopped = *reason == Reason::DataGap;
-    conditions.extend(data_gap(before, generation, new_gap, is_stopped, now));
+    conditions.extend(data_gap_condition(before, generation, new_gap, is_stopped, now));
     conditions
 }
 
-/// The condition `DataGap`. Each gap gives it a new time. It stays for a day after the last gap or until
-/// the spec changes, also in another process.
-fn data_gap(
+/// Builds the condition `DataGap`.
+///
+/// Each gap sets a new transition time. The condition stays for [`DATA_GAP_TTL`] after the last gap, or
+/// until the spec changes. It also survives a restart of the operator, because `before` comes from the
+/// stored status.
+fn data_gap_condition(
     before: &[Condition],
     generation: Option<i64>,
     new_gap: Option<String>,
@@ -124,16 +94,16 @@ fn data_gap(
     (stays && known.observed_generation == generation).then(|| known.clone())
 }
 
-/// How long `DataGap` stays among these conditions, if it is present.
+/// Time until `DataGap` leaves these conditions. `None` if it is absent.
 pub fn data_gap_remaining(conditions: &[Condition], now: Timestamp) -> Option<Duration> {
     let gap = conditions.iter().find(|condition| condition.type_ == DATA_GAP)?;
     Some(remaining(gap, now))
 }
 
 fn remaining(gap: &Condition, now: Timestamp) -> Duration {
-    let left = DATA_GAP_TTL.saturating_sub(gap.last_transition_time.0.duration_until(now));
-    // Nothing where the time is up.
-    left.try_into().unwrap_or_default()
+    let remaining = DATA_GAP_TTL.saturating_sub(gap.last_transition_time.0.duration_until(now));
+    // A negative duration becomes zero.
+    remaining.try_into().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -141,9 +111,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::api::condition_types::CONDITION_TYPES;
 
     fn input(ready: ReadyState, reason: Reason) -> ConditionInput {
-        ConditionInput { ready, reason, message: "because".to_owned(), degraded: None }
+        ConditionInput { ready, reason, message: "x on y failed".to_owned(), degraded: None }
     }
 
     fn reading() -> ConditionInput {
@@ -176,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn abnormal_conditions_are_absent_when_ready() {
+    fn omits_abnormal_conditions_when_ready() {
         let ready = conditions(&[], Some(1), &reading(), at(1));
         assert_eq!(types(&ready), [("Ready", "True")]);
         let invalid = input(ReadyState::Stalled, Reason::Invalid);
@@ -185,20 +156,20 @@ mod tests {
     }
 
     #[test]
-    fn the_transition_time_moves_with_the_status_only() {
+    fn keeps_the_transition_time_until_the_status_changes() {
         let first = conditions(&[], Some(1), &retrying(), at(1));
         let same = conditions(&first, Some(1), &retrying(), at(2));
         assert_eq!(first, same);
         let not_found = input(ReadyState::Stalled, Reason::StreamNotFound);
-        let other = conditions(&same, Some(1), &not_found, at(3));
-        assert_eq!(other[0].last_transition_time, Time(at(1)));
-        assert_eq!(other[0].reason, "StreamNotFound");
-        let ready = conditions(&other, Some(1), &reading(), at(4));
+        let other_reason = conditions(&same, Some(1), &not_found, at(3));
+        assert_eq!(other_reason[0].last_transition_time, Time(at(1)));
+        assert_eq!(other_reason[0].reason, "StreamNotFound");
+        let ready = conditions(&other_reason, Some(1), &reading(), at(4));
         assert_eq!(ready[0].last_transition_time, Time(at(4)));
     }
 
     #[test]
-    fn degraded_does_not_change_ready() {
+    fn reports_degraded_without_changing_ready() {
         let degraded = Some((Reason::StaleRowDeletionDenied, "grant it".to_owned()));
         let with_degraded = ConditionInput { degraded, ..reading() };
         let first = conditions(&[], Some(1), &with_degraded, at(1));
@@ -209,22 +180,22 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_appears_in_the_conditions_of_its_uses() {
+    fn uses_each_reason_where_it_is_allowed() {
         let mut seen = BTreeSet::new();
         for reason in Reason::ALL {
-            for place in reason.uses() {
-                let (given, gap) = match *place {
+            for allowed in reason.uses() {
+                let (given, gap) = match *allowed {
                     Use::Ready(ready) => (input(ready, *reason), None),
                     Use::Degraded => {
-                        let degraded = Some((*reason, "because".to_owned()));
+                        let degraded = Some((*reason, "x on y failed".to_owned()));
                         (ConditionInput { degraded, ..reading() }, None)
                     }
-                    Use::DataGap => (reading(), Some("because".to_owned())),
+                    Use::DataGap => (reading(), Some("x on y failed".to_owned())),
                     Use::Event => continue,
                 };
                 let all = super::build_conditions(&[], Some(1), &given, gap, at(1));
-                let mut of_it = all.iter().filter(|condition| condition.reason == reason.as_str());
-                assert!(of_it.any(|condition| condition.message == "because"), "{reason:?}");
+                let mut with_reason = all.iter().filter(|c| c.reason == reason.as_str());
+                assert!(with_reason.any(|c| c.message == "x on y failed"), "{reason:?}");
                 seen.extend(all.into_iter().map(|condition| condition.type_));
             }
         }
@@ -234,27 +205,27 @@ mod tests {
     const DAY: i64 = 24 * 60 * 60;
 
     #[test]
-    fn a_gap_stays_for_a_day_whatever_ready_is() {
+    fn keeps_a_data_gap_for_24_hours_in_every_ready_state() {
         let gap = with_gap(&[], "lost", at(1));
         assert_eq!(types(&gap), [("Ready", "True"), ("DataGap", "True")]);
-        let held = conditions(&gap, Some(1), &retrying(), at(DAY));
-        assert_eq!(types(&held)[2], ("DataGap", "True"));
-        assert_eq!(held[2], gap[1], "nothing of it has changed");
-        assert_eq!(data_gap_remaining(&held, at(DAY)), Some(Duration::from_secs(1)));
-        let over = conditions(&held, Some(1), &reading(), at(DAY + 1));
-        assert_eq!(types(&over), [("Ready", "True")]);
-        assert_eq!(data_gap_remaining(&over, at(DAY + 1)), None);
+        let later = conditions(&gap, Some(1), &retrying(), at(DAY));
+        assert_eq!(types(&later)[2], ("DataGap", "True"));
+        assert_eq!(later[2], gap[1]);
+        assert_eq!(data_gap_remaining(&later, at(DAY)), Some(Duration::from_secs(1)));
+        let expired = conditions(&later, Some(1), &reading(), at(DAY + 1));
+        assert_eq!(types(&expired), [("Ready", "True")]);
+        assert_eq!(data_gap_remaining(&expired, at(DAY + 1)), None);
     }
 
     #[test]
-    fn a_new_spec_removes_a_gap() {
+    fn removes_a_data_gap_when_the_spec_changes() {
         let gap = with_gap(&[], "lost", at(1));
         let edited = conditions(&gap, Some(2), &reading(), at(2));
         assert_eq!(types(&edited), [("Ready", "True")]);
     }
 
     #[test]
-    fn each_gap_starts_the_day_again() {
+    fn restarts_the_24_hours_with_each_data_gap() {
         let first = with_gap(&[], "lost", at(1));
         let second = with_gap(&first, "lost again", at(DAY));
         assert_eq!(second[1].last_transition_time, Time(at(DAY)));

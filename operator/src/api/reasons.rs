@@ -1,6 +1,6 @@
 //! Reasons of conditions and Events. `docs/conditions.md` is generated from this file.
 
-use super::conditions::ReadyState;
+use super::condition_types::ReadyState;
 
 /// Where a reason appears.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum Use {
     Event,
 }
 
-/// Defines [`Reason`]: name, uses, meaning in one sentence, action.
+/// Defines [`Reason`] from rows of name, uses, meaning and action.
 macro_rules! reasons {
     ($($reason:ident $uses:tt $meaning:literal $action:literal)+) => {
         /// Reason of a condition or an Event.
@@ -28,28 +28,28 @@ macro_rules! reasons {
             /// Every reason, in the order of `docs/conditions.md`.
             pub const ALL: &[Self] = &[$(Self::$reason),+];
 
-            /// The CamelCase word that users see.
+            /// Name in CamelCase, as users see it.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$reason => stringify!($reason),)+
                 }
             }
 
-            /// Where it appears.
+            /// Conditions and Events in which the reason appears.
             pub const fn uses(self) -> &'static [Use] {
                 match self {
                     $(Self::$reason => &$uses,)+
                 }
             }
 
-            /// What it means, in one sentence.
+            /// Meaning, in one sentence.
             pub const fn meaning(self) -> &'static str {
                 match self {
                     $(Self::$reason => $meaning,)+
                 }
             }
 
-            /// What a person does about it, in one or two sentences.
+            /// Action for a person, in one or two sentences.
             pub const fn action(self) -> &'static str {
                 match self {
                     $(Self::$reason => $action,)+
@@ -108,17 +108,17 @@ reasons! {
         "A listed shard has not been found for 60 s."
         "None. The operator retries until DynamoDB Streams finds the shard."
     NoChildShard [RETRYING]
-        "A shard is read to its end, but the stream lists no child shard."
-        "None. The operator retries until the stream lists a child shard."
+        "A shard is read to its end, but no listing shows a child shard."
+        "None. The operator retries until a listing shows a child shard."
     NoShards [RETRYING]
-        "The stream has listed no shards for 60 s."
-        "None. The operator retries until the stream lists a shard."
+        "Listings of the stream have shown no shards for 60 s."
+        "None. The operator retries until a listing shows a shard."
     ShardBlocked [RETRYING]
         "A shard has not been read for 60 s, because earlier records are not delivered or its requests are rate-limited."
         "Check the connections table and API Gateway. If `stream_notifier_stream_rate_limit_wait_seconds_total` grows, raise `--get-records-per-second`."
     DataGap [STALLED, Use::Event]
         "Records were lost before they were read, and reading stops if `onGap` is `Stop`."
-        "Have clients reload what they show. With `onGap: Stop`, set `Continue`, or suspend the notifier, edit or delete its checkpoint, and resume it."
+        "Make clients reload the data that they show. With `onGap: Stop`, either set `Continue`, or suspend the notifier, edit or delete its checkpoint, and resume it."
     WorkerFailed [RETRYING]
         "A task of the worker panicked because of a bug in the operator."
         "Report the bug with the operator's log. The worker restarts from the checkpoint."
@@ -180,7 +180,7 @@ reasons! {
         "Rows have a TTL in milliseconds, so they never expire."
         "Write the TTL in seconds since 1970."
     DisconnectForbidden [Use::Degraded]
-        "API Gateway denies the disconnection of slow clients."
+        "API Gateway denies requests to disconnect slow clients."
         "Grant `execute-api:ManageConnections` for `DELETE`, or change `delivery.slowClient`."
     DeadLetterQueueNotFound [Use::Degraded]
         "The dead-letter queue does not exist, so dead letters are lost after 60 s."
@@ -193,14 +193,16 @@ reasons! {
         "Check the queue and the AWS service status."
     RecordsLost [Use::DataGap]
         "Records were not read within 24 hours, or lack an image that the spec needs."
-        "Have clients reload what they show."
+        "Make clients reload the data that they show."
     InvalidRecord [Use::Event]
         "An expression failed on a record, so no client receives a message about it."
         "Fix the expression. The operator's log has the sequence number of the record."
 }
 
 impl Reason {
-    /// Whether nothing continues until a person acts. [`Self::CheckpointNotOwned`] has both cases.
+    /// Whether the problem lasts until a person acts.
+    ///
+    /// [`Self::CheckpointNotOwned`] has both cases, so its caller decides.
     pub fn is_stalled(self) -> bool {
         self.uses().contains(&STALLED)
     }
@@ -223,9 +225,9 @@ mod tests {
     }
 
     #[test]
-    fn only_one_reason_stalls_in_one_case_and_not_in_another() {
-        let is_either = |reason: &&Reason| reason.is_stalled() && reason.uses().contains(&RETRYING);
-        let either: Vec<_> = Reason::ALL.iter().filter(is_either).collect();
-        assert_eq!(either, [&Reason::CheckpointNotOwned]);
+    fn allows_both_stalled_and_retrying_for_one_reason_only() {
+        let has_both = |reason: &&Reason| reason.is_stalled() && reason.uses().contains(&RETRYING);
+        let both: Vec<_> = Reason::ALL.iter().filter(has_both).collect();
+        assert_eq!(both, [&Reason::CheckpointNotOwned]);
     }
 }

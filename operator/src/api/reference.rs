@@ -1,6 +1,6 @@
 //! Text of `docs/conditions.md`.
 
-use super::conditions::ReadyState;
+use super::condition_types::ReadyState;
 use super::reasons::{Reason, Use};
 
 const INTRODUCTION: &str = "\
@@ -9,7 +9,7 @@ const INTRODUCTION: &str = "\
 # Conditions
 
 The operator writes the state of a StreamNotifier to `status.conditions`. Each condition has a reason,
-which is a constant word, and a message. The message names the resource, the cause and the action:
+which is a fixed identifier, and a message. The message names the resource, the cause and the action:
 
     kubectl describe streamnotifier NAME
 
@@ -20,16 +20,17 @@ The conditions follow [kstatus](https://github.com/kubernetes-sigs/cli-utils/tre
 |---|---|---|
 | `Ready` | always | Every open shard is read, or the notifier is suspended. |
 | `Reconciling` | while it is `True` | The operator starts or retries. No action is needed unless the reason asks for one. |
-| `Stalled` | while it is `True` | The notifier waits for a person to change it or a resource that it names. |
+| `Stalled` | while it is `True` | The notifier cannot continue until you change it or a resource that its spec names. |
 | `Degraded` | while it is `True` | Something needs to be fixed, but delivery continues. `Ready` does not depend on it. |
 | `DataGap` | 24 hours, or until the spec changes | Records were lost before they were read. |
 
 `Reconciling` and `Stalled` are never present together. The operator removes a problem from the conditions
-when it is solved. No restart is needed, unless another writer took or changed the checkpoint. Until then,
-unread records stay in the stream for up to 24 hours, and the operator holds or retries messages.
+when it is solved. No restart is needed, unless another writer took or changed the checkpoint. While
+a problem lasts, unread records stay in the stream for up to 24 hours, and the operator holds or retries
+messages.
 ";
 
-/// The page.
+/// Returns the text of the page.
 pub fn conditions_page() -> String {
     let mut page = INTRODUCTION.to_owned();
     page += "
@@ -38,7 +39,7 @@ pub fn conditions_page() -> String {
 `Reconciling` and `Stalled` have the reason and the message of `Ready`. If there are several problems, the
 reason is that of one of them, and the message lists all.
 
-| reason | `Ready` | beside it | meaning | action |
+| reason | `Ready` | also `True` | meaning | action |
 |---|---|---|---|---|
 ";
     for reason in Reason::ALL {
@@ -81,9 +82,9 @@ fn ready_state(use_: &Use) -> Option<ReadyState> {
     }
 }
 
-/// Table of the reasons that appear there.
-fn table(place: Use) -> String {
-    let reasons = Reason::ALL.iter().filter(|reason| reason.uses().contains(&place));
+/// Table of the reasons that appear in a condition or in Events.
+fn table(use_: Use) -> String {
+    let reasons = Reason::ALL.iter().filter(|reason| reason.uses().contains(&use_));
     let rows: String = reasons.map(|reason| row(*reason, "")).collect();
     format!("\n| reason | meaning | action |\n|---|---|---|\n{rows}")
 }
@@ -98,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_committed_as_generated() {
+    fn matches_the_committed_page() {
         let committed = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/conditions.md"));
         assert!(conditions_page() == committed, "docs/conditions.md differs: run make generate");
     }

@@ -3,6 +3,9 @@
 //! The schema and the CEL rules reject an invalid spec at `kubectl apply`, with a message that says
 //! what to write instead.
 
+pub mod connections;
+pub mod delivery;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -10,6 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use self::connections::{Connections, WebSocket};
+use self::delivery::Delivery;
 use super::status::StreamNotifierStatus;
 
 /// Desired state of a notifier: the stream, the filters, the connections and the message.
@@ -60,8 +65,9 @@ pub struct StreamNotifierSpec {
     ///
     /// Set either `streamArn` or `tableArn`. Copy the ARN from `LatestStreamArn` in the output of
     /// `aws dynamodb describe-table`. The view type of the stream must include the images that the
-    /// other fields use, usually `NEW_AND_OLD_IMAGES`. The operator reads only this stream. If the
-    /// table gets another one, `Ready` becomes `False` with the reason `StreamReplaced`.
+    /// other fields use, usually `NEW_AND_OLD_IMAGES`. The operator reads only this stream. If this
+    /// stream is disabled and the table gets a new one, `Ready` becomes `False` with the reason
+    /// `StreamReplaced`.
     ///
     /// Example:
     /// `arn:aws:dynamodb:eu-west-1:123456789012:table/orders/stream/2024-12-03T08:06:15.779`.
@@ -103,8 +109,9 @@ pub struct StreamNotifierSpec {
     /// Time at which reading begins, in RFC 3339 format.
     ///
     /// Required with `startingPosition: AtTimestamp`, and not allowed without it. The operator
-    /// skips older records. A stream keeps records for 24 hours, so an earlier time is a data gap
-    /// (see `onGap`). If the time is in the future, the operator skips all records until then.
+    /// skips older records. A stream keeps records for 24 hours, so a time before that causes a
+    /// data gap (see `onGap`). If the time is in the future, the operator skips all records until
+    /// then.
     ///
     /// Minimum: `2012-01-01T00:00:00Z`. Maximum: before `2200-01-01T00:00:00Z`. Default: none.
     /// Example: `2026-11-22T12:00:00Z`.
@@ -127,7 +134,7 @@ pub struct StreamNotifierSpec {
     ///
     /// A record must pass all of them. Write at most 2 entries, one for each key attribute.
     ///
-    /// Default: none, so that every item matches. Example: `[{key: PK, prefix: "order#"}]`.
+    /// Default: none, so every item matches. Example: `[{key: PK, prefix: "order#"}]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["key".into()]))]
@@ -135,10 +142,11 @@ pub struct StreamNotifierSpec {
 
     /// Top-level attribute whose value must change.
     ///
-    /// A record matches if its new image has the attribute with another value than the old image.
-    /// Numbers are compared by their stored text, sets regardless of order. 1 to 255 characters.
+    /// A record matches if the value of the attribute in the new image differs from that in the old
+    /// image. Numbers are compared by their stored text, sets regardless of order. 1 to 255
+    /// characters.
     ///
-    /// Default: none, so that every change matches. Example: `TargetAttribute`.
+    /// Default: none, so every change matches. Example: `TargetAttribute`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub attribute: Option<String>,
@@ -149,7 +157,7 @@ pub struct StreamNotifierSpec {
     /// and `attribute`. If it fails or returns another type, the record is invalid. The operator then
     /// sends no message for it, counts it and creates an Event. 1 to 1,024 characters.
     ///
-    /// Default: none, so that every record matches. Example: `new.Price < old.Price`.
+    /// Default: none, so every record matches. Example: `new.Price < old.Price`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub filter: Option<String>,
@@ -173,7 +181,7 @@ pub struct StreamNotifierSpec {
     #[schemars(schema_with = "message_schema")]
     pub message: Option<BTreeMap<String, String>>,
 
-    /// Retries, drops and dead letters of messages that the operator cannot deliver.
+    /// How the operator retries, drops or dead-letters a message that it cannot deliver.
     #[serde(default, skip_serializing_if = "Delivery::is_default")]
     pub delivery: Delivery,
 
@@ -189,9 +197,9 @@ pub struct StreamNotifierSpec {
 
     /// Longest interval between two polls of a quiet shard, in milliseconds.
     ///
-    /// After a record the operator polls the shard again after 25 ms, then less often the longer
-    /// the shard stays quiet. AWS bills each poll. At 250 ms, a quiet shard costs about 10 million
-    /// GetRecords requests a month.
+    /// The operator polls a shard again 25 ms after a record, and less often the longer the shard
+    /// is quiet. AWS bills each poll. At 250 ms, a quiet shard costs about 10 million GetRecords
+    /// requests a month.
     ///
     /// Minimum: 50. Maximum: 30,000. Default: 250. Example: `1000`.
     #[serde(default = "default_poll_interval_milliseconds")]
@@ -297,258 +305,12 @@ pub struct KeyFilter {
     pub matches: Option<String>,
 }
 
-/// Table that stores the connections, and the query that selects them.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.partitionKey) == has(self.value)").message(
-    "set both connections.partitionKey and connections.value, or neither to send each message to every connection"
-))]
-pub struct Connections {
-    /// Name of the connections table, which must be in the account of the stream.
-    ///
-    /// 3 to 255 characters. Example: `sample-connections-dev`.
-    #[schemars(length(min = 3, max = 255), pattern("^[a-zA-Z0-9_.-]+$"))]
-    pub table_name: String,
-
-    /// AWS region of the connections table.
-    ///
-    /// Default: the region of the stream. Example: `eu-west-1`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 5, max = 32))]
-    #[x_kube(validation = Rule::new(
-        "self.matches('^[a-z]+(-[a-z]+)+-[0-9]+$')"
-    ).message("connections.region must be an AWS region such as eu-west-1"))]
-    pub region: Option<String>,
-
-    /// Name of the index to query.
-    ///
-    /// The projection of the index must include `connectionIdAttribute` and, if set,
-    /// `ttlAttribute`. An index is eventually consistent, so a client whose row was stored a moment
-    /// ago can miss a change. The operator reads a table with consistent reads. 3 to 255
-    /// characters.
-    ///
-    /// Default: none, so that the operator queries the table. Example: `sk-index`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 3, max = 255), pattern("^[a-zA-Z0-9_.-]+$"))]
-    pub index_name: Option<String>,
-
-    /// Partition key of the table or index to query.
-    ///
-    /// Set it together with `value`. 1 to 255 characters.
-    ///
-    /// Default: none. The operator then scans the table or index and sends each message to every
-    /// connection. Example: `sk`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255))]
-    pub partition_key: Option<String>,
-
-    /// CEL expression for the partition key value to look up.
-    ///
-    /// Set it together with `partitionKey`. It must return the type of that key: string, number or
-    /// binary. It sees the same variables as `message`. 1 to 1,024 characters.
-    ///
-    /// Default: none. Example: `keys.SK.split('#')[1]`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024))]
-    pub value: Option<String>,
-
-    /// Attribute of the row that holds the connection id.
-    ///
-    /// 1 to 255 characters. Default: `connectionId`. Example: `connection_id`.
-    #[serde(default = "default_connection_id_attribute")]
-    #[schemars(length(min = 1, max = 255))]
-    pub connection_id_attribute: String,
-
-    /// Attribute of the row that holds its expiry time, in seconds since 1970.
-    ///
-    /// Usually this is the TTL attribute of the table. The operator skips expired rows at once;
-    /// DynamoDB can take days to delete them. 1 to 255 characters.
-    ///
-    /// Default: none, so that no row is skipped. Example: `expiresAt`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 255))]
-    pub ttl_attribute: Option<String>,
-
-    /// Time for which a lookup also serves later records, in seconds.
-    ///
-    /// A cache saves queries and scans. A client that connects can miss changes for this time. At
-    /// 0, the operator looks connections up after it reads a record. A client whose row was stored
-    /// before the change is then included. Records that are read together share a lookup in either
-    /// case.
-    ///
-    /// Minimum: 0. Maximum: 300. Default: 0. Example: `5`.
-    #[serde(default)]
-    #[schemars(range(min = 0, max = 300))]
-    pub cache_seconds: i32,
-}
-
-/// API Gateway WebSocket API to which the operator posts the messages.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new(
-        r"!self.domain.matches('[.]execute-api[.]') || has(self.stage)"
-    ).message("webSocket.stage is required with an execute-api domain: copy a StageName from `aws apigatewayv2 get-stages`"),
-    validation = Rule::new(
-        r"!self.domain.matches('[.]execute-api[.]') || !has(self.region) || self.domain.contains('.execute-api.' + self.region + '.')"
-    ).message("webSocket.region differs from the region in the execute-api domain: remove webSocket.region")
-)]
-pub struct WebSocket {
-    /// Domain of the API, without scheme, port or path.
-    ///
-    /// Write `<api-id>.execute-api.<region>.amazonaws.com`, or a custom domain that the operator
-    /// allows (`--allowed-websocket-domains`). 4 to 253 characters.
-    ///
-    /// Example: `abcdefghij.execute-api.eu-west-1.amazonaws.com`.
-    #[schemars(length(min = 4, max = 253))]
-    #[x_kube(validation = Rule::new(
-        r"self.matches('^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?[.])+[a-z][a-z0-9-]{0,61}[a-z0-9]$')"
-    ).message(
-        "webSocket.domain must be a lower-case domain name without scheme, port or path, such as abcdefghij.execute-api.eu-west-1.amazonaws.com"
-    ))]
-    pub domain: String,
-
-    /// Stage of the API.
-    ///
-    /// Required with an execute-api domain. With a custom domain, write the API mapping key, or
-    /// omit the field if the mapping has none. 1 to 128 characters.
-    ///
-    /// Default: none. Example: `api`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128), pattern("^[a-zA-Z0-9_$-][a-zA-Z0-9_$.-]*$"))]
-    pub stage: Option<String>,
-
-    /// AWS region of the API, for which the operator signs requests.
-    ///
-    /// Set it if a custom domain belongs to an API in another region than the stream. Omit it with
-    /// an execute-api domain, which contains the region.
-    ///
-    /// Default: the region in the execute-api domain, or else the region of the stream.
-    /// Example: `eu-west-1`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 5, max = 32), pattern("^[a-z]{2,}(-[a-z]+)+-[0-9]+$"))]
-    pub region: Option<String>,
-}
-
-/// Retries, drops and dead letters of messages that the operator cannot deliver.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Delivery {
-    /// Time after which the operator drops an undelivered message, in seconds.
-    ///
-    /// Time during which permissions or the endpoint are wrong does not count.
-    ///
-    /// Minimum: 1. Maximum: 43,200. Default: 300. Example: `60`.
-    #[serde(default = "default_max_record_age_seconds")]
-    #[schemars(range(min = 1, max = 43_200))]
-    pub max_record_age_seconds: i32,
-
-    /// Number of failed attempts after which the operator drops a message.
-    ///
-    /// Attempts that fail because AWS throttles the whole account do not count.
-    ///
-    /// Minimum: 1. Maximum: 1,000. Default: none, so that only `maxRecordAgeSeconds` limits the
-    /// attempts. Example: `5`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1_000))]
-    pub max_attempts: Option<i32>,
-
-    /// Action for a client that does not read, so that API Gateway's buffer for it is full.
-    ///
-    /// `Wait` keeps its messages for up to `maxRecordAgeSeconds`. `Drop` replaces a queued message
-    /// with a newer one of the same item. `Disconnect` closes the connection and deletes its row. In
-    /// each case at most 512 KiB are queued for such a client, and the operator drops the oldest
-    /// messages beyond that.
-    ///
-    /// Default: `Wait`.
-    #[serde(default)]
-    pub slow_client: SlowClientPolicy,
-
-    /// Action for a message over 128 KiB, the limit of API Gateway.
-    ///
-    /// `Drop` sends nothing. `KeysOnly` sends `pk` and `sk` with the keys of the item, and
-    /// `"truncated": true`.
-    ///
-    /// Default: `Drop`.
-    #[serde(default)]
-    pub oversize: OversizePolicy,
-
-    /// ARN of an SQS queue for the records of dropped messages.
-    ///
-    /// The operator sends a record there if it drops a message of the record, or if an expression
-    /// fails on it. The dead letter names the reasons and is sent before the checkpoint passes the
-    /// record. If the queue rejects a dead letter, the operator sets the condition `Degraded`. It
-    /// retries for 60 s, then drops the dead letter.
-    ///
-    /// Default: none. Example: `arn:aws:sqs:eu-west-1:123456789012:orders-dead-letters`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 200))]
-    #[x_kube(validation = Rule::new(
-        r"self.matches('^arn:aws[a-z-]*:sqs:[a-z0-9-]+:[0-9]{12}:[a-zA-Z0-9_-]{1,80}([.]fifo)?$')"
-    ).message(
-        "deadLetterQueueArn must be the ARN of an SQS queue, arn:aws:sqs:<region>:<account>:<queue>"
-    ))]
-    pub dead_letter_queue_arn: Option<String>,
-}
-
-/// Action for a client that does not read.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
-)]
-pub enum SlowClientPolicy {
-    /// Keep its messages queued.
-    #[default]
-    Wait,
-    /// Replace a queued message with a newer one of the same item.
-    Drop,
-    /// Close the connection.
-    Disconnect,
-}
-
-/// Action for a message over 128 KiB.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
-)]
-pub enum OversizePolicy {
-    /// Send nothing.
-    #[default]
-    Drop,
-    /// Send the keys of the item instead.
-    KeysOnly,
-}
-
-impl Delivery {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-impl Default for Delivery {
-    fn default() -> Self {
-        Self {
-            max_record_age_seconds: default_max_record_age_seconds(),
-            max_attempts: None,
-            slow_client: SlowClientPolicy::default(),
-            oversize: OversizePolicy::default(),
-            dead_letter_queue_arn: None,
-        }
-    }
-}
-
-fn default_max_record_age_seconds() -> i32 {
-    300
-}
-
 fn default_events() -> Vec<ChangeKind> {
     vec![ChangeKind::Modify]
 }
 
 fn default_poll_interval_milliseconds() -> i32 {
     250
-}
-
-fn default_connection_id_attribute() -> String {
-    "connectionId".to_owned()
 }
 
 /// Schema of `message`. Written by hand because no attribute can bound the values of a map.

@@ -18,7 +18,7 @@ pub struct StreamNotifierStatus {
     ///
     /// `Reconciling`: the operator is starting the notifier, or is retrying after an error.
     ///
-    /// `Stalled`: the notifier stands still until you act.
+    /// `Stalled`: the notifier cannot continue until you act.
     ///
     /// `Degraded`: something needs a fix, but delivery continues.
     ///
@@ -31,7 +31,7 @@ pub struct StreamNotifierStatus {
     /// ARN of the stream that the operator reads.
     ///
     /// With `tableArn`, this is the oldest stream that is not read to its end, or the newest one if
-    /// all are. Absent before reading begins and while it is stopped.
+    /// all are. Absent before reading begins and while reading is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_arn: Option<String>,
 }

@@ -1,5 +1,6 @@
-//! The only folder that knows the AWS SDK: streams, connections and the WebSocket API behind the
-//! stages' traits.
+//! AWS configuration of the process: credentials, endpoints, timeouts and the HTTP client.
+//!
+//! The SDK's own retries are off, because every attempt must pass the operator's rate limits.
 
 use std::time::Duration;
 
@@ -15,13 +16,16 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder, Connector};
 
-/// Every client is given its own region; this one only keeps the SDK from looking for another.
+/// Prevents the SDK from looking up a region. Each client sets its own region.
 const PLACEHOLDER_REGION: &str = "us-east-1";
 
+/// The timeout of establishing a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The timeout of one request, from signing to the end of the response.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The SDK's own ways, proxy variables among them, and one pool of connections for all clients.
+/// The SDK's defaults with one HTTP connection pool for all clients. The pool respects the proxy
+/// environment variables.
 pub(crate) fn defaults() -> ConfigLoader {
     let http = Builder::new().build_with_connector_fn(|settings, components| {
         let mut connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
@@ -33,50 +37,51 @@ pub(crate) fn defaults() -> ConfigLoader {
     aws_config::defaults(BehaviorVersion::latest()).http_client(http)
 }
 
-/// The process's AWS configuration: credentials, and endpoints for emulators, from the environment
-/// as every AWS tool reads it.
+/// AWS configuration of the process, without a region.
 #[derive(Clone, Debug)]
 pub struct AwsConfig {
-    pub(crate) config: SdkConfig,
+    pub(crate) sdk_config: SdkConfig,
 }
 
 impl AwsConfig {
-    /// Reads the environment.
+    /// Reads credentials and endpoints from the environment and the profile, as every AWS tool
+    /// does.
     pub async fn from_environment() -> Self {
-        // Not from the instance's metadata: stream and domain tell their regions, and where it cannot
-        // be reached, asking it takes seconds.
+        // Skips the instance metadata service, because a request takes several seconds if the
+        // service is not reachable. The ARN and the domain contain the regions that are used.
         let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
             .or_else(ProfileFileRegionProvider::new())
             .or_else(Region::from_static(PLACEHOLDER_REGION));
-        Self { config: defaults().region(region).load().await }
+        Self { sdk_config: defaults().region(region).load().await }
     }
 
-    /// A configuration for an emulator on this machine: fixed credentials, one endpoint.
+    /// A configuration for an emulator on this machine, with fixed credentials and one endpoint.
     #[cfg(feature = "local")]
     pub async fn local(dynamodb_endpoint: &str) -> Self {
         Self::fixed(dynamodb_endpoint, Credentials::new("local", "local", None, None, "local"))
             .await
     }
 
-    /// A configuration with one endpoint and fixed credentials. The environment sets neither.
+    /// A configuration with fixed credentials and one endpoint, which the environment cannot
+    /// change.
     #[cfg(feature = "local")]
     pub async fn fixed(endpoint: &str, credentials: Credentials) -> Self {
-        let config = defaults()
+        let sdk_config = defaults()
             .region(Region::from_static(PLACEHOLDER_REGION))
             .endpoint_url(endpoint)
             .credentials_provider(credentials)
             .load()
             .await;
-        Self { config }
+        Self { sdk_config }
     }
 
-    /// The configuration for a region, without the SDK's own retries: every try passes our limits.
-    pub fn region(&self, region: &str) -> SdkConfig {
+    /// The SDK's configuration for the clients of a region, with timeouts and without retries.
+    pub fn in_region(&self, region: &str) -> SdkConfig {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .operation_attempt_timeout(ATTEMPT_TIMEOUT)
             .build();
-        self.config
+        self.sdk_config
             .to_builder()
             .region(Region::new(region.to_owned()))
             .retry_config(aws_config::retry::RetryConfig::disabled())

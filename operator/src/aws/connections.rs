@@ -1,17 +1,15 @@
-//! A DynamoDB table of connections behind the trait `Connections`.
+//! Implements the trait `ConnectionsTable` with DynamoDB.
 
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::{
-    AttributeValue as Sdk, IndexStatus, {self},
-};
+use aws_sdk_dynamodb::types::{AttributeValue as Sdk, IndexStatus, KeySchemaElement};
 use aws_smithy_runtime_api::client::result::SdkError;
 use futures::future::BoxFuture;
 
 use super::attribute::{item_from_sdk, item_to_sdk, value_to_sdk};
 use super::config::AwsConfig;
-use super::error;
+use super::error::connections_error;
 use crate::delivery::{
     ConnectionsConfig, ConnectionsError, ConnectionsErrorKind, ConnectionsTable, RowPage, Segment,
     TableDescription,
@@ -24,7 +22,7 @@ const SCAN: &str = "dynamodb:Scan";
 const GET: &str = "dynamodb:GetItem";
 const DELETE: &str = "dynamodb:DeleteItem";
 
-/// One table.
+/// A connections table in DynamoDB.
 #[derive(Debug)]
 pub struct DynamoDbConnections {
     client: Client,
@@ -32,28 +30,28 @@ pub struct DynamoDbConnections {
 }
 
 impl DynamoDbConnections {
-    /// The table of this source.
+    /// A client of the table that `config` names.
     pub fn new(aws: &AwsConfig, config: ConnectionsConfig) -> Self {
-        Self { client: Client::new(&aws.region(&config.region)), config }
+        Self { client: Client::new(&aws.in_region(&config.region)), config }
     }
 }
 
 impl ConnectionsTable for DynamoDbConnections {
     fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>> {
         Box::pin(async move {
-            let answer = self
+            let response = self
                 .client
                 .describe_table()
                 .table_name(&self.config.table)
                 .send()
                 .await
-                .map_err(|failure| error::connections(DESCRIBE, failure))?;
-            let table = answer.table.ok_or_else(|| malformed_response(DESCRIBE, "no table"))?;
-            let keys = keys(table.key_schema)
+                .map_err(|error| connections_error(DESCRIBE, error))?;
+            let table = response.table.ok_or_else(|| malformed_response(DESCRIBE, "no table"))?;
+            let keys = key_schema(table.key_schema)
                 .ok_or_else(|| malformed_response(DESCRIBE, "no key schema"))?;
             let types = table.attribute_definitions.unwrap_or_default().into_iter();
             let types = types
-                .map(|known| (known.attribute_name, known.attribute_type.as_str().to_owned()))
+                .map(|it| (it.attribute_name, it.attribute_type.as_str().to_owned()))
                 .collect();
             let global = table.global_secondary_indexes.unwrap_or_default().into_iter();
             let local = table.local_secondary_indexes.unwrap_or_default().into_iter();
@@ -61,7 +59,7 @@ impl ConnectionsTable for DynamoDbConnections {
                 .filter(|index| is_queryable(index.index_status.as_ref()))
                 .map(|index| (index.index_name, index.key_schema))
                 .chain(local.map(|index| (index.index_name, index.key_schema)))
-                .filter_map(|(name, schema)| Some((name?, self::keys(schema)?)))
+                .filter_map(|(name, schema)| Some((name?, key_schema(schema)?)))
                 .collect();
             Ok(TableDescription { keys, indexes, types })
         })
@@ -75,7 +73,7 @@ impl ConnectionsTable for DynamoDbConnections {
     ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
         Box::pin(async move {
             let (projection, names) = projection(attributes);
-            let answer = self
+            let response = self
                 .client
                 .query()
                 .table_name(&self.config.table)
@@ -92,8 +90,8 @@ impl ConnectionsTable for DynamoDbConnections {
                 .set_exclusive_start_key(start.map(item_to_sdk))
                 .send()
                 .await
-                .map_err(|failure| error::connections(QUERY, failure))?;
-            Ok(page(answer.items, answer.last_evaluated_key))
+                .map_err(|error| connections_error(QUERY, error))?;
+            Ok(row_page(response.items, response.last_evaluated_key))
         })
     }
 
@@ -105,28 +103,28 @@ impl ConnectionsTable for DynamoDbConnections {
     ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
         Box::pin(async move {
             let (projection, names) = projection(attributes);
-            let in_sdk = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
-            let answer = self
+            let to_sdk = |count: u32| i32::try_from(count).unwrap_or(i32::MAX);
+            let response = self
                 .client
                 .scan()
                 .table_name(&self.config.table)
                 .set_index_name(self.config.index.clone())
                 .consistent_read(self.is_consistent())
-                .segment(in_sdk(segment.number))
-                .total_segments(in_sdk(segment.total))
+                .segment(to_sdk(segment.number))
+                .total_segments(to_sdk(segment.total))
                 .projection_expression(projection)
                 .set_expression_attribute_names(Some(names))
                 .set_exclusive_start_key(start.map(item_to_sdk))
                 .send()
                 .await
-                .map_err(|failure| error::connections(SCAN, failure))?;
-            Ok(page(answer.items, answer.last_evaluated_key))
+                .map_err(|error| connections_error(SCAN, error))?;
+            Ok(row_page(response.items, response.last_evaluated_key))
         })
     }
 
     fn get<'a>(&'a self, key: &'a Item) -> BoxFuture<'a, Result<Option<Item>, ConnectionsError>> {
         Box::pin(async move {
-            let answer = self
+            let response = self
                 .client
                 .get_item()
                 .table_name(&self.config.table)
@@ -134,8 +132,8 @@ impl ConnectionsTable for DynamoDbConnections {
                 .set_key(Some(item_to_sdk(key)))
                 .send()
                 .await
-                .map_err(|failure| error::connections(GET, failure))?;
-            Ok(answer.item.map(item_from_sdk))
+                .map_err(|error| connections_error(GET, error))?;
+            Ok(response.item.map(item_from_sdk))
         })
     }
 
@@ -145,11 +143,11 @@ impl ConnectionsTable for DynamoDbConnections {
         row: &'a Item,
     ) -> BoxFuture<'a, Result<bool, ConnectionsError>> {
         Box::pin(async move {
-            let Some(key) = key(keys, row) else {
-                return Err(malformed_response(DELETE, "a row without the table's key"));
+            let Some(key) = row_key(keys, row) else {
+                return Err(malformed_response(DELETE, "a row without the key of the table"));
             };
             let (condition, names, values) = equality_condition(row);
-            let answer = self
+            let result = self
                 .client
                 .delete_item()
                 .table_name(&self.config.table)
@@ -159,21 +157,22 @@ impl ConnectionsTable for DynamoDbConnections {
                 .set_expression_attribute_values(Some(values))
                 .send()
                 .await;
-            match answer {
+            match result {
                 Ok(_) => Ok(true),
-                Err(SdkError::ServiceError(refused))
-                    if refused.err().is_conditional_check_failed_exception() =>
+                Err(SdkError::ServiceError(error))
+                    if error.err().is_conditional_check_failed_exception() =>
                 {
                     Ok(false)
                 }
-                Err(failure) => Err(error::connections(DELETE, failure)),
+                Err(error) => Err(connections_error(DELETE, error)),
             }
         })
     }
 }
 
 impl DynamoDbConnections {
-    /// An index cannot be read consistently; a table can, so that a row just stored shows.
+    /// A consistent read includes rows that were stored before the change. An index does not
+    /// support it.
     fn is_consistent(&self) -> bool {
         self.config.index.is_none()
     }
@@ -181,42 +180,43 @@ impl DynamoDbConnections {
 
 type SdkItem = HashMap<String, Sdk>;
 
-fn page(rows: Option<Vec<SdkItem>>, next: Option<SdkItem>) -> RowPage {
+fn row_page(rows: Option<Vec<SdkItem>>, next: Option<SdkItem>) -> RowPage {
     RowPage {
         rows: rows.unwrap_or_default().into_iter().map(item_from_sdk).collect(),
         next_key: next.filter(|key| !key.is_empty()).map(item_from_sdk),
     }
 }
 
-/// An expression of these attributes, with their names: some are words that DynamoDB reserves.
+/// A projection expression for the attributes, with its placeholders. DynamoDB reserves several
+/// attribute names.
 fn projection(attributes: &[String]) -> (String, HashMap<String, String>) {
     let placeholders = (0..attributes.len()).map(|n| format!("#a{n}"));
     let names = placeholders.clone().zip(attributes.iter().cloned()).collect();
     (placeholders.collect::<Vec<_>>().join(", "), names)
 }
 
-/// An index that is being made, or taken away, answers no query.
+/// Whether an index accepts queries. An index that is being created or deleted does not.
 fn is_queryable(status: Option<&IndexStatus>) -> bool {
     !matches!(status, Some(IndexStatus::Creating | IndexStatus::Deleting))
 }
 
 fn malformed_response(action: &'static str, what: &'static str) -> ConnectionsError {
     let kind = ConnectionsErrorKind::Unavailable;
-    ConnectionsError { action, kind, source: Some(format!("there is {what}").into()) }
+    ConnectionsError { action, kind, source: Some(format!("the response has {what}").into()) }
 }
 
-fn keys(schema: Option<Vec<types::KeySchemaElement>>) -> Option<KeySchema> {
+fn key_schema(schema: Option<Vec<KeySchemaElement>>) -> Option<KeySchema> {
     let mut names = schema?.into_iter().map(|element| element.attribute_name);
-    // The partition key comes first, always.
+    // DynamoDB always lists the partition key first.
     Some(KeySchema { partition: names.next()?, sort: names.next() })
 }
 
-fn key(keys: &KeySchema, row: &Item) -> Option<Item> {
+fn row_key(keys: &KeySchema, row: &Item) -> Option<Item> {
     let names = [Some(&keys.partition), keys.sort.as_ref()];
     names.into_iter().flatten().map(|name| Some((name.clone(), row.get(name)?.clone()))).collect()
 }
 
-/// A condition that every attribute is as it was read, with its names and values.
+/// A condition expression that no attribute of the row was changed, with its placeholders.
 fn equality_condition(row: &Item) -> (String, HashMap<String, String>, HashMap<String, Sdk>) {
     let mut terms = Vec::new();
     let (mut names, mut values) = (HashMap::new(), HashMap::new());
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_deleted_only_as_it_was_read() {
+    fn deletes_a_row_only_if_it_is_unchanged() {
         let (condition, names, values) = equality_condition(&row());
         assert_eq!(condition, "#n0 = :v0 AND #n1 = :v1");
         assert_eq!(names["#n1"], "sk");
@@ -246,10 +246,10 @@ mod tests {
     }
 
     #[test]
-    fn its_key_is_the_tables_not_the_indexs() {
-        let names = KeySchema { partition: "id".to_owned(), sort: None };
-        assert_eq!(key(&names, &row()).map(|key| key.len()), Some(1));
-        let names = KeySchema { partition: "id".to_owned(), sort: Some("missing".to_owned()) };
-        assert_eq!(key(&names, &row()), None);
+    fn uses_the_key_of_the_table() {
+        let keys = KeySchema { partition: "id".to_owned(), sort: None };
+        assert_eq!(row_key(&keys, &row()).map(|key| key.len()), Some(1));
+        let keys = KeySchema { partition: "id".to_owned(), sort: Some("missing".to_owned()) };
+        assert_eq!(row_key(&keys, &row()), None);
     }
 }

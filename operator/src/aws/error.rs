@@ -1,4 +1,4 @@
-//! What a failed call means, by the error code that AWS sends.
+//! Classifies failed requests by the error code that AWS sends.
 
 use std::error::Error;
 
@@ -13,7 +13,7 @@ use crate::delivery::{
 use crate::model::UnixSeconds;
 use crate::streams::{StreamError, StreamErrorKind};
 
-/// The error codes that all services share, and those of DynamoDB.
+/// The class of an error. The codes are those of DynamoDB and SQS, and the common ones of AWS.
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ where
     R: std::fmt::Debug + 'static,
 {
     match error {
-        SdkError::ServiceError(answer) => classify_code(answer.err().code()),
+        SdkError::ServiceError(error) => classify_code(error.err().code()),
         _ if has_cause::<CredentialsError>(error) => ErrorClass::NoCredentials,
         _ => classify_code(None),
     }
@@ -72,28 +72,28 @@ fn classify_code(code: Option<&str>) -> ErrorClass {
     }
 }
 
-/// A failed call to a stream.
-pub fn stream<E, R>(action: &'static str, error: SdkError<E, R>) -> StreamError
+/// Classifies a failed request of the streams client.
+pub fn stream_error<E, R>(action: &'static str, error: SdkError<E, R>) -> StreamError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let kind = stream_kind(classify(&error));
+    let kind = stream_error_kind(classify(&error));
     StreamError { action, kind, service_time: None, source: Some(error.into()) }
 }
 
-/// A failed call to a stream, made without the SDK's client.
-pub fn stream_call(action: &'static str, error: CallError) -> StreamError {
-    let kind = match error.lacks_credentials() {
+/// Classifies a failed GetRecords request.
+pub fn raw_stream_error(action: &'static str, error: CallError) -> StreamError {
+    let kind = match error.is_missing_credentials() {
         true => StreamErrorKind::NoCredentials,
-        false => stream_kind(classify_code(error.code())),
+        false => stream_error_kind(classify_code(error.code())),
     };
     let service_time = error.date().map(|date| UnixSeconds(date.secs()));
     StreamError { action, kind, service_time, source: Some(error.into()) }
 }
 
-fn stream_kind(meaning: ErrorClass) -> StreamErrorKind {
-    match meaning {
+fn stream_error_kind(class: ErrorClass) -> StreamErrorKind {
+    match class {
         ErrorClass::ExpiredIterator => StreamErrorKind::ExpiredIterator,
         ErrorClass::Trimmed => StreamErrorKind::Trimmed,
         ErrorClass::NotFound => StreamErrorKind::NotFound,
@@ -105,9 +105,9 @@ fn stream_kind(meaning: ErrorClass) -> StreamErrorKind {
     }
 }
 
-/// A failed call to the connections table. A table without the index asked for answers as an
-/// invalid request; DescribeTable has found that out before.
-pub fn connections<E, R>(action: &'static str, error: SdkError<E, R>) -> ConnectionsError
+/// Classifies a failed request to the connections table. A missing index is `Invalid` in a query,
+/// so it must be detected in advance with DescribeTable.
+pub fn connections_error<E, R>(action: &'static str, error: SdkError<E, R>) -> ConnectionsError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
@@ -125,8 +125,8 @@ where
     ConnectionsError { action, kind, source: Some(error.into()) }
 }
 
-/// A failed call to a queue.
-pub fn dead_letter<E, R>(error: SdkError<E, R>) -> DeadLetterError
+/// Classifies a failed request to a dead-letter queue.
+pub fn dead_letter_error<E, R>(error: SdkError<E, R>) -> DeadLetterError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
@@ -135,7 +135,7 @@ where
         ErrorClass::NotFound => DeadLetterErrorKind::NotFound,
         ErrorClass::AccessDenied => DeadLetterErrorKind::AccessDenied,
         ErrorClass::NoCredentials => DeadLetterErrorKind::NoCredentials,
-        // The length is all that can be wrong with it.
+        // The size is the only part of the request that depends on the record.
         ErrorClass::Invalid => DeadLetterErrorKind::TooLarge,
         ErrorClass::ExpiredIterator
         | ErrorClass::Trimmed
@@ -150,7 +150,7 @@ pub fn has_cause<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|cause| cause.is::<T>())
 }
 
-/// An error and its causes.
+/// The error, followed by its causes.
 pub fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

@@ -1,4 +1,4 @@
-//! API Gateway's `@connections` behind the trait `Gateway`.
+//! Implements the trait `Gateway` with the `@connections` API of API Gateway.
 //!
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>
 
@@ -17,16 +17,16 @@ use super::error::{causes, has_cause};
 use crate::aws::raw::sigv4_client::{Request, Response, SendError, SigV4Client};
 use crate::delivery::{Gateway, PostResponse};
 
-/// What a path's segment holds as it is.
+/// The characters that a path segment contains without percent-encoding.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// More of an answer than this is not looked at.
+/// The maximum length of a response body. The rest is ignored.
 const MAX_RESPONSE_BYTES: usize = 16 * 1024;
 
-/// One WebSocket API.
+/// A client of one WebSocket API.
 #[derive(Debug)]
 pub struct ApiGateway {
-    /// Sends posts. None without credentials.
+    /// Sends posts. `None` without credentials.
     raw: Option<SigV4Client>,
     /// Sends DeleteConnection.
     sdk: Client,
@@ -34,9 +34,9 @@ pub struct ApiGateway {
 }
 
 impl ApiGateway {
-    /// The API at this endpoint, `https://<domain>/<stage>`; requests are signed for this region.
+    /// A client of the API at `https://<domain>/<stage>`. Requests are signed for `region`.
     pub fn new(aws: &AwsConfig, region: &str, endpoint: &str) -> Self {
-        let config = aws.region(region);
+        let config = aws.in_region(region);
         let raw = SigV4Client::new(&config, "execute-api");
         Self { raw, sdk: sdk_client(&config, endpoint), endpoint: endpoint.to_owned() }
     }
@@ -54,10 +54,11 @@ impl ApiGateway {
             body: message,
         };
         match client.send(request, MAX_RESPONSE_BYTES).await {
-            // The status tells, even where its explanation breaks off.
-            Ok(Response { status, body, .. }) => {
-                PostResponse::Status { status, names_connection: mentions_connection_id(&body) }
-            }
+            // The status decides, even if the body is incomplete.
+            Ok(Response { status, body, .. }) => PostResponse::Status {
+                status,
+                mentions_connection_id: mentions_connection_id(&body),
+            },
             Err(SendError::NoCredentials(_)) => PostResponse::NoCredentials,
             Err(SendError::Connection(error)) if is_unreachable(&error) => {
                 PostResponse::Unreachable
@@ -84,7 +85,7 @@ impl Gateway for ApiGateway {
             let delete = self.sdk.delete_connection().connection_id(connection_id);
             match Box::pin(delete.send()).await {
                 // The client does not return which 2xx it was.
-                Ok(_) => PostResponse::Status { status: 200, names_connection: false },
+                Ok(_) => PostResponse::Status { status: 200, mentions_connection_id: false },
                 Err(error) => classify_sdk_error(error),
             }
         })
@@ -103,7 +104,7 @@ fn sdk_client(config: &SdkConfig, endpoint: &str) -> Client {
     Client::from_conf(config)
 }
 
-/// Classifies an error of the SDK's client: by its type, else by the HTTP status, because API Gateway
+/// Classifies an error of the SDK's client by its type, or else by the HTTP status. API Gateway
 /// often sends neither a type nor a body.
 fn classify_sdk_error<E>(error: SdkError<E, HttpResponse>) -> PostResponse
 where
@@ -119,7 +120,7 @@ where
             PostResponse::NoResponse
         };
     };
-    let names_connection = response.body().bytes().is_some_and(mentions_connection_id);
+    let mentions_connection_id = response.body().bytes().is_some_and(mentions_connection_id);
     let status = response.status().as_u16();
     let status = match Error::from(error) {
         Error::ForbiddenException(_) => 403,
@@ -128,15 +129,15 @@ where
         Error::LimitExceededException(_) => 429,
         _ => status,
     };
-    PostResponse::Status { status, names_connection }
+    PostResponse::Status { status, mentions_connection_id }
 }
 
-/// API Gateway's `{"message": "Invalid connectionId: …", "connectionId": "…"}`.
+/// Whether a body is like `{"message": "Invalid connectionId: …", "connectionId": "…"}`.
 fn mentions_connection_id(body: &[u8]) -> bool {
     String::from_utf8_lossy(body).to_ascii_lowercase().contains("connectionid")
 }
 
-/// Whether no connection was made, so that the request cannot have arrived.
+/// Whether no connection was established, so that the request cannot have arrived.
 fn is_unreachable(error: &(dyn std::error::Error + 'static)) -> bool {
     causes(error).any(|cause| {
         let refused = cause
@@ -159,7 +160,7 @@ mod tests {
 
     /// The responses to a post and to a disconnection.
     async fn responses(config: ConfigLoader) -> [PostResponse; 2] {
-        let aws = AwsConfig { config: config.region("eu-west-1").load().await };
+        let aws = AwsConfig { sdk_config: config.region("eu-west-1").load().await };
         // Nothing listens on this port.
         let gateway = ApiGateway::new(&aws, "eu-west-1", "http://127.0.0.1:9/api");
         [gateway.post("a=", &Bytes::new()).await, gateway.disconnect("a=").await]

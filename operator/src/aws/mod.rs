@@ -1,4 +1,4 @@
-//! The AWS services behind the traits of `streams` and `delivery`. No other folder uses the AWS SDK.
+//! Implements the traits of `streams` and `delivery` with AWS. No other folder uses the AWS SDK.
 
 pub mod attribute;
 pub mod config;

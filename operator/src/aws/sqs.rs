@@ -1,14 +1,14 @@
-//! An SQS queue behind the trait `DeadLetterQueue`.
+//! Implements the trait `DeadLetterQueue` with SQS.
 
 use aws_sdk_sqs::Client;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use super::config::AwsConfig;
-use super::error;
+use super::error::dead_letter_error;
 use crate::delivery::{DeadLetterError, DeadLetterQueue};
 
-/// One queue.
+/// A dead-letter queue in SQS.
 #[derive(Debug)]
 pub struct SqsDeadLetterQueue {
     client: Client,
@@ -17,9 +17,9 @@ pub struct SqsDeadLetterQueue {
 }
 
 impl SqsDeadLetterQueue {
-    /// The queue of this ARN and URL, in this region.
+    /// A client of the queue with this ARN and URL.
     pub fn new(aws: &AwsConfig, region: &str, arn: &str, url: &str) -> Self {
-        let client = Client::new(&aws.region(region));
+        let client = Client::new(&aws.in_region(region));
         Self { client, arn: arn.to_owned(), url: url.to_owned() }
     }
 }
@@ -31,21 +31,20 @@ impl DeadLetterQueue for SqsDeadLetterQueue {
 
     fn send<'a>(
         &'a self,
-        letter: &'a str,
+        dead_letter: &'a str,
         group: &'a str,
         id: &'a str,
     ) -> BoxFuture<'a, Result<(), DeadLetterError>> {
-        // Only a queue that keeps order takes these.
-        let fifo = self.url.ends_with(".fifo");
-        let only = |text: &str| fifo.then(|| text.to_owned());
-        let send = self
+        // Only a FIFO queue accepts a deduplication id, and keeps the order within a group.
+        let is_fifo = self.url.ends_with(".fifo");
+        let if_fifo = |text: &str| is_fifo.then(|| text.to_owned());
+        let request = self
             .client
             .send_message()
             .queue_url(&self.url)
-            .message_body(letter)
-            .set_message_group_id(only(group))
-            .set_message_deduplication_id(only(id))
-            .send();
-        async { send.await.map(drop).map_err(error::dead_letter) }.boxed()
+            .message_body(dead_letter)
+            .set_message_group_id(if_fifo(group))
+            .set_message_deduplication_id(if_fifo(id));
+        async { request.send().await.map(drop).map_err(dead_letter_error) }.boxed()
     }
 }

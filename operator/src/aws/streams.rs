@@ -1,11 +1,11 @@
-//! The DynamoDB streams of a table behind the trait `Streams`.
+//! Implements the trait `Streams` with DynamoDB Streams.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodbstreams::Client;
 use aws_sdk_dynamodbstreams::types::{
-    ShardFilter as SdkShardFilter, ShardFilterType, ShardIteratorType, StreamViewType, {self},
+    self, ShardFilter as SdkShardFilter, ShardFilterType, ShardIteratorType, StreamViewType,
 };
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::Intercept;
@@ -16,9 +16,9 @@ use aws_smithy_types::config_bag::ConfigBag;
 use futures::future::BoxFuture;
 
 use super::config::AwsConfig;
-use super::error;
+use super::error::{raw_stream_error, stream_error};
 use crate::aws::raw::aws_json::AwsJsonOperation;
-use crate::aws::raw::clock_skew::date;
+use crate::aws::raw::clock_skew::date_header;
 use crate::aws::raw::endpoint;
 use crate::aws::raw::get_records::parse_get_records;
 use crate::aws::raw::sigv4_client::SigV4Client;
@@ -33,44 +33,44 @@ const DESCRIBE: &str = "dynamodb:DescribeStream";
 const GET_ITERATOR: &str = "dynamodb:GetShardIterator";
 const GET_RECORDS: &str = "dynamodb:GetRecords";
 
-/// The streams of one table.
+/// A client of the streams of one table.
 #[derive(Debug)]
 pub struct DynamoDbStreams {
     client: Client,
-    /// GetRecords, which is most of what is called.
-    records: AwsJsonOperation,
-    /// The table's ARN.
+    /// Sends GetRecords, which is by far the most frequent request.
+    get_records: AwsJsonOperation,
+    /// The ARN of the table.
     table: String,
-    /// Whether the service knows AT_TIMESTAMP; emulators do not.
+    /// Whether the service supports AT_TIMESTAMP. Emulators do not.
     supports_at_timestamp: AtomicBool,
 }
 
 impl DynamoDbStreams {
-    /// The streams of the table of this ARN, in this region.
+    /// A client of the streams of the table with this ARN.
     pub fn new(aws: &AwsConfig, region: &str, table: &str) -> Self {
-        let config = aws.region(region);
-        let records = AwsJsonOperation {
+        let config = aws.in_region(region);
+        let get_records = AwsJsonOperation {
             client: SigV4Client::new(&config, "dynamodb"),
             endpoint: endpoint::dynamodb_streams(&config).unwrap_or_default(),
             target: "DynamoDBStreams_20120810.GetRecords",
         };
         let (client, supports_at_timestamp) = (Client::new(&config), AtomicBool::new(true));
-        Self { client, records, table: table.to_owned(), supports_at_timestamp }
+        Self { client, get_records, table: table.to_owned(), supports_at_timestamp }
     }
 
     fn arn(&self, stream: &StreamLabel) -> String {
         stream.arn(&self.table)
     }
 
-    async fn iterator_of(
+    async fn request_iterator(
         &self,
         shard: &ShardId,
         kind: ShardIteratorType,
         number: Option<&SequenceNumber>,
         at: Option<UnixSeconds>,
     ) -> Result<ShardIterator, StreamError> {
-        let date = CaptureDateHeader::default();
-        let answer = self
+        let date_header = CaptureDateHeader::default();
+        let response = self
             .client
             .get_shard_iterator()
             .stream_arn(self.arn(&shard.stream))
@@ -79,33 +79,36 @@ impl DynamoDbStreams {
             .set_sequence_number(number.map(|number| number.as_str().to_owned()))
             .set_timestamp(at.map(|UnixSeconds(seconds)| DateTime::from_secs(seconds)))
             .customize()
-            .interceptor(date.clone())
+            .interceptor(date_header.clone())
             .send()
             .await
-            .map_err(|failure| StreamError {
-                service_time: date.get(),
-                ..error::stream(GET_ITERATOR, failure)
+            .map_err(|error| StreamError {
+                service_time: date_header.get(),
+                ..stream_error(GET_ITERATOR, error)
             })?;
-        let iterator =
-            answer.shard_iterator.ok_or_else(|| malformed_response(GET_ITERATOR, "no iterator"))?;
+        let iterator = response
+            .shard_iterator
+            .ok_or_else(|| malformed_response(GET_ITERATOR, "no iterator"))?;
         Ok(ShardIterator(iterator))
     }
 
-    /// An iterator not later than `at`. A service that does not know timestamps gives one at the
-    /// oldest record; what is older than wanted is skipped by whoever reads.
-    async fn iterator_at(
+    /// Requests an iterator that is not later than `at`. If the service does not support
+    /// timestamps, it begins at the oldest record, and the reader skips older records.
+    async fn request_iterator_at(
         &self,
         shard: &ShardId,
         at: UnixSeconds,
     ) -> Result<ShardIterator, StreamError> {
         if self.supports_at_timestamp.load(Ordering::Relaxed) {
-            match self.iterator_of(shard, ShardIteratorType::AtTimestamp, None, Some(at)).await {
-                Err(refused) if refused.kind == StreamErrorKind::Invalid => {}
-                answered => return answered,
+            match self.request_iterator(shard, ShardIteratorType::AtTimestamp, None, Some(at)).await
+            {
+                Err(error) if error.kind == StreamErrorKind::Invalid => {}
+                result => return result,
             }
         }
-        let oldest = self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None).await?;
-        // It was the timestamp that was refused, nothing else.
+        let oldest =
+            self.request_iterator(shard, ShardIteratorType::TrimHorizon, None, None).await?;
+        // The request succeeds without the timestamp, so the service rejected only the timestamp.
         self.supports_at_timestamp.store(false, Ordering::Relaxed);
         Ok(oldest)
     }
@@ -118,23 +121,24 @@ impl Streams for DynamoDbStreams {
             let mut labels = Vec::new();
             let mut after = None;
             loop {
-                let answer = self
+                let response = self
                     .client
                     .list_streams()
                     .table_name(name)
                     .set_exclusive_start_stream_arn(after)
                     .send()
                     .await
-                    .map_err(|failure| error::stream(LIST, failure))?;
-                let found = answer.streams.unwrap_or_default().into_iter();
-                // A table of the same name may be somebody else's: the name alone means the caller's.
-                let ours = found.filter_map(|it| {
+                    .map_err(|error| stream_error(LIST, error))?;
+                let streams = response.streams.unwrap_or_default().into_iter();
+                // The request names a table of the caller's account. The ARN can name a table of
+                // another account with the same name.
+                let of_table = streams.filter_map(|it| {
                     let arn = it.stream_arn?;
                     let label = arn.strip_prefix(&self.table)?.strip_prefix("/stream/")?;
                     Some(StreamLabel::new(label))
                 });
-                labels.extend(ours);
-                after = answer.last_evaluated_stream_arn;
+                labels.extend(of_table);
+                after = response.last_evaluated_stream_arn;
                 if after.is_none() {
                     return Ok(labels);
                 }
@@ -145,11 +149,11 @@ impl Streams for DynamoDbStreams {
     fn describe<'a>(
         &'a self,
         stream: &'a StreamLabel,
-        listed: ShardFilter<'a>,
+        filter: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
         Box::pin(async move {
-            let filter = match listed {
+            let filter = match filter {
                 ShardFilter::All => None,
                 ShardFilter::ChildrenOf(parent) => Some(
                     SdkShardFilter::builder()
@@ -158,37 +162,39 @@ impl Streams for DynamoDbStreams {
                         .build(),
                 ),
             };
-            let date = CaptureDateHeader::default();
-            let answer = self
+            let date_header = CaptureDateHeader::default();
+            let response = self
                 .client
                 .describe_stream()
                 .stream_arn(self.arn(stream))
                 .set_shard_filter(filter)
                 .set_exclusive_start_shard_id(after.map(|shard| shard.name.clone()))
                 .customize()
-                .interceptor(date.clone())
+                .interceptor(date_header.clone())
                 .send()
                 .await
-                .map_err(|failure| StreamError {
-                    service_time: date.get(),
-                    ..error::stream(DESCRIBE, failure)
+                .map_err(|error| StreamError {
+                    service_time: date_header.get(),
+                    ..stream_error(DESCRIBE, error)
                 })?;
             let service_time =
-                date.get().ok_or_else(|| malformed_response(DESCRIBE, "no Date header"))?;
-            let page = answer
+                date_header.get().ok_or_else(|| malformed_response(DESCRIBE, "no Date header"))?;
+            let description = response
                 .stream_description
                 .ok_or_else(|| malformed_response(DESCRIBE, "no stream"))?;
-            let view = view(page.stream_view_type.as_ref())
+            let view_type = view_type(description.stream_view_type.as_ref())
                 .ok_or_else(|| malformed_response(DESCRIBE, "an unknown view type"))?;
-            let keys = keys(page.key_schema.unwrap_or_default())
+            let keys = key_schema(description.key_schema.unwrap_or_default())
                 .ok_or_else(|| malformed_response(DESCRIBE, "no key schema"))?;
-            let shards = page.shards.unwrap_or_default().into_iter();
+            let shards = description.shards.unwrap_or_default().into_iter();
             Ok(StreamPage {
-                status: status(page.stream_status.as_ref()),
-                view_type: view,
+                status: stream_status(description.stream_status.as_ref()),
+                view_type,
                 keys,
-                shards: shards.filter_map(|it| shard(stream, it)).collect(),
-                next_page: page.last_evaluated_shard_id.map(|name| ShardId::new(stream, name)),
+                shards: shards.filter_map(|it| to_shard(stream, it)).collect(),
+                next_page: description
+                    .last_evaluated_shard_id
+                    .map(|name| ShardId::new(stream, name)),
                 service_time,
             })
         })
@@ -197,18 +203,18 @@ impl Streams for DynamoDbStreams {
     fn get_iterator<'a>(
         &'a self,
         shard: &'a ShardId,
-        from: &'a IteratorStart,
+        start: &'a IteratorStart,
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
         Box::pin(async move {
-            match from {
+            match start {
                 IteratorStart::Start => {
-                    self.iterator_of(shard, ShardIteratorType::TrimHorizon, None, None).await
+                    self.request_iterator(shard, ShardIteratorType::TrimHorizon, None, None).await
                 }
                 IteratorStart::After(number) => {
                     let kind = ShardIteratorType::AfterSequenceNumber;
-                    self.iterator_of(shard, kind, Some(number), None).await
+                    self.request_iterator(shard, kind, Some(number), None).await
                 }
-                IteratorStart::At(at) => self.iterator_at(shard, *at).await,
+                IteratorStart::At(at) => self.request_iterator_at(shard, *at).await,
             }
         })
     }
@@ -218,32 +224,32 @@ impl Streams for DynamoDbStreams {
         iterator: &'a ShardIterator,
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
         Box::pin(async move {
-            let asked = serde_json::json!({ "ShardIterator": iterator.0 }).to_string();
-            let answer = self.records.send(&asked.into()).await;
-            let answer = answer.map_err(|failure| error::stream_call(GET_RECORDS, failure))?;
-            let service_time = answer.date.map(|date| UnixSeconds(date.secs()));
-            match parse_get_records(&answer.body) {
+            let request = serde_json::json!({ "ShardIterator": iterator.0 }).to_string();
+            let response = self.get_records.send(&request.into()).await;
+            let response = response.map_err(|error| raw_stream_error(GET_RECORDS, error))?;
+            let service_time = response.date.map(|date| UnixSeconds(date.secs()));
+            match parse_get_records(&response.body) {
                 Ok(page) => Ok(RecordPage { service_time, ..page }),
-                Err(failure) => Err(StreamError {
+                Err(error) => Err(StreamError {
                     action: GET_RECORDS,
                     kind: StreamErrorKind::Unavailable,
                     service_time,
-                    source: Some(failure.into()),
+                    source: Some(error.into()),
                 }),
             }
         })
     }
 }
 
-/// An answer that lacks what AWS documents to be in it: better asked again than guessed.
+/// The error of a response that does not match AWS's documentation. The request can be retried.
 fn malformed_response(action: &'static str, what: &'static str) -> StreamError {
     let kind = StreamErrorKind::Unavailable;
-    let source = Some(format!("the answer has {what}").into());
+    let source = Some(format!("the response has {what}").into());
     StreamError { action, kind, service_time: None, source }
 }
 
-fn view(view: Option<&StreamViewType>) -> Option<ViewType> {
-    match view? {
+fn view_type(view_type: Option<&StreamViewType>) -> Option<ViewType> {
+    match view_type? {
         StreamViewType::KeysOnly => Some(ViewType::KeysOnly),
         StreamViewType::NewImage => Some(ViewType::NewImage),
         StreamViewType::OldImage => Some(ViewType::OldImage),
@@ -252,14 +258,15 @@ fn view(view: Option<&StreamViewType>) -> Option<ViewType> {
     }
 }
 
-fn keys(schema: Vec<types::KeySchemaElement>) -> Option<KeySchema> {
+fn key_schema(schema: Vec<types::KeySchemaElement>) -> Option<KeySchema> {
     let mut names = schema.into_iter().map(|element| element.attribute_name);
-    // The partition key comes first, always.
+    // DynamoDB always lists the partition key first.
     Some(KeySchema { partition: names.next()?, sort: names.next() })
 }
 
-/// One that is not known counts as enabled: a stream is taken to be at its end only if it says so.
-fn status(status: Option<&types::StreamStatus>) -> StreamStatus {
+/// Converts the status of a stream. An unknown status counts as enabled, because a stream must end
+/// only if it is explicitly disabled.
+fn stream_status(status: Option<&types::StreamStatus>) -> StreamStatus {
     match status {
         Some(types::StreamStatus::Disabled) => StreamStatus::Disabled,
         Some(types::StreamStatus::Disabling) => StreamStatus::Disabling,
@@ -268,12 +275,13 @@ fn status(status: Option<&types::StreamStatus>) -> StreamStatus {
     }
 }
 
-fn shard(stream: &StreamLabel, shard: types::Shard) -> Option<Shard> {
+fn to_shard(stream: &StreamLabel, shard: types::Shard) -> Option<Shard> {
     let parent = shard.parent_shard_id.map(|name| ShardId::new(stream, name));
     Some(Shard { id: ShardId::new(stream, shard.shard_id?), parent })
 }
 
-/// Notes the `Date` of an answer: the service's clock, which the SDK does not hand out.
+/// Captures the `Date` header of a response, which the SDK does not return. It is the service's
+/// clock.
 #[derive(Clone, Debug, Default)]
 struct CaptureDateHeader(Arc<Mutex<Option<UnixSeconds>>>);
 
@@ -286,7 +294,7 @@ impl CaptureDateHeader {
 #[aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint]
 impl Intercept for CaptureDateHeader {
     fn name(&self) -> &'static str {
-        "ServiceDate"
+        "CaptureDateHeader"
     }
 
     fn read_before_deserialization(
@@ -295,7 +303,7 @@ impl Intercept for CaptureDateHeader {
         _components: &RuntimeComponents,
         _config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let date = date(context.response().headers()).map(|date| UnixSeconds(date.secs()));
+        let date = date_header(context.response().headers()).map(|date| UnixSeconds(date.secs()));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = date;
         Ok(())
     }

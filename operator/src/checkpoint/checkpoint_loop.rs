@@ -1,5 +1,5 @@
-//! Writes what is settled: soon after it changed, never more often than every few seconds, and not
-//! at all while nothing changes. Then it only looks, now and then, whether the claim still stands.
+//! Writes the checkpoint when positions changed, at most every 5 s. While idle, verifies the claim once a
+//! minute.
 
 use std::time::Duration;
 
@@ -12,43 +12,43 @@ use super::writer::{CheckpointWriter, ClaimError};
 use crate::telemetry::{Component, Health, NotifierTelemetry};
 use crate::timing::FailureTracker;
 
-/// Checkpoints are written at most this often.
+/// The minimum time between two writes.
 const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// While nothing is settled, the claim is looked after this often; that only reads.
+/// How often the claim is verified while positions do not change. This only reads.
 const CLAIM_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A stop has this long for the last one.
+/// The time that a stop has for the final write.
 const FINAL_WRITE_TIMEOUT: Duration = Duration::from_secs(8);
 const FINAL_WRITE_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Writes until the checkpoint is ours no longer, and says why.
+/// Writes the checkpoint until the claim is lost or the checkpoint is unusable, and returns why.
 pub async fn run_checkpoint_loop(
-    keeper: &mut CheckpointWriter,
+    writer: &mut CheckpointWriter,
     positions: &Positions,
     health: &Health,
     telemetry: &NotifierTelemetry,
 ) -> ClaimError {
-    let mut failing = FailureTracker::new(Duration::ZERO);
+    let mut failures = FailureTracker::new(Duration::ZERO);
     loop {
         let saved = match timeout(CLAIM_CHECK_INTERVAL, positions.changed()).await {
-            Ok(()) => save(keeper, positions, telemetry, false).await,
-            // Nothing to store; but whoever has claimed it meanwhile would post beside us.
-            Err(_) => match keeper.verify_claim().await {
-                Ok(()) => save(keeper, positions, telemetry, false).await,
+            Ok(()) => save(writer, positions, telemetry, false).await,
+            // Nothing to store. But another process that claimed the checkpoint would post, too.
+            Err(_) => match writer.verify_claim().await {
+                Ok(()) => save(writer, positions, telemetry, false).await,
                 Err(error) => Err(error),
             },
         };
         match saved {
             Ok(_) => {
-                failing.record_success();
+                failures.record_success();
                 health.clear(&Component::Checkpoint);
             }
             Err(error) if is_permanent(&error) => return error,
             Err(error) => {
-                telemetry.retry(&error);
+                telemetry.request_failed(&error);
                 let is_denied = matches!(&error, ClaimError::Store(StoreError::AccessDenied(_)));
-                if failing.record_failure() || is_denied {
+                if failures.record_failure() || is_denied {
                     health.set_problem(Component::Checkpoint, checkpoint_problem(&error));
                 }
                 positions.mark_dirty();
@@ -58,9 +58,9 @@ pub async fn run_checkpoint_loop(
     }
 }
 
-/// Writes for the last time, trying again for as long as a stop may take.
+/// Writes the final checkpoint, with retries. Returns why the claim is lost, if it is.
 pub async fn write_final_checkpoint(
-    keeper: &mut CheckpointWriter,
+    writer: &mut CheckpointWriter,
     positions: &Positions,
     telemetry: &NotifierTelemetry,
 ) -> Option<ClaimError> {
@@ -69,10 +69,10 @@ pub async fn write_final_checkpoint(
     }
     let saved = async {
         loop {
-            match save(keeper, positions, telemetry, true).await {
+            match save(writer, positions, telemetry, true).await {
                 Ok(_) => return None,
                 Err(error) if is_permanent(&error) => return Some(error),
-                Err(error) => telemetry.retry(&error),
+                Err(error) => telemetry.request_failed(&error),
             }
             sleep(FINAL_WRITE_RETRY_INTERVAL).await;
         }
@@ -81,12 +81,12 @@ pub async fn write_final_checkpoint(
 }
 
 async fn save(
-    keeper: &mut CheckpointWriter,
+    writer: &mut CheckpointWriter,
     positions: &Positions,
     telemetry: &NotifierTelemetry,
     is_last: bool,
 ) -> Result<bool, ClaimError> {
-    let saved = keeper.save(positions.all(), positions.read_at().into(), is_last).await;
+    let saved = writer.save(positions.all(), positions.read_at().into(), is_last).await;
     match saved {
         Ok(false) => {}
         Ok(true) => telemetry.checkpoint_write(true),
@@ -95,7 +95,7 @@ async fn save(
     saved
 }
 
-/// Whether the checkpoint is somebody else's, or nobody's: nothing that passes by itself.
+/// Whether retries cannot succeed, because the checkpoint has another holder or is unusable.
 fn is_permanent(error: &ClaimError) -> bool {
     match error {
         ClaimError::TakenOver { .. } if fault!(LostClaimIgnored) => false,

@@ -1,5 +1,5 @@
-//! The checkpoint as a ConfigMap that belongs to its notifier: deleting the notifier deletes it, and
-//! one that belongs to anything else is never touched. Every write names the version it replaces.
+//! Stores the checkpoint in a ConfigMap that the notifier owns. Kubernetes deletes it with the notifier. A
+//! ConfigMap with another owner is never changed, and every write names the version that it replaces.
 
 use std::collections::BTreeMap;
 
@@ -7,46 +7,44 @@ use futures::future::BoxFuture;
 use json_patch::jsonptr::PointerBuf;
 use json_patch::{AddOperation, Patch as JsonPatch, PatchOperation, ReplaceOperation};
 use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 
 use super::store::{CheckpointStore, ResourceVersion, StoreError, StoredCheckpoint};
-use crate::api::StreamNotifier;
 
 /// The checkpoint of one notifier.
 #[derive(Clone, Debug)]
 pub struct ConfigMapStore {
     api: Api<ConfigMap>,
     name: String,
-    /// What a new one is made with: its owner.
+    /// Name and owner of a new ConfigMap.
     owned: ObjectMeta,
     uid: String,
 }
 
 impl ConfigMapStore {
-    /// The checkpoint of this notifier; `None` if the notifier has no name, namespace or uid, which
-    /// an object that came from a server always has.
-    pub fn new(client: Client, notifier: &StreamNotifier) -> Option<Self> {
-        let name = format!("{}-checkpoint", notifier.metadata.name.as_deref()?);
-        let uid = notifier.metadata.uid.clone()?;
+    /// The checkpoint of the notifier that `owner` refers to: the ConfigMap `<name>-checkpoint`.
+    pub fn new(client: Client, namespace: &str, owner: OwnerReference) -> Self {
+        let name = format!("{}-checkpoint", owner.name);
+        let uid = owner.uid.clone();
         let owned = ObjectMeta {
             name: Some(name.clone()),
-            owner_references: Some(vec![notifier.controller_owner_ref(&())?]),
+            owner_references: Some(vec![owner]),
             ..ObjectMeta::default()
         };
-        let api = Api::namespaced(client, notifier.metadata.namespace.as_deref()?);
-        Some(Self { api, name, owned, uid })
+        Self { api: Api::namespaced(client, namespace), name, owned, uid }
     }
 
-    /// Refuses one that is not this notifier's.
+    /// Rejects a ConfigMap with another owner.
     fn check_owner(&self, found: &ConfigMap) -> Result<(), StoreError> {
         let owner = found.owner_references().iter().find(|owner| owner.controller == Some(true));
         if owner.is_some_and(|owner| owner.uid == self.uid) {
             return Ok(());
         }
         let name = format!("ConfigMap {:?}", self.name);
-        // Of the same name, and yet another: that one is no more.
+        // The owner is a deleted notifier of the same name.
         let owned = self.owned.owner_references.iter().flatten().next();
         let is_earlier = owner.zip(owned).is_some_and(|(owner, owned)| {
             (&owner.kind, &owner.name) == (&owned.kind, &owned.name)
@@ -93,8 +91,8 @@ impl CheckpointStore for ConfigMapStore {
     }
 }
 
-/// Replaces the data as a whole and leaves labels and annotations alone. Naming the version makes
-/// the server answer 409 if the object has changed since.
+/// Replaces the whole data, and keeps labels and annotations. The server responds with 409 if the
+/// object no longer has this version.
 fn replacement(data: &BTreeMap<String, String>, version: &str) -> JsonPatch {
     JsonPatch(vec![
         PatchOperation::Replace(ReplaceOperation {
@@ -111,7 +109,7 @@ fn replacement(data: &BTreeMap<String, String>, version: &str) -> JsonPatch {
 fn failed(error: kube::Error) -> StoreError {
     match &error {
         kube::Error::Api(status) => match status.code {
-            // Created, changed or deleted meanwhile.
+            // The ConfigMap was created, changed or deleted since it was loaded.
             404 | 409 => StoreError::Conflict,
             401 | 403 => StoreError::AccessDenied(error.into()),
             _ if is_too_large(status.code, &status.message) => StoreError::TooLarge(error.into()),
@@ -121,8 +119,8 @@ fn failed(error: kube::Error) -> StoreError {
     }
 }
 
-/// A ConfigMap's values may have a MiB, and all of it a MiB and a half; etcd, which judges the
-/// latter, says so in words only.
+/// Whether the ConfigMap is too large: its values can have 1 MiB, and the whole object 1.5 MiB. For the
+/// latter, etcd's error has a message but no code.
 fn is_too_large(code: u16, message: &str) -> bool {
     match code {
         413 => true,
@@ -134,29 +132,26 @@ fn is_too_large(code: u16, message: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
     use kube::Config;
 
     use super::*;
 
     fn store(uid: &str) -> ConfigMapStore {
-        let notifier = json!({
-            "apiVersion": "streamnotifier.dev/v1alpha1",
-            "kind": "StreamNotifier",
-            "metadata": {"namespace": "dev", "name": "orders", "uid": uid},
-            "spec": {
-                "tableArn": "arn:aws:dynamodb:eu-west-1:123456789012:table/orders",
-                "connections": {"tableName": "connections"},
-                "webSocket": {"domain": "ws.example.com"},
-            },
-        });
-        // Nothing listens there.
+        let owner = OwnerReference {
+            api_version: "streamnotifier.dev/v1alpha1".to_owned(),
+            kind: "StreamNotifier".to_owned(),
+            name: "orders".to_owned(),
+            uid: uid.to_owned(),
+            controller: Some(true),
+            block_owner_deletion: None,
+        };
+        // No server listens there.
         let client = Client::try_from(Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
-        ConfigMapStore::new(client, &serde_json::from_value(notifier).unwrap()).unwrap()
+        ConfigMapStore::new(client, "dev", owner)
     }
 
     #[tokio::test]
-    async fn only_its_own_is_used_and_that_of_an_earlier_one_is_waited_for() {
+    async fn accepts_only_config_maps_of_its_own_owner() {
         let store = store("now");
         let checked = |owner_references| {
             let metadata = ObjectMeta { owner_references, ..store.owned.clone() };

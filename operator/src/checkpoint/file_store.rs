@@ -1,5 +1,5 @@
-//! The checkpoint of the local mode: in memory, or in one file of the data directory, which is
-//! whole at any time (written beside, synced, then renamed).
+//! Stores the checkpoint of the local mode in memory, or in one file of the data directory. A crash leaves
+//! the old file or the new one, because a write syncs a temporary file and renames it.
 
 use std::collections::BTreeMap;
 use std::fs::{
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{CheckpointStore, ResourceVersion, StoreError, StoredCheckpoint};
 
-/// Where the checkpoint is kept. Clones share it.
+/// The store of the local mode. Clones share it.
 #[derive(Debug, Clone)]
 pub struct FileStore(Arc<Mutex<Storage>>);
 
@@ -28,30 +28,30 @@ enum Storage {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct StoredFile {
-    /// Counts the writes.
+    /// The number of writes.
     version: u64,
     data: BTreeMap<String, String>,
 }
 
 impl FileStore {
-    /// A checkpoint that ends with the process.
+    /// A checkpoint in memory.
     pub fn in_memory() -> Self {
         Self(Arc::new(Mutex::new(Storage::Memory(None))))
     }
 
-    /// A checkpoint in a file, which need not exist yet.
+    /// A checkpoint in a file, which the first write creates.
     pub fn in_file(path: PathBuf) -> Self {
         Self(Arc::new(Mutex::new(Storage::File(path))))
     }
 
-    /// Runs `work` with the place locked, off the async workers.
+    /// Runs `work` on the storage, outside the threads of the async runtime.
     async fn with<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Storage) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let place = Arc::clone(&self.0);
-        // A place is whole at any time, so a panic elsewhere spoils nothing.
-        let work = move || work(&mut place.lock().unwrap_or_else(PoisonError::into_inner));
+        let storage = Arc::clone(&self.0);
+        // The storage is consistent at any time, so a panic elsewhere does no harm.
+        let work = move || work(&mut storage.lock().unwrap_or_else(PoisonError::into_inner));
         tokio::task::spawn_blocking(work)
             .await
             .unwrap_or_else(|stopped| Err(StoreError::Unknown(Box::new(stopped))))
@@ -118,14 +118,14 @@ impl Storage {
     }
 }
 
-/// Replaces a file so that a crash leaves the old content or the new one.
+/// Replaces a file. A crash leaves the old content or the new one.
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
     let mut file = File::create(&beside)?;
     file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
-    // The rename is on disk once its directory is.
+    // The rename is durable once the directory is synced.
     if let Some(directory) = path.parent() {
         File::open(directory)?.sync_all()?;
     }
@@ -152,20 +152,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_names_what_it_replaces() {
+    async fn replaces_only_the_version_that_a_write_names() {
         fences(&FileStore::in_memory()).await;
-        let scratch = Scratch::new();
+        let scratch = Scratch::create();
         let path = scratch.path().join("checkpoint.json");
         let store = FileStore::in_file(path.clone());
         fences(&store).await;
-        let again = FileStore::in_file(path).load().await.unwrap();
-        assert_eq!(again.unwrap().data, data("2"));
+        let reopened = FileStore::in_file(path).load().await.unwrap();
+        assert_eq!(reopened.unwrap().data, data("2"));
         assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
     }
 
     #[tokio::test]
-    async fn a_file_that_is_none_of_ours_is_left_as_it_is() {
-        let scratch = Scratch::new();
+    async fn keeps_a_file_that_is_not_a_checkpoint() {
+        let scratch = Scratch::create();
         let path = scratch.path().join("checkpoint.json");
         fs::write(&path, "{").unwrap();
         let store = FileStore::in_file(path.clone());

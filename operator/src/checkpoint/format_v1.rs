@@ -1,5 +1,5 @@
-//! Format 1 of the checkpoint: a ConfigMap's `data` that a person can read, and edit while the
-//! notifier is suspended. What does not parse is reported by its key, never guessed.
+//! Format 1 of the checkpoint: the `data` of a ConfigMap. You can read it, and edit it while the notifier
+//! is suspended. A value that does not parse is reported with its key, never guessed.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,40 +11,41 @@ use crate::model::{Position, SequenceNumber, ShardId, StreamLabel, UnixSeconds};
 
 const FORMAT: &str = "1";
 
-/// The keys that are not shards.
+/// Keys that are not shards.
 const FIELDS: [&str; 5] = ["format", "holder", "epoch", "start", "readAt"];
 
-/// Everything that is remembered of one notifier.
+/// The checkpoint of one notifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// Who writes it.
+    /// The operator process that holds the claim.
     pub holder: String,
-    /// Grows with every claim.
+    /// Increases with every claim, so that each claim is unique.
     pub epoch: u64,
-    /// Where and when reading began.
+    /// Where reading began.
     pub start: StartPoint,
-    /// When every shard without a number had last been read, by the service's clock: what is more
-    /// than 24 hours old then may be lost. A number tells that by itself.
+    /// When every shard without a sequence number was last read, by the service's clock. Records can be
+    /// lost if this is more than 24 hours ago. For a shard with a number, the service reports the loss.
     pub read_at: Timestamp,
-    /// Each shard that is, or was, read.
+    /// The position in each shard that is or was read.
     pub shards: BTreeMap<ShardId, Position>,
 }
 
-/// Where and when reading began.
+/// The start of reading.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StartPoint {
-    /// The ARN of the stream with which it began; others of its table may follow.
+    /// The ARN of the first stream. Later streams of the table may follow it.
     pub stream: String,
-    /// From where.
+    /// The kind of start. The stored key is `position`.
+    #[serde(rename = "position")]
     pub kind: StartKind,
-    /// When, by the service's clock; with `AtTimestamp`, the moment asked for. With both that and
-    /// `Latest`, what is older is skipped in every shard.
+    /// When reading began, by the service's clock. With `AtTimestamp`, the time that the spec names.
+    /// With `Latest` and `AtTimestamp`, older records are skipped in every shard.
     pub at: Timestamp,
 }
 
 impl StartPoint {
-    /// Records older than this are skipped.
+    /// The time before which records are skipped, if there is one.
     pub fn skip_before(&self) -> Option<UnixSeconds> {
         match self.kind {
             StartKind::Latest | StartKind::AtTimestamp => Some(UnixSeconds(self.at.as_second())),
@@ -63,21 +64,21 @@ impl StartPoint {
     }
 }
 
-/// From where reading began.
+/// The kind of start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StartKind {
-    /// From that moment on.
+    /// With records written from that time on.
     Latest,
-    /// From the oldest record kept.
+    /// With the oldest record that the stream keeps.
     TrimHorizon,
-    /// From a moment that was asked for.
+    /// With records from the time that the spec names.
     AtTimestamp,
 }
 
-/// What is wrong with a stored checkpoint.
+/// A stored checkpoint that does not parse.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// It was written by another version, or is no checkpoint.
+    /// Another version of the operator wrote it, or it is not a checkpoint.
     #[error(
         "format {0:?} is unknown; use the version of the operator that wrote it, or delete the checkpoint to start again at startingPosition"
     )]
@@ -89,17 +90,17 @@ pub enum FormatError {
     Key {
         /// The key in `data`.
         key: String,
-        /// What is wrong with it.
+        /// Why it does not parse.
         problem: &'static str,
     },
 }
 
-/// One shard's value, as JSON.
+/// The value of a shard's key, as JSON.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry<'a> {
     stream: Cow<'a, str>,
-    /// A sequence number, or one of the three words.
+    /// A sequence number, `start`, `latest` or `finished`.
     after: Cow<'a, str>,
 }
 
@@ -136,18 +137,22 @@ impl Checkpoint {
         for (shard, position) in &self.shards {
             let ShardId { stream, name } = shard;
             let entry = Entry { stream: stream.as_str().into(), after: position.as_text().into() };
-            let is_taken = data.contains_key(name);
-            let key = if is_taken { name.clone() + &suffix(stream.as_str()) } else { name.clone() };
+            let is_used = data.contains_key(name);
+            let key = if is_used { name.clone() + &suffix(stream.as_str()) } else { name.clone() };
             data.insert(key, json(&entry));
         }
         data
     }
 
-    /// Reads stored `data`.
+    /// Parses stored `data`.
+    ///
+    /// # Errors
+    ///
+    /// Names the first key that is missing or does not parse.
     pub fn from_data(data: &BTreeMap<String, String>) -> Result<Self, FormatError> {
         let format = field(data, "format")?;
         if format != FORMAT {
-            return Err(FormatError::Unknown(shortened(format)));
+            return Err(FormatError::Unknown(truncate(format)));
         }
         let epoch = field(data, "epoch")?;
         let epoch = epoch.parse().map_err(|_| problem("epoch", "is not a whole number"))?;
@@ -156,7 +161,7 @@ impl Checkpoint {
         if start.label().is_empty() {
             return Err(problem("start", "has a stream that is not the ARN of a stream"));
         }
-        // Without it, nothing is known to have been read since the start.
+        // Without the key, assume that nothing was read since the start.
         let read_at = data
             .get("readAt")
             .map_or(Ok(start.at), |at| at.parse())
@@ -172,7 +177,7 @@ impl Checkpoint {
     }
 }
 
-/// What tells the keys of two shards apart that have the same name in two streams.
+/// Distinguishes the keys of shards that have the same name in two streams.
 fn suffix(stream: &str) -> String {
     format!("_{}", stream.replace(':', "-"))
 }
@@ -195,15 +200,15 @@ fn shard(key: &str, value: &str) -> Result<(ShardId, Position), FormatError> {
 }
 
 fn problem(key: &str, problem: &'static str) -> FormatError {
-    FormatError::Key { key: shortened(key), problem }
+    FormatError::Key { key: truncate(key), problem }
 }
 
-/// What is quoted in a condition stays short, whatever somebody wrote by hand.
-fn shortened(text: &str) -> String {
+/// Bounds a text that a condition quotes, because anybody may have edited it.
+fn truncate(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-/// Plain structs of text always serialize, so the fallback is never seen; it would not parse again.
+/// Structs of text always serialize. The fallback would not parse, so it cannot pass unnoticed.
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -237,12 +242,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn parses_what_it_wrote() {
         assert_eq!(Checkpoint::from_data(&checkpoint().to_data()), Ok(checkpoint()));
     }
 
     #[test]
-    fn two_streams_may_have_shards_of_the_same_name() {
+    fn keeps_shards_of_the_same_name_in_two_streams_apart() {
         let mut both = checkpoint();
         let later = StreamLabel::new("2026-11-22T10:00:00.123");
         let names: Vec<_> = both.shards.keys().map(|id| id.name.clone()).collect();
@@ -262,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_can_read_it() {
+    fn writes_readable_values() {
         let data = checkpoint().to_data();
         assert_eq!(
             data["shardId-00000002"],
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_key_is_reported_by_name() {
+    fn reports_an_invalid_key_by_name() {
         for (key, value, says) in [
             ("format", "2", "\"2\""),
             ("epoch", "many", "\"epoch\" is not a whole number"),

@@ -1,4 +1,4 @@
-//! How far every shard of the streams that are read is settled: what the checkpoint is made from.
+//! The positions of all shards, from which the checkpoint is written.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,28 +8,29 @@ use tokio::sync::Notify;
 use super::shard_progress::ShardProgress;
 use crate::model::{Position, ShardId, ShardPositions, StreamLabel, UnixSeconds};
 
-/// Every shard that has an entry in the checkpoint.
+/// All shards that have an entry in the checkpoint.
 #[derive(Debug)]
 pub struct Positions {
     shards: Mutex<BTreeMap<ShardId, ShardState>>,
     unread: Mutex<UnreadSince>,
-    moved: Arc<Notify>,
+    /// Notified when a position changes.
+    changed: Arc<Notify>,
 }
 
-/// What was not read, beside that of shards that have an entry.
+/// Times since which shards without an entry may have unread records.
 #[derive(Debug)]
 struct UnreadSince {
-    /// What was begun after the newest listing began.
+    /// The start of the latest listing. Shards created later are unknown.
     listed_at: UnixSeconds,
-    /// Since when a shard that has no entry yet waits to be read.
+    /// The time since which a listed shard without an entry waits to be read.
     waits_since: Option<UnixSeconds>,
 }
 
 #[derive(Debug)]
 enum ShardState {
-    /// A reader is at it.
+    /// The shard is being read.
     Active(Arc<ShardProgress>),
-    /// Nobody reads it: it is finished, or waits for its parent. And when it was last read.
+    /// The shard is finished or waits for its parent; with the time when it was last read.
     Idle(Position, UnixSeconds),
 }
 
@@ -48,7 +49,8 @@ impl ShardState {
         }
     }
 
-    /// Whether its position tells by itself how much was lost since: once the shard has answered.
+    /// Whether the service reports by itself what is lost after this position. It does for a sequence
+    /// number, once a page was read.
     fn is_exact(&self) -> bool {
         match (self.position(), self) {
             (Position::Finished, _) => true,
@@ -59,28 +61,28 @@ impl ShardState {
 }
 
 impl Positions {
-    /// What a checkpoint remembers.
+    /// The positions of a checkpoint.
     pub fn new(shards: ShardPositions, read_at: UnixSeconds) -> Self {
-        let rest = |(id, position)| (id, ShardState::Idle(position, read_at));
-        let shards = Mutex::new(shards.into_iter().map(rest).collect());
+        let idle = |(id, position)| (id, ShardState::Idle(position, read_at));
+        let shards = Mutex::new(shards.into_iter().map(idle).collect());
         let unread = Mutex::new(UnreadSince { listed_at: read_at, waits_since: None });
-        Self { shards, unread, moved: Arc::default() }
+        Self { shards, unread, changed: Arc::default() }
     }
 
-    /// Every shard's position.
+    /// The position of every shard.
     pub fn all(&self) -> ShardPositions {
         self.lock().iter().map(|(id, state)| (id.clone(), state.position())).collect()
     }
 
-    /// Every position in one stream.
+    /// The positions of one stream.
     pub fn of_stream(&self, stream: &StreamLabel) -> ShardPositions {
         let shards = self.lock();
         let of_stream = shards.iter().filter(|(id, _)| id.stream == *stream);
         of_stream.map(|(id, state)| (id.clone(), state.position())).collect()
     }
 
-    /// When every shard that has no number yet, or has not answered yet, had last been read; at the
-    /// latest when all was listed last.
+    /// When every shard without a sequence number, or without a page yet, was last read. At the latest,
+    /// the start of the latest listing.
     pub fn read_at(&self) -> UnixSeconds {
         let (listed_at, waits_since) = {
             let unread = self.unread();
@@ -91,8 +93,8 @@ impl Positions {
         inexact.map(ShardState::read_at).chain(waits_since).fold(listed_at, UnixSeconds::min)
     }
 
-    /// Up to when changes are read in the shard that is furthest behind, of those that are read or wait
-    /// without an entry; `None` if there is none.
+    /// Records up to this time are read in every shard that is being read or waits without an entry;
+    /// `None` if there is no such shard.
     pub fn read_through(&self) -> Option<UnixSeconds> {
         let waits_since = self.unread().waits_since;
         let shards = self.lock();
@@ -103,33 +105,33 @@ impl Positions {
         read.chain(waits_since).min()
     }
 
-    /// Notes since when a shard that has no entry yet waits to be read, if one does.
+    /// Sets the time since which a shard without an entry waits to be read, if one does.
     pub fn set_waits_since(&self, waits_since: Option<UnixSeconds>) {
         self.unread().waits_since = waits_since;
     }
 
-    /// Notes when the newest listing began: no later shard is known.
+    /// Records the start of the latest listing.
     pub fn record_listing(&self, at: UnixSeconds) {
         self.unread().listed_at = at;
     }
 
-    /// Waits until a position has changed since this last returned.
+    /// Waits until a position has changed since the last return.
     pub async fn changed(&self) {
-        self.moved.notified().await;
+        self.changed.notified().await;
     }
 
-    /// Positions are to be looked at again, although none changed.
+    /// Makes the next [`Self::changed`] return although no position changed.
     pub fn mark_dirty(&self) {
-        self.moved.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Whether a reader is at a shard.
+    /// Whether a shard is being read.
     pub fn is_active(&self, id: &ShardId) -> bool {
         matches!(self.lock().get(id), Some(ShardState::Active(_)))
     }
 
-    /// How many entries there are.
-    pub fn len(&self) -> usize {
+    /// The number of entries.
+    pub fn count(&self) -> usize {
         self.lock().len()
     }
 
@@ -138,12 +140,12 @@ impl Positions {
         self.lock().contains_key(id)
     }
 
-    /// Whether a shard's entry says that it is finished.
+    /// Whether a shard is finished.
     pub fn is_finished(&self, id: &ShardId) -> bool {
         matches!(self.lock().get(id), Some(ShardState::Idle(Position::Finished, _)))
     }
 
-    /// A reader begins at a shard, which was last read at `read_at` unless its entry knows better.
+    /// Starts reading a shard. `read_at` is when it was last read, unless its entry has that.
     pub fn open(
         &self,
         id: ShardId,
@@ -152,24 +154,24 @@ impl Positions {
     ) -> Arc<ShardProgress> {
         let mut shards = self.lock();
         let read_at = shards.get(&id).map_or(read_at, ShardState::read_at);
-        let progress = Arc::new(ShardProgress::new(position, read_at, self.moved.clone()));
+        let progress = Arc::new(ShardProgress::new(position, read_at, self.changed.clone()));
         shards.insert(id, ShardState::Active(progress.clone()));
-        self.moved.notify_one();
+        self.changed.notify_one();
         progress
     }
 
-    /// A shard's reader is at its end, and everything is settled.
+    /// Marks a shard as finished: it is read to its end, and every record is settled.
     pub fn finish(&self, id: &ShardId) {
-        // When it was read says no more.
-        let rest = ShardState::Idle(Position::Finished, UnixSeconds(i64::MAX));
-        self.lock().insert(id.clone(), rest);
-        self.moved.notify_one();
+        // The time no longer matters.
+        let idle = ShardState::Idle(Position::Finished, UnixSeconds(i64::MAX));
+        self.lock().insert(id.clone(), idle);
+        self.changed.notify_one();
     }
 
-    /// A shard need not be remembered any more.
+    /// Removes the entry of a shard.
     pub fn forget(&self, id: &ShardId) {
         self.lock().remove(id);
-        self.moved.notify_one();
+        self.changed.notify_one();
     }
 
     fn unread(&self) -> std::sync::MutexGuard<'_, UnreadSince> {

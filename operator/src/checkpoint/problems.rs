@@ -2,8 +2,7 @@
 
 use super::store::StoreError;
 use super::writer::ClaimError;
-use crate::api::Reason;
-use crate::telemetry::Problem;
+use crate::telemetry::{Problem, Reason};
 
 /// Problem of a checkpoint that cannot be claimed or stored.
 pub fn checkpoint_problem(error: &ClaimError) -> Problem {
@@ -24,7 +23,7 @@ pub fn checkpoint_problem(error: &ClaimError) -> Problem {
         ClaimError::Format(why) => format!("{error}: {why}"),
         ClaimError::Store(why) => format!("{error}: {why}"),
     };
-    // Kubernetes deletes that ConfigMap soon.
+    // Kubernetes deletes that ConfigMap soon, so no person needs to act.
     let is_temporary = matches!(error, ClaimError::Store(StoreError::NotYetDeleted(_)));
     Problem { reason, message, stalled: reason.is_stalled() && !is_temporary }
 }

@@ -1,4 +1,4 @@
-//! How far one shard is settled, shared by its reader and the tickets of its records.
+//! Progress of one shard, shared by its reader and the acknowledgements of its records.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,36 +8,38 @@ use tokio::sync::Notify;
 use super::watermark::Watermark;
 use crate::model::{Position, RecordProgress, SequenceNumber, UnixSeconds};
 
-/// One shard's progress.
+/// How far one shard is read and settled.
 #[derive(Debug)]
 pub struct ShardProgress {
+    /// The position at which reading began.
     opened_at: Position,
     reads: Mutex<ReadTimes>,
-    has_answered: AtomicBool,
+    has_read_page: AtomicBool,
     watermark: Mutex<Watermark>,
-    /// Told whenever the watermark moves: there is something to remember.
-    moved: Arc<Notify>,
+    /// Notified when the watermark moves, so that the checkpoint is written.
+    changed: Arc<Notify>,
     idle: Notify,
 }
 
-/// When the shard was read.
+/// Times at which the shard was read, by the service's clock.
 #[derive(Debug)]
 struct ReadTimes {
-    /// When it was last known that nothing waits to be read; counts while there is no number.
+    /// When the shard was last known to have no unread records. Used while there is no sequence number.
     caught_up_at: UnixSeconds,
-    /// Up to when changes are read, settled or not.
+    /// Records up to this time are read, settled or not.
     through: UnixSeconds,
-    /// Since when pages have had no records.
+    /// The time of the first of the latest empty pages.
     quiet_since: Option<UnixSeconds>,
 }
 
-/// Pages without records come before some that have them, too; so long, and nothing is left to read.
-/// With a poll interval it is shorter than what counts as lost in advance, so that a gap is told once.
+/// Pages must be empty for this long before the shard counts as caught up, because empty pages can come
+/// before pages with records. Together with a poll interval it stays below the safety margin of data
+/// gaps, so that a gap is reported once.
 const MIN_QUIET_SECONDS: i64 = 20;
 
 impl ShardProgress {
-    /// The progress of a shard that is read from `opened_at`, and before was read at `read_at`.
-    pub fn new(opened_at: Position, read_at: UnixSeconds, moved: Arc<Notify>) -> Self {
+    /// The progress of a shard that is read from `opened_at`, and was last read at `read_at`.
+    pub fn new(opened_at: Position, read_at: UnixSeconds, changed: Arc<Notify>) -> Self {
         Self {
             opened_at,
             reads: Mutex::new(ReadTimes {
@@ -45,21 +47,21 @@ impl ShardProgress {
                 through: read_at,
                 quiet_since: None,
             }),
-            has_answered: AtomicBool::new(false),
+            has_read_page: AtomicBool::new(false),
             watermark: Mutex::default(),
-            moved,
+            changed,
             idle: Notify::new(),
         }
     }
 
-    /// When it was last known that nothing waits to be read, unless the position says more exactly.
+    /// When the shard was last known to have no unread records. A sequence number is more exact.
     pub fn read_at(&self) -> UnixSeconds {
         self.reads().caught_up_at
     }
 
-    /// A page was read; its last record was made then, if it had any.
+    /// Records a page that was read. `last` is the creation time of its last record, if it had one.
     pub fn record_page(&self, last: Option<UnixSeconds>, now: UnixSeconds) {
-        self.has_answered.store(true, Ordering::Relaxed);
+        self.has_read_page.store(true, Ordering::Relaxed);
         let is_idle = self.lock().is_idle();
         let mut reads = self.reads();
         reads.through = last.unwrap_or(now);
@@ -73,23 +75,23 @@ impl ShardProgress {
         }
     }
 
-    /// Up to when changes are read, settled or not.
+    /// Records up to this time are read, settled or not.
     pub fn read_through(&self) -> UnixSeconds {
         self.reads().through
     }
 
     /// Whether a page was read.
     pub fn has_read_page(&self) -> bool {
-        self.has_answered.load(Ordering::Relaxed)
+        self.has_read_page.load(Ordering::Relaxed)
     }
 
-    /// What there was until then was read, or told to be lost.
+    /// Marks everything up to this time as read, or as reported lost.
     pub fn mark_read_until(&self, then: UnixSeconds) {
         let mut reads = self.reads();
         reads.caught_up_at = reads.caught_up_at.max(then);
     }
 
-    /// How far the shard is settled.
+    /// The settled position.
     pub fn position(&self) -> Position {
         match self.lock().settled() {
             Some(number) => Position::After(number.clone()),
@@ -97,10 +99,10 @@ impl ShardProgress {
         }
     }
 
-    /// Waits until everything read is settled.
+    /// Waits until every record that was read is settled.
     pub async fn wait_idle(&self) {
         loop {
-            // Asked for before looking, so that what happens in between is not missed.
+            // Created before the condition is read, so that no notification is missed.
             let idle = self.idle.notified();
             if self.lock().is_idle() || fault!(ShardFinishedBeforeDelivery) {
                 return;
@@ -126,7 +128,7 @@ impl RecordProgress for ShardProgress {
             watermark.is_idle()
         };
         if idle {
-            self.moved.notify_one();
+            self.changed.notify_one();
         }
     }
 
@@ -140,7 +142,7 @@ impl RecordProgress for ShardProgress {
             (watermark.complete(slot), watermark.is_idle())
         };
         if moved {
-            self.moved.notify_one();
+            self.changed.notify_one();
         }
         if idle && !fault!(DrainNotificationMissing) {
             self.idle.notify_waiters();

@@ -1,17 +1,17 @@
-//! The settled watermark of one shard: the last of the contiguous run of settled records, and so
-//! never ahead of delivery.
+//! The watermark of one shard: the last of the contiguous run of settled records. It is never ahead of
+//! delivery.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::model::SequenceNumber;
 
-/// Which records of a shard were read, and up to where all of them are settled.
+/// Tracks the records of a shard that are in flight, and up to where all are settled.
 #[derive(Debug, Default)]
 pub struct Watermark {
     settled: Option<SequenceNumber>,
-    /// What was read after `settled`, by its mark. A run that is settled is one entry, its last: what
-    /// waits behind one record takes no more room than the records that are at work.
+    /// Records after `settled`, by slot. A run of settled records is one entry, its last one, so that
+    /// memory grows with the records in flight and not with those behind them.
     in_flight: BTreeMap<u64, Entry>,
     next: u64,
 }
@@ -23,47 +23,47 @@ struct Entry {
 }
 
 impl Watermark {
-    /// Notes a record that was read and needs no work.
+    /// Marks a record that needs no work as settled.
     pub fn skip(&mut self, number: SequenceNumber) {
         match self.in_flight.last_entry() {
             None => self.settled = Some(number),
             Some(mut run) if run.get().is_settled => run.get_mut().number = number,
             Some(_) => {
-                let mark = self.track(number);
-                self.complete(mark);
+                let slot = self.track(number);
+                self.complete(slot);
             }
         }
     }
 
-    /// Notes a record that was read and is at work; its mark settles it.
+    /// Adds a record in flight, and returns the slot that completes it.
     pub fn track(&mut self, number: SequenceNumber) -> u64 {
-        let mark = self.next;
+        let slot = self.next;
         self.next += 1;
         if fault!(CheckpointAdvancesOnRead) {
             self.settled = Some(number);
-            return mark;
+            return slot;
         }
-        self.in_flight.insert(mark, Entry { number, is_settled: false });
-        mark
+        self.in_flight.insert(slot, Entry { number, is_settled: false });
+        slot
     }
 
-    /// Settles a record; `true` if the watermark moved.
-    pub fn complete(&mut self, mark: u64) -> bool {
-        match self.in_flight.get_mut(&mark) {
+    /// Settles the record of a slot. Returns whether the watermark moved.
+    pub fn complete(&mut self, slot: u64) -> bool {
+        match self.in_flight.get_mut(&slot) {
             Some(entry) => entry.is_settled = true,
             None => return false,
         }
         let is_settled = |(_, entry): (&u64, &Entry)| entry.is_settled;
         if self
             .in_flight
-            .range((Bound::Excluded(mark), Bound::Unbounded))
+            .range((Bound::Excluded(slot), Bound::Unbounded))
             .next()
             .is_some_and(is_settled)
         {
-            self.in_flight.remove(&mark);
+            self.in_flight.remove(&slot);
         }
         if let Some((&before, _)) =
-            self.in_flight.range(..mark).next_back().filter(|it| it.1.is_settled)
+            self.in_flight.range(..slot).next_back().filter(|it| it.1.is_settled)
         {
             self.in_flight.remove(&before);
         }
@@ -81,7 +81,7 @@ impl Watermark {
         self.settled.as_ref()
     }
 
-    /// Whether nothing that was read is still at work.
+    /// Whether no record is in flight.
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_at_work_holds_back_all_after_it() {
+    fn a_record_in_flight_holds_the_watermark() {
         let mut mark = Watermark::default();
         mark.skip(number(1));
         let second = mark.track(number(2));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn skipped_records_take_no_room() {
+    fn skipped_records_take_no_memory() {
         let mut mark = Watermark::default();
         let first = mark.track(number(1));
         for n in 2..1000 {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_settled_behind_a_record_at_work_takes_no_room() {
+    fn settled_records_behind_one_in_flight_take_no_memory() {
         let mut mark = Watermark::default();
         let first = mark.track(number(1));
         let behind: Vec<_> = (2..1000).map(|n| mark.track(number(n))).collect();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn settling_twice_changes_nothing() {
+    fn completing_twice_changes_nothing() {
         let mut mark = Watermark::default();
         let first = mark.track(number(1));
         assert!(mark.complete(first));

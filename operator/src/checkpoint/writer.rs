@@ -1,6 +1,8 @@
-//! Holds the claim on a checkpoint: its first write makes it ours, every later one fails if
-//! somebody else has claimed it since. A conflict or an unknown outcome is read back: our own
-//! holder and epoch mean that we go on, anything else that we have lost it.
+//! Writes a claimed checkpoint. The first write claims it for this process, and every later write fails if
+//! another process has claimed it since.
+//!
+//! After a conflict or an unknown outcome, the writer loads the checkpoint again. It continues if holder
+//! and epoch are its own. Otherwise the claim is lost.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +15,14 @@ use super::format_v1::{Checkpoint, FormatError};
 use super::store::{CheckpointStore, ResourceVersion, StoreError, StoredCheckpoint};
 use crate::model::{Position, ShardId};
 
-/// No call to the store may take longer; its outcome is then unknown.
+/// The outcome of a request that takes longer is unknown.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// While nothing else is to be stored, the time of the last reading is, this often: one that is a
-/// day old would be taken for a gap.
+/// How often `readAt` is stored if no position changed. One that is 24 hours old would look like a data
+/// gap after a restart.
 const READ_AT_REFRESH_INTERVAL: SignedDuration = SignedDuration::from_hours(6);
 
-/// How often a claim is tried again when others write at the same moment.
+/// Attempts of one claim while others write at the same time.
 const MAX_CLAIM_ATTEMPTS: u32 = 5;
 
 /// A claimed checkpoint.
@@ -28,33 +30,33 @@ const MAX_CLAIM_ATTEMPTS: u32 = 5;
 pub struct CheckpointWriter {
     store: Arc<dyn CheckpointStore>,
     checkpoint: Checkpoint,
-    /// What the next write must name; `None` creates it.
+    /// The version that the next write replaces; `None` creates the checkpoint.
     version: Option<ResourceVersion>,
-    /// Whether the last write's outcome is unknown.
+    /// Whether the outcome of the last write is unknown.
     outcome_unknown: bool,
 }
 
-/// Why a checkpoint cannot be claimed, or is ours no longer.
+/// The checkpoint cannot be claimed or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    /// Somebody else has it.
+    /// Another process has claimed it.
     #[error(
         "checkpoint cannot be stored: {holder:?} has claimed it; run one operator for each namespace, and restart the one that remains"
     )]
     TakenOver {
-        /// Who.
+        /// That process.
         holder: String,
     },
-    /// What is stored does not parse.
+    /// The stored checkpoint does not parse.
     #[error("checkpoint cannot be read")]
     Format(#[source] FormatError),
-    /// The store failed; trying again may help.
+    /// The store failed. A retry may succeed.
     #[error("checkpoint cannot be stored")]
     Store(#[source] StoreError),
 }
 
 impl CheckpointWriter {
-    /// What is stored, if anything; it is not claimed by that.
+    /// Loads the checkpoint, if there is one, without a claim.
     pub async fn peek(store: &dyn CheckpointStore) -> Result<Option<Checkpoint>, ClaimError> {
         let stored = load(store).await.map_err(ClaimError::Store)?;
         let read = |StoredCheckpoint { data, .. }| {
@@ -63,14 +65,14 @@ impl CheckpointWriter {
         stored.map(read).transpose()
     }
 
-    /// Claims the checkpoint for `holder`, by a write. `open` says what to go on from, given what
-    /// is stored; the keeper sets holder and epoch.
+    /// Claims the checkpoint for `holder` by a write. `open` maps the stored checkpoint to the one to
+    /// continue with; holder and epoch are then replaced.
     pub async fn claim(
         store: Arc<dyn CheckpointStore>,
         holder: &str,
         open: impl Fn(Option<Checkpoint>) -> Checkpoint,
     ) -> Result<Self, ClaimError> {
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
             let stored = load(&*store).await.map_err(ClaimError::Store)?;
             let (found, version) = match stored {
@@ -85,7 +87,7 @@ impl CheckpointWriter {
             if version.is_some() && fault!(ClaimNotWritten) {
                 return Ok(Self { store, checkpoint, version, outcome_unknown: false });
             }
-            tries += 1;
+            attempts += 1;
             match save(&*store, &checkpoint, version.as_ref()).await {
                 Ok(version) => {
                     return Ok(Self {
@@ -95,21 +97,23 @@ impl CheckpointWriter {
                         outcome_unknown: false,
                     });
                 }
-                // Read again; if the unknown write arrived after all, the epoch just grows by one.
+                // Load it again. If the write of unknown outcome succeeded, the epoch increases twice.
                 Err(StoreError::Conflict | StoreError::Unknown(_))
-                    if tries < MAX_CLAIM_ATTEMPTS => {}
+                    if attempts < MAX_CLAIM_ATTEMPTS => {}
                 Err(error) => return Err(ClaimError::Store(error)),
             }
         }
     }
 
-    /// What is stored, as far as we know.
+    /// The checkpoint of the last successful write.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
     }
 
-    /// Stores these positions, and when all of them had been read, unless they are stored already;
-    /// `true` if it wrote. It may be dropped half way: the next call finds out what was written.
+    /// Stores these positions and the time when all shards were last read, if they changed. Returns
+    /// `true` if it wrote.
+    ///
+    /// Cancel safe: after a cancelled call, the next call finds out what was written.
     pub async fn save(
         &mut self,
         shards: BTreeMap<ShardId, Position>,
@@ -138,26 +142,25 @@ impl CheckpointWriter {
         Ok(true)
     }
 
-    /// Finds out whether the checkpoint is still ours although there is nothing to store. One that is
-    /// gone is stored again with the next call of [`Self::save`].
+    /// Verifies the claim while there is nothing to store. The next [`Self::save`] writes a deleted
+    /// checkpoint again.
     pub async fn verify_claim(&mut self) -> Result<(), ClaimError> {
-        let was_unsure = std::mem::replace(&mut self.outcome_unknown, true);
+        let was_unknown = std::mem::replace(&mut self.outcome_unknown, true);
         self.reload_and_verify().await?;
-        self.outcome_unknown = was_unsure || self.version.is_none();
+        self.outcome_unknown = was_unknown || self.version.is_none();
         Ok(())
     }
 
-    /// Finds out whether the checkpoint is still ours. One that was deleted by hand is: it is made
-    /// again from what we know, so that nothing is lost; two who do so meet at the creation.
+    /// Loads the checkpoint and verifies holder and epoch. One that was deleted by hand is created again
+    /// from memory, so that nothing is lost. If two processes do so, one of the creations conflicts.
     async fn reload_and_verify(&mut self) -> Result<(), ClaimError> {
         let Some(stored) = load(&*self.store).await.map_err(ClaimError::Store)? else {
             self.version = None;
             return Ok(());
         };
         let found = Checkpoint::from_data(&stored.data).map_err(ClaimError::Format)?;
-        let is_ours =
-            found.holder == self.checkpoint.holder && found.epoch == self.checkpoint.epoch;
-        if !is_ours && !fault!(CheckpointHolderNotVerified) {
+        let is_own = found.holder == self.checkpoint.holder && found.epoch == self.checkpoint.epoch;
+        if !is_own && !fault!(CheckpointHolderNotVerified) {
             return Err(ClaimError::TakenOver { holder: found.holder });
         }
         self.version = Some(stored.version);
@@ -168,7 +171,7 @@ impl CheckpointWriter {
 async fn load(store: &dyn CheckpointStore) -> Result<Option<StoredCheckpoint>, StoreError> {
     timeout(STORE_TIMEOUT, store.load())
         .await
-        .unwrap_or_else(|late| Err(StoreError::Unknown(late.into())))
+        .unwrap_or_else(|timeout| Err(StoreError::Unknown(timeout.into())))
 }
 
 async fn save(
@@ -179,5 +182,5 @@ async fn save(
     let data = checkpoint.to_data();
     timeout(STORE_TIMEOUT, store.save(&data, expected))
         .await
-        .unwrap_or_else(|late| Err(StoreError::Unknown(late.into())))
+        .unwrap_or_else(|timeout| Err(StoreError::Unknown(timeout.into())))
 }

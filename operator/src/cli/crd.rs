@@ -1,36 +1,39 @@
-//! `stream-notifier crd`.
+//! `stream-notifier crd`: prints the CustomResourceDefinition.
 
 use std::io::Write as _;
 
 use kube::CustomResourceExt as _;
 use serde_json::Value;
 
+use super::error::CommandError;
 use crate::api::StreamNotifier;
-use crate::cli::CommandError;
 
-/// Prints the CustomResourceDefinition as YAML.
+/// Prints the CustomResourceDefinition to standard output.
 pub fn print() -> Result<(), CommandError> {
     let yaml = yaml()?;
     std::io::stdout().write_all(yaml.as_bytes())?;
     Ok(())
 }
 
-/// The CustomResourceDefinition as YAML, as `crds/streamnotifiers.yaml` has it.
-pub fn yaml() -> Result<String, CommandError> {
+/// Returns the CustomResourceDefinition as YAML: the content of `crds/streamnotifiers.yaml`.
+fn yaml() -> Result<String, CommandError> {
     let mut definition = serde_json::to_value(StreamNotifier::crd())?;
     join_lines(&mut definition);
     Ok(serde_saphyr::to_string(&definition)?)
 }
 
-/// Joins the lines of each description, and keeps its paragraphs: `kubectl explain` wraps each line
-/// by itself, and those of the sources are longer than its own.
+/// Joins the lines of each description and keeps its paragraphs.
+///
+/// `kubectl explain` wraps each line separately, so the line breaks of the sources would remain visible.
 fn join_lines(definition: &mut Value) {
     match definition {
         Value::Object(fields) => {
             for (name, value) in fields {
                 match value {
-                    // A field of this name is an object.
-                    Value::String(text) if name == "description" => *text = joined(text),
+                    // A field that is called `description` is an object, not a string.
+                    Value::String(text) if name == "description" => {
+                        *text = join_paragraph_lines(text)
+                    }
                     value => join_lines(value),
                 }
             }
@@ -40,7 +43,7 @@ fn join_lines(definition: &mut Value) {
     }
 }
 
-fn joined(text: &str) -> String {
+fn join_paragraph_lines(text: &str) -> String {
     let paragraphs: Vec<_> = text.split("\n\n").map(|lines| lines.replace('\n', " ")).collect();
     paragraphs.join("\n\n")
 }
@@ -50,9 +53,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::CONDITION_TYPES;
 
     #[test]
-    fn descriptions_keep_paragraphs_and_lose_line_breaks() {
+    fn joins_lines_and_keeps_paragraphs() {
         let mut definition = json!({"properties": {"description": {
             "description": "One\ntwo.\n\nThree\nfour.",
             "enum": ["a\nb"],
@@ -68,10 +72,10 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_tells_every_condition() {
+    fn documents_every_condition_type() {
         let yaml = yaml().unwrap();
-        for condition in ["Ready", "Reconciling", "Stalled", "Degraded", "DataGap"] {
-            assert!(yaml.contains(&format!("`{condition}`:")), "{condition}");
+        for type_ in CONDITION_TYPES {
+            assert!(yaml.contains(&format!("`{type_}`:")), "{type_} is not documented");
         }
     }
 }

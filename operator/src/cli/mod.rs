@@ -1,8 +1,9 @@
-//! The command line, and the wiring behind it.
+//! Command line of `stream-notifier`: one module for each subcommand.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to who typed it")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands print to the terminal")]
 
 pub mod crd;
+pub mod error;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod run;
@@ -12,9 +13,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::error::CommandError;
 use crate::telemetry::error_chain;
 
-/// Tells WebSocket clients, in real time, that a DynamoDB item has changed.
+/// Pushes DynamoDB item changes to WebSocket clients in real time.
 #[derive(Debug, Parser)]
 #[command(name = "stream-notifier", version, propagate_version = true)]
 struct Cli {
@@ -24,33 +26,30 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the operator.
-    Run(crate::cli::run::Options),
-    /// Run the whole path on this machine, with an embedded table, a gateway and a page.
+    /// Run the operator in a Kubernetes cluster.
+    Run(self::run::Options),
+    /// Run a StreamNotifier on this machine, with an embedded DynamoDB, a WebSocket gateway and a page.
     #[cfg(feature = "local")]
-    Local(crate::cli::local::Options),
+    Local(self::local::Options),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
 }
 
-/// Why a command failed: what happened and what to do.
-pub type CommandError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Reads the command line and does what it says.
+/// Parses the command line and runs the subcommand.
 pub fn main() -> ExitCode {
-    // Before any client: the Kubernetes and the AWS client each have a default of their own, and
-    // rustls refuses to choose between two.
+    // The TLS provider must be installed before any client is created. The Kubernetes and the AWS client
+    // enable different ones, and rustls does not choose between them.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        eprintln!("stream-notifier: another TLS provider is installed already");
+        eprintln!("stream-notifier: cannot install the TLS provider: another one is installed");
         return ExitCode::FAILURE;
     }
-    let done = match Cli::parse().command {
-        Command::Run(options) => block_on(crate::cli::run::run(options)),
+    let result = match Cli::parse().command {
+        Command::Run(options) => block_on(self::run::run(options)),
         #[cfg(feature = "local")]
-        Command::Local(options) => block_on(crate::cli::local::run(options)),
-        Command::Crd => crate::cli::crd::print(),
+        Command::Local(options) => block_on(self::local::run(options)),
+        Command::Crd => self::crd::print(),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("stream-notifier: {}", error_chain(&*error));

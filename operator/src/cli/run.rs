@@ -1,4 +1,4 @@
-//! `stream-notifier run`: the operator.
+//! `stream-notifier run`: runs the operator.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,57 +10,74 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::error::CommandError;
 use super::shutdown::shutdown_token;
-use crate::aws::AwsConfig;
-use crate::cli::CommandError;
-use crate::controller::{Context, EventRecorder, Known, Told};
-use crate::rules::EvaluatorPool;
-use crate::telemetry::Metrics;
-use crate::worker::{Endpoints, RateLimiters, Supervisor, WorkerFactory};
+use crate::controller::{Context, EventRecorder, NotifierRegistry};
+use crate::worker::{Endpoints, RateLimiters, WorkerFactory};
 use crate::{controller, telemetry};
 
-/// The operator's flags; each can be given as an environment variable too.
+/// Flags of `stream-notifier run`. Each one can also be set by an environment variable.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Work on the StreamNotifiers of this namespace only [default: all namespaces].
+    /// Namespace whose StreamNotifiers the operator runs [default: all namespaces].
     #[arg(long, env = "STREAM_NOTIFIER_NAMESPACE")]
     namespace: Option<String>,
 
-    /// Where /livez, /readyz and /metrics are served.
-    #[arg(long, env = "STREAM_NOTIFIER_BIND_ADDRESS", default_value = "0.0.0.0:8080")]
-    bind_address: SocketAddr,
-
-    /// Custom WebSocket domains that a StreamNotifier may name, besides API Gateway's own; separated
-    /// by commas.
-    #[arg(long, env = "STREAM_NOTIFIER_ALLOWED_WEBSOCKET_DOMAINS", value_delimiter = ',')]
-    allowed_websocket_domains: Vec<String>,
-
-    /// An emulator's WebSocket endpoint, instead of AWS; {domain}, {apiId} and {stage} are replaced.
-    #[arg(long, env = "STREAM_NOTIFIER_GATEWAY_ENDPOINT")]
-    gateway_endpoint: Option<String>,
-
-    /// GetRecords calls a second at most, for each AWS account and region, by all StreamNotifiers
-    /// together. AWS bills them.
+    /// Address that serves /livez, /readyz and /metrics.
     #[arg(
         long,
+        value_name = "ADDRESS",
+        env = "STREAM_NOTIFIER_BIND_ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
+    bind_address: SocketAddr,
+
+    /// Custom domains that webSocket.domain may name besides execute-api domains; separate several
+    /// domains with commas.
+    #[arg(
+        long,
+        value_name = "DOMAINS",
+        env = "STREAM_NOTIFIER_ALLOWED_WEBSOCKET_DOMAINS",
+        value_delimiter = ','
+    )]
+    allowed_websocket_domains: Vec<String>,
+
+    /// Endpoint of an API Gateway emulator to use instead of AWS; the operator replaces {domain},
+    /// {apiId} and {stage}.
+    #[arg(long, value_name = "URL", env = "STREAM_NOTIFIER_GATEWAY_ENDPOINT")]
+    gateway_endpoint: Option<String>,
+
+    /// Maximum number of GetRecords and GetShardIterator requests per second, for each AWS account and
+    /// region, of all StreamNotifiers together. AWS bills GetRecords requests.
+    #[arg(
+        long,
+        value_name = "NUMBER",
         env = "STREAM_NOTIFIER_GET_RECORDS_PER_SECOND",
         default_value_t = 1000,
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     get_records_per_second: u32,
 
-    /// Posts to WebSocket connections a second at most, for each region, by all StreamNotifiers
-    /// together. AWS allows an account 10,000 in most regions, which its other APIs share.
+    /// Maximum number of posts to WebSocket connections per second, for each region, of all
+    /// StreamNotifiers together. In most regions, all APIs of an account share 10,000 requests per
+    /// second.
     #[arg(
         long,
+        value_name = "NUMBER",
         env = "STREAM_NOTIFIER_POSTS_PER_SECOND",
         default_value_t = 5000,
         value_parser = clap::value_parser!(u32).range(1..)
     )]
     posts_per_second: u32,
 
-    /// How logs are written to standard error.
-    #[arg(long, env = "STREAM_NOTIFIER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    /// Format of the log on standard error.
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "STREAM_NOTIFIER_LOG_FORMAT",
+        value_enum,
+        default_value_t = LogFormat::Json
+    )]
     log_format: LogFormat,
 }
 
@@ -78,52 +95,46 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
         format!("cannot listen on {}: {error}; choose another --bind-address", options.bind_address)
     })?;
     let client = Client::try_default().await?;
-    let (wake, woken) = mpsc::unbounded_channel();
-    let holder = holder();
+    let (reconcile_tx, reconcile_rx) = mpsc::unbounded_channel();
+    let holder = holder_name();
     let context = Arc::new(Context {
         client: client.clone(),
-        factory: WorkerFactory {
-            aws: AwsConfig::from_environment().await,
-            endpoints: Endpoints {
+        factory: WorkerFactory::from_environment(
+            Endpoints {
                 allowed: options.allowed_websocket_domains,
                 template: options.gateway_endpoint,
             },
-            evaluators: EvaluatorPool::on_threads(None)?,
-            rate_limiters: RateLimiters::new(
-                options.get_records_per_second,
-                options.posts_per_second,
-            ),
-            holder: holder.clone(),
-            metrics: Metrics::default(),
-        },
+            RateLimiters::new(options.get_records_per_second, options.posts_per_second),
+            holder.clone(),
+        )
+        .await?,
         events: EventRecorder::new(client.clone(), &holder),
-        supervisor: Supervisor::new(stop.clone()),
-        told: Told::default(),
-        reconcile_tx: wake,
-        known: Known::default(),
+        registry: NotifierRegistry::new(stop.clone()),
+        reconcile_tx,
         initial_list_done: AtomicBool::new(false),
     });
     let namespace = options.namespace.as_deref();
-    telemetry::started(&holder, listener.local_addr()?, namespace);
-    let served = CancellationToken::new();
+    telemetry::operator_started(&holder, listener.local_addr()?, namespace);
+    let stop_server = CancellationToken::new();
     let server = tokio::spawn(telemetry::serve(
         listener,
         context.factory.metrics.clone(),
         context.clone(),
-        served.clone().cancelled_owned(),
+        stop_server.clone().cancelled_owned(),
     ));
     let api = match namespace {
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    controller::run(api, context, woken, stop).await;
-    served.cancel();
+    controller::run(api, context, reconcile_rx, stop).await;
+    stop_server.cancel();
     server.await??;
     Ok(())
 }
 
-/// This process, as checkpoints name it: the pod, and something that tells one start from another.
-fn holder() -> String {
+/// Creates the holder name of this process in checkpoints: the Pod, and a random suffix because a
+/// restarted container has the same Pod name.
+fn holder_name() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "stream-notifier".to_owned());
     format!("{host}-{:08x}", fastrand::u32(..))
 }

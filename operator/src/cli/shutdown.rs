@@ -1,25 +1,25 @@
-//! A stop that a person, or Kubernetes, asks for.
+//! Cancellation on SIGTERM and SIGINT.
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::CommandError;
+use super::error::CommandError;
 use crate::telemetry;
 
-/// Cancelled by the first SIGTERM or SIGINT.
+/// Creates a token that the first SIGTERM or SIGINT cancels.
 pub fn shutdown_token() -> Result<CancellationToken, CommandError> {
-    let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let told = stop.clone();
+    let token = CancellationToken::new();
+    let cancelled = token.clone();
     tokio::spawn(async move {
         tokio::select! {
             biased;
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        telemetry::stopping();
-        told.cancel();
+        telemetry::shutdown_started();
+        cancelled.cancel();
     });
-    Ok(stop)
+    Ok(token)
 }

@@ -1,83 +1,86 @@
-//! Makes the worker be what the spec asks for, and says what it is.
+//! Starts, restarts or stops the worker of a notifier, as its spec asks.
 
 use std::sync::Arc;
 
+use kube::Resource as _;
 use kube_runtime::reflector::ObjectRef;
 
+use super::context::Context;
 use crate::api::StreamNotifier;
 use crate::checkpoint::ConfigMapStore;
-use crate::controller::Context;
-use crate::rules::InvalidSpec;
 use crate::telemetry::{HealthSnapshot, Phase};
-use crate::worker::{NotifierId, Revision, Validated, WorkerSpec};
+use crate::worker::{InvalidSpec, NotifierId, Revision, Validated, WorkerSpec};
 
-/// What has been applied.
+/// The result of a reconcile, from which the status is computed.
 #[derive(Debug)]
 pub enum Applied {
-    /// The spec cannot be worked on; no worker runs.
+    /// The spec is invalid, and no worker runs.
     Invalid(InvalidSpec),
-    /// No worker runs, on request.
+    /// The notifier is suspended, and no worker runs.
     Suspended,
-    /// A worker runs, or has just ended by itself, and this is how it is.
+    /// A worker runs, or has ended by itself.
     Running {
-        /// How it is.
-        picture: HealthSnapshot,
-        /// The ARN of the table whose streams it reads.
+        /// Its health.
+        health: HealthSnapshot,
+        /// The ARN of the table that it reads.
         table: String,
     },
-    /// Another operator works on it, and tells how it is.
+    /// Another operator took the checkpoint over, and writes the status.
     OwnedElsewhere,
 }
 
-/// Starts, restarts or stops the worker.
+/// Makes the worker match the spec. Waits for an earlier worker to drain.
 pub async fn apply(
     notifier: &StreamNotifier,
     id: &NotifierId,
     revision: &Revision,
-    prepared: Result<Validated, InvalidSpec>,
+    validated: Result<Validated, InvalidSpec>,
     context: &Context,
 ) -> Applied {
-    let work = match prepared {
-        Ok(Validated::Active(work)) => work,
+    let spec = match validated {
+        Ok(Validated::Active(spec)) => spec,
         Ok(Validated::Suspended) => {
-            context.supervisor.stop(id).await;
+            context.registry.stop(id).await;
             return Applied::Suspended;
         }
         Err(invalid) => {
-            context.supervisor.stop(id).await;
+            context.registry.stop(id).await;
             return Applied::Invalid(invalid);
         }
     };
-    let table = work.table.arn.clone();
-    if let Some(picture) = context.supervisor.health(id, revision) {
-        return match picture.phase {
-            Phase::CheckpointTakenOver if context.supervisor.has_told_lost_claim(id) => {
+    let table = spec.table.arn.clone();
+    if let Some(health) = context.registry.health(id, revision) {
+        return match health.phase {
+            Phase::CheckpointTakenOver if context.registry.has_reported_takeover(id) => {
                 Applied::OwnedElsewhere
             }
-            _ => Applied::Running { picture, table },
+            _ => Applied::Running { health, table },
         };
     }
-    // The one of an earlier generation.
-    context.supervisor.stop(id).await;
-    start(notifier, id, revision, *work, context);
-    let picture = context.supervisor.health(id, revision).unwrap_or_default();
-    Applied::Running { picture, table }
+    // A worker of an earlier generation.
+    context.registry.stop(id).await;
+    start(notifier, id, revision, *spec, context);
+    let health = context.registry.health(id, revision).unwrap_or_default();
+    Applied::Running { health, table }
 }
 
 fn start(
     notifier: &StreamNotifier,
     id: &NotifierId,
     revision: &Revision,
-    to_do: WorkerSpec,
+    spec: WorkerSpec,
     context: &Context,
 ) {
-    let Some(store) = ConfigMapStore::new(context.client.clone(), notifier) else {
+    // Every object from an API server can be an owner.
+    let Some(owner) = notifier.controller_owner_ref(&()) else {
         return;
     };
     let NotifierId { namespace, name } = id;
-    let worker = context.factory.worker(namespace, name, Arc::new(to_do), Arc::new(store));
-    let (wake, object) = (context.reconcile_tx.clone(), ObjectRef::new(name).within(namespace));
-    // The receiver lives as long as the controller. Without one there is nothing to wake.
-    let changed = move || drop(wake.send(object.clone()));
-    context.supervisor.start(id.clone(), revision.clone(), worker, changed);
+    let store = ConfigMapStore::new(context.client.clone(), namespace, owner);
+    let worker = context.factory.worker(namespace, name, Arc::new(spec), Arc::new(store));
+    let object = ObjectRef::new(name).within(namespace);
+    let reconcile_tx = context.reconcile_tx.clone();
+    // The receiver lives as long as the controller. Without it there is nothing to reconcile.
+    let on_change = move || drop(reconcile_tx.send(object.clone()));
+    context.registry.start(id, revision.clone(), worker, on_change);
 }

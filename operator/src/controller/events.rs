@@ -1,5 +1,5 @@
-//! Events about a notifier, as `kubectl describe` shows them. They say what has happened; what is the
-//! case is in the conditions, so that nothing hangs on an Event that could not be stored.
+//! Publishes Kubernetes Events about notifiers, as `kubectl describe` shows them. The conditions have
+//! the same information, so an Event that cannot be stored is only logged.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,28 +12,28 @@ use crate::api::{Reason, StreamNotifier};
 
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where Events are stored.
+/// Publishes Events.
 pub struct EventRecorder {
     client: Client,
     reporter: Reporter,
-    /// The last text, and its recorder: one counts an Event up whatever its text says, so that
-    /// another text needs another one.
+    /// The last note and its recorder. A recorder aggregates Events with different notes, so each
+    /// note needs its own.
     last: Mutex<Option<(String, Recorder)>>,
 }
 
-/// Why an Event was not stored.
+/// An Event was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
-    /// The API server said no.
-    #[error("the API server did not take the Event")]
-    Refused(#[source] kube::Error),
-    /// It did not answer in time.
-    #[error("the API server did not answer in time")]
+    /// The API server rejected it.
+    #[error("the API server rejected the Event; check the operator's permissions")]
+    Rejected(#[source] kube::Error),
+    /// The API server did not respond within 10 s.
+    #[error("the API server did not respond within 10 s; check the API server")]
     Timeout(#[source] tokio::time::error::Elapsed),
 }
 
 impl EventRecorder {
-    /// Events that this process, `instance`, reports.
+    /// A recorder whose Events name this process as `instance`.
     pub fn new(client: Client, instance: &str) -> Self {
         let controller = "stream-notifier".to_owned();
         let reporter = Reporter { controller, instance: Some(instance.to_owned()) };
@@ -52,7 +52,7 @@ impl EventRecorder {
         }
     }
 
-    /// Warns of what has happened to a notifier.
+    /// Publishes a warning about a notifier.
     pub async fn publish_warning(
         &self,
         notifier: &StreamNotifier,
@@ -72,6 +72,6 @@ impl EventRecorder {
         timeout(WRITE_TIMEOUT, published)
             .await
             .map_err(EventError::Timeout)?
-            .map_err(EventError::Refused)
+            .map_err(EventError::Rejected)
     }
 }

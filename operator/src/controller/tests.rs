@@ -1,20 +1,31 @@
-//! What `/readyz` and `/metrics` are told by a controller whose API server cannot be reached, or has
-//! nothing.
+//! Readiness and metrics of a controller whose API server is unreachable or empty.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use axum::http::StatusCode;
 use axum::{Json, Router};
+use kube::Client;
 use kube::config::Config as KubeConfig;
+use kube_runtime::controller::Action;
+use kube_runtime::reflector;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::Reason;
 use crate::aws::AwsConfig;
-use crate::controller::*;
+use crate::controller::context::{Context, Guarded};
+use crate::controller::events::EventRecorder;
+use crate::controller::reconcile::{forget, reconcile, stop_orphaned_workers};
+use crate::controller::registry::NotifierRegistry;
+use crate::controller::update_status::ERROR_REQUEUE;
 use crate::rules::EvaluatorPool;
-use crate::telemetry::{Component, Health, HealthSnapshot, Metrics, Problem};
-use crate::worker::{Endpoints, RateLimiters};
+use crate::telemetry::{Component, HealthSnapshot, Metrics, Problem, ReadinessCheck as _};
+use crate::worker::{Endpoints, NotifierId, RateLimiters, Revision, RunWorker, WorkerFactory};
 
-/// A controller that has listed everything. Nothing listens where its API server should be.
+/// A controller that has listed all notifiers. Its API server is unreachable.
 async fn context() -> Context {
     context_at("http://127.0.0.1:1").await
 }
@@ -33,15 +44,13 @@ async fn context_at(api_server: &str) -> Context {
             metrics: Metrics::default(),
         },
         events: EventRecorder::new(client, "here"),
-        supervisor: Supervisor::new(CancellationToken::new()),
-        told: Told::default(),
+        registry: NotifierRegistry::new(CancellationToken::new()),
         reconcile_tx: mpsc::unbounded_channel().0,
-        known: Known::default(),
         initial_list_done: AtomicBool::new(true),
     }
 }
 
-/// A stored notifier of this name, whose spec is as given.
+/// A stored notifier.
 fn stored(name: &str, spec: serde_json::Value) -> Arc<Guarded> {
     let stored = json!({
         "apiVersion": "streamnotifier.dev/v1alpha1",
@@ -67,14 +76,14 @@ const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders";
 async fn not_ready_while_a_spec_is_invalid_or_does_not_parse() {
     let context = Arc::new(context().await);
     for (name, spec) in [("good", spec(TABLE)), ("bad", spec("orders")), ("later", json!({}))] {
-        // The status cannot be written.
+        // Fails, because the status cannot be written.
         let _ = reconcile(stored(name, spec), context.clone()).await;
     }
     assert_eq!(context.failures(), ["dev/bad: Invalid", "dev/later: unreadable"]);
     let _ = reconcile(stored("bad", spec(TABLE)), context.clone()).await;
     assert_eq!(context.failures(), ["dev/later: unreadable"]);
     stop_orphaned_workers(&context, &reflector::store().0);
-    assert_eq!(context.failures(), [""; 0], "deleted while nobody watched");
+    assert_eq!(context.failures(), [""; 0], "deleted while the watch was interrupted");
 }
 
 #[tokio::test]
@@ -99,13 +108,17 @@ async fn each_notifier_has_its_conditions_among_the_metrics() {
     forget(&context, &id);
     assert_eq!((of("bad", "Ready"), of("good", "Ready")), (None, Some(1)));
     stop_orphaned_workers(&context, &reflector::store().0);
-    assert_eq!(context.factory.metrics.encode(), "# EOF\n", "deleted while nobody watched");
+    assert_eq!(
+        context.factory.metrics.encode(),
+        "# EOF\n",
+        "deleted while the watch was interrupted"
+    );
 }
 
-/// As one that was deleted unwatched while a reconcile waited for its worker to stop: nothing else
-/// would end the next one.
+/// A notifier can be deleted while a reconcile waits for its worker to stop. Without another reconcile,
+/// the worker that starts then would never end.
 #[tokio::test]
-async fn a_notifier_that_is_not_found_is_looked_at_again() {
+async fn requeues_a_notifier_that_no_longer_exists() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let not_found = Json(json!({
@@ -116,34 +129,38 @@ async fn a_notifier_that_is_not_found_is_looked_at_again() {
         "reason": "NotFound",
         "code": 404,
     }));
-    let answers = Router::new().fallback(async move || (StatusCode::NOT_FOUND, not_found));
-    let server = tokio::spawn(axum::serve(listener, answers).into_future());
+    let responses = Router::new().fallback(async move || (StatusCode::NOT_FOUND, not_found));
+    let server = tokio::spawn(axum::serve(listener, responses).into_future());
     let context = Arc::new(context_at(&format!("http://{address}")).await);
-    let again = reconcile(stored("gone", spec(TABLE)), context.clone()).await.unwrap();
-    assert_eq!(again, Action::requeue(ERROR_REQUEUE));
+    let action = reconcile(stored("deleted", spec(TABLE)), context.clone()).await.unwrap();
+    assert_eq!(action, Action::requeue(ERROR_REQUEUE));
     server.abort();
 }
 
 #[tokio::test]
-async fn one_line_tells_of_many_parts_in_the_same_trouble() {
+async fn reports_a_reason_of_several_components_once() {
     let context = context().await;
     let id = NotifierId { namespace: "dev".to_owned(), name: "orders".to_owned() };
-    let work = |health: Arc<Health>, stop: CancellationToken| async move {
-        for part in [Component::Connections, Component::RowDeletionGuard, Component::Gateway] {
-            health.set_problem(part, Problem::new(Reason::NoCredentials, String::new()));
-        }
-        stop.cancelled().await;
-    };
-    let (told, mut changes) = mpsc::unbounded_channel();
+    let run: RunWorker = Box::new(|health, stop| {
+        Box::pin(async move {
+            for component in
+                [Component::Connections, Component::RowDeletionGuard, Component::Gateway]
+            {
+                health.set_problem(component, Problem::new(Reason::NoCredentials, String::new()));
+            }
+            stop.cancelled().await;
+        })
+    });
+    let (changed, mut changes) = mpsc::unbounded_channel();
     let revision = Revision { uid: "a".to_owned(), generation: 1 };
-    let changed = move || {
-        let _ = told.send(());
+    let on_change = move || {
+        let _ = changed.send(());
     };
-    context.supervisor.start(id.clone(), revision.clone(), work, changed);
-    let all = |picture: HealthSnapshot| picture.problems.len() == 3;
-    while !context.supervisor.health(&id, &revision).is_some_and(all) {
+    context.registry.start(&id, revision.clone(), run, on_change);
+    let has_all = |health: HealthSnapshot| health.problems.len() == 3;
+    while !context.registry.health(&id, &revision).is_some_and(has_all) {
         changes.recv().await.unwrap();
     }
     assert_eq!(context.failures(), ["dev/orders: NoCredentials"]);
-    context.supervisor.stop(&id).await;
+    context.registry.stop(&id).await;
 }

@@ -1,5 +1,7 @@
-//! Settles a record once all of its messages are settled. Only saying so settles: a ticket that is
-//! merely dropped, as in a crash or a stop, leaves its record to be read again.
+//! Settles a record once all of its messages are acknowledged.
+//!
+//! Only an explicit acknowledgement settles a record. After a crash or a stop, handles are dropped
+//! without one, so the record is read again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,20 +11,21 @@ use crate::delivery::dead_letter::sender::PendingDeadLetter;
 use crate::model::{RecordProgress, SequenceNumber};
 use crate::telemetry::DropReason;
 
-/// A share in a record that is at work.
+/// A handle on a record in flight. The record settles when its last handle is acknowledged.
 #[derive(Debug)]
 pub struct AckHandle(Arc<AckState>);
 
 struct AckState {
-    open: AtomicUsize,
+    /// Number of handles that are not acknowledged.
+    pending: AtomicUsize,
     slot: u64,
     sequence_number: SequenceNumber,
     progress: Arc<dyn RecordProgress>,
     drops: Mutex<DropCounts>,
-    /// What is sent to a dead-letter queue if anything of the record is lost.
+    /// Sent if any message of the record is dropped.
     dead_letter: Mutex<Option<PendingDeadLetter>>,
-    /// What the record holds on to while it is at work, such as its share of the memory.
-    _held: Box<dyn std::any::Any + Send + Sync>,
+    /// Resources that the record holds until it settles, such as its share of the memory.
+    _resources: Box<dyn std::any::Any + Send + Sync>,
 }
 
 impl std::fmt::Debug for AckState {
@@ -32,69 +35,69 @@ impl std::fmt::Debug for AckState {
 }
 
 impl AckHandle {
-    /// The ticket of a record. It completes `slot` once this and all shares are settled, and `letter`
-    /// has been sent if any was lost.
+    /// Returns the first handle of a record.
+    ///
+    /// When all handles are acknowledged, the record completes `slot`. If any message was dropped,
+    /// it sends `dead_letter` first.
     pub fn new(
         progress: Arc<dyn RecordProgress>,
         slot: u64,
-        number: SequenceNumber,
-        letter: Option<PendingDeadLetter>,
-        held: impl Send + Sync + 'static,
+        sequence_number: SequenceNumber,
+        dead_letter: Option<PendingDeadLetter>,
+        resources: impl Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(AckState {
-            open: AtomicUsize::new(1),
+            pending: AtomicUsize::new(1),
             slot,
-            sequence_number: number,
+            sequence_number,
             progress,
             drops: Mutex::default(),
-            dead_letter: Mutex::new(letter),
-            _held: Box::new(held),
+            dead_letter: Mutex::new(dead_letter),
+            _resources: Box::new(resources),
         }))
     }
 
-    /// Another share in the record.
+    /// Returns another handle of the record.
     pub fn split(&self) -> Self {
-        self.0.open.fetch_add(1, Ordering::Relaxed);
+        self.0.pending.fetch_add(1, Ordering::Relaxed);
         Self(self.0.clone())
     }
 
-    /// Settles this share.
+    /// Acknowledges this handle.
     pub fn ack(self) {
-        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.0.finish();
+        if self.0.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.settle();
         }
     }
 
-    /// Settles this share, whose message was given up.
-    pub fn ack_dropped(self, why: DropReason) {
+    /// Acknowledges this handle, and counts its message as dropped.
+    pub fn ack_dropped(self, reason: DropReason) {
         let increment = u64::from(!fault!(DeadLetterCountsOneDropPerReason));
-        lock(&self.0.drops).entry(why).and_modify(|count| *count += increment).or_insert(1);
+        lock(&self.0.drops).entry(reason).and_modify(|count| *count += increment).or_insert(1);
         self.ack();
     }
 
-    /// The record's sequence number.
     pub fn sequence_number(&self) -> &SequenceNumber {
         &self.0.sequence_number
     }
 }
 
 impl AckState {
-    /// The last share is settled.
-    fn finish(self: Arc<Self>) {
-        let letter = lock(&self.dead_letter).take();
-        let losses = std::mem::take(&mut *lock(&self.drops));
+    fn settle(self: Arc<Self>) {
+        let dead_letter = lock(&self.dead_letter).take();
+        let drops = std::mem::take(&mut *lock(&self.drops));
         if fault!(RecordSettledBeforeDeadLetter) {
             self.progress.complete(self.slot);
         }
-        match letter.filter(|_| !losses.is_empty()) {
-            Some(letter) => letter.send(losses, move || self.progress.complete(self.slot)),
+        match dead_letter.filter(|_| !drops.is_empty()) {
+            Some(dead_letter) => dead_letter.send(drops, move || self.progress.complete(self.slot)),
             None => self.progress.complete(self.slot),
         }
     }
 }
 
-fn lock<T>(what: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -102,9 +105,9 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Default)]
-    struct Completed(Mutex<Vec<u64>>);
+    struct CompletedSlots(Mutex<Vec<u64>>);
 
-    impl RecordProgress for Completed {
+    impl RecordProgress for CompletedSlots {
         fn skip(&self, _: SequenceNumber) {}
 
         fn track(&self, _: SequenceNumber) -> u64 {
@@ -116,29 +119,29 @@ mod tests {
         }
     }
 
-    fn ticket(completed: &Arc<Completed>) -> AckHandle {
+    fn handle(completed: &Arc<CompletedSlots>) -> AckHandle {
         AckHandle::new(completed.clone(), 7, SequenceNumber::parse("1").unwrap(), None, ())
     }
 
     #[test]
-    fn a_record_is_settled_with_its_last_share() {
-        let completed = Arc::new(Completed::default());
-        let ticket = ticket(&completed);
-        let shares = [ticket.split(), ticket.split()];
-        ticket.ack();
-        for share in shares {
+    fn completes_the_slot_with_the_last_acknowledgement() {
+        let completed = Arc::new(CompletedSlots::default());
+        let ack = handle(&completed);
+        let others = [ack.split(), ack.split()];
+        ack.ack();
+        for other in others {
             assert!(completed.0.lock().unwrap().is_empty());
-            share.ack_dropped(DropReason::Expired);
+            other.ack_dropped(DropReason::Expired);
         }
         assert_eq!(*completed.0.lock().unwrap(), [7]);
     }
 
     #[test]
-    fn a_share_that_is_dropped_settles_nothing() {
-        let completed = Arc::new(Completed::default());
-        let ticket = ticket(&completed);
-        drop(ticket.split());
-        ticket.ack();
+    fn keeps_the_slot_open_after_a_handle_is_dropped_without_acknowledgement() {
+        let completed = Arc::new(CompletedSlots::default());
+        let ack = handle(&completed);
+        drop(ack.split());
+        ack.ack();
         assert!(completed.0.lock().unwrap().is_empty());
     }
 }

@@ -1,56 +1,53 @@
-//! How one notifier delivers its messages.
+//! Delivery settings of one notifier.
 
 use std::time::Duration;
 
 use crate::delivery::lookup::connections_config::ConnectionsConfig;
 
-/// Where messages go, and what bounds them.
+/// Delivery settings of one notifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryConfig {
-    /// Where connections are stored.
     pub connections: ConnectionsConfig,
-    /// The URL of the WebSocket API, which conditions name.
+    /// URL of the WebSocket API, for condition messages.
     pub endpoint: String,
-    /// When to drop a message.
     pub policy: DeliveryPolicy,
-    /// How much may be in memory and in flight.
     pub limits: DeliveryLimits,
 }
 
-/// When to drop a message that is not delivered, as the spec says.
+/// When to drop a message that cannot be delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryPolicy {
-    /// How long a message is tried. Time in which the endpoint rejects every post does not count.
+    /// Maximum age of a message. Time during which the circuit breaker is open does not count.
     pub max_age: Duration,
-    /// How many failed attempts a message has, if they are bounded.
+    /// Maximum number of failed attempts of a message. `None` means no limit.
     pub max_attempts: Option<u32>,
-    /// What happens to messages for a client that does not read.
     pub slow_client: SlowClientAction,
 }
 
-/// What happens to messages for a client that does not read.
+/// Action for a client that does not read its messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlowClientAction {
-    /// They wait for it.
+    /// Its messages stay queued.
     Wait,
-    /// A newer message of the same item replaces one that waits.
+    /// A newer message of the same item replaces a queued one.
     Drop,
-    /// The client is disconnected.
+    /// The operator closes its connection.
     Disconnect,
 }
 
-/// How much of one notifier's work may be in memory and in flight.
+/// Limits on queued messages and on posts in flight, for one notifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryLimits {
-    /// Messages of records in flight, in KiB.
+    /// Memory for the messages of records in flight, in KiB.
     pub memory_kib: u32,
-    /// Queued messages, over all connections. Their bodies count with their records, and all
-    /// messages of one lookup share what is kept of its rows.
+    /// Maximum number of queued messages over all connections. It bounds only the queue entries,
+    /// because the connections of a record share one body, and `memory_kib` bounds the bodies.
     pub max_queued_messages: usize,
-    /// Queued messages of one connection, in KiB. Older ones are dropped beyond that if the
-    /// connection takes none. Far less than `memory_kib`, so that one connection cannot block others.
+    /// Memory for the queued messages of one connection, in KiB. If the connection is
+    /// unresponsive, older messages beyond it are dropped. It must be far less than `memory_kib`,
+    /// so that one connection cannot block the others.
     pub connection_kib: u32,
-    /// Posts in flight.
+    /// Maximum number of posts in flight.
     pub max_posts: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The connections table, whichever client reads it.
+//! The interface to the connections table, which production and tests implement.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,41 +7,40 @@ use futures::future::BoxFuture;
 
 use crate::model::{AttributeValue, Item, KeySchema};
 
-/// A table or index of connections, as DescribeTable shows it.
+/// The connections table and its indexes, as DescribeTable shows them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableDescription {
-    /// The table's own key, by which a row is deleted.
+    /// Key of the table, by which a row is deleted.
     pub keys: KeySchema,
-    /// Each index that can be asked: its name and its key.
+    /// Name and key of each index that can be queried.
     pub indexes: Vec<(String, KeySchema)>,
-    /// The type of each key attribute, as AWS spells it: `S`, `N` or `B`.
+    /// Type of each key attribute: `S`, `N` or `B`.
     pub types: BTreeMap<String, String>,
 }
 
-/// One of the parts in which all rows are read side by side.
+/// A segment of a parallel scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Which, from 0 on.
+    /// From 0 to `total` - 1.
     pub number: u32,
-    /// How many there are.
     pub total: u32,
 }
 
-/// One page of a lookup.
+/// One page of rows.
 #[derive(Clone, Debug, Default)]
 pub struct RowPage {
-    /// The rows, with the attributes asked for.
+    /// The rows, with only the requested attributes.
     pub rows: Vec<Item>,
-    /// Where the next page begins, if there is one.
+    /// Start of the next page. `None` on the last page.
     pub next_key: Option<Item>,
 }
 
-/// The table where connections are stored.
+/// The table that stores the connections.
 pub trait ConnectionsTable: fmt::Debug + Send + Sync + 'static {
-    /// The table's key and indexes.
+    /// Describes the table and its indexes.
     fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>>;
 
-    /// One page of the rows whose partition key has this value, from `start` on.
+    /// Reads one page of the rows whose partition key has this value.
     fn query<'a>(
         &'a self,
         value: &'a AttributeValue,
@@ -49,7 +48,7 @@ pub trait ConnectionsTable: fmt::Debug + Send + Sync + 'static {
         start: Option<&'a Item>,
     ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>>;
 
-    /// One page of all rows of a segment, from `start` on.
+    /// Reads one page of all rows of a segment.
     fn scan<'a>(
         &'a self,
         segment: Segment,
@@ -57,11 +56,11 @@ pub trait ConnectionsTable: fmt::Debug + Send + Sync + 'static {
         start: Option<&'a Item>,
     ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>>;
 
-    /// The row of this key of the table, whole and as it is now.
+    /// Reads all attributes of the row with this key, consistently.
     fn get<'a>(&'a self, key: &'a Item) -> BoxFuture<'a, Result<Option<Item>, ConnectionsError>>;
 
-    /// Deletes the row of this key if every attribute of `row` is still as it was; `false` if the
-    /// row is gone or was written again.
+    /// Deletes a row if every attribute is still the same as in `row`. Returns `false` if the row
+    /// was deleted or written since.
     fn delete_if_unchanged<'a>(
         &'a self,
         keys: &'a KeySchema,
@@ -69,35 +68,30 @@ pub trait ConnectionsTable: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<bool, ConnectionsError>>;
 }
 
-/// Why a call to the connections table failed.
+/// A failed request to the connections table.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} failed: {kind}")]
 pub struct ConnectionsError {
-    /// The call, by its IAM name, such as `dynamodb:Query`.
+    /// IAM action of the request, such as `dynamodb:Query`.
     pub action: &'static str,
-    /// What it means.
     pub kind: ConnectionsErrorKind,
-    /// What the client said.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// What a failed call to the connections table means.
+/// Why a request to the connections table failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectionsErrorKind {
-    /// There is no such table or index.
-    #[error("there is no such table or index")]
+    #[error("table or index not found")]
     NotFound,
-    /// The identity lacks the right.
     #[error("access denied")]
     AccessDenied,
-    /// The process has no identity.
     #[error("no AWS credentials")]
     NoCredentials,
-    /// The request itself is wrong, as with a value of the wrong type.
-    #[error("the request was refused as invalid")]
+    /// A wrong request, such as a value of the wrong type. Also a query of a deleted index.
+    #[error("request rejected as invalid")]
     Invalid,
-    /// Anything that may pass: throttling, the network, a fault of the service.
-    #[error("no usable answer")]
+    /// A problem that can pass by itself: throttling, the network, or an error of the service.
+    #[error("no usable response")]
     Unavailable,
 }

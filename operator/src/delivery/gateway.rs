@@ -1,37 +1,36 @@
-//! The WebSocket API, whichever client posts to it.
+//! The interface to the WebSocket API, which production, local mode and tests implement.
 
 use std::fmt;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
-/// The WebSocket API's `@connections`.
+/// The `@connections` resource of a WebSocket API.
 pub trait Gateway: fmt::Debug + Send + Sync + 'static {
-    /// Posts a message to a connection, once; never fails, but says what came back.
+    /// Posts a message to a connection, once. The response includes every failure.
     fn post<'a>(
         &'a self,
         connection_id: &'a str,
         message: &'a Bytes,
     ) -> BoxFuture<'a, PostResponse>;
 
-    /// Closes a connection; never fails, but says what came back.
+    /// Closes a connection, once. The response includes every failure.
     fn disconnect<'a>(&'a self, connection_id: &'a str) -> BoxFuture<'a, PostResponse>;
 }
 
-/// What came back of one post.
+/// The response to one request, or why there is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PostResponse {
-    /// An HTTP answer.
+    /// An HTTP response.
     Status {
-        /// Its status.
         status: u16,
-        /// Whether its body names the connection id (API Gateway's 400 for a malformed one).
-        names_connection: bool,
+        /// Whether the body mentions the connection id. API Gateway's 400 for a malformed id does.
+        mentions_connection_id: bool,
     },
-    /// No connection to the endpoint: it does not resolve, refuses, or fails TLS.
+    /// The endpoint does not resolve, refuses connections, or fails TLS.
     Unreachable,
     /// There are no AWS credentials to sign the request with.
     NoCredentials,
-    /// The request may have arrived, but no usable answer came in time.
+    /// No usable response arrived in time. The request may have been processed.
     NoResponse,
 }

@@ -1,178 +1,142 @@
-//! Finds the connections that a change concerns. A record uses a lookup that began after it was read,
-//! or with `connections.cacheSeconds` one that is not older than that; all records of a key that may
-//! share a lookup do. A failing lookup holds its records and tells why; it gives nothing up.
+//! Finds the connections that receive the message of a record.
 //!
-//! Only a few attributes of a row are asked for, and a message that waits holds on to no more than
-//! the id and the table's key. So a row is deleted by what it was later, when its connection seems
-//! gone: it is read again, whole and consistently, *before* the gateway is asked for the last time
-//! ([`Lookup::read_row`]), and deleted on condition that every attribute is as it was then
-//! ([`Lookup::delete`]). What was written before that read was there when the gateway said that the
-//! connection is gone, and goes with it; what is written after it, were it by the same connection,
-//! differs from what was read, and stays. Comparing only what a lookup asks for would not do: a
-//! connection that comes up late, and stores itself anew, may write the same id under the same key.
+//! A record uses a lookup that began after its page was read, so it includes every connection whose
+//! row was stored before the change. Only `connections.cacheSeconds` allows an older lookup.
+//! Records with the same key share a lookup where this rule allows it. A lookup that fails is
+//! retried until it succeeds. It holds its records, reports the problem, and drops nothing.
 
 pub mod cache;
 pub mod connections_config;
 pub mod problems;
 pub mod query;
 pub mod row;
+pub mod stale_rows;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt as _;
 use tokio::time::sleep;
 
-use super::connections::{ConnectionsError, ConnectionsTable};
+use super::connections::{ConnectionsTable, TableDescription};
 use crate::delivery::lookup::cache::{CacheEntry, LookupCache};
 use crate::delivery::lookup::connections_config::ConnectionsConfig;
-use crate::delivery::lookup::query::ConnectionsQuery;
+use crate::delivery::lookup::query::{ConnectionsQuery, MAX_BACKOFF};
 use crate::delivery::lookup::row::{Connection, RowSchema};
-use crate::model::{AttributeValue, Item, KeySchema, UnixSeconds};
+use crate::model::{AttributeValue, KeySchema, UnixSeconds};
 use crate::telemetry::{Component, Health, NotifierTelemetry};
 use crate::timing::{FailureTracker, JitterRng};
 
-/// The longest wait between two tries.
-const MAX_BACKOFF: Duration = Duration::from_secs(15);
-
-/// Finds connections.
+/// Finds the connections of one notifier, and deletes their stale rows.
 #[derive(Debug)]
 pub struct Lookup {
     query: Arc<ConnectionsQuery>,
     cache: LookupCache,
     key_schema: KeySchema,
-    /// The type that the partition key has, as AWS spells it, if the table tells.
+    /// Type of the partition key that is queried: `S`, `N` or `B`.
     key_type: Option<String>,
     health: Arc<Health>,
 }
 
-/// Looks up the connections for the records of a page that was read.
+/// Lookups for the records of one page.
 #[derive(Debug)]
 pub struct LookupSession {
     lookup: Arc<Lookup>,
-    /// The newest lookup that had begun.
-    newest: u64,
+    /// Number of the latest lookup that had begun when the page was read.
+    latest_lookup: u64,
     now: UnixSeconds,
 }
 
-/// The value looked up is of another type than the key.
+/// The lookup value does not have the type of the partition key.
 #[derive(Debug, thiserror::Error)]
-#[error("gives type {given}, but the partition key is of type {key}")]
+#[error("the value has type {actual}, but the partition key has type {expected}")]
 pub struct KeyTypeMismatch {
-    /// Its type, as AWS spells it.
-    pub given: &'static str,
-    /// The key's.
-    pub key: String,
+    pub actual: &'static str,
+    pub expected: String,
 }
 
 impl Lookup {
-    /// Learns the table's keys, waiting until table and index are there and may be read.
+    /// Opens the connections table. Retries until table and index exist and can be described.
     pub async fn open(
         connections: Arc<dyn ConnectionsTable>,
-        source: ConnectionsConfig,
+        config: ConnectionsConfig,
         health: Arc<Health>,
         telemetry: NotifierTelemetry,
-        random: Arc<JitterRng>,
+        rng: Arc<JitterRng>,
     ) -> Self {
-        let mut failing = FailureTracker::new(MAX_BACKOFF);
-        let table = loop {
-            let trouble = match connections.describe().await {
-                Ok(table) => match source.check_table(&table) {
-                    Ok(()) => break table,
-                    Err(trouble) => Some(trouble),
-                },
-                Err(error) => {
-                    telemetry.retry(&error);
-                    source.request_failed(&error, &mut failing)
-                }
-            };
-            if let Some(trouble) = trouble {
-                health.set_problem(Component::Connections, trouble);
-            }
-            sleep(failing.next_wait(&random)).await;
-        };
-        health.clear(&Component::Connections);
-        let key_type = source.partition_key.as_ref().and_then(|key| table.types.get(key)).cloned();
-        let (lookups, keys) = (LookupCache::new(source.cache), table.keys);
-        let columns = RowSchema::new(keys.clone(), &source);
-        let table =
-            ConnectionsQuery::new(connections, source, columns, health.clone(), telemetry, random);
-        Self { query: Arc::new(table), cache: lookups, key_schema: keys, key_type, health }
+        let table = describe_table(&*connections, &config, &health, &telemetry, &rng).await;
+        let key_type = config.partition_key.as_ref().and_then(|key| table.types.get(key)).cloned();
+        let (cache, key_schema) = (LookupCache::new(config.cache_ttl), table.keys);
+        let row_schema = RowSchema::new(key_schema.clone(), &config);
+        let query =
+            ConnectionsQuery::new(connections, config, row_schema, health.clone(), telemetry, rng);
+        Self { query: Arc::new(query), cache, key_schema, key_type, health }
     }
 
-    /// Whether this value can be looked up: only one of the key's type can.
+    /// Checks that the table can be queried with this value, which needs the type of its key.
     pub fn check_key_type(&self, value: Option<&AttributeValue>) -> Result<(), KeyTypeMismatch> {
         match (&self.key_type, value) {
-            (Some(key), Some(value)) if *key != value.kind() => {
-                Err(KeyTypeMismatch { given: value.kind(), key: key.clone() })
+            (Some(key_type), Some(value)) if *key_type != value.kind() => {
+                Err(KeyTypeMismatch { actual: value.kind(), expected: key_type.clone() })
             }
             _ => Ok(()),
         }
     }
 
-    /// A page of records was read, and it is `now`.
+    /// Begins the lookups of a page that was just read, at `now`.
     pub fn begin_page(self: &Arc<Self>, now: UnixSeconds) -> LookupSession {
-        let newest = self.query.sequence.newest();
-        self.cache.begin_page(newest);
-        LookupSession { lookup: self.clone(), newest, now }
+        let latest_lookup = self.query.sequence.latest();
+        self.cache.begin_page(latest_lookup);
+        LookupSession { lookup: self.clone(), latest_lookup, now }
     }
+}
 
-    /// The row of a connection that seems gone, if it is still there: read before the gateway has the
-    /// last word.
-    pub async fn read_row(&self, connection: &Connection) -> Option<Item> {
-        let table = &self.query;
-        match table.connections.get(&table.schema.key_of(connection)).await {
-            Ok(row) => row.filter(|row| table.schema.is_row_of(row, connection)),
+/// Describes the table until it matches the spec, and reports why it does not.
+async fn describe_table(
+    connections: &dyn ConnectionsTable,
+    config: &ConnectionsConfig,
+    health: &Health,
+    telemetry: &NotifierTelemetry,
+    rng: &JitterRng,
+) -> TableDescription {
+    let mut failures = FailureTracker::new(MAX_BACKOFF);
+    loop {
+        let problem = match connections.describe().await {
+            Ok(table) => match config.check_table(&table) {
+                Ok(()) => {
+                    health.clear(&Component::Connections);
+                    return table;
+                }
+                Err(problem) => Some(problem),
+            },
             Err(error) => {
-                self.report_deletion_failure(connection, &error);
-                None
+                telemetry.request_failed(&error);
+                config.request_problem(&error, &mut failures)
             }
-        }
-    }
-
-    /// Leaves a connection that is gone out of what was found before, and deletes its row, unless that
-    /// was written again since it was read.
-    pub async fn delete_stale_row(&self, connection: &Connection, row: Option<Item>) {
-        let table = &self.query;
-        self.cache.add_tombstone(&connection.id, table.sequence.newest());
-        let Some(row) = row else {
-            return;
         };
-        match table.connections.delete_if_unchanged(&self.key_schema, &row).await {
-            Ok(deleted) => {
-                self.health.clear(&Component::RowDeletion);
-                table.telemetry.row_deleted(&connection.id, deleted);
-            }
-            Err(error) => self.report_deletion_failure(connection, &error),
+        if let Some(problem) = problem {
+            health.set_problem(Component::Connections, problem);
         }
-    }
-
-    /// Messages go out all the same.
-    fn report_deletion_failure(&self, connection: &Connection, error: &ConnectionsError) {
-        self.query.telemetry.row_not_deleted(&connection.id, error);
-        if let Some(trouble) = self.query.config.deletion_problem(error) {
-            self.health.set_warning(Component::RowDeletion, trouble);
-        }
+        sleep(failures.next_wait(rng)).await;
     }
 }
 
 impl LookupSession {
-    /// The connections stored under this value, or every one: those of a lookup that may serve this
-    /// page's records.
-    pub async fn find(&self, key: Option<AttributeValue>) -> Vec<Arc<Connection>> {
-        let Lookup { query: table, cache: lookups, .. } = &*self.lookup;
-        let begin = || table.clone().find(key.clone(), self.now).map(Arc::new).boxed().shared();
+    /// Finds the connections stored under this key, or every connection for `None`.
+    pub async fn find_connections(&self, key: Option<AttributeValue>) -> Vec<Arc<Connection>> {
+        let Lookup { query, cache, .. } = &*self.lookup;
+        let start =
+            || query.clone().find_connections(key.clone(), self.now).map(Arc::new).boxed().shared();
         loop {
-            let (found, is_ours) = match lookups.get_or_start(&key, self.newest, begin) {
-                CacheEntry::Hit(found) => (found, false),
-                CacheEntry::Started(lookup) => (lookups.wait(&key, lookup).await, true),
-                CacheEntry::Pending(lookup) => (lookups.wait(&key, lookup).await, false),
+            let (result, is_own) = match cache.get_or_start(&key, self.latest_lookup, start) {
+                CacheEntry::Hit(result) => (result, false),
+                CacheEntry::Started(lookup) => (cache.wait(&key, lookup).await, true),
+                CacheEntry::Pending(lookup) => (cache.wait(&key, lookup).await, false),
             };
-            if let Some(kind) = lookups.reuse_kind(found.start, self.newest) {
-                if !is_ours {
-                    table.telemetry.lookup_reused(kind);
+            if let Some(kind) = cache.reuse_kind(result.start, self.latest_lookup) {
+                if !is_own {
+                    query.telemetry.connections_looked_up(kind);
                 }
-                return lookups.without_gone(&found);
+                return cache.without_gone(&result);
             }
         }
     }
@@ -180,6 +144,6 @@ impl LookupSession {
 
 impl Drop for LookupSession {
     fn drop(&mut self) {
-        self.lookup.cache.end_page(self.newest);
+        self.lookup.cache.end_page(self.latest_lookup);
     }
 }

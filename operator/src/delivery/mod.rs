@@ -1,5 +1,7 @@
-//! Tells connections of a change: every one stored at lookup time, in order per connection, none
-//! held up by another.
+//! The delivery pipeline: posts a message to every matching connection for each record.
+//!
+//! A connection receives its messages in order, and a slow or closed connection delays no other.
+//! A record settles once every one of its messages is delivered or dropped.
 
 pub mod ack;
 pub mod config;

@@ -1,6 +1,8 @@
-//! Turns a page of records into queued messages: evaluates each record, looks its connections up,
-//! and queues its messages in record order. A record is skipped only if it needs no work; every
-//! other record is tracked until it is settled.
+//! The record sink of a notifier: evaluates each record, looks its connections up, and queues its
+//! message.
+//!
+//! Messages are queued in record order. A record is skipped only if it needs no work. Every other
+//! record is tracked until it settles.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,32 +24,26 @@ use crate::model::{
     SequenceNumber, ShardId,
 };
 use crate::rules::{Decision, EvaluatedSlice, Notification, PageEvaluation, PageEvaluator};
-use crate::telemetry::{Counts, DropReason, Health, NotifierTelemetry};
+use crate::telemetry::{DropReason, Health, NotifierTelemetry, RecordCounts};
 use crate::timing::ServiceClock;
 
-/// Lookups of one page in flight at once.
+/// Maximum number of lookups in flight for one page.
 const MAX_LOOKUPS: usize = 16;
 
 /// The record sink of one notifier.
 #[derive(Debug)]
 pub struct Pipeline {
-    /// Decides what each record means.
     pub evaluator: PageEvaluator,
-    /// Finds connections.
     pub lookup: Arc<Lookup>,
-    /// Posts messages.
     pub dispatcher: Arc<Dispatcher>,
-    /// Sends the records of dropped messages, if there is a queue for them.
+    /// `None` without a dead-letter queue.
     pub dead_letters: Option<Arc<DeadLetterSender>>,
     /// Memory for records in flight, in KiB.
     pub memory: Arc<Semaphore>,
-    /// All of that memory, in KiB. A record that needs more gets all of it.
+    /// Size of `memory`, in KiB. A record that needs more reserves all of it.
     pub memory_kib: u32,
-    /// The service's clock.
     pub clock: Arc<ServiceClock>,
-    /// Where invalid records are reported.
     pub health: Arc<Health>,
-    /// Counts records.
     pub telemetry: NotifierTelemetry,
     /// Stops the pipeline before the next record. Shared with the stream consumer.
     pub stop: CancellationToken,
@@ -59,10 +55,10 @@ impl RecordSink for Pipeline {
     }
 }
 
-/// A record with work to do.
+/// A record that needs work.
 struct PreparedRecord {
-    /// The partition key by which connections are looked up (`None` for every connection), and their
-    /// message. Nothing for an invalid record.
+    /// The message, and the partition key by which its connections are looked up. A key of `None`
+    /// selects every connection. The target of an invalid record is `None`.
     target: Option<(Option<AttributeValue>, Message)>,
     dead_letter: Option<PendingDeadLetter>,
 }
@@ -75,54 +71,46 @@ struct Recipients {
 }
 
 impl Pipeline {
-    /// Lookups run concurrently and messages are queued in record order. After a stop, records that
-    /// are tracked are finished and the rest is left unread.
+    /// Processes one page. After a stop, it finishes the tracked records and ignores the rest.
     async fn process_batch(&self, batch: RecordBatch) -> BatchOutcome {
         let RecordBatch { shard, keys, records, progress } = batch;
-        let lookup = self.lookup.begin_page(self.clock.now());
+        let session = self.lookup.begin_page(self.clock.now());
         let mut lookups = FuturesOrdered::new();
         let mut page = self.evaluator.begin(records, keys.clone());
         while let Some(slice) = self.next_slice(&mut page, &*progress, &mut lookups).await {
-            let mut counts = Counts::default();
-            for (number, decision) in slice.decisions {
+            let mut counts = RecordCounts::default();
+            for (sequence_number, decision) in slice.decisions {
                 if self.stop.is_cancelled() {
                     break;
                 }
                 let prepared = decision.and_then(|(decision, record)| {
-                    self.prepare(&shard, &keys, decision, record, &mut counts)
+                    self.prepare_record(&shard, &keys, decision, record, &mut counts)
                 });
-                let Some(PreparedRecord { target, dead_letter: letter }) = prepared else {
-                    progress.skip(number);
+                let Some(PreparedRecord { target, dead_letter }) = prepared else {
+                    progress.skip(sequence_number);
                     continue;
                 };
-                let kib = memory_kib(target.as_ref(), letter.as_ref());
-                let held = loop {
-                    // Messages that are ready are queued during the wait, because delivering them
-                    // frees memory.
-                    tokio::select! {
-                        biased;
-                        held = self.reserve_memory(kib), if lookups.len() < MAX_LOOKUPS => break held,
-                        Some(found) = lookups.next() => self.enqueue(found).await,
-                    }
-                };
-                let held = held.filter(|_| !fault!(MemoryReleasedEarly));
-                let slot = progress.track(number.clone());
-                let ticket = AckHandle::new(progress.clone(), slot, number, letter, held);
+                let kib = memory_kib(target.as_ref(), dead_letter.as_ref());
+                let memory = self.reserve_memory(kib, &mut lookups).await;
+                let memory = memory.filter(|_| !fault!(MemoryReleasedEarly));
+                let slot = progress.track(sequence_number.clone());
+                let ack =
+                    AckHandle::new(progress.clone(), slot, sequence_number, dead_letter, memory);
                 match target {
                     Some((key, message)) => {
-                        let found = find_recipients(&lookup, key, message, ticket);
+                        let recipients = find_recipients(&session, key, message, ack);
                         match fault!(MessagesQueuedOutOfOrder) {
-                            true => lookups.push_front(found),
-                            false => lookups.push_back(found),
+                            true => lookups.push_front(recipients),
+                            false => lookups.push_back(recipients),
                         }
                     }
-                    None => ticket.ack_dropped(DropReason::Invalid),
+                    None => ack.ack_dropped(DropReason::Invalid),
                 }
             }
             self.telemetry.records_read(&counts);
         }
-        while let Some(found) = lookups.next().await {
-            self.enqueue(found).await;
+        while let Some(recipients) = lookups.next().await {
+            self.queue_message(recipients).await;
         }
         match self.stop.is_cancelled() {
             true => BatchOutcome::Stopped,
@@ -130,56 +118,77 @@ impl Pipeline {
         }
     }
 
-    /// The next decisions of a page. Queues messages that are ready during the wait; `None` at the
-    /// end of the page or after a stop.
+    /// Returns the next decisions of a page, or `None` at its end or after a stop. Meanwhile it
+    /// queues the messages whose lookups are complete.
     async fn next_slice(
         &self,
         page: &mut PageEvaluation<'_>,
         progress: &dyn RecordProgress,
         lookups: &mut FuturesOrdered<impl Future<Output = Recipients>>,
     ) -> Option<EvaluatedSlice> {
-        let mut evaluated = pin!(self.evaluate(page, progress));
+        let mut evaluated = pin!(self.evaluate_slice(page, progress));
         loop {
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return None,
                 slice = &mut evaluated => return slice,
-                Some(found) = lookups.next() => self.enqueue(found).await,
+                Some(recipients) = lookups.next() => self.queue_message(recipients).await,
             }
         }
     }
 
-    async fn evaluate(
+    async fn evaluate_slice(
         &self,
         page: &mut PageEvaluation<'_>,
         progress: &dyn RecordProgress,
     ) -> Option<EvaluatedSlice> {
         let prefiltered = page.prefilter();
-        if let Some(number) = prefiltered.skipped_through {
-            progress.skip(number);
+        if let Some(sequence_number) = prefiltered.skipped_through {
+            progress.skip(sequence_number);
         }
-        let (old, skipped) = (prefiltered.before_start, prefiltered.skipped);
-        self.telemetry.records_read(&Counts { before_start: old, skipped, ..Counts::default() });
+        let (before_start, skipped) = (prefiltered.before_start, prefiltered.skipped);
+        self.telemetry.records_read(&RecordCounts {
+            before_start,
+            skipped,
+            ..RecordCounts::default()
+        });
         let slice = page.evaluate().await?;
-        self.telemetry.evaluated(slice.elapsed);
+        self.telemetry.expressions_evaluated(slice.elapsed);
         Some(slice)
     }
 
-    /// The work that a decision asks for, if any.
-    fn prepare(
+    /// Waits until a lookup may start and `kib` of memory are free. Meanwhile it queues the
+    /// messages whose lookups are complete, because their delivery frees memory.
+    async fn reserve_memory(
+        &self,
+        kib: u32,
+        lookups: &mut FuturesOrdered<impl Future<Output = Recipients>>,
+    ) -> Option<OwnedSemaphorePermit> {
+        let acquire = || self.memory.clone().acquire_many_owned(kib.min(self.memory_kib));
+        loop {
+            tokio::select! {
+                biased;
+                memory = acquire(), if lookups.len() < MAX_LOOKUPS => return memory.ok(),
+                Some(recipients) = lookups.next() => self.queue_message(recipients).await,
+            }
+        }
+    }
+
+    /// Prepares the work that a decision requires, if any.
+    fn prepare_record(
         &self,
         shard: &ShardId,
         keys: &KeySchema,
         decision: Decision,
         record: Record,
-        counts: &mut Counts,
+        counts: &mut RecordCounts,
     ) -> Option<PreparedRecord> {
         let (field, problem) = match decision {
             Decision::Notify(notification) => {
                 match self.lookup.check_key_type(notification.lookup.as_ref()) {
                     Ok(()) => {
                         counts.matched += 1;
-                        return Some(self.notify(shard, notification, record));
+                        return Some(self.prepare_notification(shard, notification, record));
                     }
                     Err(mismatch) => ("connections.value".to_owned(), mismatch.to_string()),
                 }
@@ -190,81 +199,76 @@ impl Pipeline {
             }
             Decision::Invalid(invalid) => (invalid.field, invalid.problem),
         };
-        self.report_invalid(&record.sequence_number, keys, &field, &problem);
-        let letter = self.dead_letter(shard, record)?;
-        Some(PreparedRecord { target: None, dead_letter: Some(letter) })
+        self.report_invalid_record(&record.sequence_number, keys, &field, &problem);
+        let dead_letter = self.pending_dead_letter(shard, record)?;
+        Some(PreparedRecord { target: None, dead_letter: Some(dead_letter) })
     }
 
-    fn notify(
+    fn prepare_notification(
         &self,
         shard: &ShardId,
         notification: Notification,
         record: Record,
     ) -> PreparedRecord {
         let Notification { lookup, body, keys_only } = notification;
-        let (item, created) = (record.keys.clone(), record.approximate_creation_time);
-        let letter = self.dead_letter(shard, record);
-        let beside = letter.as_ref().map_or(0, |letter| letter.record.size());
-        let message = Message { body, keys_only, item, created_at: created, record_bytes: beside };
-        PreparedRecord { target: Some((lookup, message)), dead_letter: letter }
+        let (item_key, created_at) = (record.keys.clone(), record.approximate_creation_time);
+        let dead_letter = self.pending_dead_letter(shard, record);
+        let record_bytes = dead_letter.as_ref().map_or(0, |it| it.record.size());
+        let message = Message { body, keys_only, item_key, created_at, record_bytes };
+        PreparedRecord { target: Some((lookup, message)), dead_letter }
     }
 
-    /// The dead letter that is sent if a message of the record is dropped.
-    fn dead_letter(&self, shard: &ShardId, change: Record) -> Option<PendingDeadLetter> {
-        let by = self.dead_letters.clone()?;
-        Some(PendingDeadLetter { record: change, shard: shard.clone(), sender: by })
+    /// The dead letter to send if a message of the record is dropped.
+    fn pending_dead_letter(&self, shard: &ShardId, record: Record) -> Option<PendingDeadLetter> {
+        let sender = self.dead_letters.clone()?;
+        Some(PendingDeadLetter { record, shard: shard.clone(), sender })
     }
 
-    /// Counts a record on which an expression failed. Reports it at a bounded rate.
-    fn report_invalid(
+    /// Counts a record on which an expression failed, and reports it at a bounded rate.
+    fn report_invalid_record(
         &self,
-        number: &SequenceNumber,
+        sequence_number: &SequenceNumber,
         keys: &KeySchema,
         field: &str,
         problem: &str,
     ) {
-        if self.telemetry.invalid(number, keys, field, problem) {
-            self.health.invalid(invalid_record(keys, field, problem));
+        if self.telemetry.invalid_record(sequence_number, keys, field, problem) {
+            self.health.report_invalid_record(invalid_record_note(keys, field, problem));
         }
     }
 
-    /// Waits for a record's share of the memory.
-    async fn reserve_memory(&self, kib: u32) -> Option<OwnedSemaphorePermit> {
-        self.memory.clone().acquire_many_owned(kib.min(self.memory_kib)).await.ok()
-    }
-
-    async fn enqueue(&self, recipients: Recipients) {
-        let Recipients { connections, message, ack: ticket } = recipients;
-        self.dispatcher.send(connections, message, ticket).await;
+    async fn queue_message(&self, recipients: Recipients) {
+        let Recipients { connections, message, ack } = recipients;
+        self.dispatcher.queue_message(connections, message, ack).await;
     }
 }
 
 async fn find_recipients(
-    lookup: &LookupSession,
+    session: &LookupSession,
     key: Option<AttributeValue>,
     message: Message,
-    ticket: AckHandle,
+    ack: AckHandle,
 ) -> Recipients {
-    let connections = lookup.find(key).await;
-    Recipients { connections, message, ack: ticket }
+    let connections = session.find_connections(key).await;
+    Recipients { connections, message, ack }
 }
 
-/// The memory that a record takes until it is settled, in KiB.
+/// Memory that a record holds until it settles, in KiB, rounded up.
 fn memory_kib(
     target: Option<&(Option<AttributeValue>, Message)>,
-    letter: Option<&PendingDeadLetter>,
+    dead_letter: Option<&PendingDeadLetter>,
 ) -> u32 {
     match target {
-        Some((_, message)) => message.kib(),
+        Some((_, message)) => message.size_kib(),
         None => {
-            let bytes = letter.map_or(0, |letter| letter.record.size());
+            let bytes = dead_letter.map_or(0, |it| it.record.size());
             u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX)
         }
     }
 }
 
 /// The Event note for a record on which an expression failed.
-fn invalid_record(keys: &KeySchema, field: &str, problem: &str) -> String {
+fn invalid_record_note(keys: &KeySchema, field: &str, problem: &str) -> String {
     format!(
         "{field} failed on a record with key attributes {keys}: {problem}; fix the expression, the operator's log has the sequence number"
     )

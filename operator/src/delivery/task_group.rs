@@ -1,4 +1,4 @@
-//! The tasks that post: ended at once where that is needed, and known where one panicked.
+//! A group of tasks that can be aborted together, and that reports when one of them panics.
 
 use std::panic::AssertUnwindSafe;
 
@@ -6,32 +6,31 @@ use futures::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// The tasks that post.
+/// The delivery tasks of one notifier.
 #[derive(Clone, Debug, Default)]
 pub struct TaskGroup {
-    /// All of them.
     pub tracker: TaskTracker,
-    /// Ends them at once, wherever they are.
+    /// Aborts all tasks at their current await point.
     pub abort: CancellationToken,
-    /// Cancelled when one of them panicked: its messages will never have an outcome.
+    /// Cancelled when a task panics. Its messages then never get an outcome.
     pub panicked: CancellationToken,
 }
 
 impl TaskGroup {
-    /// Runs one more.
+    /// Spawns a task in the group.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let (abandon, broken) = (self.abort.clone(), self.panicked.clone());
+        let (abort, panicked) = (self.abort.clone(), self.panicked.clone());
         self.tracker.spawn(async move {
-            // The end comes first: a task that were polled once more would begin another post.
+            // The abort is polled first, because another poll of the task could start another post.
             let task = AssertUnwindSafe(async {
                 tokio::select! {
                     biased;
-                    () = abandon.cancelled() => {}
+                    () = abort.cancelled() => {}
                     () = task => {}
                 }
             });
             if task.catch_unwind().await.is_err() {
-                broken.cancel();
+                panicked.cancel();
             }
         });
     }

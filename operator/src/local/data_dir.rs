@@ -1,43 +1,39 @@
-//! The data directory: one process at a time uses it.
+//! Data directory of the local mode. A lock file makes sure that one process at a time uses it.
 
-use std::fs::{
-    File, TryLockError, {self},
-};
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::error::LocalError;
 
-/// A data directory that is this process's while the value lives.
+/// Data directory that this process has locked. Dropping the value releases the lock.
 pub struct DataDir {
     path: PathBuf,
-    /// Held, not read.
+    /// Holds the lock; never read.
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the directory if it is missing, and takes it. Blocks for a moment.
-    pub fn take(path: &Path) -> Result<Self, LocalError> {
-        let failed = |what, path: &Path| {
+    /// Creates the directory if it is missing, and locks it. Blocks on file system calls.
+    pub fn lock(path: &Path) -> Result<Self, LocalError> {
+        let failed = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| LocalError::DataDir { what, path, source }
+            move |source| LocalError::DataDir { action, path, source }
         };
-        fs::create_dir_all(path).map_err(failed("making the directory", path))?;
+        fs::create_dir_all(path).map_err(failed("create the directory", path))?;
         let file = path.join("lock");
-        let lock = File::create(&file).map_err(failed("creating the file", &file))?;
+        let lock = File::create(&file).map_err(failed("create the file", &file))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(LocalError::DataDirInUse(path.to_owned())),
-            Err(TryLockError::Error(source)) => Err(failed("locking the file", &file)(source)),
+            Err(TryLockError::Error(source)) => Err(failed("lock the file", &file)(source)),
         }
     }
 
-    /// The file of the tables.
-    pub fn tables(&self) -> PathBuf {
+    pub fn tables_file(&self) -> PathBuf {
         self.path.join("tables.sqlite")
     }
 
-    /// The file of a notifier's checkpoint.
-    pub fn checkpoint(&self) -> PathBuf {
+    pub fn checkpoint_file(&self) -> PathBuf {
         self.path.join("checkpoint.json")
     }
 }
@@ -48,12 +44,12 @@ mod tests {
     use crate::local::tests::fixture::Scratch;
 
     #[test]
-    fn one_process_at_a_time() {
-        let scratch = Scratch::new();
+    fn admits_one_process_at_a_time() {
+        let scratch = Scratch::create();
         let path = scratch.path().join("new/er");
-        let taken = DataDir::take(&path).unwrap();
-        assert!(matches!(DataDir::take(&path), Err(LocalError::DataDirInUse(_))));
-        drop(taken);
-        DataDir::take(&path).unwrap();
+        let locked = DataDir::lock(&path).unwrap();
+        assert!(matches!(DataDir::lock(&path), Err(LocalError::DataDirInUse(_))));
+        drop(locked);
+        DataDir::lock(&path).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Why the local mode does not start.
+//! Errors of the local mode.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,61 +7,48 @@ use dynoxide::DynoxideError;
 
 use super::plan::PlanError;
 
-/// Why the local mode does not start, or did not stop cleanly.
+/// Reason for which the local mode did not start or stop.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
-    /// The manifest does not say which tables it needs.
-    #[error("the manifest's tables cannot be made: {0}")]
+    /// The manifest does not define the tables.
+    #[error("cannot derive the tables from the manifest: {0}")]
     Plan(#[from] PlanError),
-    /// A port is taken.
-    #[error("port {port} of 127.0.0.1 is in use; choose another with {flag} (0: any free one)")]
+    /// Another process listens on a port.
+    #[error(
+        "port {port} of 127.0.0.1 is in use; choose another one with {flag} (0 selects a free port)"
+    )]
     PortInUse {
-        /// The port.
         port: u16,
-        /// The command's flag that changes it.
+        /// Command-line flag that sets the port.
         flag: &'static str,
     },
-    /// A port cannot be had for another reason.
-    #[error("port {port} of 127.0.0.1 cannot be listened on; choose another with {flag}")]
+    /// A port cannot be used for another reason.
+    #[error("cannot listen on port {port} of 127.0.0.1; choose another one with {flag}")]
     Port {
-        /// The port.
         port: u16,
-        /// The command's flag that changes it.
+        /// Command-line flag that sets the port.
         flag: &'static str,
-        /// What the system said.
         source: io::Error,
     },
-    /// The data directory is not usable.
-    #[error("{what} {path:?} failed; choose another directory with --data-dir, or leave it out")]
-    DataDir {
-        /// What was tried.
-        what: &'static str,
-        /// On which file or directory.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// The data directory cannot be used.
+    #[error("cannot {action} {path:?}; choose another directory with --data-dir, or omit the flag")]
+    DataDir { action: &'static str, path: PathBuf, source: io::Error },
     /// Another process uses the data directory.
     #[error(
         "another `stream-notifier local` uses {0:?}; stop it, or choose another directory with \
          --data-dir"
     )]
     DataDirInUse(PathBuf),
-    /// A table of an earlier run has another shape.
+    /// A table from an earlier run has another key, index or stream.
     #[error(
-        "table {0:?} in the data directory was made for another manifest or another --key; \
-         choose another --data-dir, or delete this one"
+        "table {0:?} in the data directory belongs to another manifest or --key; choose another \
+         --data-dir, or delete this one"
     )]
-    OtherTable(String),
-    /// The embedded table refused.
-    #[error("{what} failed in the embedded table")]
-    Table {
-        /// What was tried.
-        what: &'static str,
-        /// What it said.
-        source: DynoxideError,
-    },
-    /// A server stopped in disorder.
+    TableMismatch(String),
+    /// The embedded DynamoDB rejected a request.
+    #[error("the embedded DynamoDB cannot {action}")]
+    Table { action: &'static str, source: DynoxideError },
+    /// A server failed, or did not stop in time.
     #[error("the local servers did not stop cleanly")]
     Stop(#[source] io::Error),
 }

@@ -1,5 +1,7 @@
-//! A WebSocket API of one stage, as API Gateway serves it: connections on the stage, `$connect`
-//! and `$disconnect` keep their rows, and `@connections` answers what the service answers.
+//! Emulates a WebSocket API of API Gateway with one stage.
+//!
+//! Clients connect to the stage, `$connect` and `$disconnect` write the rows of the connections table,
+//! and `@connections` responds as API Gateway does.
 
 pub mod connection_rows;
 pub mod connections_api;
@@ -20,34 +22,35 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::local::gateway::connection_rows::{Row, Rows};
-use crate::local::gateway::websockets::{Client, Sockets, new_id, now};
+use crate::local::gateway::connection_rows::{ConnectionRow, ConnectionRows};
+use crate::local::gateway::websockets::{ClientInfo, WebSockets, new_connection_id, now};
 use crate::telemetry;
 
-/// What API Gateway takes from a client, in a frame and in a message.
+/// Maximum size of a frame from a client, as in API Gateway.
 const MAX_FRAME_BYTES: usize = 32 * 1024;
+/// Maximum size of a message from a client, as in API Gateway.
 const MAX_MESSAGE_BYTES: usize = 128 * 1024;
-/// How long closing handshakes and the last rows may take when the gateway stops.
-const STOP: Duration = Duration::from_secs(3);
+/// Time for closing handshakes and the deletion of rows when the gateway stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The gateway. Clones are one.
+/// Emulated WebSocket API. Clones share its connections.
 #[derive(Clone)]
 pub struct Gateway {
-    sockets: Sockets,
-    rows: Rows,
-    /// The name of the lookup key, and of the query parameter that has its value, unless everybody is
-    /// told.
+    sockets: WebSockets,
+    rows: ConnectionRows,
+    /// Query parameter with the value of the lookup key. `None` if the manifest sends each message to
+    /// every connection.
     parameter: Option<String>,
     tasks: TaskTracker,
-    /// Where the tasks run, also those that a dropped future leaves behind.
+    /// Runtime of the tasks. A row is also deleted if its future is dropped outside the runtime.
     runtime: Handle,
 }
 
 impl Gateway {
-    /// A gateway without connections. Must be called within a runtime.
-    pub fn new(rows: Rows, parameter: Option<String>) -> Self {
+    /// Creates a gateway without connections. It must be called within a Tokio runtime.
+    pub fn new(rows: ConnectionRows, parameter: Option<String>) -> Self {
         Self {
-            sockets: Sockets::default(),
+            sockets: WebSockets::default(),
             rows,
             parameter,
             tasks: TaskTracker::new(),
@@ -55,7 +58,7 @@ impl Gateway {
         }
     }
 
-    /// Its routes: the stage, with and without a slash after it, and its `@connections`.
+    /// Creates the routes: the stage, with and without a trailing slash, and its `@connections`.
     pub fn routes(&self, stage: Option<&str>) -> Router {
         let base = stage.map(|stage| format!("/{stage}")).unwrap_or_default();
         let mut router = Router::new();
@@ -72,15 +75,17 @@ impl Gateway {
     pub async fn stop(&self) {
         self.sockets.close_all();
         self.tasks.close();
-        if tokio::time::timeout(STOP, self.tasks.wait()).await.is_err() {
-            telemetry::local_socket_left_open();
+        if tokio::time::timeout(STOP_TIMEOUT, self.tasks.wait()).await.is_err() {
+            telemetry::websocket_not_closed();
         }
     }
 
-    /// `$connect`: stores the row. A client that leaves meanwhile takes this future with it, not
-    /// the task that stores the row and that knows when to delete it.
-    async fn admit(&self, row: Row) -> Result<Admitted, String> {
-        let admitted = Admitted { row, open: self.tasks.token(), gateway: self.clone() };
+    /// Handles `$connect`: stores the row.
+    ///
+    /// The row is stored by a task of its own. If the client disconnects meanwhile, this future is
+    /// dropped, but the task still completes and the row is deleted afterwards.
+    async fn admit(&self, row: ConnectionRow) -> Result<AdmittedConnection, String> {
+        let admitted = AdmittedConnection { row, token: self.tasks.token(), gateway: self.clone() };
         let stored = self.tasks.spawn_on(
             async move {
                 let stored = admitted.gateway.rows.put(&admitted.row, now()).await;
@@ -88,33 +93,34 @@ impl Gateway {
             },
             &self.runtime,
         );
-        stored.await.unwrap_or_else(|stopped| Err(stopped.to_string()))
+        stored.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 }
 
-/// A connection with a row, established or not. Dropped, however it ends, it is `$disconnect`: the
-/// row is deleted.
-struct Admitted {
-    row: Row,
-    /// Until it is dropped, a stop of the gateway waits.
-    open: TaskTrackerToken,
+/// Connection with a stored row. Dropping it is `$disconnect`: it deletes the row.
+struct AdmittedConnection {
+    row: ConnectionRow,
+    /// Keeps [`Gateway::stop`] waiting until the row is deleted.
+    token: TaskTrackerToken,
     gateway: Gateway,
 }
 
-impl Drop for Admitted {
+impl Drop for AdmittedConnection {
     fn drop(&mut self) {
-        let (rows, row, open) = (self.gateway.rows.clone(), self.row.clone(), self.open.clone());
+        let (rows, row, token) = (self.gateway.rows.clone(), self.row.clone(), self.token.clone());
         self.gateway.runtime.spawn(async move {
             if let Err(error) = rows.delete(&row).await {
-                telemetry::local_row_left(&error);
+                telemetry::row_not_deleted(&error);
             }
-            drop(open);
+            drop(token);
         });
     }
 }
 
-/// A client connects. Its row is stored before the connection is established, as by an integration
-/// of `$connect`: a post in between meets a connection that is not there yet.
+/// Handles a request to connect.
+///
+/// The row is stored before the connection is established, as with an integration of `$connect`. A post
+/// in between gets a 410 response.
 pub async fn connect(
     State(gateway): State<Gateway>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -124,27 +130,33 @@ pub async fn connect(
 ) -> Response<Body> {
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
-        Err(_) => return plain(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket API"),
+        Err(_) => {
+            return text_response(
+                StatusCode::UPGRADE_REQUIRED,
+                "this is a WebSocket API; connect with a WebSocket client",
+            );
+        }
     };
     let mut lookup = None;
     if let Some(parameter) = &gateway.parameter {
-        lookup = find(&query, parameter).map(str::to_owned);
+        lookup = find_parameter(&query, parameter).map(str::to_owned);
         if lookup.is_none() {
-            let sentence = format!(
-                "say what to watch in the query: ?{parameter}=<value>, the value that connections.value gives"
+            let message = format!(
+                "the query parameter {parameter} is missing; connect with ?{parameter}=<value>, where \
+                 <value> is a result of connections.value"
             );
-            return plain(StatusCode::BAD_REQUEST, &sentence);
+            return text_response(StatusCode::BAD_REQUEST, &message);
         }
     }
-    let row = Row { id: new_id(), lookup };
+    let row = ConnectionRow { id: new_connection_id(), lookup };
     let admitted = match gateway.admit(row).await {
         Ok(admitted) => admitted,
         Err(error) => {
-            let sentence = format!("the connection's row could not be stored: {error}");
-            return plain(StatusCode::INTERNAL_SERVER_ERROR, &sentence);
+            let message = format!("cannot store the row of the connection: {error}");
+            return text_response(StatusCode::INTERNAL_SERVER_ERROR, &message);
         }
     };
-    let client = Client { source_ip: peer.ip(), user_agent: user_agent(&headers) };
+    let client = ClientInfo { source_ip: peer.ip(), user_agent: user_agent(&headers) };
     upgrade.max_frame_size(MAX_FRAME_BYTES).max_message_size(MAX_MESSAGE_BYTES).on_upgrade(
         async move |socket| {
             admitted.gateway.sockets.run(&admitted.row.id, socket, client).await;
@@ -152,11 +164,11 @@ pub async fn connect(
     )
 }
 
-/// The parameter as it is spelled, or else in another case (`?SK=` for `sk`).
-fn find<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    let exact = query.iter().find(|(known, _)| known == name);
+/// Finds a parameter by its exact name, or else in another case (`?SK=` for `sk`).
+fn find_parameter<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let exact = query.iter().find(|(key, _)| key == name);
     exact
-        .or_else(|| query.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)))
+        .or_else(|| query.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)))
         .map(|(_, value)| value.as_str())
         .filter(|value| !value.is_empty())
 }
@@ -166,8 +178,8 @@ fn user_agent(headers: &HeaderMap) -> String {
     text.unwrap_or_default().to_owned()
 }
 
-fn plain(status: StatusCode, sentence: &str) -> Response<Body> {
-    let mut response = Response::new(Body::from(format!("{sentence}\n")));
+fn text_response(status: StatusCode, message: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(format!("{message}\n")));
     *response.status_mut() = status;
     response
 }
@@ -181,10 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn the_parameter_is_found_in_either_case_and_its_own_first() {
-        assert_eq!(find(&query(&[("SK", "hoge")]), "sk"), Some("hoge"));
-        assert_eq!(find(&query(&[("sk", "hoge")]), "SK"), Some("hoge"));
-        assert_eq!(find(&query(&[("SK", "a"), ("sk", "b")]), "sk"), Some("b"));
-        assert_eq!(find(&query(&[("SK", ""), ("x", "y")]), "sk"), None);
+    fn finds_the_parameter_in_any_case_and_prefers_the_exact_name() {
+        assert_eq!(find_parameter(&query(&[("SK", "hoge")]), "sk"), Some("hoge"));
+        assert_eq!(find_parameter(&query(&[("sk", "hoge")]), "SK"), Some("hoge"));
+        assert_eq!(find_parameter(&query(&[("SK", "a"), ("sk", "b")]), "sk"), Some("b"));
+        assert_eq!(find_parameter(&query(&[("SK", ""), ("x", "y")]), "sk"), None);
     }
 }

@@ -1,6 +1,8 @@
-//! Keeps the pages of other sites away from servers on this machine: a browser lets any page send
-//! requests to 127.0.0.1, and by DNS rebinding even read the answers. Only requests that name a
-//! loopback host, and come from no page or from one of this machine, pass.
+//! Middleware that protects the local servers from web pages of other sites.
+//!
+//! A browser lets every page send requests to 127.0.0.1. With DNS rebinding, a page can even read the
+//! responses. The middleware accepts only requests whose `Host` names a loopback address, and whose
+//! `Origin`, if any, is a page of this machine.
 
 use std::net::IpAddr;
 
@@ -10,9 +12,9 @@ use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::middleware::Next;
 
-/// The middleware.
-pub async fn local_only(request: Request, next: Next) -> Response<Body> {
-    match refusal(request.headers()) {
+/// Responds with 403 to a request from another host or origin.
+pub async fn require_loopback(request: Request, next: Next) -> Response<Body> {
+    match find_violation(request.headers()) {
         None => next.run(request).await,
         Some(reason) => {
             let mut response = Response::new(Body::from(format!("{reason}\n")));
@@ -22,25 +24,28 @@ pub async fn local_only(request: Request, next: Next) -> Response<Body> {
     }
 }
 
-fn refusal(headers: &HeaderMap) -> Option<&'static str> {
+/// Returns the reason to reject a request, with the action.
+fn find_violation(headers: &HeaderMap) -> Option<&'static str> {
     let host = headers.get(HOST).map(|value| value.to_str().is_ok_and(is_loopback));
     if host == Some(false) {
-        return Some("this server answers under 127.0.0.1 and localhost only; use one of them");
+        return Some(
+            "this server accepts requests only for 127.0.0.1 or localhost; use one of them",
+        );
     }
-    let of_this_machine = |origin: &str| {
+    let is_local_origin = |origin: &str| {
         origin.split_once("://").is_some_and(|(_, authority)| is_loopback(authority))
     };
-    let origin = headers.get(ORIGIN).map(|value| value.to_str().is_ok_and(of_this_machine));
+    let origin = headers.get(ORIGIN).map(|value| value.to_str().is_ok_and(is_local_origin));
     if origin == Some(false) {
         return Some(
-            "this server answers pages of this machine only; \
-             serve the page from http://localhost or http://127.0.0.1, at any port",
+            "this server accepts requests only from pages of this machine; \
+             serve the page from http://localhost or http://127.0.0.1, on any port",
         );
     }
     None
 }
 
-/// Whether `host[:port]` is this machine by name, whatever DNS says.
+/// Whether `host[:port]` names this machine without a DNS lookup.
 fn is_loopback(authority: &str) -> bool {
     let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
@@ -55,32 +60,32 @@ fn is_loopback(authority: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn passes(host: &str, origin: Option<&str>) -> bool {
+    fn is_accepted(host: &str, origin: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, host.parse().unwrap());
         if let Some(origin) = origin {
             headers.insert(ORIGIN, origin.parse().unwrap());
         }
-        refusal(&headers).is_none()
+        find_violation(&headers).is_none()
     }
 
     #[test]
-    fn this_machine_passes() {
+    fn accepts_requests_from_this_machine() {
         for host in ["127.0.0.1:8080", "localhost:8080", "LOCALHOST", "[::1]:80", "a.localhost"] {
-            assert!(passes(host, None), "{host}");
+            assert!(is_accepted(host, None), "{host}");
         }
-        assert!(passes("127.0.0.1:8080", Some("http://localhost:5173")));
+        assert!(is_accepted("127.0.0.1:8080", Some("http://localhost:5173")));
     }
 
     #[test]
-    fn other_hosts_and_the_pages_of_others_do_not() {
+    fn rejects_other_hosts_and_origins() {
         for host in
             ["example.com", "127.0.0.1.example.com", "192.168.0.1:8080", "", "localhost.evil"]
         {
-            assert!(!passes(host, None), "{host}");
+            assert!(!is_accepted(host, None), "{host}");
         }
         for origin in ["https://example.com", "null", "http://127.0.0.1.example.com:80", ""] {
-            assert!(!passes("127.0.0.1", Some(origin)), "{origin}");
+            assert!(!is_accepted("127.0.0.1", Some(origin)), "{origin}");
         }
     }
 }

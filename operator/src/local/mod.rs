@@ -1,13 +1,15 @@
-//! The whole path on one machine with nothing installed: an embedded table with a stream, a
-//! WebSocket gateway that behaves as API Gateway does, and a page to change an item and watch
-//! messages arrive. The worker and the AWS clients are those of `run`; only endpoints differ, and
-//! what the emulator gets wrong is mended here, never there.
+//! Local mode: runs one notifier on one machine, with nothing else installed.
+//!
+//! It consists of an embedded DynamoDB with a stream, a WebSocket gateway that behaves like API Gateway,
+//! and a page to change an item and watch the messages. The worker and the AWS clients are those of
+//! `run`, so this folder corrects every difference between the emulators and AWS.
 
 pub mod data_dir;
 pub mod dynamodb;
 pub mod error;
 pub mod gateway;
 pub mod loopback_only;
+pub mod manifest;
 pub mod page;
 pub mod plan;
 pub mod serve;
@@ -23,46 +25,48 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{StreamNotifier, StreamNotifierSpec};
-use crate::checkpoint::FileStore;
 use crate::local::data_dir::DataDir;
-use crate::local::dynamodb::emulator::Dynamo;
+use crate::local::dynamodb::emulator::Emulator;
+use crate::local::dynamodb::provision::ensure_tables;
 use crate::local::dynamodb::server::TableServer;
 use crate::local::error::LocalError;
 use crate::local::gateway::Gateway;
-use crate::local::gateway::connection_rows::Rows;
-use crate::local::page::Page;
+use crate::local::gateway::connection_rows::ConnectionRows;
+use crate::local::loopback_only::require_loopback;
+use crate::local::page::PageState;
 use crate::local::plan::Plan;
 use crate::local::plan::example::Example;
+use crate::local::plan::hints::{ServerUrls, hint_lines};
+use crate::local::serve::{bind_loopback, serve_until};
 
-/// What the user asks for.
+/// Options of the local mode.
 pub struct Options {
-    /// The notifier to run.
     pub manifest: StreamNotifier,
-    /// Port of the embedded DynamoDB; 0 is any free one.
+    /// Port of the embedded DynamoDB; 0 selects a free port.
     pub dynamodb_port: u16,
-    /// Port of gateway and page; 0 is any free one.
+    /// Port of the gateway and the page; 0 selects a free port.
     pub port: u16,
-    /// The table's key attributes, where the manifest does not tell: partition key, sort key.
+    /// Key attributes of the table, partition key first. Empty to derive them from the manifest.
     pub keys: Vec<String>,
-    /// Where tables and checkpoint are kept; in memory if not given.
+    /// Directory of tables and checkpoint. `None` keeps both in memory.
     pub data_dir: Option<PathBuf>,
 }
 
-/// The running parts.
+/// Running local mode.
 pub struct Local {
-    /// The endpoint for DynamoDB and its streams. Example: `http://127.0.0.1:8000`.
+    /// Endpoint of DynamoDB and DynamoDB Streams. Example: `http://127.0.0.1:8000`.
     pub dynamodb_endpoint: String,
-    /// The endpoint for `@connections`, stage included. Example: `http://127.0.0.1:8080/api`.
+    /// Endpoint of `@connections`, with the stage. Example: `http://127.0.0.1:8080/api`.
     pub gateway_endpoint: String,
-    /// The manifest's spec, with the `streamArn` of the embedded stream.
+    /// Spec of the manifest, with the `streamArn` of the embedded stream.
     pub spec: StreamNotifierSpec,
-    /// Where the worker's checkpoint is kept.
-    pub checkpoint: FileStore,
+    /// File of the checkpoint. `None` keeps it in memory.
+    pub checkpoint_file: Option<PathBuf>,
     hints: Vec<String>,
     gateway: Gateway,
     gateway_server: GatewayServer,
     table_server: TableServer,
-    /// Given up last: until then no other process may use the directory.
+    /// Declared last, because fields are dropped in order. The directory stays locked until then.
     _data_dir: Option<DataDir>,
 }
 
@@ -71,44 +75,42 @@ struct GatewayServer {
     task: JoinHandle<io::Result<()>>,
 }
 
-/// Makes the manifest's tables and serves them, the gateway and the page.
+/// Creates the tables of the manifest, and starts DynamoDB, the gateway and the page.
 pub async fn start(options: Options) -> Result<Local, LocalError> {
     let spec = &options.manifest.spec;
-    let plan = Plan::of(spec, &options.keys)?;
+    let plan = Plan::from_spec(spec, &options.keys)?;
     let (table_listener, dynamodb_endpoint) = listen(options.dynamodb_port, "--dynamodb-port")?;
     let (listener, gateway_origin) = listen(options.port, "--port")?;
 
-    let data_dir = options.data_dir.as_deref().map(DataDir::take).transpose()?;
-    let dynamo = open(data_dir.as_ref().map(DataDir::tables), &plan)?;
-    let stream_arn = Some(crate::local::dynamodb::provision::ensure(&dynamo, &plan).await?);
-    let rows = Rows::new(dynamo.clone(), plan.connections.clone(), &spec.connections);
-    let cleared = rows.clear().await;
-    cleared.map_err(|source| LocalError::Table { what: "deleting stale connections", source })?;
+    let data_dir = options.data_dir.as_deref().map(DataDir::lock).transpose()?;
+    let emulator = open_tables(data_dir.as_ref().map(DataDir::tables_file), &plan)?;
+    let stream_arn = Some(ensure_tables(&emulator, &plan).await?);
+    let rows = ConnectionRows::new(emulator.clone(), plan.connections.clone(), &spec.connections);
+    rows.clear()
+        .await
+        .map_err(|source| LocalError::Table { action: "delete old connections", source })?;
 
-    let example = Example::of(spec, &plan);
-    let places =
-        crate::local::plan::hints::Places { origin: &gateway_origin, dynamodb: &dynamodb_endpoint };
-    let hints = crate::local::plan::hints::lines(spec, &plan, &example, &places);
+    let example = Example::from_spec(spec, &plan);
+    let urls = ServerUrls { gateway: &gateway_origin, dynamodb: &dynamodb_endpoint };
+    let hints = hint_lines(spec, &plan, &example, &urls);
     let gateway = Gateway::new(rows, example.parameter.clone());
     let stage = spec.web_socket.stage.clone();
-    let page = Page {
-        dynamo: dynamo.clone(),
+    let page = PageState {
+        emulator: emulator.clone(),
         table: plan.items.name,
         name: options.manifest.metadata.name.unwrap_or_default(),
         stage: stage.clone(),
         example,
         gateway: gateway.clone(),
     };
-    let table_server = TableServer::start(table_listener, dynamo)
+    let table_server = TableServer::start(table_listener, emulator)
         .map_err(port_failed(options.dynamodb_port, "--dynamodb-port"))?;
     Ok(Local {
         dynamodb_endpoint,
         gateway_endpoint: stage
             .map_or_else(|| gateway_origin.clone(), |stage| format!("{gateway_origin}/{stage}")),
         spec: StreamNotifierSpec { stream_arn, table_arn: None, ..options.manifest.spec },
-        checkpoint: data_dir.as_ref().map_or_else(FileStore::in_memory, |directory| {
-            FileStore::in_file(directory.checkpoint())
-        }),
+        checkpoint_file: data_dir.as_ref().map(DataDir::checkpoint_file),
         hints,
         gateway_server: GatewayServer::start(listener, &gateway, page),
         gateway,
@@ -118,13 +120,12 @@ pub async fn start(options: Options) -> Result<Local, LocalError> {
 }
 
 impl Local {
-    /// Lines to print once the worker reads; the last one begins with `ready`.
+    /// Lines to print once the worker reads every shard. The last one begins with `ready`.
     pub fn hints(&self) -> &[String] {
         &self.hints
     }
 
-    /// Closes every WebSocket, deletes its row, and stops the servers. The worker is stopped
-    /// before.
+    /// Closes every WebSocket, deletes its row, and stops the servers. Stop the worker first.
     pub async fn stop(self) -> Result<(), LocalError> {
         self.gateway.stop().await;
         self.gateway_server.stop.cancel();
@@ -136,26 +137,25 @@ impl Local {
 }
 
 impl GatewayServer {
-    fn start(listener: TcpListener, gateway: &Gateway, page: Page) -> Self {
+    fn start(listener: TcpListener, gateway: &Gateway, page: PageState) -> Self {
         let stop = CancellationToken::new();
         let routes = gateway.routes(page.stage.as_deref());
-        let router = crate::local::page::routes(page)
-            .merge(routes)
-            .layer(from_fn(crate::local::loopback_only::local_only));
-        let task = tokio::spawn(crate::local::serve::until(listener, router, stop.clone()));
+        let router =
+            crate::local::page::routes(page).merge(routes).layer(from_fn(require_loopback));
+        let task = tokio::spawn(serve_until(listener, router, stop.clone()));
         Self { stop, task }
     }
 }
 
-fn open(path: Option<PathBuf>, plan: &Plan) -> Result<Dynamo, LocalError> {
-    let text = path.as_deref().map(Path::to_string_lossy);
-    Dynamo::open(text.as_deref(), plan.home.clone())
-        .map_err(|source| LocalError::Table { what: "opening the tables", source })
+fn open_tables(path: Option<PathBuf>, plan: &Plan) -> Result<Emulator, LocalError> {
+    let path = path.as_deref().map(Path::to_string_lossy);
+    Emulator::open(path.as_deref(), plan.location.clone())
+        .map_err(|source| LocalError::Table { action: "open the tables", source })
 }
 
-/// A listener, and the origin of what it serves.
+/// Binds a port, and returns the listener with its origin.
 fn listen(port: u16, flag: &'static str) -> Result<(TcpListener, String), LocalError> {
-    let listener = crate::local::serve::bind(port).map_err(|error| match error.kind() {
+    let listener = bind_loopback(port).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => LocalError::PortInUse { port, flag },
         _ => LocalError::Port { port, flag, source: error },
     })?;

@@ -1,5 +1,6 @@
-//! The page at `/`: changes an item and shows what a WebSocket hears of it. Its two endpoints are
-//! reachable from this machine's pages only (see `guard`).
+//! Page at `/`: changes an item and shows the messages that a WebSocket receives.
+//!
+//! Its endpoints accept only pages of this machine (see [`crate::local::loopback_only`]).
 
 use std::net::SocketAddr;
 
@@ -15,72 +16,70 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::gateway::{Gateway, connect};
-use crate::local::dynamodb::emulator::Dynamo;
-use crate::local::dynamodb::json::Answer;
+use crate::local::dynamodb::emulator::Emulator;
+use crate::local::dynamodb::json::DynamoResult;
 use crate::local::plan::example::Example;
 
 const PAGE: &str = include_str!("page.html");
-/// Nothing from elsewhere, whatever a message may hold.
+/// Content security policy. It blocks external resources, because a message can contain any text.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       img-src data:; connect-src 'self' ws:; base-uri 'none'; form-action 'none'";
 
-/// What the page needs to know.
+/// State of the page and its endpoints.
 #[derive(Clone)]
-pub struct Page {
-    /// The tables.
-    pub dynamo: Dynamo,
-    /// The name of the table that it changes.
+pub struct PageState {
+    pub emulator: Emulator,
+    /// Name of the table whose items the page changes.
     pub table: String,
-    /// The notifier's name.
+    /// Name of the notifier.
     pub name: String,
-    /// The gateway's stage.
+    /// Stage of the gateway.
     pub stage: Option<String>,
-    /// What its fields begin with.
+    /// Initial values of the form.
     pub example: Example,
-    /// Where connections go that name no stage.
+    /// Gateway for connections to `/`, if the API has no stage.
     pub gateway: Gateway,
 }
 
-/// What a change consists of.
+/// Change of an item, as the page sends it.
 #[derive(Deserialize)]
-struct Change {
+struct ItemChange {
     action: Action,
-    /// The item's key, in DynamoDB's JSON.
+    /// Key of the item, in DynamoDB JSON.
     key: Map<String, Value>,
-    /// Attributes to set, in DynamoDB's JSON; none to delete the item.
+    /// Attributes to set, in DynamoDB JSON. Empty to delete the item.
     attributes: Map<String, Value>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Action {
-    /// Sets the attributes and keeps the others.
+    /// Sets the attributes and keeps all others.
     Update,
     /// Replaces the whole item.
     Put,
-    /// Deletes the item.
     Delete,
 }
 
-/// The page and its endpoints.
-pub fn routes(page: Page) -> Router {
+/// Creates the routes of the page and its endpoints.
+pub fn routes(state: PageState) -> Router {
     Router::new()
-        .route("/", get(show))
-        .route("/_local/notifier", get(describe))
-        .route("/_local/items", post(change))
-        .with_state(page)
+        .route("/", get(serve_page))
+        .route("/_local/notifier", get(describe_notifier))
+        .route("/_local/items", post(change_item))
+        .with_state(state)
 }
 
-/// The page; or, where the API has no stage, a client that connects.
-async fn show(
-    State(page): State<Page>,
+/// Serves the page. If the API has no stage, it also accepts WebSocket clients at the same path.
+async fn serve_page(
+    State(state): State<PageState>,
     peer: ConnectInfo<SocketAddr>,
     query: Query<Vec<(String, String)>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response<Body> {
-    if upgrade.is_ok() && page.stage.is_none() {
-        return connect(State(page.gateway), peer, query, headers, upgrade).await;
+    if upgrade.is_ok() && state.stage.is_none() {
+        return connect(State(state.gateway), peer, query, headers, upgrade).await;
     }
     let mut response = Response::new(Body::from(PAGE));
     for (name, value) in
@@ -93,63 +92,70 @@ async fn show(
     response
 }
 
-async fn describe(State(page): State<Page>) -> Json<Value> {
-    let example = &page.example;
-    let also = example.also.iter().map(|(name, value)| json!({ "name": name, "value": value }));
-    let key = example.key.iter().map(|(name, value)| json!({ "name": name, "value": value }));
+async fn describe_notifier(State(state): State<PageState>) -> Json<Value> {
+    let example = &state.example;
+    let field = |(name, value): &(String, String)| json!({ "name": name, "value": value });
+    let key: Vec<_> = example.key.iter().map(field).collect();
+    let extra: Vec<_> = example.lookup_attribute.iter().map(field).collect();
     Json(json!({
-        "name": page.name,
-        "table": page.table,
-        "stage": page.stage,
-        "key": key.collect::<Vec<_>>(),
+        "name": state.name,
+        "table": state.table,
+        "stage": state.stage,
+        "key": key,
         "attribute": example.attribute,
-        "also": also.collect::<Vec<_>>(),
+        "extraAttributes": extra,
         "parameter": example.parameter,
-        "lookup": example.lookup,
+        "lookup": example.lookup_value,
     }))
 }
 
-async fn change(
-    State(page): State<Page>,
-    Json(change): Json<Change>,
+async fn change_item(
+    State(state): State<PageState>,
+    Json(change): Json<ItemChange>,
 ) -> Result<Json<Value>, (StatusCode, Json<Value>)> {
-    match write(&page, change).await {
-        // Without an item before, a change is an INSERT, of which most manifests tell nobody.
+    match write_item(&state, change).await {
+        // The page explains that a new item is an INSERT, which most manifests do not match.
         Ok(existed) => Ok(Json(json!({ "existed": existed }))),
-        Err(refusal) => {
-            let status = StatusCode::from_u16(refusal.status_code());
+        Err(error) => {
+            let status = StatusCode::from_u16(error.status_code());
             let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            Err((status, Json(json!({ "message": refusal.to_string() }))))
+            Err((status, Json(json!({ "message": error.to_string() }))))
         }
     }
 }
 
-/// Whether there was such an item before. The engine's ALL_OLD does not say: it has the key of a new
-/// item, too.
-async fn write(page: &Page, change: Change) -> Answer<bool> {
-    let key = json!({ "TableName": page.table, "Key": change.key });
-    let before = page.dynamo.ask("GetItem", key.clone()).await?;
+/// Writes the change, and returns whether the item existed before.
+///
+/// It reads the item first, because the engine's `ALL_OLD` also contains the key of a new item.
+async fn write_item(state: &PageState, change: ItemChange) -> DynamoResult<bool> {
+    let key = json!({ "TableName": state.table, "Key": change.key });
+    let before = state.emulator.request("GetItem", key.clone()).await?;
     match change.action {
-        Action::Update => page.dynamo.ask("UpdateItem", update(page, change)).await?,
+        Action::Update => {
+            state.emulator.request("UpdateItem", update_request(state, change)).await?
+        }
         Action::Put => {
             let mut item = change.attributes;
             item.extend(change.key);
-            page.dynamo.ask("PutItem", json!({ "TableName": page.table, "Item": item })).await?
+            state
+                .emulator
+                .request("PutItem", json!({ "TableName": state.table, "Item": item }))
+                .await?
         }
-        Action::Delete => page.dynamo.ask("DeleteItem", key).await?,
+        Action::Delete => state.emulator.request("DeleteItem", key).await?,
     };
     Ok(before.get("Item").is_some())
 }
 
-fn update(page: &Page, change: Change) -> Value {
+fn update_request(state: &PageState, change: ItemChange) -> Value {
     let (mut names, mut values, mut sets) = (Map::new(), Map::new(), Vec::new());
-    for (at, (name, value)) in change.attributes.into_iter().enumerate() {
-        names.insert(format!("#a{at}"), Value::String(name));
-        values.insert(format!(":v{at}"), value);
-        sets.push(format!("#a{at} = :v{at}"));
+    for (index, (name, value)) in change.attributes.into_iter().enumerate() {
+        names.insert(format!("#a{index}"), Value::String(name));
+        values.insert(format!(":v{index}"), value);
+        sets.push(format!("#a{index} = :v{index}"));
     }
     json!({
-        "TableName": page.table,
+        "TableName": state.table,
         "Key": change.key,
         "UpdateExpression": format!("SET {}", sets.join(", ")),
         "ExpressionAttributeNames": names,

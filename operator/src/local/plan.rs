@@ -1,5 +1,6 @@
-//! Which tables a manifest needs: a pure function of its spec and of what the user asked for.
-//! Nothing is made here that the spec does not name.
+//! Plan of the tables that a manifest needs, as a pure function of its spec.
+//!
+//! It contains only tables that the spec names.
 
 pub mod example;
 pub mod expression_text;
@@ -11,93 +12,91 @@ use crate::api::StreamNotifierSpec;
 use crate::local::plan::expression_text::key_names;
 use crate::model::KeySchema;
 
-/// The tables of one notifier.
+/// Tables of one notifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Where the manifest says that they are.
-    pub home: AwsLocation,
-    /// The table whose stream is followed.
+    /// Location in the ARN of the manifest.
+    pub location: AwsLocation,
+    /// Table whose stream the notifier reads.
     pub items: TablePlan,
-    /// The table of the open connections.
+    /// Table of the open connections.
     pub connections: TablePlan,
 }
 
-/// Partition, region and account, as ARNs name them.
+/// Partition, region and account of an ARN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwsLocation {
-    /// `aws`, or another partition's name.
+    /// Example: `aws`.
     pub partition: String,
     /// Example: `eu-west-2`.
     pub region: String,
-    /// Twelve digits.
+    /// 12 digits. Example: `123456789012`.
     pub account: String,
 }
 
 impl AwsLocation {
-    /// What the ARNs of this place's tables begin with.
-    pub fn prefix(&self) -> String {
+    /// Prefix of the ARNs of all tables at this location.
+    pub fn arn_prefix(&self) -> String {
         format!("arn:{}:dynamodb:{}:{}:", self.partition, self.region, self.account)
     }
 
-    /// The ARN of a table's stream.
+    /// Returns the ARN of a table's stream.
     pub fn stream_arn(&self, table: &str, label: &str) -> String {
-        format!("{}table/{table}/stream/{label}", self.prefix())
+        format!("{}table/{table}/stream/{label}", self.arn_prefix())
     }
 }
 
-/// One table. Every key attribute is a string.
+/// Plan of one table. All of its key attributes are strings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TablePlan {
-    /// Its name.
     pub name: String,
-    /// Its key.
     pub key: KeySchema,
-    /// A global secondary index, where it has one: name and partition key.
+    /// Name and partition key of its global secondary index, if any.
     pub index: Option<(String, String)>,
-    /// Whether it has a stream, of new and old images.
-    pub stream: bool,
+    /// Whether it has a stream with new and old images.
+    pub has_stream: bool,
 }
 
-/// Why no tables can be derived.
+/// Reason for which no tables can be derived from a spec.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// The spec names no table.
     #[error(
-        "neither spec.streamArn nor spec.tableArn names a table; they look like \
-         arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>, and the same without \
+        "spec.streamArn or spec.tableArn must name a table; write streamArn as \
+         arn:aws:dynamodb:<region>:<account>:table/<table>/stream/<label>, or tableArn without \
          /stream/<label>"
     )]
     NoTable,
-    /// Nothing names the key attributes.
+    /// Neither the spec nor the user names the key attributes.
     #[error(
-        "neither spec.keyFilters nor an expression (keys.X) names the key attributes of table \
-         {0:?}; name them: --key PK, and --key SK where the table has a sort key"
+        "the key attributes of table {0:?} are unknown, because neither spec.keyFilters nor an \
+         expression (keys.X) names them; add --key PK, and --key SK for a sort key"
     )]
     NoKey(String),
-    /// A table has one or two key attributes.
+    /// More than two key attributes are named.
     #[error(
-        "a table's key has one or two different attributes, here are {}: {}; \
-         say which with --key PK --key SK", .0.len(), .0.join(", ")
+        "a table has at most two key attributes, but the manifest names {}: {}; choose them with \
+         --key PK --key SK", .0.len(), .0.join(", ")
     )]
     TooManyKeys(Vec<String>),
-    /// The local mode keeps connections in a table of their own.
+    /// Items and connections are in the same table.
     #[error(
-        "spec.connections.tableName is {0:?}, the table of the items too; \
-         the local mode needs another name there"
+        "spec.connections.tableName is {0:?}, which is also the table of the items; name another \
+         table for the local mode"
     )]
-    OneTable(String),
+    SharedTable(String),
 }
 
 impl Plan {
-    /// The tables of `spec`; `keys` (partition key, then sort key) goes before what the spec says.
-    pub fn of(spec: &StreamNotifierSpec, keys: &[String]) -> Result<Self, PlanError> {
-        let (home, table) = table_arn(spec).and_then(parse_arn).ok_or(PlanError::NoTable)?;
+    /// Derives the tables from `spec`. `keys` (partition key, then sort key) overrides the spec.
+    pub fn from_spec(spec: &StreamNotifierSpec, keys: &[String]) -> Result<Self, PlanError> {
+        let (location, table) = table_arn(spec).and_then(parse_arn).ok_or(PlanError::NoTable)?;
         if spec.connections.table_name == table {
-            return Err(PlanError::OneTable(table));
+            return Err(PlanError::SharedTable(table));
         }
         let key = item_key(spec, keys, &table)?;
-        let items = TablePlan { name: table, key, index: None, stream: true };
-        Ok(Self { home, items, connections: connections_table(spec) })
+        let items = TablePlan { name: table, key, index: None, has_stream: true };
+        Ok(Self { location, items, connections: connections_table(spec) })
     }
 }
 
@@ -114,8 +113,8 @@ fn item_key(
     };
     if keys.is_empty() {
         spec.key_filters.iter().for_each(|filter| add(&filter.key));
-        // Two filters name the whole key; a third name in an expression is then the expression's
-        // mistake, which the worker tells.
+        // Two filters name the whole key. A third name in an expression is then a mistake, which the
+        // worker reports.
         if spec.key_filters.len() < 2 {
             let fields = spec.message.iter().flat_map(|message| message.values());
             for expression in spec.filter.iter().chain(fields) {
@@ -149,11 +148,11 @@ fn connections_table(spec: &StreamNotifierSpec) -> TablePlan {
         name: connections.table_name.clone(),
         key,
         index: connections.index_name.clone().map(|name| (name, lookup.clone())),
-        stream: false,
+        has_stream: false,
     }
 }
 
-/// The ARN of the table, whichever of the two the spec has.
+/// Returns the ARN of the table, from `streamArn` or `tableArn`.
 fn table_arn(spec: &StreamNotifierSpec) -> Option<&str> {
     let Some(stream) = &spec.stream_arn else {
         return spec.table_arn.as_deref();
@@ -162,7 +161,7 @@ fn table_arn(spec: &StreamNotifierSpec) -> Option<&str> {
     (!label.is_empty()).then_some(table)
 }
 
-/// `arn:<partition>:dynamodb:<region>:<account>:table/<table>`.
+/// Splits `arn:<partition>:dynamodb:<region>:<account>:table/<table>` into location and table.
 fn parse_arn(arn: &str) -> Option<(AwsLocation, String)> {
     let mut parts = arn.splitn(6, ':');
     let (Some("arn"), Some(partition), Some("dynamodb"), Some(region), Some(account), Some(rest)) =
@@ -171,17 +170,17 @@ fn parse_arn(arn: &str) -> Option<(AwsLocation, String)> {
         return None;
     };
     let table = rest.strip_prefix("table/")?;
-    let home = AwsLocation {
+    let location = AwsLocation {
         partition: partition.to_owned(),
         region: region.to_owned(),
         account: account.to_owned(),
     };
-    (!table.is_empty() && !table.contains('/')).then(|| (home, table.to_owned()))
+    (!table.is_empty() && !table.contains('/')).then(|| (location, table.to_owned()))
 }
 
 impl TablePlan {
-    /// The body of the CreateTable call that makes it.
-    pub fn create_request(&self) -> Value {
+    /// Returns the request of CreateTable.
+    pub fn create_table_request(&self) -> Value {
         let mut attributes = self.key_attributes();
         let mut request = json!({
             "TableName": self.name,
@@ -198,7 +197,7 @@ impl TablePlan {
                 "Projection": {"ProjectionType": "ALL"},
             }]);
         }
-        if self.stream {
+        if self.has_stream {
             request["StreamSpecification"] =
                 json!({"StreamEnabled": true, "StreamViewType": "NEW_AND_OLD_IMAGES"});
         }
@@ -209,24 +208,24 @@ impl TablePlan {
         request
     }
 
-    /// The names of the table's key attributes.
+    /// Names of the key attributes, partition key first.
     pub fn key_attributes(&self) -> Vec<&str> {
         std::iter::once(self.key.partition.as_str()).chain(self.key.sort.as_deref()).collect()
     }
 
-    /// Whether a table that DescribeTable describes this way can serve as this one.
+    /// Whether a table in a response of DescribeTable has this key, index and stream.
     pub fn matches(&self, described: &Value) -> bool {
-        let index = |(name, partition): &(String, String)| {
+        let has_index = |(name, partition): &(String, String)| {
             described["GlobalSecondaryIndexes"].as_array().is_some_and(|all| {
-                all.iter().any(|one| {
-                    one["IndexName"] == json!(name)
-                        && one["KeySchema"][0]["AttributeName"] == json!(partition)
+                all.iter().any(|index| {
+                    index["IndexName"] == json!(name)
+                        && index["KeySchema"][0]["AttributeName"] == json!(partition)
                 })
             })
         };
         described["KeySchema"] == key_schema(&self.key)
-            && self.index.as_ref().is_none_or(index)
-            && (!self.stream || described["LatestStreamArn"].is_string())
+            && self.index.as_ref().is_none_or(has_index)
+            && (!self.has_stream || described["LatestStreamArn"].is_string())
     }
 }
 
@@ -241,28 +240,28 @@ fn key_schema(key: &KeySchema) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::tests::fixture::{origin, spec_with};
+    use crate::local::tests::fixture::{example_manifest, spec_with};
 
     fn key(partition: &str, sort: Option<&str>) -> KeySchema {
         KeySchema { partition: partition.to_owned(), sort: sort.map(str::to_owned) }
     }
 
     #[test]
-    fn a_table_is_named_as_well_as_its_stream() {
+    fn derives_the_same_tables_from_table_arn_and_stream_arn() {
         let by_table = spec_with(|spec| {
             let stream = spec["streamArn"].take();
             let (table, _) = stream.as_str().unwrap().split_once("/stream/").unwrap();
             spec["tableArn"] = json!(table);
         });
-        assert_eq!(Plan::of(&by_table, &[]), Plan::of(&origin().spec, &[]));
+        assert_eq!(Plan::from_spec(&by_table, &[]), Plan::from_spec(&example_manifest().spec, &[]));
     }
 
     #[test]
-    fn the_origins_manifest_gives_its_tables() {
-        let plan = Plan::of(&origin().spec, &[]).unwrap();
-        assert_eq!(plan.home.region, "ap-northeast-1");
+    fn derives_the_tables_of_the_example() {
+        let plan = Plan::from_spec(&example_manifest().spec, &[]).unwrap();
+        assert_eq!(plan.location.region, "ap-northeast-1");
         assert_eq!(
-            plan.home.stream_arn("t", "l"),
+            plan.location.stream_arn("t", "l"),
             "arn:aws:dynamodb:ap-northeast-1:123456789012:table/t/stream/l"
         );
         assert_eq!(
@@ -271,7 +270,7 @@ mod tests {
                 name: "sample-table-dev".into(),
                 key: key("PK", Some("SK")),
                 index: None,
-                stream: true
+                has_stream: true
             }
         );
         assert_eq!(
@@ -280,66 +279,69 @@ mod tests {
                 name: "sample-connections-dev".into(),
                 key: key("connection_id", None),
                 index: Some(("sk-index".into(), "sk".into())),
-                stream: false,
+                has_stream: false,
             }
         );
     }
 
     #[test]
-    fn without_filters_the_expressions_name_the_keys() {
+    fn takes_keys_from_expressions_without_filters() {
         let spec = spec_with(|spec| {
             spec["keyFilters"] = json!([]);
             spec["message"] = json!({"a": "keys['tenant id']", "b": "string(new.keys.no)"});
             spec["connections"]["value"] = json!("keys.device");
         });
-        let plan = Plan::of(&spec, &[]).unwrap();
+        let plan = Plan::from_spec(&spec, &[]).unwrap();
         assert_eq!(plan.items.key, key("tenant id", Some("device")));
     }
 
     #[test]
-    fn asked_for_keys_win() {
-        let plan = Plan::of(&origin().spec, &["id".into()]).unwrap();
+    fn prefers_keys_of_the_user() {
+        let plan = Plan::from_spec(&example_manifest().spec, &["id".into()]).unwrap();
         assert_eq!(plan.items.key, key("id", None));
         let three: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
-        assert_eq!(Plan::of(&origin().spec, &three), Err(PlanError::TooManyKeys(three)));
+        assert_eq!(
+            Plan::from_spec(&example_manifest().spec, &three),
+            Err(PlanError::TooManyKeys(three))
+        );
     }
 
     #[test]
-    fn without_an_index_the_table_itself_is_keyed_by_the_lookup() {
+    fn keys_the_table_by_the_lookup_without_an_index() {
         let spec = spec_with(|spec| {
             spec["connections"] =
                 json!({"tableName": "rooms", "partitionKey": "room", "value": "keys.PK"});
         });
-        let plan = Plan::of(&spec, &[]).unwrap();
+        let plan = Plan::from_spec(&spec, &[]).unwrap();
         assert_eq!(plan.connections.key, key("room", Some("connectionId")));
         assert_eq!(plan.connections.index, None);
     }
 
     #[test]
-    fn where_everybody_is_told_the_table_is_keyed_by_the_connection() {
+    fn keys_the_table_by_the_connection_without_a_lookup() {
         let spec = spec_with(|spec| spec["connections"] = json!({"tableName": "rooms"}));
-        let plan = Plan::of(&spec, &[]).unwrap();
+        let plan = Plan::from_spec(&spec, &[]).unwrap();
         assert_eq!(plan.connections.key, key("connectionId", None));
     }
 
     #[test]
-    fn what_cannot_be_derived_is_asked_for() {
+    fn reports_specs_without_keys_or_tables() {
         let none = spec_with(|spec| {
             spec["keyFilters"] = json!([]);
             spec["message"] = json!({"a": "new.a"});
             spec["connections"]["value"] = json!("new.room");
         });
-        let error = Plan::of(&none, &[]).unwrap_err();
+        let error = Plan::from_spec(&none, &[]).unwrap_err();
         assert!(error.to_string().contains("--key PK"), "{error}");
         let wrong = spec_with(|spec| spec["streamArn"] = json!("arn:aws:dynamodb:x:1:table/t"));
-        assert!(matches!(Plan::of(&wrong, &[]), Err(PlanError::NoTable)));
+        assert!(matches!(Plan::from_spec(&wrong, &[]), Err(PlanError::NoTable)));
         let index = "arn:aws:dynamodb:x:1:table/t/index/i";
         let wrong = spec_with(|spec| {
             spec["streamArn"] = json!(null);
             spec["tableArn"] = json!(index);
         });
-        assert!(matches!(Plan::of(&wrong, &[]), Err(PlanError::NoTable)));
+        assert!(matches!(Plan::from_spec(&wrong, &[]), Err(PlanError::NoTable)));
         let same = spec_with(|spec| spec["connections"]["tableName"] = json!("sample-table-dev"));
-        assert!(matches!(Plan::of(&same, &[]), Err(PlanError::OneTable(_))));
+        assert!(matches!(Plan::from_spec(&same, &[]), Err(PlanError::SharedTable(_))));
     }
 }

@@ -1,4 +1,4 @@
-//! Serving until told to stop: requests in flight are finished, but not for ever.
+//! Serves HTTP on 127.0.0.1 until a token is cancelled, then finishes requests in flight for at most 1 s.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -7,28 +7,28 @@ use std::time::Duration;
 use axum::Router;
 use tokio_util::sync::CancellationToken;
 
-/// How long requests in flight may take once the server stops.
-const GRACE: Duration = Duration::from_secs(1);
+/// Time for requests in flight after the server stops.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Binds 127.0.0.1, and nothing beyond it; port 0 is any free one.
-pub fn bind(port: u16) -> io::Result<TcpListener> {
+/// Binds a port of 127.0.0.1, so that other machines cannot connect. 0 selects a free port.
+pub fn bind_loopback(port: u16) -> io::Result<TcpListener> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
 
-/// Serves until `stopped`.
-pub async fn until(
+/// Serves until `stop` is cancelled.
+pub async fn serve_until(
     listener: TcpListener,
     router: Router,
-    stopped: CancellationToken,
+    stop: CancellationToken,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    let serve =
-        axum::serve(listener, service).with_graceful_shutdown(stopped.clone().cancelled_owned());
+    let server =
+        axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {
-        served = serve => served,
-        () = async { stopped.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+        result = server => result,
+        () = async { stop.cancelled().await; tokio::time::sleep(SHUTDOWN_TIMEOUT).await } => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! The parts together, over real sockets.
+//! Tests of the whole local mode over real sockets.
 
 pub mod client;
 pub mod fixture;
@@ -12,23 +12,29 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::local::tests::client::{Reply, request};
-use crate::local::tests::fixture::{Scratch, origin};
+use crate::local::tests::client::{HttpResponse, request};
+use crate::local::tests::fixture::{Scratch, example_manifest};
 use crate::local::*;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 async fn start_in(data_dir: Option<PathBuf>) -> Local {
-    start(Options { manifest: origin(), dynamodb_port: 0, port: 0, keys: Vec::new(), data_dir })
-        .await
-        .unwrap()
+    start(Options {
+        manifest: example_manifest(),
+        dynamodb_port: 0,
+        port: 0,
+        keys: Vec::new(),
+        data_dir,
+    })
+    .await
+    .unwrap()
 }
 
 fn address(url: &str) -> String {
     url.trim_start_matches("http://").split('/').next().unwrap().to_owned()
 }
 
-async fn http(address: &str, method: &'static str, path: &str, body: &[u8]) -> Reply {
+async fn http(address: &str, method: &'static str, path: &str, body: &[u8]) -> HttpResponse {
     let (address, path, body) = (address.to_owned(), path.to_owned(), body.to_owned());
     let headers = [("content-type", "application/json")];
     tokio::task::spawn_blocking(move || request(&address, method, &path, &headers, &body))
@@ -56,31 +62,33 @@ async fn id_of_only_row(local: &Local) -> String {
     rows(local).await[0]["connection_id"]["S"].as_str().unwrap().to_owned()
 }
 
-/// A post right after the handshake may come before the connection is up, as at API Gateway.
-async fn post(local: &Local, id: &str, body: &[u8]) -> Reply {
+/// Posts to a connection, and retries a 410 response for up to 2 s.
+///
+/// The row is stored before the connection is established, so the first post can be too early.
+async fn post(local: &Local, id: &str, body: &[u8]) -> HttpResponse {
     let path = format!("/api/@connections/{}", id.replace('=', "%3D"));
     for _ in 0..100 {
-        let reply = http(&address(&local.gateway_endpoint), "POST", &path, body).await;
-        if reply.status != 410 {
-            return reply;
+        let response = http(&address(&local.gateway_endpoint), "POST", &path, body).await;
+        if response.status != 410 {
+            return response;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("the connection never came up");
+    panic!("the connection was not established");
 }
 
-async fn no_rows(local: &Local) {
+async fn wait_until_no_rows(local: &Local) {
     for _ in 0..250 {
         if rows(local).await.is_empty() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("a closed connection kept its row");
+    panic!("the row of a closed connection was not deleted");
 }
 
 #[tokio::test]
-async fn a_connection_has_a_row_and_hears_what_is_posted() {
+async fn stores_a_row_and_delivers_posts() {
     let local = start_in(None).await;
     let mut socket = open(&local, "/api/?SK=hoge").await.unwrap();
     let row = rows(&local).await[0].clone();
@@ -88,30 +96,33 @@ async fn a_connection_has_a_row_and_hears_what_is_posted() {
     row["created_at"]["S"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let id = id_of_only_row(&local).await;
     assert_eq!(post(&local, &id, br#"{"value":"90"}"#).await.status, 200);
-    let heard = socket.next().await.unwrap().unwrap();
-    assert_eq!(heard, Message::text(r#"{"value":"90"}"#));
+    let message = socket.next().await.unwrap().unwrap();
+    assert_eq!(message, Message::text(r#"{"value":"90"}"#));
 
     socket.close(None).await.unwrap();
-    no_rows(&local).await;
+    wait_until_no_rows(&local).await;
     let path = format!("/api/@connections/{id}");
-    let reply = http(&address(&local.gateway_endpoint), "POST", &path, b"x").await;
-    assert_eq!((reply.status, reply.header("x-amzn-errortype")), (410, Some("GoneException")));
-    assert!(reply.body.contains(r#""message":"Gone""#), "{}", reply.body);
+    let response = http(&address(&local.gateway_endpoint), "POST", &path, b"x").await;
+    assert_eq!(
+        (response.status, response.header("x-amzn-errortype")),
+        (410, Some("GoneException"))
+    );
+    assert!(response.body.contains(r#""message":"Gone""#), "{}", response.body);
     local.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_client_that_vanishes_loses_its_row() {
+async fn deletes_the_row_of_a_client_without_a_close_handshake() {
     let local = start_in(None).await;
     let socket = open(&local, "/api?sk=hoge").await.unwrap();
     assert_eq!(rows(&local).await.len(), 1);
     drop(socket);
-    no_rows(&local).await;
+    wait_until_no_rows(&local).await;
     local.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_within_the_handshake_leaves_no_row() {
+async fn deletes_the_row_of_a_client_that_disconnects_during_the_handshake() {
     let local = start_in(None).await;
     let address = address(&local.gateway_endpoint);
     let handshake = format!(
@@ -123,17 +134,17 @@ async fn a_client_that_leaves_within_the_handshake_leaves_no_row() {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
         std::io::Write::write_all(&mut stream, handshake.as_bytes()).unwrap();
     }
-    // Once a later one has connected, the gateway has seen those before it.
-    let mut stays = open(&local, "/api?SK=hoge").await.unwrap();
-    stays.close(None).await.unwrap();
-    no_rows(&local).await;
+    // The gateway has accepted all of them once a later client is connected.
+    let mut later = open(&local, "/api?SK=hoge").await.unwrap();
+    later.close(None).await.unwrap();
+    wait_until_no_rows(&local).await;
     local.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn every_example_gives_tables_and_lines() {
+async fn starts_with_every_example_without_guesses() {
     let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let mut seen = 0;
+    let mut count = 0;
     for entry in std::fs::read_dir(examples).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "yaml") {
@@ -145,18 +156,18 @@ async fn every_example_gives_tables_and_lines() {
         let local = start(options).await.unwrap();
         assert!(local.hints().iter().all(|line| !line.contains("a guess")), "{path:?}");
         local.stop().await.unwrap();
-        seen += 1;
+        count += 1;
     }
-    assert!(seen > 0);
+    assert!(count > 0);
 }
 
 #[tokio::test]
-async fn a_connection_without_a_lookup_or_to_another_stage_is_refused() {
+async fn rejects_connections_without_a_lookup_or_to_another_stage() {
     let local = start_in(None).await;
     for (path, expected) in [("/api", 400), ("/api?SK=", 400), ("/prod?SK=hoge", 403)] {
         match open(&local, path).await {
             Err(Error::Http(response)) => assert_eq!(response.status(), expected, "{path}"),
-            other => panic!("{path}: {other:?}"),
+            result => panic!("{path}: {result:?}"),
         }
     }
     assert!(rows(&local).await.is_empty());
@@ -164,7 +175,7 @@ async fn a_connection_without_a_lookup_or_to_another_stage_is_refused() {
 }
 
 #[tokio::test]
-async fn connections_answer_as_api_gateway_does() {
+async fn responds_to_connections_requests_as_api_gateway_does() {
     let local = start_in(None).await;
     let gateway = address(&local.gateway_endpoint);
     let mut socket = open(&local, "/api?SK=hoge").await.unwrap();
@@ -177,40 +188,41 @@ async fn connections_answer_as_api_gateway_does() {
     let kind = too_long.header("x-amzn-errortype").unwrap();
     assert_eq!((too_long.status, kind), (413, "PayloadTooLargeException"));
 
-    let known: Value = serde_json::from_str(&http(&gateway, "GET", &path, b"").await.body).unwrap();
-    assert_eq!(known["identity"]["sourceIp"], "127.0.0.1");
+    let description: Value =
+        serde_json::from_str(&http(&gateway, "GET", &path, b"").await.body).unwrap();
+    assert_eq!(description["identity"]["sourceIp"], "127.0.0.1");
     for name in ["connectedAt", "lastActiveAt"] {
-        known[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+        description[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     }
     let malformed = http(&gateway, "POST", "/api/@connections/nonsense", b"x").await;
     assert_eq!(malformed.status, 400);
     assert!(malformed.body.contains("Invalid connectionId: nonsense"));
-    let elsewhere = http(&gateway, "POST", &format!("/prod/@connections/{id}"), b"x").await;
-    let kind = elsewhere.header("x-amzn-errortype").unwrap();
-    assert_eq!((elsewhere.status, kind), (403, "ForbiddenException"));
+    let other_stage = http(&gateway, "POST", &format!("/prod/@connections/{id}"), b"x").await;
+    let kind = other_stage.header("x-amzn-errortype").unwrap();
+    assert_eq!((other_stage.status, kind), (403, "ForbiddenException"));
 
     assert_eq!(http(&gateway, "DELETE", &path, b"").await.status, 204);
     assert!(matches!(socket.next().await, Some(Ok(Message::Close(_)))));
     assert_eq!(http(&gateway, "DELETE", &path, b"").await.status, 410);
     drop(socket);
-    no_rows(&local).await;
+    wait_until_no_rows(&local).await;
     local.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_fills_its_own_buffer_only() {
+async fn limits_the_queue_of_a_slow_client_without_affecting_others() {
     let local = start_in(None).await;
     let slow = open(&local, "/api?SK=slow").await.unwrap();
     let id = id_of_only_row(&local).await;
     let message = vec![b'a'; 131_072];
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for _ in 0..200 {
-        answers.push(post(&local, &id, &message).await);
-        if answers.last().is_some_and(|reply| reply.status != 200) {
+        responses.push(post(&local, &id, &message).await);
+        if responses.last().is_some_and(|response| response.status != 200) {
             break;
         }
     }
-    let last = answers.last().unwrap();
+    let last = responses.last().unwrap();
     let kind = last.header("x-amzn-errortype");
     assert_eq!((last.status, kind), (429, Some("LimitExceededException")));
     let mut other = open(&local, "/api?SK=other").await.unwrap();
@@ -223,8 +235,8 @@ async fn a_client_that_does_not_read_fills_its_own_buffer_only() {
 }
 
 #[tokio::test]
-async fn clients_may_talk_and_stopping_closes_them() {
-    let scratch = Scratch::new();
+async fn ignores_client_messages_and_closes_connections_on_stop() {
+    let scratch = Scratch::create();
     let local = start_in(Some(scratch.path().to_owned())).await;
     let mut socket = open(&local, "/api?SK=hoge").await.unwrap();
     socket.send(Message::text("hello?")).await.unwrap();
@@ -234,21 +246,21 @@ async fn clients_may_talk_and_stopping_closes_them() {
     let reader = tokio::spawn(async move { socket.next().await });
     local.stop().await.unwrap();
     assert!(matches!(reader.await.unwrap(), Some(Ok(Message::Close(_)))));
-    let again = start_in(Some(scratch.path().to_owned())).await;
-    assert!(rows(&again).await.is_empty());
-    again.stop().await.unwrap();
+    let restarted = start_in(Some(scratch.path().to_owned())).await;
+    assert!(rows(&restarted).await.is_empty());
+    restarted.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn the_page_changes_items_and_is_for_this_machine_only() {
+async fn changes_items_only_for_pages_of_this_machine() {
     let local = start_in(None).await;
     let gateway = address(&local.gateway_endpoint);
     let page = http(&gateway, "GET", "/", b"").await;
     assert!(page.body.contains("<!doctype html>"));
     assert!(!page.body.contains("innerHTML"));
-    let names: Value =
+    let notifier: Value =
         serde_json::from_str(&http(&gateway, "GET", "/_local/notifier", b"").await.body).unwrap();
-    assert_eq!(names["key"][0], json!({"name": "PK", "value": "target_pk#fuga"}));
+    assert_eq!(notifier["key"][0], json!({"name": "PK", "value": "target_pk#fuga"}));
     let change = |action: &str, attributes: Value| {
         let key = json!({"PK": {"S": "a"}, "SK": {"S": "b"}});
         json!({"action": action, "key": key, "attributes": attributes}).to_string().into_bytes()
@@ -261,26 +273,26 @@ async fn the_page_changes_items_and_is_for_this_machine_only() {
         ("delete", &json!({}), false),
     ] {
         let body = change(action, attributes.clone());
-        let reply = http(&gateway, "POST", "/_local/items", &body).await;
-        let answer: Value = serde_json::from_str(&reply.body).unwrap();
-        assert_eq!(answer, json!({ "existed": existed }), "{action}");
+        let response = http(&gateway, "POST", "/_local/items", &body).await;
+        let result: Value = serde_json::from_str(&response.body).unwrap();
+        assert_eq!(result, json!({ "existed": existed }), "{action}");
     }
     let body = change("update", value);
-    let wrong = change("update", json!({"value": {"N": "x"}}));
-    let refused = http(&gateway, "POST", "/_local/items", &wrong).await;
-    assert_eq!(refused.status, 400);
-    assert!(refused.body.contains("message"));
-    let foreign = tokio::task::spawn_blocking(move || {
+    let invalid = change("update", json!({"value": {"N": "x"}}));
+    let rejected = http(&gateway, "POST", "/_local/items", &invalid).await;
+    assert_eq!(rejected.status, 400);
+    assert!(rejected.body.contains("message"));
+    let from_other_site = tokio::task::spawn_blocking(move || {
         let headers = [("content-type", "application/json"), ("origin", "https://example.com")];
         request(&gateway, "POST", "/_local/items", &headers, &body)
     });
-    assert_eq!(foreign.await.unwrap().status, 403);
+    assert_eq!(from_other_site.await.unwrap().status, 403);
     local.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn tables_and_stream_survive_a_restart_with_a_data_directory() {
-    let scratch = Scratch::new();
+async fn keeps_the_stream_across_a_restart_with_a_data_directory() {
+    let scratch = Scratch::create();
     let first = start_in(Some(scratch.path().to_owned())).await;
     let arn = first.spec.stream_arn.clone();
     let body = json!({
@@ -297,19 +309,16 @@ async fn tables_and_stream_survive_a_restart_with_a_data_directory() {
 }
 
 #[tokio::test]
-async fn a_used_port_names_the_flag_that_changes_it() {
-    let taken = serve::bind(0).unwrap();
-    let port = taken.local_addr().unwrap().port();
+async fn names_the_flag_of_a_port_in_use() {
+    let listener = serve::bind_loopback(0).unwrap();
+    let port = listener.local_addr().unwrap().port();
     let options = Options {
-        manifest: origin(),
+        manifest: example_manifest(),
         dynamodb_port: port,
         port: 0,
         keys: Vec::new(),
         data_dir: None,
     };
-    let refused = start(options).await.err().unwrap().to_string();
-    assert!(
-        refused.contains(&port.to_string()) && refused.contains("--dynamodb-port"),
-        "{refused}"
-    );
+    let error = start(options).await.err().unwrap().to_string();
+    assert!(error.contains(&port.to_string()) && error.contains("--dynamodb-port"), "{error}");
 }

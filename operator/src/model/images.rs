@@ -1,8 +1,8 @@
-//! Item images that a stream's records carry, and those that a spec requires.
+//! Images of an item that the records of a stream contain, and images that a spec requires.
 
 use std::fmt;
 
-/// Images that a stream's records carry, fixed for the life of the stream.
+/// Images that the records of a stream contain. DynamoDB fixes them when the stream is created.
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_StreamSpecification.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum ViewType {
 }
 
 impl ViewType {
-    /// Whether records carry this image.
+    /// Whether records contain this image.
     pub fn has(self, image: Image) -> bool {
         match image {
             Image::Old => matches!(self, Self::OldImage | Self::NewAndOldImages),
@@ -26,7 +26,7 @@ impl ViewType {
         }
     }
 
-    /// The type as AWS spells it.
+    /// The value of `StreamViewType` in the AWS API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::KeysOnly => "KEYS_ONLY",
@@ -46,7 +46,7 @@ pub enum Image {
     New,
 }
 
-/// Images that a spec requires, each with the field that requires it and why.
+/// Images that a spec requires, each with the field that requires it and the field's use of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequiredImages(Vec<(Image, String, &'static str)>);
 
@@ -55,7 +55,7 @@ pub struct RequiredImages(Vec<(Image, String, &'static str)>);
 pub struct MissingImage {
     /// The field of the spec, such as `message.value`.
     pub field: String,
-    /// What the field requires, and which view types have it.
+    /// The field's use of the image, and the view types that contain it.
     pub problem: String,
 }
 
@@ -66,23 +66,24 @@ impl fmt::Display for MissingImage {
 }
 
 impl RequiredImages {
-    /// Adds an image that `field` requires because it `does` something with it.
-    pub fn require(&mut self, image: Image, field: String, does: &'static str) {
-        self.0.push((image, field, does));
+    /// Adds an image that `field` requires. `usage` completes the sentence that begins with the
+    /// field, such as "looks at the new value".
+    pub fn require(&mut self, image: Image, field: String, usage: &'static str) {
+        self.0.push((image, field, usage));
     }
 
-    /// The first requirement that a stream of this view type does not meet.
+    /// The first requirement that a stream with this view type does not meet.
     pub fn missing_from(&self, view: ViewType) -> Option<MissingImage> {
-        let (_, field, does) = self.0.iter().find(|(image, ..)| !view.has(*image))?;
-        let requires = |wanted| self.0.iter().any(|(image, ..)| *image == wanted);
-        let wanted = match (requires(Image::Old), requires(Image::New)) {
+        let (_, field, usage) = self.0.iter().find(|(image, ..)| !view.has(*image))?;
+        let requires = |required| self.0.iter().any(|(image, ..)| *image == required);
+        let view_types = match (requires(Image::Old), requires(Image::New)) {
             (true, true) => "NEW_AND_OLD_IMAGES",
             (true, false) => "OLD_IMAGE or NEW_AND_OLD_IMAGES",
             _ => "NEW_IMAGE or NEW_AND_OLD_IMAGES",
         };
         let problem = format!(
-            "{does}, but the stream's view type is {}; enable a stream with the view type {wanted}, \
-             or remove this field",
+            "{usage}, but the stream's view type is {}; enable a stream with the view type \
+             {view_types}, or remove this field",
             view.as_str()
         );
         Some(MissingImage { field: field.clone(), problem })

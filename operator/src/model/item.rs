@@ -1,69 +1,69 @@
-//! Items and attribute values with DynamoDB's own equality: numbers by their text, sets without order.
+//! Items and attribute values with DynamoDB's equality: numbers compare by their text, sets ignore
+//! order.
 //!
-//! An item is a sorted list of its attributes, because nearly every record is read, evaluated and
-//! dropped, and building trees would take most of that time.
+//! An item is a sorted list of its attributes. Nearly every record is read, evaluated and
+//! discarded, and building trees would take most of that time.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-/// An item, or its key: attribute name to value, by name.
+/// An item, or its key: attribute values, sorted by attribute name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Item(Vec<(String, AttributeValue)>);
 
 impl Item {
-    /// An item without attributes.
     pub const fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// An attribute's value.
+    /// Value of an attribute.
     pub fn get(&self, name: &str) -> Option<&AttributeValue> {
-        self.place(name).ok().and_then(|place| self.0.get(place)).map(|(_, value)| value)
+        self.search(name).ok().and_then(|index| self.0.get(index)).map(|(_, value)| value)
     }
 
-    /// Sets an attribute, and returns what it was.
+    /// Sets an attribute, and returns its previous value.
     pub fn insert(&mut self, name: String, value: AttributeValue) -> Option<AttributeValue> {
-        match self.place(&name) {
-            Ok(place) => self.0.get_mut(place).map(|(_, old)| std::mem::replace(old, value)),
-            Err(place) => {
-                self.0.insert(place, (name, value));
+        match self.search(&name) {
+            Ok(index) => self.0.get_mut(index).map(|(_, old)| std::mem::replace(old, value)),
+            Err(index) => {
+                self.0.insert(index, (name, value));
                 None
             }
         }
     }
 
-    /// Takes an attribute away, and returns what it was.
+    /// Removes an attribute, and returns its value.
     pub fn remove(&mut self, name: &str) -> Option<AttributeValue> {
-        self.place(name).ok().map(|place| self.0.remove(place).1)
+        self.search(name).ok().map(|index| self.0.remove(index).1)
     }
 
-    /// The attributes, by name.
+    /// Attributes, sorted by name.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&String, &AttributeValue)> {
         self.0.iter().map(|(name, value)| (name, value))
     }
 
-    /// Roughly how many bytes it takes.
+    /// Approximate memory use, in bytes.
     pub fn size(&self) -> usize {
         self.0.iter().map(|(name, value)| 32 + name.len() + value.size()).sum()
     }
 
-    /// How many attributes there are.
+    /// Number of attributes.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    fn place(&self, name: &str) -> Result<usize, usize> {
+    /// Index of an attribute, or the index at which to insert it.
+    fn search(&self, name: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|(other, _)| other.as_str().cmp(name))
     }
 }
 
-/// Of a name that comes twice, the last value counts.
+/// If a name occurs twice, the last value is kept.
 impl FromIterator<(String, AttributeValue)> for Item {
     fn from_iter<T: IntoIterator<Item = (String, AttributeValue)>>(attributes: T) -> Self {
         let mut attributes: Vec<_> = attributes.into_iter().collect();
@@ -101,9 +101,9 @@ impl IntoIterator for Item {
 pub enum AttributeValue {
     /// A string.
     S(String),
-    /// A number, as DynamoDB wrote it (up to 38 digits), so that none is lost.
+    /// A number as DynamoDB wrote it, so that none of its up to 38 digits is lost.
     N(String),
-    /// Binary.
+    /// A binary value.
     B(Bytes),
     /// A boolean.
     Bool(bool),
@@ -113,7 +113,7 @@ pub enum AttributeValue {
     Ss(BTreeSet<String>),
     /// A set of numbers, each as DynamoDB wrote it.
     Ns(BTreeSet<String>),
-    /// A set of binaries.
+    /// A set of binary values.
     Bs(BTreeSet<Bytes>),
     /// A list.
     L(Vec<AttributeValue>),
@@ -122,21 +122,21 @@ pub enum AttributeValue {
 }
 
 impl AttributeValue {
-    /// Roughly how many bytes it takes.
+    /// Approximate memory use, in bytes.
     pub fn size(&self) -> usize {
-        const VALUE: usize = 32;
+        const VALUE_BYTES: usize = 32;
         match self {
             Self::S(text) | Self::N(text) => text.len(),
             Self::B(bytes) => bytes.len(),
             Self::Bool(_) | Self::Null => 0,
-            Self::Ss(set) | Self::Ns(set) => set.iter().map(|text| VALUE + text.len()).sum(),
-            Self::Bs(set) => set.iter().map(|bytes| VALUE + bytes.len()).sum(),
-            Self::L(list) => list.iter().map(|value| VALUE + value.size()).sum(),
+            Self::Ss(set) | Self::Ns(set) => set.iter().map(|text| VALUE_BYTES + text.len()).sum(),
+            Self::Bs(set) => set.iter().map(|bytes| VALUE_BYTES + bytes.len()).sum(),
+            Self::L(list) => list.iter().map(|value| VALUE_BYTES + value.size()).sum(),
             Self::M(map) => map.size(),
         }
     }
 
-    /// The type as AWS spells it.
+    /// The type descriptor of the DynamoDB API, such as `S` or `BOOL`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::S(_) => "S",
@@ -162,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_is_found_by_its_name_and_there_once() {
+    fn finds_an_attribute_by_name_and_stores_it_once() {
         let mut item =
             Item::from([("b", 1), ("a", 2), ("b", 3)].map(|(k, n)| (k.to_owned(), number(n))));
         let names: Vec<_> = item.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["a", "b"]);
-        assert_eq!(item.get("b"), Some(&number(3)), "the last counts");
+        assert_eq!(item.get("b"), Some(&number(3)), "the last value is kept");
         assert_eq!(item.insert("a".to_owned(), number(4)), Some(number(2)));
         assert_eq!(item.insert("c".to_owned(), number(5)), None);
         assert_eq!(item.remove("b"), Some(number(3)));

@@ -1,13 +1,13 @@
-//! The key attributes of a table or an index.
+//! Key attributes of a table or an index.
 
 use std::fmt;
 
-/// The names of a table's, or an index's, key attributes.
+/// Names of the key attributes of a table or an index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeySchema {
-    /// The partition key.
+    /// Name of the partition key.
     pub partition: String,
-    /// The sort key, where there is one.
+    /// Name of the sort key, if there is one.
     pub sort: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! A change of an item, as plain data: what a stream delivers, whichever client read it.
+//! Records of a stream, their attribute values, and positions in shards. Plain data without I/O.
 
 pub mod images;
 pub mod item;

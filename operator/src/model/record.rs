@@ -1,40 +1,40 @@
-//! One record of a stream.
+//! A record of a stream.
 
 use super::item::Item;
 use super::sequence_number::SequenceNumber;
 use super::unix_time::UnixSeconds;
 
-/// One record of a stream: an item was created, changed or deleted.
+/// A record of a stream: an item was created, changed or deleted.
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_Record.html>
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// Unique per record; clients can tell repeats by it.
+    /// Unique id of the record. Clients can use it to detect repeated messages.
     pub event_id: String,
-    /// What happened.
+    /// Kind of the change.
     pub event: EventName,
-    /// The item's key attributes.
+    /// Key attributes of the item.
     pub keys: Item,
-    /// The item before; empty where there was none or the stream's view type leaves it out.
+    /// The item before the change. Empty if there was none, or the view type excludes it.
     pub old: Item,
-    /// The item after; empty where there is none or the stream's view type leaves it out.
+    /// The item after the change. Empty if there is none, or the view type excludes it.
     pub new: Item,
-    /// The record's place in its shard.
+    /// Position of the record in its shard.
     pub sequence_number: SequenceNumber,
-    /// When the change was made, rounded down to the second.
+    /// Time of the change, rounded down to the second.
     pub approximate_creation_time: UnixSeconds,
-    /// Who made the change, where a service did (TTL).
+    /// The service that made the change, such as TTL. `None` if a client made it.
     pub user_identity: Option<UserIdentity>,
 }
 
 impl Record {
-    /// Roughly how many bytes it takes.
+    /// Approximate memory use, in bytes.
     pub fn size(&self) -> usize {
         [&self.keys, &self.old, &self.new].map(Item::size).iter().sum()
     }
 }
 
-/// What happened to an item.
+/// Kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventName {
     /// An item was created.
@@ -46,7 +46,7 @@ pub enum EventName {
 }
 
 impl EventName {
-    /// The name as AWS spells it.
+    /// The value of `eventName` in the AWS API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Insert => "INSERT",
@@ -56,11 +56,11 @@ impl EventName {
     }
 }
 
-/// Who made a change: `Service` and `dynamodb.amazonaws.com` where it was TTL.
+/// The identity that made a change: `Service` and `dynamodb.amazonaws.com` for a TTL deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserIdentity {
-    /// The type of identity.
+    /// Type of the identity.
     pub identity_type: String,
-    /// The identity.
+    /// Name of the identity.
     pub principal_id: String,
 }

@@ -1,26 +1,27 @@
-//! Sequence numbers compare as the big integers they are, never as text.
+//! Sequence numbers of records. They compare as integers, never as text.
 
 use std::cmp::Ordering;
 use std::fmt;
 
-/// A record's sequence number: digits, at least 21 of them, kept as the stream wrote them.
+/// Sequence number of a record: 21 to 40 digits, stored as the stream wrote them.
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_StreamRecord.html>
 #[derive(Clone, Debug)]
 pub struct SequenceNumber(Box<str>);
 
 impl SequenceNumber {
-    /// Takes a number as a stream or a checkpoint has it; `None` unless it is all digits.
+    /// Parses the number of a record or a checkpoint. Returns `None` unless it consists of digits.
     pub fn parse(text: &str) -> Option<Self> {
-        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        digits.then(|| Self(text.into()))
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| Self(text.into()))
     }
 
-    /// The number as it was written.
+    /// The number as the stream wrote it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
+    /// The digits after leading zeros.
     fn significant(&self) -> &str {
         self.0.trim_start_matches('0')
     }
@@ -62,18 +63,18 @@ mod tests {
     }
 
     #[test]
-    fn a_longer_number_is_greater_though_its_text_sorts_first() {
+    fn compares_numbers_of_different_lengths_as_integers() {
         assert!(number("1000000000000000000000") > number("999999999999999999999"));
     }
 
     #[test]
-    fn leading_zeros_do_not_count() {
+    fn ignores_leading_zeros() {
         assert_eq!(number("000000000000000000007"), number("7"));
         assert!(number("000000000000000000010") > number("9"));
     }
 
     #[test]
-    fn only_digits_are_a_number() {
+    fn rejects_text_that_is_not_all_digits() {
         for text in ["", "-1", "1.5", "LATEST", " 1"] {
             assert!(SequenceNumber::parse(text).is_none(), "{text:?}");
         }

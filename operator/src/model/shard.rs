@@ -1,4 +1,4 @@
-//! A shard of a stream, and how far it is settled.
+//! Streams, shards, and settled positions in shards.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::sequence_number::SequenceNumber;
 use super::unix_time::UnixSeconds;
 
-/// Which of a table's streams: the last part of a stream's ARN, the time at which it was enabled.
-/// Labels sort by that time. Cheap to clone.
+/// Label of a stream: the last part of its ARN, which is the time at which the stream was enabled.
+/// Labels sort by that time. A clone is cheap.
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_Stream.html>
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,19 +20,18 @@ impl StreamLabel {
         Self(label.into())
     }
 
-    /// The label as AWS writes it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// When the stream was enabled, if the label is the time that AWS makes it.
+    /// When the stream was enabled. `None` if the label is not a time, as with some emulators.
     pub fn enabled_at(&self) -> Option<UnixSeconds> {
         let time: jiff::civil::DateTime = self.0.parse().ok()?;
         let time = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
         Some(UnixSeconds(time.timestamp().as_second()))
     }
 
-    /// The ARN of this stream of a table.
+    /// ARN of the stream, given the ARN of its table.
     pub fn arn(&self, table: &str) -> String {
         format!("{table}/stream/{self}")
     }
@@ -44,31 +43,31 @@ impl fmt::Display for StreamLabel {
     }
 }
 
-/// A shard of one of a table's streams; those of an earlier stream sort first.
+/// A shard of one of a table's streams. Shards of an earlier stream sort first.
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_streams_Shard.html>
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId {
-    /// Its stream. Some emulators give the only shard of every stream the same name.
+    /// The shard's stream. It is part of the id, because some emulators reuse shard names across
+    /// streams.
     pub stream: StreamLabel,
-    /// What AWS calls the shard's id, 28 to 65 characters.
+    /// The `ShardId` of the AWS API, 28 to 65 characters.
     pub name: String,
 }
 
 impl ShardId {
-    /// The shard of this name in this stream.
     pub fn new(stream: &StreamLabel, name: impl Into<String>) -> Self {
         Self { stream: stream.clone(), name: name.into() }
     }
 
-    /// When it was made, if its name tells: `shardId-`, the milliseconds since 1970, a hash. That is
-    /// not documented, but others rely on it too (Flink's connector). What lies before its stream is
-    /// some other number.
+    /// Creation time, parsed from the name: `shardId-`, milliseconds since 1970, a hash. AWS does
+    /// not document this form, but Flink's connector relies on it too. Returns `None` for other
+    /// names, and for a number that is not a time because it lies before the stream was enabled.
     pub fn created_at(&self) -> Option<UnixSeconds> {
         let milliseconds: i64 = self.name.split('-').nth(1)?.parse().ok()?;
-        let made_at = UnixSeconds(milliseconds / 1000);
+        let created_at = UnixSeconds(milliseconds / 1000);
         let UnixSeconds(enabled_at) = self.stream.enabled_at()?;
-        (made_at.0 >= enabled_at.saturating_sub(60)).then_some(made_at)
+        (created_at.0 >= enabled_at.saturating_sub(60)).then_some(created_at)
     }
 }
 
@@ -78,16 +77,16 @@ impl fmt::Display for ShardId {
     }
 }
 
-/// How far a shard is settled.
+/// Settled position in a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Position {
-    /// Nothing yet; it is read from its oldest record.
+    /// No record is settled. Reading begins with the oldest record.
     Start,
-    /// Nothing yet; it is read from the moment reading began.
+    /// No record is settled. Reading begins at the time at which the notifier began to read.
     Latest,
-    /// Everything up to and with this record.
+    /// All records up to and including this one are settled.
     After(SequenceNumber),
-    /// Everything there is.
+    /// All records of a closed shard are settled.
     Finished,
 }
 
@@ -99,11 +98,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_tells_when_its_shard_was_made() {
+    fn parses_the_creation_time_from_the_name() {
         let label = StreamLabel::new("2019-11-13T10:00:00.123");
-        let made_at = |name| ShardId::new(&label, name).created_at();
+        let created_at = |name| ShardId::new(&label, name).created_at();
         assert_eq!(
-            made_at("shardId-00000001573689847184-864758bb"),
+            created_at("shardId-00000001573689847184-864758bb"),
             Some(UnixSeconds(1_573_689_847))
         );
         for name in [
@@ -112,7 +111,7 @@ mod tests {
             "shardId-one-864758bb",
             "shard",
         ] {
-            assert_eq!(made_at(name), None, "{name}");
+            assert_eq!(created_at(name), None, "{name}");
         }
         let name = "shardId-00000001573689847184-864758bb";
         assert_eq!(ShardId::new(&StreamLabel::new("local"), name).created_at(), None);

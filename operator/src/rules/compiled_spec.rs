@@ -1,9 +1,10 @@
-//! What a spec means for one record: judge a change, and say who is told what. Pure: no clock, no
-//! I/O, and no record can make it fail or panic.
+//! A checked and compiled spec, which decides for each record whether to send a message, and to
+//! which connections.
 //!
-//! [`Notifier::new`] refuses a spec that cannot work; after that nobody reads the raw spec to
-//! judge. [`Notifier::judge`] looks at what is cheap first and allocates nothing for a change that
-//! nobody is told of.
+//! [`CompiledSpec::new`] rejects a spec that cannot work. After that, decisions use only the
+//! compiled form. They use no clock and no I/O, and no record can make them panic.
+//! [`CompiledSpec::decide`] checks cheap conditions first. It allocates nothing for a record that
+//! they skip.
 
 #[cfg(test)]
 pub mod tests;
@@ -12,83 +13,85 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use super::cel::expression::{Expression, build_context};
+use super::cel::instrument::Variable;
+use super::cel::key_value::to_key_value;
+use super::cel::{cost, functions};
 use super::error::{InvalidRecord, InvalidSpec};
-use super::key_filter::KeyFilter;
+use super::key_filter::{self, KeyFilter};
 use super::message::JsonObjectWriter;
+use super::pattern::PatternBudget;
+use super::required_images::required_images;
 use crate::api::{ChangeKind, OversizePolicy, StreamNotifierSpec};
 use crate::model::{AttributeValue, EventName, KeySchema, Record, RequiredImages};
-use crate::rules::cel::expression::Expression;
-use crate::rules::cel::instrument::Variable;
 
-/// The most fields a message may have; the schema has the same bound.
-const MAX_FIELDS: usize = 32;
+/// The maximum number of fields of a message. The schema has the same bound.
+const MAX_MESSAGE_FIELDS: usize = 32;
 
-/// A spec, checked and compiled.
+/// A checked and compiled spec.
 #[derive(Debug)]
 pub struct CompiledSpec {
     events: Vec<EventName>,
     key_filters: Vec<KeyFilter>,
     attribute: Option<String>,
     filter: Option<Expression>,
-    /// `None` looks every connection up.
+    /// The lookup value. `None` looks up every connection.
     lookup: Option<Expression>,
-    /// `None` stands for the default: the keys and the attribute's new value.
+    /// The fields of the message. `None` means the default: the keys, and the new value of
+    /// `attribute`.
     message: Option<Vec<(String, Expression)>>,
-    /// The variables that any expression uses.
+    /// The variables that at least one expression uses.
     variables: BTreeSet<Variable>,
     required_images: RequiredImages,
-    /// Whether a message that is too large is made shorter.
+    /// Whether an oversized message is replaced by the item's keys.
     has_keys_only_fallback: bool,
 }
 
-/// What is to be done about a change.
+/// The decision on a record.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// Nobody is told.
+    /// The spec does not match the record.
     Skip,
-    /// These connections are told this.
+    /// The spec matches the record.
     Notify(Notification),
-    /// Somebody should be told, but it cannot be said who or what.
+    /// An expression has no usable value, so the message or its recipients are unknown.
     Invalid(InvalidRecord),
 }
 
-/// Who is told, and what.
+/// A message and its recipients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notification {
-    /// The partition key by which connections are looked up; `None` for every connection.
+    /// The partition key by which connections are looked up. `None` means every connection.
     pub lookup: Option<AttributeValue>,
     /// The message, a JSON object.
     pub body: Bytes,
-    /// What is sent instead if that is too large, where the spec wants that.
+    /// The replacement if the message is too large, with `oversize: KeysOnly`.
     pub keys_only: Option<Bytes>,
 }
 
 impl CompiledSpec {
     /// Checks and compiles a spec.
     pub fn new(spec: &StreamNotifierSpec) -> Result<Self, InvalidSpec> {
-        crate::rules::cel::functions::environment().map_err(|error| {
-            InvalidSpec::new("message", &format!("no expression can be evaluated: {error}"))
+        functions::environment().map_err(|error| {
+            InvalidSpec::new("message", &format!("the CEL environment is not available: {error}"))
         })?;
         check_events(spec)?;
-        let mut left = super::pattern::PatternBudget::new();
-        let key_filters = super::key_filter::compile(&spec.key_filters, &mut left)?;
+        let mut budget = PatternBudget::new();
+        let key_filters = key_filter::compile(&spec.key_filters, &mut budget)?;
         let mut compile = |field, source: &Option<String>| {
-            source.as_ref().map(|it| Expression::compile(field, it, &mut left)).transpose()
+            source.as_ref().map(|it| Expression::compile(field, it, &mut budget)).transpose()
         };
         let filter = compile("filter", &spec.filter)?;
         let lookup = compile("connections.value", &spec.connections.value)?;
-        let message = message_fields(spec, &mut left)?;
+        let message = compile_message(spec, &mut budget)?;
         let expressions = || {
             let fields = message.iter().flatten().map(|(_, expression)| expression);
             filter.iter().chain(&lookup).chain(fields)
         };
-        let uses = expressions().flat_map(Expression::uses).copied().collect();
-        let compares = spec.events.contains(&ChangeKind::Modify);
-        let required_images = super::required_images::required_images(
-            spec.attribute.is_some(),
-            compares,
-            expressions(),
-        );
+        let variables = expressions().flat_map(Expression::variables).copied().collect();
+        let compares_images = spec.events.contains(&ChangeKind::Modify);
+        let required_images =
+            required_images(spec.attribute.is_some(), compares_images, expressions());
         Ok(Self {
             events: spec.events.iter().map(|event| event_name(*event)).collect(),
             key_filters,
@@ -96,7 +99,7 @@ impl CompiledSpec {
             filter,
             lookup,
             message,
-            variables: uses,
+            variables,
             required_images,
             has_keys_only_fallback: spec.delivery.oversize == OversizePolicy::KeysOnly,
         })
@@ -107,47 +110,47 @@ impl CompiledSpec {
         &self.required_images
     }
 
-    /// What is to be done about one change.
-    pub fn decide(&self, keys: &KeySchema, change: &Record) -> Decision {
-        if self.matches_prefilter(change) { self.evaluate(keys, change) } else { Decision::Skip }
+    /// Decides on one record: the prefilter, then patterns and expressions.
+    pub fn decide(&self, keys: &KeySchema, record: &Record) -> Decision {
+        if self.matches_prefilter(record) { self.evaluate(keys, record) } else { Decision::Skip }
     }
 
-    /// Whether a change passes everything but the patterns and expressions. It takes no time to speak
-    /// of.
-    pub fn matches_prefilter(&self, change: &Record) -> bool {
-        self.events.contains(&change.event)
-            && self.key_filters.iter().all(|filter| filter.holds(&change.keys))
-            && self.attribute.as_ref().is_none_or(|attribute| changed(attribute, change))
+    /// Whether a record passes all conditions except patterns and expressions. These are cheap
+    /// enough to check on the threads that serve the network.
+    pub fn matches_prefilter(&self, record: &Record) -> bool {
+        self.events.contains(&record.event)
+            && self.key_filters.iter().all(|filter| filter.matches_literals(&record.keys))
+            && self.attribute.as_ref().is_none_or(|attribute| has_new_value(attribute, record))
     }
 
-    /// What patterns and expressions say of a change that passes everything else. It may take long.
-    pub fn evaluate(&self, keys: &KeySchema, change: &Record) -> Decision {
-        if !self.key_filters.iter().all(|filter| filter.matches(&change.keys)) {
+    /// Decides on a record that passed the prefilter, by patterns and expressions. This can take
+    /// up to 70 ms.
+    pub fn evaluate(&self, keys: &KeySchema, record: &Record) -> Decision {
+        if !self.key_filters.iter().all(|filter| filter.matches_pattern(&record.keys)) {
             return Decision::Skip;
         }
-        match self.notification(keys, change) {
+        match self.evaluate_expressions(keys, record) {
             Ok(Some(notification)) => Decision::Notify(notification),
             Ok(None) => Decision::Skip,
             Err(invalid) => Decision::Invalid(invalid),
         }
     }
 
-    fn notification(
+    fn evaluate_expressions(
         &self,
         keys: &KeySchema,
-        change: &Record,
+        record: &Record,
     ) -> Result<Option<Notification>, InvalidRecord> {
-        crate::rules::cel::cost::reset();
-        let context = crate::rules::cel::expression::context(&self.variables, change)?;
+        cost::reset();
+        let context = build_context(&self.variables, record)?;
         if let Some(filter) = &self.filter
-            && !filter.holds(&context)?
+            && !filter.evaluate_bool(&context)?
         {
             return Ok(None);
         }
         let lookup = self.lookup.as_ref().map(|lookup| {
             let value = lookup.evaluate(&context)?;
-            crate::rules::cel::key_value::to_key_value(value.as_ref())
-                .map_err(|problem| lookup.invalid(&problem))
+            to_key_value(value.as_ref()).map_err(|problem| lookup.invalid_record(&problem))
         });
         let lookup = lookup.transpose()?;
         let mut body = JsonObjectWriter::new();
@@ -155,50 +158,50 @@ impl CompiledSpec {
             Some(fields) => {
                 for (name, expression) in fields {
                     let value = expression.evaluate(&context)?;
-                    let cost = crate::rules::cel::cost::size(value.as_ref())
-                        .saturating_mul(crate::rules::cel::cost::COST_OF_MAKING);
-                    crate::rules::cel::cost::charge(cost)
-                        .map_err(|error| expression.failed(&error))?;
-                    body.value(name, value.as_ref())
-                        .map_err(|problem| expression.invalid(&problem))?;
+                    let cost =
+                        cost::size(value.as_ref()).saturating_mul(cost::COST_PER_CREATED_BYTE);
+                    cost::charge(cost).map_err(|error| expression.evaluation_error(&error))?;
+                    body.add_value(name, value.as_ref())
+                        .map_err(|problem| expression.invalid_record(&problem))?;
                 }
             }
-            None => self.default_message(keys, change, &mut body)?,
+            None => self.write_default_message(keys, record, &mut body)?,
         }
-        let keys_only = self.has_keys_only_fallback.then(|| keys_only(keys, change)).transpose()?;
+        let fallback = || keys_only_message(keys, record);
+        let keys_only = self.has_keys_only_fallback.then(fallback).transpose()?;
         Ok(Some(Notification { lookup, body: body.finish(), keys_only }))
     }
 
-    fn default_message(
+    fn write_default_message(
         &self,
         keys: &KeySchema,
-        change: &Record,
+        record: &Record,
         body: &mut JsonObjectWriter,
     ) -> Result<(), InvalidRecord> {
-        write_keys(keys, change, body)?;
+        write_keys(keys, record, body)?;
         match &self.attribute {
-            Some(name) => write_attribute("value", change.new.get(name), body),
+            Some(name) => write_attribute("value", record.new.get(name), body),
             None => Ok(()),
         }
     }
 }
 
-/// The item's keys, and that the message is not all there is.
-fn keys_only(keys: &KeySchema, change: &Record) -> Result<Bytes, InvalidRecord> {
+/// The item's keys, and the field `truncated`.
+fn keys_only_message(keys: &KeySchema, record: &Record) -> Result<Bytes, InvalidRecord> {
     let mut body = JsonObjectWriter::new();
-    write_keys(keys, change, &mut body)?;
+    write_keys(keys, record, &mut body)?;
     write_attribute("truncated", Some(&AttributeValue::Bool(true)), &mut body)?;
     Ok(body.finish())
 }
 
 fn write_keys(
     keys: &KeySchema,
-    change: &Record,
+    record: &Record,
     body: &mut JsonObjectWriter,
 ) -> Result<(), InvalidRecord> {
-    write_attribute("pk", change.keys.get(&keys.partition), body)?;
+    write_attribute("pk", record.keys.get(&keys.partition), body)?;
     match &keys.sort {
-        Some(sort) => write_attribute("sk", change.keys.get(sort), body),
+        Some(sort) => write_attribute("sk", record.keys.get(sort), body),
         None => Ok(()),
     }
 }
@@ -209,19 +212,19 @@ fn write_attribute(
     body: &mut JsonObjectWriter,
 ) -> Result<(), InvalidRecord> {
     value
-        .ok_or("the record does not have it".to_owned())
-        .and_then(|value| body.attribute(name, value))
+        .ok_or("the record does not have this attribute".to_owned())
+        .and_then(|value| body.add_attribute(name, value))
         .map_err(|problem| InvalidRecord::new(format!("message.{name}"), &problem))
 }
 
-/// Whether the change gave the attribute a value that it did not have. Without an old image the
-/// attribute had none.
-fn changed(attribute: &str, change: &Record) -> bool {
-    change.event != EventName::Remove
-        && change
+/// Whether the change set the attribute to a value that it did not have before. A missing old
+/// image counts as a missing attribute.
+fn has_new_value(attribute: &str, record: &Record) -> bool {
+    record.event != EventName::Remove
+        && record
             .new
             .get(attribute)
-            .is_some_and(|new| change.old.get(attribute).is_none_or(|old| old != new))
+            .is_some_and(|new| record.old.get(attribute).is_none_or(|old| old != new))
 }
 
 fn event_name(event: ChangeKind) -> EventName {
@@ -245,9 +248,9 @@ fn check_events(spec: &StreamNotifierSpec) -> Result<(), InvalidSpec> {
     Ok(())
 }
 
-fn message_fields(
+fn compile_message(
     spec: &StreamNotifierSpec,
-    left: &mut super::pattern::PatternBudget,
+    budget: &mut PatternBudget,
 ) -> Result<Option<Vec<(String, Expression)>>, InvalidSpec> {
     let Some(fields) = &spec.message else {
         return Ok(None);
@@ -257,12 +260,14 @@ fn message_fields(
             "has no field; add one, or remove message for the default fields pk, sk and value";
         return Err(InvalidSpec::new("message", problem));
     }
-    if fields.len() > MAX_FIELDS {
-        let problem = format!("has more than {MAX_FIELDS} fields; one field may be a list or map");
+    if fields.len() > MAX_MESSAGE_FIELDS {
+        let problem = format!(
+            "has more than {MAX_MESSAGE_FIELDS} fields; combine several of them in a list or map"
+        );
         return Err(InvalidSpec::new("message", &problem));
     }
     let compile = |(name, source): (&String, &String)| {
-        Ok((name.clone(), Expression::compile(format!("message.{name}"), source, left)?))
+        Ok((name.clone(), Expression::compile(format!("message.{name}"), source, budget)?))
     };
     fields.iter().map(compile).collect::<Result<_, _>>().map(Some)
 }

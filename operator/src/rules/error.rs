@@ -1,15 +1,16 @@
-//! What is wrong with a spec, or with one record, in a sentence that is short and on one line.
+//! Errors of a spec and of a record. Each one names the field and states the problem in one short
+//! line, because conditions and Events show it.
 
-/// The longest problem that is told, in characters.
+/// The maximum length of a problem, in characters.
 const MAX_PROBLEM_CHARS: usize = 300;
 
-/// Why a spec cannot be used: which field, and what to write instead.
+/// A spec that cannot be used. The problem says what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidSpec {
     /// The field as a user writes it, such as `message.value`.
     pub field: String,
-    /// What is wrong with it.
+    /// What is wrong with the field, and what to write instead.
     pub problem: String,
 }
 
@@ -19,13 +20,14 @@ impl InvalidSpec {
     }
 }
 
-/// Why no message can be made of one record. Never holds a value of the item.
+/// A record that an expression of the spec cannot be evaluated on. Never contains a value of the
+/// item.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidRecord {
-    /// The field of the spec that cannot be worked out.
+    /// The field of the spec that has no usable value.
     pub field: String,
-    /// What is wrong, by kind.
+    /// The kind of failure.
     pub problem: String,
 }
 
@@ -35,7 +37,7 @@ impl InvalidRecord {
     }
 }
 
-/// Parsers answer in paragraphs and draw arrows; a condition's message is one bounded line.
+/// Joins a text into one line of at most 300 characters, because parsers return paragraphs.
 pub(crate) fn one_line(text: &str) -> String {
     let printable = |c: char| if c.is_control() { ' ' } else { c };
     let mut line = String::new();
@@ -60,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_is_one_bounded_line() {
+    fn shortens_a_problem_to_one_line() {
         let error = InvalidSpec::new("message.value", "first\n | second\t\u{7}  third");
         assert_eq!(error.to_string(), "message.value: first | second third");
         let long = InvalidSpec::new("message", &"é ".repeat(10_000));

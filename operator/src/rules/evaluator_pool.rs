@@ -1,6 +1,10 @@
-//! No team's expressions can starve another's, or whatever waits for the network: they are evaluated
-//! on threads of their own, one fewer than the machine has cores. Notifiers stand in line, and one
-//! that had its turn goes to its end; it has one turn at a time, however many shards it reads.
+//! Thread pool that evaluates expressions, scheduled round-robin between notifiers.
+//!
+//! Users write the expressions, and one record can take up to 70 ms. The pool therefore has its own
+//! threads, one fewer than the cores of the machine, so expressions never block the threads that
+//! serve the network. A notifier runs at most one task at a time, however many shards it reads. A
+//! notifier with a single task waits for at most one task of every other notifier. Tasks are not
+//! preempted.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZero;
@@ -10,67 +14,68 @@ use std::{fmt, io, thread};
 
 use tokio::sync::oneshot;
 
-/// What an expression is shown not to need more of.
+/// The stack of each thread. A test shows that three quarters of it suffice for every expression.
 const STACK_BYTES: usize = 2 << 20;
 
-/// Where expressions are evaluated.
+/// Runs evaluation tasks.
 #[derive(Clone, Debug)]
 pub enum EvaluatorPool {
-    /// Where they are asked for, at once: for tests on a paused clock.
+    /// Runs each task at once in the calling task, for tests with a paused clock.
     Inline,
-    /// On threads of their own.
+    /// Runs tasks on dedicated threads.
     Threads(Arc<FairQueue>),
 }
 
 impl EvaluatorPool {
-    /// On this many threads, which live as long as the process; by default on one fewer than there
-    /// are cores.
+    /// Starts `count` threads, which run until the process ends. The default is one fewer than the
+    /// cores of the machine, but at least one.
     pub fn on_threads(count: Option<NonZero<usize>>) -> io::Result<Self> {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let count = count.map_or(cores.saturating_sub(1).max(1), NonZero::get);
-        let line = Arc::new(FairQueue::default());
+        let queue = Arc::new(FairQueue::default());
         for _ in 0..count {
-            let line = line.clone();
+            let queue = queue.clone();
             let thread = thread::Builder::new().name("expressions".to_owned());
-            thread.stack_size(STACK_BYTES).spawn(move || line.run_tasks())?;
+            thread.stack_size(STACK_BYTES).spawn(move || queue.run_tasks())?;
         }
-        Ok(Self::Threads(line))
+        Ok(Self::Threads(queue))
     }
 
-    /// The turns of one more notifier.
+    /// A handle for one more notifier.
     pub fn handle(&self) -> EvaluatorHandle {
         match self {
             Self::Inline => EvaluatorHandle(None),
-            Self::Threads(line) => EvaluatorHandle(Some((line.clone(), line.join()))),
+            Self::Threads(queue) => EvaluatorHandle(Some((queue.clone(), queue.register()))),
         }
     }
 }
 
-/// The turns of one notifier.
+/// Submits the tasks of one notifier.
 #[derive(Debug)]
 pub struct EvaluatorHandle(Option<(Arc<FairQueue>, u64)>);
 
 impl EvaluatorHandle {
-    /// Does some work when it is its turn, after all that was asked for before.
-    pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let Some((line, notifier)) = &self.0 else {
-            return work();
+    /// Runs a task after all earlier tasks of the notifier, and returns its result. A panic of the
+    /// task continues in the caller.
+    pub async fn run<T: Send + 'static>(&self, task: impl FnOnce() -> T + Send + 'static) -> T {
+        let Some((queue, notifier)) = &self.0 else {
+            return task();
         };
-        let (sender, done) = oneshot::channel();
-        line.push(
+        let (result_tx, result_rx) = oneshot::channel();
+        queue.push(
             *notifier,
             Box::new(move || {
-                // Nobody waits any more where a worker was ended in the middle.
-                if !sender.is_closed() {
-                    let _ = sender.send(catch_unwind(AssertUnwindSafe(work)));
+                // The receiver is dropped if the worker was stopped in the meantime.
+                if !result_tx.is_closed() {
+                    let _ = result_tx.send(catch_unwind(AssertUnwindSafe(task)));
                 }
             }),
         );
-        match done.await {
+        match result_rx.await {
             Ok(Ok(result)) => result,
-            // A fault of ours, told where one in this task would be.
+            // A bug in the operator: it must be reported like a panic of the calling task.
             Ok(Err(panic)) => resume_unwind(panic),
-            // It is dropped undone only by a thread that is no more, as at the end of the process.
+            // A task is dropped without a result only with its thread, at the end of the process.
             Err(_) => std::future::pending().await,
         }
     }
@@ -78,58 +83,59 @@ impl EvaluatorHandle {
 
 type EvaluationTask = Box<dyn FnOnce() + Send>;
 
-/// The notifiers that have work, in the order of their turns.
+/// Queue of tasks that takes one task of each notifier in turn.
 #[derive(Default)]
 pub struct FairQueue {
     state: Mutex<QueueState>,
-    arrived: Condvar,
+    task_ready: Condvar,
 }
 
 #[derive(Default)]
 struct QueueState {
-    joined: u64,
+    last_notifier: u64,
+    /// The notifiers with queued tasks and no running one, in the order in which they run next.
     order: VecDeque<u64>,
-    /// What waits, by notifier: each that stands in line or is at work has an entry.
-    waiting: HashMap<u64, VecDeque<EvaluationTask>>,
+    /// The queued tasks by notifier. A notifier with a queued or running task has an entry.
+    queued: HashMap<u64, VecDeque<EvaluationTask>>,
 }
 
 impl FairQueue {
-    fn join(&self) -> u64 {
+    fn register(&self) -> u64 {
         let mut state = self.lock();
-        state.joined += 1;
-        state.joined
+        state.last_notifier += 1;
+        state.last_notifier
     }
 
-    fn push(&self, notifier: u64, work: EvaluationTask) {
+    fn push(&self, notifier: u64, task: EvaluationTask) {
         let mut state = self.lock();
-        if let Some(waiting) = state.waiting.get_mut(&notifier) {
-            waiting.push_back(work);
+        if let Some(queued) = state.queued.get_mut(&notifier) {
+            queued.push_back(task);
         } else {
-            state.waiting.insert(notifier, VecDeque::from([work]));
+            state.queued.insert(notifier, VecDeque::from([task]));
             state.order.push_back(notifier);
-            self.arrived.notify_one();
+            self.task_ready.notify_one();
         }
     }
 
-    /// Does what is next, for ever.
+    /// Runs tasks until the process ends.
     fn run_tasks(&self) {
         let mut state = self.lock();
         loop {
             let Some(notifier) = state.order.pop_front() else {
-                state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.task_ready.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             };
-            let work = state.waiting.get_mut(&notifier).and_then(VecDeque::pop_front);
+            let task = state.queued.get_mut(&notifier).and_then(VecDeque::pop_front);
             drop(state);
-            if let Some(work) = work {
-                work();
+            if let Some(task) = task {
+                task();
             }
             state = self.lock();
-            if state.waiting.get(&notifier).is_some_and(|waiting| !waiting.is_empty()) {
+            if state.queued.get(&notifier).is_some_and(|queued| !queued.is_empty()) {
                 state.order.push_back(notifier);
-                self.arrived.notify_one();
+                self.task_ready.notify_one();
             } else {
-                state.waiting.remove(&notifier);
+                state.queued.remove(&notifier);
             }
         }
     }
@@ -141,7 +147,7 @@ impl FairQueue {
 
 impl fmt::Debug for FairQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in line", self.lock().order.len())
+        f.debug_struct("FairQueue").field("ready_notifiers", &self.lock().order.len()).finish()
     }
 }
 
@@ -160,33 +166,33 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_one_piece_of_work_waits_for_one_of_who_has_a_thousand() {
-        let evaluator = threads(1);
-        let (hostile, innocent) = (evaluator.handle(), evaluator.handle());
-        let (done, order) = mpsc::channel();
-        let note = |who: &'static str| {
-            let done = done.clone();
-            move || done.send(who).unwrap()
+    async fn runs_a_single_task_before_the_backlog_of_another_notifier() {
+        let pool = threads(1);
+        let (busy, quiet) = (pool.handle(), pool.handle());
+        let (done_tx, done_rx) = mpsc::channel();
+        let report = |notifier: &'static str| {
+            let done_tx = done_tx.clone();
+            move || done_tx.send(notifier).unwrap()
         };
-        let (hold, held) = mpsc::channel::<()>();
-        let first = hostile.run(move || held.recv().is_ok());
-        let backlog = join_all((0..1_000).map(|_| hostile.run(note("hostile"))));
-        let one = innocent.run(note("innocent"));
-        join!(first, backlog, one, async move { drop(hold) });
-        assert_eq!(order.recv(), Ok("innocent"), "after the piece that was begun");
-        assert_eq!(order.try_iter().count(), 1_000);
+        let (release, blocked) = mpsc::channel::<()>();
+        let blocking = busy.run(move || blocked.recv().is_ok());
+        let backlog = join_all((0..1_000).map(|_| busy.run(report("busy"))));
+        let single = quiet.run(report("quiet"));
+        join!(blocking, backlog, single, async move { drop(release) });
+        assert_eq!(done_rx.recv(), Ok("quiet"), "after the task that was already running");
+        assert_eq!(done_rx.try_iter().count(), 1_000);
     }
 
     #[tokio::test]
-    async fn one_notifier_has_one_turn_at_a_time_and_in_order() {
-        let turns = threads(4).handle();
-        let (at_work, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+    async fn runs_one_task_of_a_notifier_at_a_time_and_in_order() {
+        let handle = threads(4).handle();
+        let (running, done) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
         join_all((0..1_000).map(|n| {
-            let (at_work, done) = (at_work.clone(), done.clone());
-            turns.run(move || {
-                assert_eq!(at_work.fetch_add(1, Ordering::SeqCst), 0);
+            let (running, done) = (running.clone(), done.clone());
+            handle.run(move || {
+                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0);
                 done.lock().unwrap().push(n);
-                at_work.fetch_sub(1, Ordering::SeqCst);
+                running.fetch_sub(1, Ordering::SeqCst);
             })
         }))
         .await;
@@ -194,48 +200,50 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn notifiers_have_their_turns_side_by_side_where_there_are_threads() {
-        let evaluator = threads(2);
-        let (one, other) = (evaluator.handle(), evaluator.handle());
-        let (here, there) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
-        let (both, again) = (here.clone(), there.clone());
-        // Each waits for the other, twice: one thread would never get over the first.
-        let work = |barrier: Arc<Barrier>| move || barrier.wait().is_leader();
-        join!(one.run(work(here)), other.run(work(both)));
-        join!(one.run(work(there)), other.run(work(again)));
+    async fn runs_tasks_of_different_notifiers_in_parallel() {
+        let pool = threads(2);
+        let (one, other) = (pool.handle(), pool.handle());
+        let [first, second] = [Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2))];
+        // Each task waits for the other one, so a single thread would never pass the barrier.
+        let wait = |barrier: &Arc<Barrier>| {
+            let barrier = barrier.clone();
+            move || barrier.wait().is_leader()
+        };
+        join!(one.run(wait(&first)), other.run(wait(&first)));
+        join!(one.run(wait(&second)), other.run(wait(&second)));
     }
 
     #[tokio::test]
-    async fn a_panic_is_the_askers_and_the_thread_goes_on() {
-        let evaluator = threads(1);
-        let turns = evaluator.handle();
-        let task = spawn(async move { turns.run(|| panic!("a fault of ours")).await });
+    async fn a_panic_reaches_the_caller_and_the_thread_survives() {
+        let pool = threads(1);
+        let handle = pool.handle();
+        let task = spawn(async move { handle.run(|| panic!("a bug in the operator")).await });
         assert!(task.await.unwrap_err().is_panic());
-        assert_eq!(evaluator.handle().run(|| 7).await, 7);
+        assert_eq!(pool.handle().run(|| 7).await, 7);
         assert_eq!(EvaluatorPool::Inline.handle().run(|| 7).await, 7);
     }
 
     #[tokio::test]
-    async fn what_nobody_waits_for_any_more_is_not_done() {
-        let evaluator = threads(1);
-        let (ended, other) = (evaluator.handle(), evaluator.handle());
-        let (hold, held) = mpsc::channel::<()>();
-        let (done, order) = mpsc::channel();
-        let note = |n: usize| {
-            let done = done.clone();
-            move || done.send(n).unwrap()
+    async fn skips_a_task_whose_caller_was_dropped() {
+        let pool = threads(1);
+        let (stopped, other) = (pool.handle(), pool.handle());
+        let (release, blocked) = mpsc::channel::<()>();
+        let (done_tx, done_rx) = mpsc::channel();
+        let report = |n: usize| {
+            let done_tx = done_tx.clone();
+            move || done_tx.send(n).unwrap()
         };
-        let first = ended.run(move || held.recv().is_ok());
+        let blocking = stopped.run(move || blocked.recv().is_ok());
         {
-            let mut dropped = std::pin::pin!(ended.run(note(1)));
-            let mut first = std::pin::pin!(first);
+            let mut dropped = std::pin::pin!(stopped.run(report(1)));
+            let mut blocking = std::pin::pin!(blocking);
             assert!(
-                futures::poll!(&mut first).is_pending()
+                futures::poll!(&mut blocking).is_pending()
                     && futures::poll!(&mut dropped).is_pending()
             );
         }
-        drop(hold);
-        join!(ended.run(note(2)), other.run(note(3)));
-        assert_eq!(order.try_iter().filter(|n| *n == 1).count(), 0);
+        drop(release);
+        join!(stopped.run(report(2)), other.run(report(3)));
+        assert_eq!(done_rx.try_iter().filter(|n| *n == 1).count(), 0);
     }
 }

@@ -1,5 +1,5 @@
-//! What a spec means for one record: match it, and make its message. Pure, except for the pool of
-//! threads that evaluates expressions.
+//! Compiles a spec and evaluates records against it. Pure, except for the pool of evaluation
+//! threads.
 
 pub mod cel;
 pub mod compiled_spec;

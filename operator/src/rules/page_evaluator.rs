@@ -1,8 +1,8 @@
 //! Evaluates a page of records in order, without delaying other notifiers.
 //!
-//! Cheap conditions are checked where the page was read. Patterns and expressions run in time slices
-//! on the threads of the [`EvaluatorPool`](super::evaluator_pool::EvaluatorPool), because other teams write them and a single
-//! record can cost tens of milliseconds.
+//! Cheap conditions are checked in the task that reads the shard. Patterns and expressions run in
+//! time slices on the threads of the [`EvaluatorPool`](super::evaluator_pool::EvaluatorPool),
+//! because users write them and one record can take up to 70 ms.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use super::compiled_spec::{CompiledSpec, Decision};
 use super::evaluator_pool::EvaluatorHandle;
 use crate::model::{KeySchema, Record, SequenceNumber, UnixSeconds};
 
-/// A time slice ends after this long. The record that is being evaluated then is finished first.
+/// The maximum length of a time slice. A record that is being evaluated at its end is finished.
 const TIME_SLICE: Duration = Duration::from_millis(2);
 
-/// Records that are evaluated in one time slice, at most.
+/// The maximum number of records that are evaluated in one time slice.
 const MAX_SLICE_RECORDS: usize = 256;
 
-/// A time slice ends once its messages take this many bytes. Until they are queued, no other bound
-/// holds for them.
+/// A time slice ends once its messages have this many bytes, because no other bound applies to
+/// them until they are queued.
 const MAX_SLICE_BYTES: usize = 1 << 20;
 
 /// Evaluates the pages of one notifier.
 #[derive(Debug)]
 pub struct PageEvaluator {
     spec: Arc<CompiledSpec>,
-    evaluator: EvaluatorHandle,
-    /// Older records were written before reading began, and are skipped.
+    handle: EvaluatorHandle,
+    /// The start of reading. Older records are skipped.
     skip_before: Option<UnixSeconds>,
 }
 
@@ -38,16 +38,16 @@ impl PageEvaluator {
     /// An evaluator that skips records older than `skip_before`.
     pub fn new(
         spec: Arc<CompiledSpec>,
-        evaluator: EvaluatorHandle,
+        handle: EvaluatorHandle,
         skip_before: Option<UnixSeconds>,
     ) -> Self {
-        Self { spec, evaluator, skip_before }
+        Self { spec, handle, skip_before }
     }
 
-    /// Begins with a page of records, whose table has these key attributes.
+    /// Begins the evaluation of a page. `keys` are the key attributes of its table.
     pub fn begin(&self, records: Vec<Record>, keys: KeySchema) -> PageEvaluation<'_> {
-        let (unread, pending) = (records.into_iter(), VecDeque::new());
-        PageEvaluation { evaluator: self, keys, records: unread, pending }
+        let (records, pending) = (records.into_iter(), VecDeque::new());
+        PageEvaluation { evaluator: self, keys, records, pending }
     }
 }
 
@@ -57,35 +57,35 @@ pub struct PageEvaluation<'a> {
     evaluator: &'a PageEvaluator,
     keys: KeySchema,
     records: vec::IntoIter<Record>,
-    /// Records that passed the prefilter or were skipped by it, and have no decision yet.
+    /// Records that the prefilter has checked and that have no decision yet.
     pending: VecDeque<Step>,
 }
 
-/// A record that the prefilter has seen.
+/// A record, or a run of records, that the prefilter has checked.
 #[derive(Debug)]
 enum Step {
-    /// This record and those before it are skipped.
+    /// A run of skipped records, by its last one.
     Skipped(SequenceNumber),
-    /// Patterns and expressions decide.
+    /// A record on which patterns and expressions decide.
     Pending(Record),
 }
 
-/// What the prefilter found in its records.
+/// The result of one run of the prefilter.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Prefiltered {
-    /// The last record of the page's skipped ones that come before all others.
+    /// The last record of the skipped records that precede all pending ones.
     pub skipped_through: Option<SequenceNumber>,
-    /// Records that are older than the start of reading.
+    /// The number of records that are older than the start of reading.
     pub before_start: u64,
-    /// Records that the cheap conditions skip.
+    /// The number of records that the cheap conditions skip.
     pub skipped: u64,
 }
 
-/// What one time slice decided.
+/// The decisions of one time slice.
 #[derive(Debug)]
 pub struct EvaluatedSlice {
-    /// Each record with its decision, in order; `None` for a run of skipped records, whose last one
-    /// this is.
+    /// Each record with its decision, in order. `None` means a run of skipped records, of which the
+    /// sequence number is the last one.
     pub decisions: Vec<(SequenceNumber, Option<(Decision, Record)>)>,
     /// How long the evaluation took.
     pub elapsed: Duration,
@@ -93,8 +93,8 @@ pub struct EvaluatedSlice {
 }
 
 impl PageEvaluation<'_> {
-    /// Checks cheap conditions until a time slice's worth of records is pending. Does nothing while
-    /// some are.
+    /// Checks cheap conditions until enough records for one time slice are pending. Does nothing
+    /// while records are pending.
     pub fn prefilter(&mut self) -> Prefiltered {
         let mut prefiltered = Prefiltered::default();
         if !self.pending.is_empty() {
@@ -119,7 +119,7 @@ impl PageEvaluation<'_> {
             }
             let number = record.sequence_number;
             match self.pending.back_mut() {
-                // The last one of a run stands for all of it.
+                // The last record of a run represents the whole run.
                 Some(Step::Skipped(last)) => *last = number,
                 _ => self.pending.push_back(Step::Skipped(number)),
             }
@@ -132,8 +132,8 @@ impl PageEvaluation<'_> {
         prefiltered
     }
 
-    /// Waits for a time slice and evaluates at least one pending record in it; `None` if none is
-    /// pending, which after [`Self::prefilter`] is the end of the page.
+    /// Waits for a time slice and evaluates at least one pending record in it. Returns `None` if no
+    /// record is pending, which after [`Self::prefilter`] means the end of the page.
     pub async fn evaluate(&mut self) -> Option<EvaluatedSlice> {
         if self.pending.is_empty() {
             return None;
@@ -141,7 +141,7 @@ impl PageEvaluation<'_> {
         let (spec, keys) = (self.evaluator.spec.clone(), self.keys.clone());
         let pending = std::mem::take(&mut self.pending);
         let mut slice =
-            self.evaluator.evaluator.run(move || evaluate_slice(&spec, &keys, pending)).await;
+            self.evaluator.handle.run(move || evaluate_slice(&spec, &keys, pending)).await;
         self.pending = std::mem::take(&mut slice.pending);
         Some(slice)
     }
@@ -152,11 +152,11 @@ fn evaluate_slice(
     keys: &KeySchema,
     mut pending: VecDeque<Step>,
 ) -> EvaluatedSlice {
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let mut decisions = Vec::with_capacity(pending.len());
     let mut bytes = 0;
     while bytes < MAX_SLICE_BYTES
-        && begun.elapsed() < TIME_SLICE
+        && started_at.elapsed() < TIME_SLICE
         && let Some(step) = pending.pop_front()
     {
         match step {
@@ -170,5 +170,5 @@ fn evaluate_slice(
             }
         }
     }
-    EvaluatedSlice { decisions, elapsed: begun.elapsed(), pending }
+    EvaluatedSlice { decisions, elapsed: started_at.elapsed(), pending }
 }

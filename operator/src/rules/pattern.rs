@@ -1,43 +1,45 @@
-//! A regular expression in RE2 syntax, compiled once, and what a search costs at the worst.
+//! A regular expression in RE2 syntax with a bounded cost of searching.
 //!
-//! A search takes no more than the product of text and compiled pattern, but that can be much: with
-//! `(?:[01]*1[01]{800})+x` each byte of the text takes five microseconds. So small patterns are told
-//! from large ones.
+//! A search takes at most the product of text length and compiled size. This product can be large:
+//! with `(?:[01]*1[01]{800})+x`, each byte of the text takes 5 µs. A pattern is therefore charged
+//! by its compiled size.
 
 use regex::{Error, Regex, RegexBuilder};
 
-/// The longest pattern, in bytes; the schema has the same bound for that of a key filter.
+/// The maximum length of a pattern, in bytes. The schema has the same bound for key filters.
 const MAX_PATTERN_BYTES: usize = 512;
-/// How much memory a compiled pattern may take, in KiB, and what a byte of text costs then.
-const SIZES: [(usize, usize); 3] = [(2, 100), (16, 1_000), (64, 5_000)];
-/// What it costs to compile, by the pattern's bytes: each `(?i)\pL` is thousands of letters.
-const COMPILING: usize = 100_000;
+/// Classes of compiled patterns: the maximum size in KiB, and the cost of each byte of text.
+const SIZE_CLASSES: [(usize, usize); 3] = [(2, 100), (16, 1_000), (64, 5_000)];
+/// The cost of compiling each byte of a pattern. It is high because each `(?i)\pL` stands for
+/// thousands of letters.
+const COMPILE_COST_PER_BYTE: usize = 100_000;
 
-/// What a search may remember of a pattern, in bytes, for each thread and direction.
-const MEMORY: usize = 256 << 10;
+/// The maximum size of the lazy DFA's cache, in bytes, for each thread and direction.
+const MAX_DFA_BYTES: usize = 256 << 10;
 
-/// What is left for the patterns of a spec: to compile one can take as long as its length, and it
+/// Budget for the literal patterns of one spec, because each one takes time to compile and then
 /// keeps its memory.
 #[derive(Debug)]
 pub(crate) struct PatternBudget(usize);
 
 impl PatternBudget {
-    /// So many bytes of patterns may a spec have, and each counts as so many more.
-    const BYTES: usize = 2_048;
-    const EACH: usize = 32;
+    /// The budget of a spec, in bytes.
+    const TOTAL_BYTES: usize = 2_048;
+    /// What each pattern costs besides its length, in bytes.
+    const BYTES_PER_PATTERN: usize = 32;
 
-    /// For a whole spec.
+    /// The whole budget of a spec.
     pub(crate) fn new() -> Self {
-        Self(Self::BYTES)
+        Self(Self::TOTAL_BYTES)
     }
 
     fn charge(&mut self, pattern: &str) -> Result<(), String> {
-        self.0 = self.0.checked_sub(pattern.len() + Self::EACH).ok_or_else(|| {
+        self.0 = self.0.checked_sub(pattern.len() + Self::BYTES_PER_PATTERN).ok_or_else(|| {
             format!(
-                "is too much: all patterns together may have {} bytes, where each counts {} more; \
-                 use fewer, or shorter ones",
-                Self::BYTES,
-                Self::EACH
+                "exceeds the {} bytes for all patterns of a spec, of which each pattern takes its \
+                 length and {} more; use fewer or shorter patterns",
+                Self::TOTAL_BYTES,
+                Self::BYTES_PER_PATTERN
             )
         })?;
         Ok(())
@@ -48,48 +50,50 @@ impl PatternBudget {
 #[derive(Debug)]
 pub(crate) struct Pattern {
     regex: Regex,
-    cost_of_byte: usize,
+    cost_per_byte: usize,
 }
 
 impl Pattern {
-    /// Compiles one that stands in a spec, or says what is wrong with it.
-    pub(crate) fn compile(pattern: &str, left: &mut PatternBudget) -> Result<Self, String> {
-        left.charge(pattern)?;
-        Self::of_size(pattern, &SIZES)
+    /// Compiles a pattern of a spec. An error states the problem and the fix.
+    pub(crate) fn compile(pattern: &str, budget: &mut PatternBudget) -> Result<Self, String> {
+        budget.charge(pattern)?;
+        Self::compile_with(pattern, &SIZE_CLASSES)
     }
 
-    /// Compiles one that a record gives. It is not tried in several sizes, since it is not kept.
+    /// Compiles a pattern that comes from a record. It uses only the largest size class, because
+    /// such a pattern is not kept.
     pub(crate) fn compile_once(pattern: &str) -> Result<Self, String> {
-        Self::of_size(pattern, &SIZES[SIZES.len() - 1..])
+        Self::compile_with(pattern, &SIZE_CLASSES[SIZE_CLASSES.len() - 1..])
     }
 
-    fn of_size(pattern: &str, sizes: &[(usize, usize)]) -> Result<Self, String> {
+    fn compile_with(pattern: &str, size_classes: &[(usize, usize)]) -> Result<Self, String> {
         if pattern.len() > MAX_PATTERN_BYTES {
             return Err(format!(
-                "is longer than {MAX_PATTERN_BYTES} bytes; write a shorter pattern"
+                "has more than {MAX_PATTERN_BYTES} bytes; write a shorter pattern"
             ));
         }
-        for &(kib, cost_of_byte) in sizes {
-            match RegexBuilder::new(pattern).size_limit(kib << 10).dfa_size_limit(MEMORY).build() {
-                Ok(regex) => return Ok(Self { regex, cost_of_byte }),
+        for &(kib, cost_per_byte) in size_classes {
+            let mut builder = RegexBuilder::new(pattern);
+            match builder.size_limit(kib << 10).dfa_size_limit(MAX_DFA_BYTES).build() {
+                Ok(regex) => return Ok(Self { regex, cost_per_byte }),
                 Err(Error::CompiledTooBig(_)) => {}
                 Err(error) => return Err(format!("is not a pattern in RE2 syntax: {error}")),
             }
         }
-        Err("this pattern grows too large when it is compiled; use smaller repetitions".to_owned())
+        Err("is too large when compiled; use smaller repetitions".to_owned())
     }
 
-    /// What [`Pattern::compile_once`] costs.
-    pub(crate) fn cost_of_compiling(pattern: &str) -> usize {
-        pattern.len().saturating_add(1).saturating_mul(COMPILING)
+    /// The cost of [`Self::compile_once`].
+    pub(crate) fn compile_cost(pattern: &str) -> usize {
+        pattern.len().saturating_add(1).saturating_mul(COMPILE_COST_PER_BYTE)
     }
 
-    /// What [`Pattern::is_in`] costs.
-    pub(crate) fn cost(&self, text: &str) -> usize {
-        text.len().saturating_mul(self.cost_of_byte)
+    /// The cost of [`Self::is_match`].
+    pub(crate) fn search_cost(&self, text: &str) -> usize {
+        text.len().saturating_mul(self.cost_per_byte)
     }
 
-    /// Whether it is found somewhere in the text.
+    /// Whether the pattern matches a part of the text.
     pub(crate) fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }

@@ -1,4 +1,4 @@
-//! Which streams to consume, from where, and how.
+//! Configuration of the stream consumer: which streams it reads, from where, and how.
 
 use std::time::Duration;
 
@@ -6,25 +6,26 @@ use jiff::Timestamp;
 
 use crate::model::{RequiredImages, StreamLabel};
 
-/// What to consume, and how.
+/// Configuration of a stream consumer.
 #[derive(Clone, Debug)]
 pub struct ConsumerConfig {
-    /// The ARN of the table.
+    /// ARN of the table.
     pub table: String,
-    /// Which of its streams to consume.
+    /// Streams of the table to consume.
     pub source: StreamSource,
-    /// Images that a stream's records must carry.
+    /// Images that the records of a stream must contain.
     pub required_images: RequiredImages,
-    /// How often to poll a quiet shard.
+    /// Poll interval of an idle shard.
     pub poll_interval: Duration,
-    /// Pages in memory at once. A page has up to 1,000 records or 1 MB.
+    /// Maximum number of pages in memory. A page has up to 1,000 records or 1 MB.
     pub max_pages: usize,
-    /// Whether lost records stop the consumer. Otherwise it continues with the oldest record left.
+    /// Whether a data gap stops the consumer. Otherwise it continues with the oldest record that is
+    /// left.
     pub stop_on_gap: bool,
 }
 
 impl ConsumerConfig {
-    /// The streams as condition messages name them: an ARN, or an ARN pattern.
+    /// Name of the streams in condition messages: an ARN, or an ARN pattern.
     pub fn stream_name(&self) -> String {
         match &self.source {
             StreamSource::Stream(label) => label.arn(&self.table),
@@ -33,22 +34,23 @@ impl ConsumerConfig {
     }
 }
 
-/// Which of a table's streams are read.
+/// Streams of a table to consume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StreamSource {
-    /// This one.
+    /// Only this stream.
     Stream(StreamLabel),
-    /// The newest; when another one follows it, that one once this one is read to its end.
+    /// The newest stream. Once it is drained, the consumer continues with the stream that follows
+    /// it.
     Table,
 }
 
-/// Where reading begins without a checkpoint.
+/// Where a consumer begins without a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InitialPosition {
-    /// With records written from now on.
+    /// At records that are written from now on.
     Latest,
-    /// With the oldest record that the stream keeps.
+    /// At the oldest record in the stream.
     TrimHorizon,
-    /// With the first record that is not older than this.
+    /// At the first record that is not older than this time.
     AtTimestamp(Timestamp),
 }

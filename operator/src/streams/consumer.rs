@@ -1,6 +1,7 @@
-//! Consumes the streams of one table: every shard in order, a child after its parent, a stream after
-//! those before it. Hands each page of records to a [`RecordSink`], and settles a position only once
-//! the sink has completed every record up to it.
+//! Consumes the streams of one table and passes each page of records to a [`RecordSink`].
+//!
+//! It reads a shard in order, a child shard after its parent, and a stream after all earlier
+//! streams. It settles a position only once the sink has completed every record up to it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,26 +22,23 @@ use crate::streams::service::rate_limited::RateLimitedStreams;
 use crate::telemetry::{Health, NotifierTelemetry};
 use crate::timing::JitterRng;
 
-/// Where a consumer begins, and how its tasks report.
+/// State that a consumer begins with, and the handles that its tasks use.
 #[derive(Debug)]
 pub struct ConsumerStart {
-    /// Where and when reading began, from the checkpoint.
+    /// Start position and start time, from the checkpoint.
     pub start: StartPoint,
-    /// The listing to begin with.
+    /// The first listing.
     pub listing: Listing,
-    /// The positions of the checkpoint, which the consumer keeps up to date.
+    /// Positions from the checkpoint. The consumer updates them.
     pub positions: Arc<Positions>,
-    /// Where problems are reported.
     pub health: Arc<Health>,
-    /// Where events are counted.
     pub telemetry: NotifierTelemetry,
-    /// Spreads waits.
     pub rng: Arc<JitterRng>,
-    /// Stops the consumer. It is shared with the sink.
+    /// Stops the consumer. The sink uses the same token.
     pub stop: CancellationToken,
 }
 
-/// The consumer of one notifier.
+/// The stream consumer of one notifier.
 #[derive(Debug)]
 pub struct StreamConsumer {
     streams: Arc<RateLimitedStreams>,
@@ -50,15 +48,14 @@ pub struct StreamConsumer {
 }
 
 impl StreamConsumer {
-    /// A consumer that has not read anything yet.
+    /// Creates a consumer, which reads nothing until it runs.
     pub fn new(
         streams: Arc<RateLimitedStreams>,
         config: ConsumerConfig,
         sink: Arc<dyn RecordSink>,
-        from: ConsumerStart,
+        start: ConsumerStart,
     ) -> Self {
-        let ConsumerStart { start, listing, positions, health, telemetry, rng: random, stop } =
-            from;
+        let ConsumerStart { start, listing, positions, health, telemetry, rng, stop } = start;
         let context = Arc::new(ConsumerContext {
             page_permits: Semaphore::new(config.max_pages),
             config,
@@ -69,7 +66,7 @@ impl StreamConsumer {
             lister: ShardLister::new(listing),
             health,
             telemetry,
-            rng: random,
+            rng,
             stop,
             halted_on_gap: AtomicBool::new(false),
         });
@@ -78,23 +75,24 @@ impl StreamConsumer {
         Self { streams, context, positions, coordinator }
     }
 
-    /// Consumes until it is stopped. Shards of the first listing may have had records since
-    /// `read_at`.
+    /// Consumes until the stop token is cancelled. Shards of the first listing can have had records
+    /// since `read_at`.
     ///
     /// # Errors
     ///
-    /// A task panicked, which is a bug. Its records must be read again from the checkpoint.
+    /// A task panicked, which is a bug in the operator. Unsettled records must be read again from
+    /// the checkpoint.
     pub async fn run(&mut self, read_at: UnixSeconds) -> Result<(), Panicked> {
-        let Self { streams, context, positions, coordinator: reading } = self;
+        let Self { streams, context, positions, coordinator } = self;
         tokio::select! {
             biased;
             never = context.run_lister(streams) => match never {},
             never = report_iterator_age(positions, &context.clock, &context.telemetry) => match never {},
-            ended = reading.run(read_at) => ended,
+            result = coordinator.run(read_at) => result,
         }
     }
 
-    /// Waits for the tasks of all shards, after a stop.
+    /// Waits until the tasks of all shards have ended. Call it after the stop token was cancelled.
     pub async fn drain(&mut self) {
         self.coordinator.drain().await;
     }

@@ -1,4 +1,4 @@
-//! State that the stream consumer's tasks share, and the state of one shard's task.
+//! State that the tasks of a stream consumer share, and the state of a task that reads one shard.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,56 +18,50 @@ use crate::streams::service::rate_limited::RateLimitedStreams;
 use crate::telemetry::{Health, NotifierTelemetry};
 use crate::timing::{JitterRng, ServiceClock};
 
-/// State that all tasks of one stream consumer share.
+/// State that all tasks of a stream consumer share.
 #[derive(Debug)]
 pub struct ConsumerContext {
-    /// What to consume, and how.
     pub config: ConsumerConfig,
-    /// Takes the records.
+    /// Receives the records.
     pub sink: Arc<dyn RecordSink>,
-    /// Records before this moment count as read.
+    /// Start time of the notifier. Records before it count as read. `None` at `TrimHorizon`.
     pub skip_before: Option<UnixSeconds>,
-    /// Pages that may be in memory at once.
+    /// One permit for each page that may be in memory.
     pub page_permits: Semaphore,
-    /// Polls quiet shards together.
     pub poll_coalescer: PollCoalescer,
     /// The service's clock.
     pub clock: Arc<ServiceClock>,
-    /// Lists the shards.
     pub lister: ShardLister,
-    /// Where problems are reported.
     pub health: Arc<Health>,
-    /// Where events are counted.
     pub telemetry: NotifierTelemetry,
-    /// Spreads waits.
     pub rng: Arc<JitterRng>,
-    /// Stops every task. Shared with the sink.
+    /// Stops every task. The sink uses the same token.
     pub stop: CancellationToken,
     /// Whether a data gap stopped the consumer.
     pub halted_on_gap: AtomicBool,
 }
 
 impl ConsumerContext {
-    /// Lists the shards until it is dropped.
+    /// Lists the shards until the future is dropped.
     pub async fn run_lister(&self, streams: &RateLimitedStreams) -> Infallible {
-        let Self { config, health, telemetry, rng: random, .. } = self;
-        let stream = &config.stream_name();
-        let follow = &config.source;
-        self.lister.run(ListerParams { streams, follow, stream, health, telemetry, random }).await
+        let Self { config, health, telemetry, rng, .. } = self;
+        let stream_name = &config.stream_name();
+        let source = &config.source;
+        self.lister.run(ListerParams { streams, source, stream_name, health, telemetry, rng }).await
     }
 
-    /// Reports that records of a shard, or of any if there is none, were lost before they were read,
-    /// and for how many seconds. Returns `true` if the consumer continues.
+    /// Reports that up to `lost` seconds of records were lost before they were read. `shard` is
+    /// `None` if the loss can affect any shard. Returns whether the consumer continues.
     pub fn report_gap(
         &self,
         stream: &StreamLabel,
         shard: Option<&ShardId>,
-        why: &'static str,
+        cause: &'static str,
         lost: u64,
     ) -> bool {
         let ConsumerConfig { table, stop_on_gap, .. } = &self.config;
-        self.telemetry.gap(stream, shard, why, lost);
-        self.health.gap(problems::data_gap(&stream.arn(table), *stop_on_gap));
+        self.telemetry.data_gap(stream, shard, cause, lost);
+        self.health.report_data_gap(problems::data_gap(&stream.arn(table), *stop_on_gap));
         if !stop_on_gap || fault!(DataGapStopIgnored) {
             return true;
         }
@@ -77,13 +71,12 @@ impl ConsumerContext {
     }
 }
 
-/// The task that consumes one shard.
+/// State of the task that reads one shard.
 #[derive(Debug)]
 pub struct ShardTask {
-    /// Reads the shard from its current position.
     pub reader: ShardReader,
-    /// The key attributes of the table.
+    /// Key attributes of the table.
     pub keys: KeySchema,
-    /// What is settled.
+    /// Settled position of the shard.
     pub progress: Arc<ShardProgress>,
 }

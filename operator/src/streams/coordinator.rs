@@ -1,4 +1,7 @@
-//! Reads all shards side by side, each child after its parent, each stream after those before it.
+//! Starts one task for each shard that can be read, and observes listings and finished shards.
+//!
+//! Shards are read in parallel. A child begins after its parent is finished, and a stream after all
+//! earlier streams are drained.
 
 pub mod gaps;
 pub mod stream_status;
@@ -27,46 +30,44 @@ use crate::streams::service::streams::{IteratorStart, Shard};
 use crate::telemetry::{Component, Problem};
 use crate::timing::FailureTracker;
 
-/// While parents are being asked for, it is planned anew at most this often.
+/// While parents are probed, plans are at least this far apart.
 const MIN_PLAN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A reader panicked: a fault of ours.
+/// A task of the consumer panicked, which is a bug in the operator.
 #[derive(Debug)]
 pub struct Panicked;
 
-/// The readers of a notifier.
+/// Coordinates the tasks that read the shards of one notifier.
 #[derive(Debug)]
 pub struct ShardCoordinator {
     streams: Arc<RateLimitedStreams>,
     context: Arc<ConsumerContext>,
     positions: Arc<Positions>,
-    /// Where and when reading began.
+    /// Start position and start time, from the checkpoint.
     start: StartPoint,
-    /// What is older than this was not asked for, or is known to be lost.
+    /// Older records were not requested, or their loss is already reported.
     requested_since: UnixSeconds,
-    /// The newest listing that was learned from: what is planned with another takes children for
-    /// shards without parents.
+    /// The newest listing that the graph observed. A plan must not use another one, because a child
+    /// whose parent the graph does not know counts as a shard without a parent.
     listing: Arc<Listing>,
     graph: ShardGraph,
     drain_tracker: DrainTracker,
     readers: JoinSet<(ShardId, ShardExit)>,
-    /// Shards open at the start that have not answered yet.
+    /// Shards that were open at the start and have not been read yet.
     unread_shards: Arc<Mutex<BTreeSet<ShardId>>>,
     resolver: LineageResolver,
     /// Streams whose records lack an image that the spec needs.
     skipped_streams: BTreeSet<StreamLabel>,
-    /// How long a stream that is open has shown no shard.
+    /// How long an open stream has had no shard.
     empty_stream: FailureTracker,
-    /// The key attributes of the table, which never change.
+    /// Key attributes of the table, which never change.
     keys: KeySchema,
-    /// When it was last planned what to read.
     planned_at: Instant,
-    /// Whether that is to be done anew.
-    plan_is_due: bool,
+    is_plan_due: bool,
 }
 
 impl ShardCoordinator {
-    /// No reader yet.
+    /// Creates a coordinator, which starts no task until it runs.
     pub fn new(
         streams: Arc<RateLimitedStreams>,
         context: Arc<ConsumerContext>,
@@ -88,16 +89,16 @@ impl ShardCoordinator {
             empty_stream: FailureTracker::new(Duration::ZERO),
             keys: KeySchema::default(),
             planned_at: Instant::now(),
-            plan_is_due: false,
+            is_plan_due: false,
             context,
         }
     }
 
-    /// Reads until told to stop. What the first listing shows may have been there, unread, since
+    /// Reads until the consumer stops. Shards of the first listing can have had records since
     /// `read_at`.
     pub async fn run(&mut self, read_at: UnixSeconds) -> Result<(), Panicked> {
-        let shared = self.context.clone();
-        let (mut seen, first) = shared.lister.latest_numbered();
+        let context = self.context.clone();
+        let (mut observed, first) = context.lister.latest_numbered();
         for stream in first.streams.values() {
             for (id, _) in stream.shards().filter(|(id, _)| stream.is_leaf(id)) {
                 if self.positions.is_finished(id) {
@@ -113,49 +114,50 @@ impl ShardCoordinator {
         }
         self.on_listing(first, Some(read_at));
         loop {
-            let look_at = self.drain_tracker.next_listing_at(Instant::now());
+            let list_at = self.drain_tracker.next_listing_at(Instant::now());
             tokio::select! {
                 biased;
-                () = shared.stop.cancelled() => return Ok(()),
-                Some(finished) = self.readers.join_next() => self.on_reader_exit(finished)?,
-                Some(news) = self.resolver.next() => self.on_lineage_event(news)?,
-                (number, listing) = shared.lister.wait_newer(seen) => {
-                    seen = number;
+                () = context.stop.cancelled() => return Ok(()),
+                Some(exit) = self.readers.join_next() => self.on_reader_exit(exit)?,
+                Some(event) = self.resolver.next_event() => self.on_lineage_event(event)?,
+                (number, listing) = context.lister.wait_newer(observed) => {
+                    observed = number;
                     self.on_listing(listing, None);
                 }
-                () = sleep_until(self.planned_at + MIN_PLAN_INTERVAL), if self.plan_is_due => {
+                () = sleep_until(self.planned_at + MIN_PLAN_INTERVAL), if self.is_plan_due => {
                     self.start_readable_shards();
                 }
-                () = sleep_until(look_at.unwrap_or_else(Instant::now)), if look_at.is_some() => {
-                    shared.lister.request();
+                () = sleep_until(list_at.unwrap_or_else(Instant::now)), if list_at.is_some() => {
+                    context.lister.request();
                 }
             }
         }
     }
 
-    /// Waits for the readers to end, after they were told to stop.
+    /// Waits until all tasks have ended. Call it after the stop token was cancelled.
     pub async fn drain(&mut self) {
         self.resolver.abort();
-        while let Some(finished) = self.readers.join_next().await {
-            // What a reader that panicked now had not settled is read again after the restart.
-            let _ = self.on_reader_exit(finished);
+        while let Some(exit) = self.readers.join_next().await {
+            // If a task panics now, its unsettled records are read again after the restart.
+            let _ = self.on_reader_exit(exit);
         }
     }
 
-    /// What the first listing shows has been there since `read_at`.
+    /// Observes a listing, and starts shards. `read_at` is given for the first listing: its shards
+    /// can have had records since then.
     fn on_listing(&mut self, listing: Arc<Listing>, read_at: Option<UnixSeconds>) {
         self.listing = listing.clone();
         let listing = &*listing;
-        let begun_at = self.context.clock.at(listing.started);
+        let started_at = self.context.clock.at(listing.started);
         if read_at.is_none() && !self.check_downtime_gap(listing) {
             return;
         }
-        self.positions.record_listing(begun_at);
+        self.positions.record_listing(started_at);
         self.resolver.observe_listing(listing);
         let entries = self.positions.all();
         let listed_at = read_at.unwrap_or_else(|| self.context.clock.at(listing.ended));
-        let mut forms = listing.streams.values().filter_map(|stream| stream.schema.as_ref());
-        if let Some((_, keys)) = forms.next_back() {
+        let mut schemas = listing.streams.values().filter_map(|stream| stream.schema.as_ref());
+        if let Some((_, keys)) = schemas.next_back() {
             self.keys = keys.clone();
         }
         for id in self.graph.observe(listing, &entries, listed_at, Instant::now()) {
@@ -164,48 +166,49 @@ impl ShardCoordinator {
         self.start_readable_shards();
         let positions = &self.positions;
         let is_open = |id: &ShardId| listing.has(id) && !positions.is_finished(id);
-        self.mark_started(|id| is_open(id) || positions.is_active(id));
+        self.retain_unread_shards(|id| is_open(id) || positions.is_active(id));
     }
 
-    /// Begins what may be read of each stream, and of a later one only once those before it are
-    /// drained; what it has begun, it goes on with.
+    /// Starts the shards of each stream that can be read. New shards of a stream begin only once
+    /// all earlier streams are drained. A stream that has already begun continues.
     fn start_readable_shards(&mut self) {
         let listing = &*self.listing.clone();
         let now = Instant::now();
         self.planned_at = now;
-        self.plan_is_due = false;
+        self.is_plan_due = false;
         let mut current = None;
-        let mut unfit = None;
+        let mut unsupported = None;
         let mut waits_since = None;
-        let mut shardless = None;
+        let mut empty = None;
         for (label, stream) in &listing.streams {
             let entries = self.positions.of_stream(label);
-            if stream.is_trimmed() && self.skipped_streams.contains(label) {
+            if stream.is_deleted() && self.skipped_streams.contains(label) {
                 continue;
             }
             if entries.is_empty() {
-                unfit = problems::unsupported_view(&self.context.config.required_images, stream);
-                let is_last = listing.newest().is_some_and(|(newest, _)| newest == label);
-                if unfit.is_some() && !is_last {
-                    // A stream keeps its images for life: what has others comes after it.
-                    unfit = None;
+                let required = &self.context.config.required_images;
+                unsupported = problems::unsupported_view(required, stream);
+                let is_newest = listing.newest().is_some_and(|(newest, _)| newest == label);
+                if unsupported.is_some() && !is_newest {
+                    // A stream never changes its images. Only a later stream can have others.
+                    unsupported = None;
                     if !self.skip_stream(label) {
                         return;
                     }
                     continue;
                 }
-                if current.is_some() && !fault!(NextStreamStartsEarly) || unfit.is_some() {
+                if current.is_some() && !fault!(NextStreamStartsEarly) || unsupported.is_some() {
                     let since = stream.shards().map(|(id, _)| self.unread_since(id));
                     waits_since = since.chain(waits_since).min();
                     continue;
                 }
             }
-            if stream.is_trimmed() && !self.check_vanished_stream(label, &entries) {
+            if stream.is_deleted() && !self.check_vanished_stream(label, &entries) {
                 return;
             }
             let plan = self.graph.plan(stream, &entries, trim_horizon(self.context.clock.now()));
             if stream.is_open && stream.is_empty() && plan.read.is_empty() {
-                shardless = Some(label);
+                empty = Some(label);
             }
             let since = plan.blocked.iter().map(|id| self.unread_since(id));
             waits_since = since.chain(waits_since).min();
@@ -215,93 +218,94 @@ impl ShardCoordinator {
             for id in plan.missing_parents {
                 self.resolver.probe(id);
             }
-            // Its last shards have been asked for children, in vain.
-            let seems = plan.is_drained && !self.resolver.is_finding_children(label);
-            let is_gone = stream.is_trimmed();
-            if !self.drain_tracker.observe(label, seems, is_gone, listing.started, now)
+            // The polls for children of its last shards must have found none.
+            let seems_drained = plan.is_drained && !self.resolver.is_finding_children(label);
+            let is_deleted = stream.is_deleted();
+            let started = listing.started;
+            if !self.drain_tracker.observe(label, seems_drained, is_deleted, started, now)
                 && current.is_none()
             {
                 current = Some(label);
             }
         }
         self.positions.set_waits_since(waits_since);
-        self.report_streams(listing, current, unfit, shardless);
+        self.report_streams(listing, current, unsupported, empty);
     }
 
-    /// Tells which stream is read, and what keeps changes from being read: that one lacks an image, has
-    /// no shard, or has no more.
+    /// Reports the stream that is read, and the problem that prevents further records. The problem
+    /// is a missing image, the end of the stream, or a stream without shards.
     fn report_streams(
         &mut self,
         listing: &Listing,
         current: Option<&StreamLabel>,
-        unfit: Option<Problem>,
-        shardless: Option<&StreamLabel>,
+        unsupported: Option<Problem>,
+        empty: Option<&StreamLabel>,
     ) {
         let ConsumerContext { config, health, .. } = &*self.context;
-        let ConsumerConfig { source: follow, table, .. } = config;
-        let ended = || stream_status::stream_end_problem(follow, table, listing, current.is_none());
-        let shardless =
-            || stream_status::no_shards_problem(table, shardless, &mut self.empty_stream);
-        match unfit.or_else(ended).or_else(shardless) {
-            Some(trouble) => health.set_problem(Component::StreamStatus, trouble),
+        let ConsumerConfig { source, table, .. } = config;
+        let ended = || stream_status::stream_end_problem(source, table, listing, current.is_none());
+        let no_shards = || stream_status::no_shards_problem(table, empty, &mut self.empty_stream);
+        match unsupported.or_else(ended).or_else(no_shards) {
+            Some(problem) => health.set_problem(Component::StreamStatus, problem),
             None => health.clear(&Component::StreamStatus),
         }
         let newest = listing.newest().map(|(label, _)| label);
         health.set_stream(current.or(newest));
     }
 
-    /// The worker has started once every open shard has answered; those that are not to be waited
-    /// for any more are left out.
-    fn mark_started(&self, is_awaited: impl Fn(&ShardId) -> bool) {
-        let mut unanswered = lock(&self.unread_shards);
-        unanswered.retain(is_awaited);
-        if unanswered.is_empty() {
-            self.context.health.started();
+    /// Stops waiting for the first page of shards that are no longer awaited. Once every awaited
+    /// shard has been read, the notifier counts as started.
+    fn retain_unread_shards(&self, is_awaited: impl Fn(&ShardId) -> bool) {
+        let mut unread = lock(&self.unread_shards);
+        unread.retain(is_awaited);
+        if unread.is_empty() {
+            self.context.health.mark_reading();
         }
     }
 
-    /// Begins to read a shard, unless somebody does.
+    /// Starts the task of a shard, unless it is already running.
     fn start_shard(&mut self, id: ShardId, position: Position) {
         if self.positions.is_active(&id) {
             return;
         }
-        let begins_now = self.start.kind == StartKind::Latest
+        let is_latest = self.start.kind == StartKind::Latest
             && self.start.label() == id.stream.as_str()
             && position == Position::Start;
-        let position = if begins_now { Position::Latest } else { position };
+        let position = if is_latest { Position::Latest } else { position };
         let read_at = self.unread_since(&id);
-        let from = self.iterator_start(&position);
-        self.context.telemetry.shard_opened(&id, &from);
+        let start = self.iterator_start(&position);
+        self.context.telemetry.shard_opened(&id, &start);
         let task = ShardTask {
-            reader: ShardReader::new(self.streams.clone(), id.clone(), from),
+            reader: ShardReader::new(self.streams.clone(), id.clone(), start),
             keys: self.keys.clone(),
             progress: self.positions.open(id.clone(), position, read_at),
         };
-        let shared = self.context.clone();
-        let unanswered = self.unread_shards.clone();
+        let context = self.context.clone();
+        let unread = self.unread_shards.clone();
         self.readers.spawn(async move {
-            let answered = || {
-                let mut unanswered = lock(&unanswered);
-                if unanswered.remove(&id) && unanswered.is_empty() {
-                    shared.health.started();
+            let on_first_response = || {
+                let mut unread = lock(&unread);
+                if unread.remove(&id) && unread.is_empty() {
+                    context.health.mark_reading();
                 }
             };
-            let end = shard_consumer::consume_shard(&shared, task, answered).await;
-            (id, end)
+            let exit = shard_consumer::consume_shard(&context, task, on_first_response).await;
+            (id, exit)
         });
     }
 
-    /// Where reading begins in a shard that is settled up to `position`.
+    /// Start of the first iterator of a shard that is settled up to `position`.
     fn iterator_start(&self, position: &Position) -> IteratorStart {
         match (position, self.context.skip_before) {
             (Position::After(number), _) => IteratorStart::After(number.clone()),
             _ if fault!(ChildStartsAtLatest) => IteratorStart::At(self.context.clock.now()),
-            // The moment reading began, never the service's LATEST: that is another moment at each
-            // call. In a shard that was made later it is the start. One to come is refused; until
-            // then all that comes is skipped.
-            (_, Some(moment)) => {
+            // Uses the start time, never the service's LATEST, which is another time in each
+            // request. In a shard that was created later, the start time means the first record.
+            // The service rejects a future time, so the reader begins now, and records are skipped
+            // until then.
+            (_, Some(start)) => {
                 let now = self.context.clock.now();
-                IteratorStart::At(moment.min(UnixSeconds(now.0.saturating_sub(1))))
+                IteratorStart::At(start.min(UnixSeconds(now.0.saturating_sub(1))))
             }
             (_, None) => IteratorStart::Start,
         }
@@ -309,9 +313,9 @@ impl ShardCoordinator {
 
     fn on_reader_exit(
         &mut self,
-        finished: Result<(ShardId, ShardExit), JoinError>,
+        exit: Result<(ShardId, ShardExit), JoinError>,
     ) -> Result<(), Panicked> {
-        match finished.map_err(|_| Panicked)? {
+        match exit.map_err(|_| Panicked)? {
             (_, ShardExit::Stopped) => {}
             (id, ShardExit::Finished) => {
                 self.context.telemetry.shard_finished(&id);
@@ -319,7 +323,7 @@ impl ShardCoordinator {
                 if self.context.stop.is_cancelled() || fault!(ChildrenNotRequested) {
                     return Ok(());
                 }
-                // What was listed already need not be asked for.
+                // Children that are already listed need no request.
                 let listing = self.listing.clone();
                 let listed = listing.children(&id).iter();
                 let parent = Some(id.clone());
@@ -333,12 +337,11 @@ impl ShardCoordinator {
         Ok(())
     }
 
-    /// Something was found out about a shard's family.
-    fn on_lineage_event(&mut self, news: Result<LineageEvent, JoinError>) -> Result<(), Panicked> {
-        match news.map_err(|_| Panicked)? {
+    fn on_lineage_event(&mut self, event: Result<LineageEvent, JoinError>) -> Result<(), Panicked> {
+        match event.map_err(|_| Panicked)? {
             LineageEvent::Children(parent, children) => {
                 if children.is_empty() && self.listing.children(&parent).is_empty() {
-                    // It may be the last one, of a stream that has another after it.
+                    // The shard can be the last one of a stream that has a successor.
                     self.context.lister.request();
                     if !self.resolver.is_finding_children(&parent.stream) {
                         self.start_readable_shards();
@@ -351,13 +354,14 @@ impl ShardCoordinator {
                     return Ok(());
                 }
                 self.graph.observe_trimmed(id);
-                // Thousands may be asked for at once, and a plan looks at every shard.
-                self.plan_is_due = true;
+                // Thousands of parents can be probed at once, and a plan visits every shard. Plans
+                // are therefore spaced out until the last probe has ended.
+                self.is_plan_due = true;
                 if !self.resolver.is_probing() {
                     self.start_readable_shards();
                 }
             }
-            // Only a listing can tell what comes before it.
+            // Only a listing shows the ancestors of the parent.
             LineageEvent::ParentFound(_) => self.context.lister.request(),
             LineageEvent::ParentNeverListed(id) if self.positions.has(&id) => {}
             LineageEvent::ParentNeverListed(id) => {
@@ -371,7 +375,7 @@ impl ShardCoordinator {
         Ok(())
     }
 
-    /// Begins the children of a finished shard.
+    /// Starts the children of a finished shard.
     fn start_children(&mut self, children: Vec<Shard>) {
         let now = self.context.clock.now();
         for Shard { id, parent } in children {
@@ -383,9 +387,9 @@ impl ShardCoordinator {
         }
     }
 
-    /// Lets the entry of a finished parent go, if there are too many.
+    /// Removes the entry of a finished parent if there are too many entries.
     fn prune(&mut self, parent: Option<ShardId>) {
-        if let Some(parent) = parent.filter(|_| self.positions.len() > PRUNE_THRESHOLD)
+        if let Some(parent) = parent.filter(|_| self.positions.count() > PRUNE_THRESHOLD)
             && self.positions.is_finished(&parent)
         {
             self.positions.forget(&parent);
@@ -394,6 +398,6 @@ impl ShardCoordinator {
     }
 }
 
-fn lock(unanswered: &Mutex<BTreeSet<ShardId>>) -> std::sync::MutexGuard<'_, BTreeSet<ShardId>> {
-    unanswered.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(unread: &Mutex<BTreeSet<ShardId>>) -> std::sync::MutexGuard<'_, BTreeSet<ShardId>> {
+    unread.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,5 +1,5 @@
-//! What DescribeStream has shown: the shards of each stream that is read, with their parents and
-//! children. Plain data.
+//! The result of DescribeStream: the shards of each consumed stream, with their parents and
+//! children. Plain data without I/O.
 
 pub mod initial_listing;
 pub mod shard_lister;
@@ -11,62 +11,61 @@ use tokio::time::Instant;
 use crate::model::{KeySchema, ShardId, StreamLabel, UnixSeconds, ViewType};
 use crate::streams::service::streams::{Shard, StreamPage, StreamStatus};
 
-/// One whole listing of every stream that is read.
+/// A complete listing of every consumed stream.
 #[derive(Clone, Debug)]
 pub struct Listing {
-    /// The streams, the oldest first.
+    /// The streams, oldest first.
     pub streams: BTreeMap<StreamLabel, StreamDescription>,
-    /// The table's newest stream, where it is none of these.
+    /// The newest stream of the table, if it is not one of `streams`.
     pub replaced_by: Option<StreamLabel>,
-    /// When listing began, by our clock.
+    /// When the listing started, by the local clock.
     pub started: Instant,
-    /// The same by the service's clock, floored to the second; unless the table never had a stream.
+    /// When the listing started, by the service's clock, rounded down to the second. `None` if the
+    /// table never had a stream.
     pub started_at: Option<UnixSeconds>,
-    /// When it ended, by our clock.
+    /// When the listing ended, by the local clock.
     pub ended: Instant,
-    /// How many pages it took.
+    /// Number of DescribeStream pages.
     pub pages: u32,
 }
 
-/// One stream as it is listed.
+/// One stream of a listing.
 #[derive(Clone, Debug)]
 pub struct StreamDescription {
-    /// Whether changes still arrive, or may; not once it is disabled.
+    /// Whether records can still arrive. `false` once the stream is disabled.
     pub is_open: bool,
-    /// Which images records carry, and the key attributes; `None` once the stream is gone.
+    /// View type and key attributes. `None` once the stream is deleted.
     pub schema: Option<(ViewType, KeySchema)>,
     parents: BTreeMap<ShardId, Option<ShardId>>,
     children: BTreeMap<ShardId, Vec<ShardId>>,
 }
 
 impl StreamDescription {
-    /// A stream that is no more: 24 hours after it was disabled.
-    pub fn trimmed() -> Self {
+    /// A deleted stream. DynamoDB deletes a stream 24 hours after it was disabled.
+    pub fn deleted() -> Self {
         let (parents, children) = (BTreeMap::new(), BTreeMap::new());
         Self { is_open: false, schema: None, parents, children }
     }
 
-    /// A stream of which a page was listed; the shards of further pages are added.
+    /// A stream of which one page was listed. Add the shards of further pages with `add`.
     pub fn new(page: &StreamPage) -> Self {
-        let mut described = Self {
+        let mut description = Self {
             is_open: page.status != StreamStatus::Disabled,
             schema: Some((page.view_type, page.keys.clone())),
-            ..Self::trimmed()
+            ..Self::deleted()
         };
-        described.add(&page.shards);
-        described
+        description.add(&page.shards);
+        description
     }
 
-    /// A stream with these shards.
     #[cfg(test)]
     pub fn with_shards(is_open: bool, shards: &[Shard]) -> Self {
-        let mut described = Self { is_open, ..Self::trimmed() };
-        described.add(shards);
-        described
+        let mut description = Self { is_open, ..Self::deleted() };
+        description.add(shards);
+        description
     }
 
-    /// Whether the stream is no more.
-    pub fn is_trimmed(&self) -> bool {
+    pub fn is_deleted(&self) -> bool {
         self.schema.is_none()
     }
 
@@ -75,7 +74,7 @@ impl StreamDescription {
         self.parents.is_empty()
     }
 
-    /// Adds shards.
+    /// Adds shards. A shard that is listed twice stays a single child of its parent.
     pub fn add(&mut self, shards: &[Shard]) {
         for Shard { id, parent } in shards {
             let is_new = self.parents.insert(id.clone(), parent.clone()).is_none();
@@ -95,40 +94,40 @@ impl StreamDescription {
         self.parents.contains_key(id)
     }
 
-    /// A shard's children.
+    /// Listed children of a shard.
     pub fn children(&self, id: &ShardId) -> &[ShardId] {
         self.children.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a shard has no children: it is open, or the last of a stream that is disabled.
+    /// Whether a shard has no children. It is then open, or the last shard of a disabled stream.
     pub fn is_leaf(&self, id: &ShardId) -> bool {
         !self.children.contains_key(id)
     }
 }
 
 impl Listing {
-    /// The service answered just now, at this time of its clock.
+    /// Records that a response with this service time has just arrived.
     pub fn record_response(&mut self, now: UnixSeconds) {
         self.started_at.get_or_insert(now);
         self.ended = Instant::now();
     }
 
-    /// Whether a shard is in it.
+    /// Whether a shard is listed.
     pub fn has(&self, id: &ShardId) -> bool {
         self.streams.get(&id.stream).is_some_and(|stream| stream.has(id))
     }
 
-    /// A shard's children in it.
+    /// Listed children of a shard.
     pub fn children(&self, id: &ShardId) -> &[ShardId] {
         self.streams.get(&id.stream).map_or(&[], |stream| stream.children(id))
     }
 
-    /// Whether a shard gets no more records: it has children, or its stream is disabled.
+    /// Whether a shard receives no more records, because it has children or its stream is disabled.
     pub fn is_closed(&self, id: &ShardId) -> bool {
         self.streams.get(&id.stream).is_some_and(|stream| !stream.is_open || !stream.is_leaf(id))
     }
 
-    /// The newest of the streams.
+    /// The newest of the listed streams.
     pub fn newest(&self) -> Option<(&StreamLabel, &StreamDescription)> {
         self.streams.last_key_value()
     }

@@ -1,4 +1,4 @@
-//! The DynamoDB Streams consumer: reads every shard in order, and hands pages of records to a
+//! The DynamoDB Streams consumer. It reads every shard in order, and passes pages of records to a
 //! [`RecordSink`](crate::model::RecordSink).
 
 pub mod config;

@@ -1,59 +1,64 @@
-//! How soon a shard is asked again: at once while it is behind, soon while it is busy, and as often
-//! as the notifier says once it is quiet.
+//! Poll interval of a shard: none while it is behind, short while it is busy, and up to
+//! `pollIntervalMilliseconds` while it is idle.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// From so many records on, a page is taken to be full: records of 1 KB and more fill it sooner.
+/// A page with this number of records counts as full. Records over 1 KB fill a page with fewer,
+/// which the age of the last record shows.
 const FULL_PAGE_RECORDS: usize = 500;
 
-/// A record older than this, on a page that was just read, is not the newest. Times are whole seconds.
+/// If the last record of a page is older than this, more records follow. Record times are rounded
+/// to whole seconds.
 const BEHIND_SECONDS: i64 = 5;
 
-/// How soon a shard is asked again that just had records, or will have no more.
+/// Poll interval of a shard that just had records, or that is closed.
 const MIN_INTERVAL: Duration = Duration::from_millis(25);
 
-/// The interval grows with the time since the last record, by 1/64 of it: a shard with a change every
-/// two seconds is asked about every 40 ms, and one that falls quiet is asked 90 times more than it
-/// would have been until, after 14 s, it is back at 250 ms.
+/// The interval grows by 1/64 of the time since the last record. A shard with one record every 2 s
+/// is polled about every 40 ms. A shard that becomes idle reaches an interval of 250 ms after 14 s,
+/// with about 90 more polls than at 250 ms throughout.
 const GROWTH_DIVISOR: u32 = 64;
 
-/// One shard's pace.
+/// Maximum number of shards that are polled at the same time.
+const MAX_COALESCED: u32 = 8;
+
+/// Poll interval of one shard.
 #[derive(Debug)]
 pub struct PollInterval {
     max: Duration,
     last_record_at: Option<Instant>,
 }
 
-/// What a page says of the shard.
+/// Properties of a page that decide when to poll again.
 #[derive(Clone, Copy, Debug)]
 pub struct PageStats {
-    /// How many records it had.
+    /// Number of records.
     pub records: usize,
-    /// The age of the last one by the service's clock, in seconds.
+    /// Age of the last record by the service's clock, in seconds.
     pub age: Option<i64>,
-    /// Whether the shard gets no more records.
+    /// Whether the shard receives no more records.
     pub is_closed: bool,
 }
 
 impl PollInterval {
-    /// The pace of a shard that is asked every `quiet` when nothing happens.
+    /// Creates the interval of a shard that is polled every `max` while it is idle.
     pub fn new(max: Duration) -> Self {
         Self { max, last_record_at: None }
     }
 
-    /// How long to leave the shard alone after a page, without jitter.
-    pub fn next_wait(&mut self, seen: PageStats, now: Instant) -> Duration {
-        if seen.records > 0 {
+    /// The wait after a page, without jitter.
+    pub fn next_wait(&mut self, page: PageStats, now: Instant) -> Duration {
+        if page.records > 0 {
             self.last_record_at = Some(now);
         }
-        let is_behind = seen.age.is_some_and(|age| age > BEHIND_SECONDS);
-        if seen.records >= FULL_PAGE_RECORDS || seen.records > 0 && is_behind {
+        let is_behind = page.age.is_some_and(|age| age > BEHIND_SECONDS);
+        if page.records >= FULL_PAGE_RECORDS || page.records > 0 && is_behind {
             return Duration::ZERO;
         }
-        if seen.is_closed {
+        if page.is_closed {
             return MIN_INTERVAL.min(self.max);
         }
         match self.last_record_at {
@@ -63,28 +68,25 @@ impl PollInterval {
     }
 }
 
-/// So many shards are asked at the same time, and no more.
-const MAX_COALESCED: u32 = 8;
-
-/// When quiet shards of a notifier are asked next. They are asked together: most of what it takes to
-/// ask one is to wake up for it.
+/// Schedules the polls of a notifier's idle shards together, because most of the cost of such a
+/// poll is the wake-up.
 #[derive(Debug, Default)]
 pub struct PollCoalescer(Mutex<Option<(Instant, u32)>>);
 
 impl PollCoalescer {
-    /// How long a quiet shard waits that is to be asked after `pause`, or up to a half of that earlier
-    /// if others are.
-    pub fn join(&self, pause: Duration, now: Instant) -> Duration {
+    /// The wait of an idle shard whose poll is due after `wait`. It is shortened by up to half if
+    /// the shard can join an earlier poll.
+    pub fn coalesce(&self, wait: Duration, now: Instant) -> Duration {
         let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((at, shards)) = &mut *next
             && *shards < MAX_COALESCED
-            && (now + pause / 2..=now + pause).contains(at)
+            && (now + wait / 2..=now + wait).contains(at)
         {
             *shards += 1;
             return at.duration_since(now);
         }
-        *next = Some((now + pause, 1));
-        pause
+        *next = Some((now + wait, 1));
+        wait
     }
 }
 
@@ -92,56 +94,56 @@ impl PollCoalescer {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn quiet_shards_come_together_and_stay_so() {
-        let (beat, pause) = (PollCoalescer::default(), Duration::from_millis(250));
-        let mut next = [0, 60, 100, 170, 240].map(|ms| Instant::now() + Duration::from_millis(ms));
-        for round in 0..20 {
-            let until = next.iter().max().copied().unwrap();
-            while let Some(first) = next.iter_mut().min().filter(|first| **first < until) {
-                *first += beat.join(pause, *first);
-            }
-            assert!(round < 2 || next == [until; 5], "{next:?}");
-            next = next.map(|now| now + beat.join(pause, now));
-        }
-        for _ in 5..MAX_COALESCED {
-            assert!(beat.join(pause, next[0] - pause / 2) <= pause);
-        }
-        assert_eq!(beat.join(pause, next[0] - pause / 2), pause, "there are enough");
-    }
-
-    fn seen(records: usize, age: Option<i64>) -> PageStats {
+    fn page(records: usize, age: Option<i64>) -> PageStats {
         PageStats { records, age, is_closed: false }
     }
 
-    fn pace() -> PollInterval {
+    fn interval() -> PollInterval {
         PollInterval::new(Duration::from_millis(250))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn full_pages_and_old_records_are_followed_at_once() {
-        let now = Instant::now();
-        assert_eq!(pace().next_wait(seen(1000, Some(0)), now), Duration::ZERO);
-        assert_eq!(pace().next_wait(seen(3, Some(60)), now), Duration::ZERO, "large records");
-        assert_eq!(pace().next_wait(seen(3, Some(1)), now), MIN_INTERVAL);
+    async fn polls_idle_shards_together_up_to_the_maximum() {
+        let (coalescer, wait) = (PollCoalescer::default(), Duration::from_millis(250));
+        let mut next = [0, 60, 100, 170, 240].map(|ms| Instant::now() + Duration::from_millis(ms));
+        for round in 0..20 {
+            let until = next.iter().max().copied().unwrap();
+            while let Some(first) = next.iter_mut().min().filter(|first| **first < until) {
+                *first += coalescer.coalesce(wait, *first);
+            }
+            assert!(round < 2 || next == [until; 5], "{next:?}");
+            next = next.map(|now| now + coalescer.coalesce(wait, now));
+        }
+        for _ in 5..MAX_COALESCED {
+            assert!(coalescer.coalesce(wait, next[0] - wait / 2) <= wait);
+        }
+        assert_eq!(coalescer.coalesce(wait, next[0] - wait / 2), wait, "the group is full");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_busy_shard_decays_to_a_quiet_one() {
-        let mut pace = pace();
-        let begun = Instant::now();
-        pace.next_wait(seen(1, Some(0)), begun);
+    async fn polls_at_once_after_full_pages_and_old_records() {
+        let now = Instant::now();
+        assert_eq!(interval().next_wait(page(1000, Some(0)), now), Duration::ZERO);
+        assert_eq!(interval().next_wait(page(3, Some(60)), now), Duration::ZERO, "large records");
+        assert_eq!(interval().next_wait(page(3, Some(1)), now), MIN_INTERVAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lengthens_the_interval_after_the_last_record() {
+        let mut interval = interval();
+        let started = Instant::now();
+        interval.next_wait(page(1, Some(0)), started);
         let mut at = |seconds| {
-            pace.next_wait(seen(0, None), begun + Duration::from_secs(seconds)).as_millis()
+            interval.next_wait(page(0, None), started + Duration::from_secs(seconds)).as_millis()
         };
         assert_eq!([at(0), at(2), at(8), at(15), at(3600)], [25, 56, 150, 250, 250]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_quiet_shard_is_asked_as_often_as_it_says_and_a_closed_one_is_read_out() {
+    async fn polls_an_idle_shard_at_the_maximum_and_a_closed_one_at_the_minimum() {
         let now = Instant::now();
-        assert_eq!(pace().next_wait(seen(0, None), now).as_millis(), 250);
-        let closed = PageStats { is_closed: true, ..seen(0, None) };
-        assert_eq!(pace().next_wait(closed, now), MIN_INTERVAL);
+        assert_eq!(interval().next_wait(page(0, None), now).as_millis(), 250);
+        let closed = PageStats { is_closed: true, ..page(0, None) };
+        assert_eq!(interval().next_wait(closed, now), MIN_INTERVAL);
     }
 }

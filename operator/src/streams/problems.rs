@@ -1,28 +1,28 @@
-//! Conditions about streams and shards. A problem that may end without help is reported only after it
-//! has lasted.
+//! Problems of streams and shards, as conditions report them. A problem that can pass by itself is
+//! reported after 60 s.
 
 use std::time::Duration;
 
 use super::listing::StreamDescription;
-use crate::api::Reason;
 use crate::model::{MissingImage, RequiredImages, ShardId};
 use crate::streams::service::error::{StreamError, StreamErrorKind};
-use crate::telemetry::Problem;
+use crate::telemetry::{Problem, Reason};
 use crate::timing::FailureTracker;
 
 const LIST_STREAMS: &str = "dynamodb:ListStreams";
 
-/// The longest wait between two tries.
+/// Maximum wait between two attempts.
 pub const MAX_RETRY_WAIT: Duration = Duration::from_secs(10);
 
-/// Problem of a failed stream request, or `None` while it may still end without help.
+/// Problem of a failed stream request. Returns `None` if it can pass by itself and has lasted less
+/// than 60 s.
 pub fn request_failed(
     stream: &str,
     error: &StreamError,
-    failing: &mut FailureTracker,
+    failures: &mut FailureTracker,
 ) -> Option<Problem> {
     let action = error.action;
-    let has_lasted = failing.record_failure();
+    let has_lasted = failures.record_failure();
     let (reason, message) = match error.kind {
         StreamErrorKind::NotFound if action == LIST_STREAMS => {
             let table = stream.split("/stream/").next().unwrap_or_default();
@@ -33,7 +33,7 @@ pub fn request_failed(
         }
         StreamErrorKind::NotFound => return Some(stream_not_found(stream)),
         StreamErrorKind::AccessDenied => {
-            // ListStreams knows no resources.
+            // ListStreams has no resource-level permissions.
             let resource = if action == LIST_STREAMS { "*" } else { stream };
             let message = format!(
                 "{action} on {resource} failed: access denied; grant this permission to the operator"
@@ -56,7 +56,7 @@ pub fn request_failed(
                 _ => "programs in this account that describe streams",
             };
             let message =
-                format!("{action} on {stream} failed: throttled; look for other {others}");
+                format!("{action} on {stream} failed: throttled; check for other {others}");
             (Reason::StreamThrottled, message)
         }
         StreamErrorKind::ExpiredIterator
@@ -126,10 +126,10 @@ pub fn shard_not_found(shard: &ShardId, table: &str) -> Problem {
     Problem::new(Reason::ShardNotFound, message)
 }
 
-/// Problem of a shard that is read to its end and has no child.
+/// Problem of a finished shard without a child, although its stream is open.
 pub fn no_child_shard(shard: &ShardId, stream: &str) -> Problem {
     let message = format!(
-        "{stream} cannot be read on: no child of shard {shard} is listed; no action is needed, the operator retries"
+        "{stream} cannot be read further: no child of shard {shard} is listed; no action is needed, the operator retries"
     );
     Problem::new(Reason::NoChildShard, message)
 }
@@ -150,12 +150,11 @@ pub fn shard_blocked(table: &str) -> Problem {
     Problem::new(Reason::ShardBlocked, message)
 }
 
-/// Problem of a view type that lacks an image which the spec needs.
 fn missing_image(missing: &MissingImage) -> Problem {
     Problem::new(Reason::ViewTypeMismatch, missing.to_string())
 }
 
-/// Why a stream that was not begun yet cannot be: it lacks an image that the spec needs.
+/// Problem of a stream that cannot be read, because its records lack an image that the spec needs.
 pub fn unsupported_view(required: &RequiredImages, stream: &StreamDescription) -> Option<Problem> {
     let (view, _) = stream.schema.as_ref()?;
     required.missing_from(*view).map(|missing| missing_image(&missing))
@@ -171,7 +170,7 @@ mod tests {
     const SHARD: &str = "shardId-00000001573689847184-864758bb";
 
     #[tokio::test(start_paused = true)]
-    async fn each_message_names_the_failure_the_cause_and_the_action() {
+    async fn names_failure_cause_and_action_in_each_message() {
         let label = StreamLabel::new("2024-12-03T08:06:15.779");
         let (stream, newer) = (label.arn(TABLE), StreamLabel::new("2026-01-01").arn(TABLE));
         let id = ShardId::new(&label, SHARD);
@@ -185,8 +184,8 @@ mod tests {
             no_shards(&stream),
             shard_blocked(TABLE),
         ];
-        let mut failing = FailureTracker::new(Duration::ZERO);
-        failing.record_failure();
+        let mut failures = FailureTracker::new(Duration::ZERO);
+        failures.record_failure();
         tokio::time::sleep(Duration::from_secs(120)).await;
         for action in [LIST_STREAMS, "dynamodb:GetRecords"] {
             for kind in [
@@ -199,7 +198,7 @@ mod tests {
             ] {
                 let error = StreamError { action, kind, service_time: None, source: None };
                 problems.push(
-                    super::request_failed(&stream, &error, &mut failing).expect("it has lasted"),
+                    request_failed(&stream, &error, &mut failures).expect("it has lasted 60 s"),
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! Reads one shard to its end, page by page, each put to work before the next.
+//! Consumes one shard to its end. The sink must accept each page before the next one is read.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -19,281 +19,311 @@ use crate::streams::service::error::{StreamError, StreamErrorKind};
 use crate::telemetry::Component;
 use crate::timing::FailureTracker;
 
-/// A shard that could not be read for so long, because something waits, is not Ready.
+/// A shard that waits this long before it can be read is reported as blocked.
 const STALL_THRESHOLD: Duration = Duration::from_secs(60);
 
-/// How reading a shard ended.
+/// Why the task of a shard ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardExit {
-    /// Everything it has is settled.
+    /// The shard is closed, and all of its records are settled.
     Finished,
-    /// It was told to stop.
+    /// The consumer is stopping.
     Stopped,
 }
 
-/// Reads a shard until its end, or until told to stop; `answered` is called once it has been read,
-/// or is known to be gone.
+/// Next step after a failed read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadFailure {
+    /// Read again.
+    Retry,
+    /// The shard no longer exists. Its unread records are lost.
+    ShardTrimmed,
+    /// The consumer is stopping.
+    Stopped,
+}
+
+/// Consumes a shard until its end, or until the consumer stops. Calls `on_first_response` once the
+/// shard was read, or is known to be trimmed.
 pub async fn consume_shard(
-    shared: &ConsumerContext,
+    context: &ConsumerContext,
     mut task: ShardTask,
-    answered: impl FnOnce(),
+    on_first_response: impl FnOnce(),
 ) -> ShardExit {
-    let part = Component::Shard(task.reader.shard().clone());
-    let mut answered = Some(answered);
-    let mut answer = || {
-        shared.health.clear(&part);
-        if let Some(answered) = answered.take() {
-            answered();
+    let component = Component::Shard(task.reader.shard().clone());
+    let mut on_first_response = Some(on_first_response);
+    let mut record_response = || {
+        context.health.clear(&component);
+        if let Some(on_first_response) = on_first_response.take() {
+            on_first_response();
         }
     };
-    let mut failing = FailureTracker::new(MAX_RETRY_WAIT);
-    let mut pace = PollInterval::new(shared.config.poll_interval);
+    let mut failures = FailureTracker::new(MAX_RETRY_WAIT);
+    let mut poll_interval = PollInterval::new(context.config.poll_interval);
     let mut expects_records = true;
     loop {
-        let Some(place) = acquire_page_permit(shared, expects_records, &part).await else {
+        let Some(permit) = acquire_page_permit(context, expects_records, &component).await else {
             return ShardExit::Stopped;
         };
-        let read = report_if_stalled(shared, &part, task.reader.read_page());
-        let Some(read) = shared.stop.run_until_cancelled(read).await else {
+        let read = report_if_stalled(context, &component, task.reader.read_page());
+        let Some(read) = context.stop.run_until_cancelled(read).await else {
             return ShardExit::Stopped;
         };
         let wait = match read {
-            Ok(read) => {
-                answer();
-                failing.record_success();
-                if !record_page(shared, &task, &read) {
+            Ok(page) => {
+                record_response();
+                failures.record_success();
+                if !record_page(context, &task, &page) {
                     return ShardExit::Stopped;
                 }
-                let seen = page_stats(shared, task.reader.shard(), &read);
-                expects_records = seen.records > 0;
-                let Some(place) = ensure_page_permit(shared, place, expects_records, &part).await
+                let stats = page_stats(context, task.reader.shard(), &page);
+                expects_records = stats.records > 0;
+                let Some(permit) =
+                    ensure_page_permit(context, permit, expects_records, &component).await
                 else {
                     return ShardExit::Stopped;
                 };
-                let batch = RecordBatch {
-                    shard: task.reader.shard().clone(),
-                    keys: task.keys.clone(),
-                    records: read.records,
-                    progress: task.progress.clone(),
-                };
-                let outcome = report_if_stalled(shared, &part, shared.sink.process(batch)).await;
-                // The rest is waiting, which needs no page.
-                drop(place);
+                let outcome = deliver_page(context, &task, page.records, permit, &component).await;
                 if outcome == BatchOutcome::Stopped {
                     return ShardExit::Stopped;
                 }
-                if read.is_last {
-                    return finish_shard(shared, &task.progress, &part).await;
+                if page.is_last {
+                    return finish_shard(context, &task.progress, &component).await;
                 }
-                let now = Instant::now();
-                let pause = pace.next_wait(seen, now);
-                let jittered = pause.mul_f64(1.0 + shared.rng.fraction() / 10.0);
-                if pause < shared.config.poll_interval {
-                    jittered
-                } else {
-                    shared.poll_coalescer.join(jittered, now)
-                }
+                poll_wait(context, &mut poll_interval, stats)
             }
             Err(error) => {
-                drop(place);
-                // However few there were before: by the time that it works, there may be many.
+                drop(permit);
+                // Many records can arrive until the read succeeds, even in an idle shard.
                 expects_records = true;
-                match handle_failure(shared, &mut task, &error, &part, &mut failing).await {
-                    ReadFailure::Retry => failing.next_wait(&shared.rng),
+                match handle_failure(context, &mut task, &error, &component, &mut failures).await {
+                    ReadFailure::Retry => failures.next_wait(&context.rng),
                     ReadFailure::ShardTrimmed => {
-                        answer();
-                        return finish_shard(shared, &task.progress, &part).await;
+                        record_response();
+                        return finish_shard(context, &task.progress, &component).await;
                     }
                     ReadFailure::Stopped => return ShardExit::Stopped,
                 }
             }
         };
-        // A timer takes a millisecond even where there is nothing to wait for.
-        if !wait.is_zero() && shared.stop.run_until_cancelled(sleep(wait)).await.is_none() {
+        // A timer takes a millisecond even if there is nothing to wait for.
+        if !wait.is_zero() && context.stop.run_until_cancelled(sleep(wait)).await.is_none() {
             return ShardExit::Stopped;
         }
     }
 }
 
-/// Notes that a page was read. Until the first record there is no number by which the service could
-/// tell that records are gone, only the time that nobody looked; `false` if that stops everything.
-fn record_page(shared: &ConsumerContext, task: &ShardTask, page: &ShardPage) -> bool {
+/// Passes the records of a page to the sink. Releases the page permit once the sink has queued the
+/// messages, because the waits that follow hold no page.
+async fn deliver_page(
+    context: &ConsumerContext,
+    task: &ShardTask,
+    records: Vec<Record>,
+    permit: Option<SemaphorePermit<'_>>,
+    component: &Component,
+) -> BatchOutcome {
+    let batch = RecordBatch {
+        shard: task.reader.shard().clone(),
+        keys: task.keys.clone(),
+        records,
+        progress: task.progress.clone(),
+    };
+    let outcome = report_if_stalled(context, component, context.sink.process(batch)).await;
+    drop(permit);
+    outcome
+}
+
+/// How long to wait before the next poll, with jitter.
+fn poll_wait(
+    context: &ConsumerContext,
+    poll_interval: &mut PollInterval,
+    stats: PageStats,
+) -> Duration {
+    let now = Instant::now();
+    let wait = poll_interval.next_wait(stats, now);
+    let jittered = wait.mul_f64(1.0 + context.rng.fraction() / 10.0);
+    if wait < context.config.poll_interval {
+        jittered
+    } else {
+        context.poll_coalescer.coalesce(jittered, now)
+    }
+}
+
+/// Records that a page was read, and reports a gap before it. Before the first record there is no
+/// sequence number by which the service could detect trimmed records. Only the time without a read
+/// shows the gap. Returns whether the consumer continues.
+fn record_page(context: &ConsumerContext, task: &ShardTask, page: &ShardPage) -> bool {
     let ShardTask { reader, progress, .. } = task;
-    let now = shared.clock.now();
+    let now = context.clock.now();
     if !reader.had_sequence_number()
         && let Some(lost) = gap_seconds(progress.read_at(), now)
     {
-        if !report_gap(shared, reader.shard(), "it was not read for more than 24 hours", lost) {
+        let cause = "shard was not read for more than 24 hours";
+        if !report_gap(context, reader.shard(), cause, lost) {
             return false;
         }
         progress.mark_read_until(safe_horizon(now));
     }
     progress.record_page(page.records.last().map(|last| last.approximate_creation_time), now);
     if page.malformed > 0 {
-        shared.telemetry.malformed_records(reader.shard(), page.malformed);
+        context.telemetry.malformed_records(reader.shard(), page.malformed);
     }
     true
 }
 
-fn report_gap(shared: &ConsumerContext, shard: &ShardId, why: &'static str, lost: u64) -> bool {
-    shared.report_gap(&shard.stream, Some(shard), why, lost)
+fn report_gap(context: &ConsumerContext, shard: &ShardId, cause: &'static str, lost: u64) -> bool {
+    context.report_gap(&shard.stream, Some(shard), cause, lost)
 }
 
-fn page_stats(shared: &ConsumerContext, shard: &ShardId, page: &ShardPage) -> PageStats {
+fn page_stats(context: &ConsumerContext, shard: &ShardId, page: &ShardPage) -> PageStats {
     let age =
-        |change: &Record| shared.clock.now().0.saturating_sub(change.approximate_creation_time.0);
+        |record: &Record| context.clock.now().0.saturating_sub(record.approximate_creation_time.0);
     PageStats {
         records: page.records.len(),
         age: page.records.last().map(age),
-        is_closed: shared.lister.latest().is_closed(shard),
+        is_closed: context.lister.latest().is_closed(shard),
     }
 }
 
-/// What a failed read leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReadFailure {
-    /// It is tried again.
-    Retry,
-    /// The shard is no more, and what it had is lost.
-    ShardTrimmed,
-    /// Nothing more is read.
-    Stopped,
-}
-
-/// Tells of a failed read, and finds out what it leads to.
+/// Reports a failed read, and decides the next step.
 async fn handle_failure(
-    shared: &ConsumerContext,
+    context: &ConsumerContext,
     task: &mut ShardTask,
     error: &StreamError,
-    part: &Component,
-    failing: &mut FailureTracker,
+    component: &Component,
+    failures: &mut FailureTracker,
 ) -> ReadFailure {
-    shared.telemetry.retry(error);
+    context.telemetry.request_failed(error);
     let shard = task.reader.shard();
     if error.kind == StreamErrorKind::NotFound {
-        return handle_not_found(shared, task, part, failing).await;
+        return handle_not_found(context, task, component, failures).await;
     }
-    let stream = shard.stream.arn(&shared.config.table);
-    if let Some(trouble) = problems::request_failed(&stream, error, failing) {
-        shared.health.set_problem(part.clone(), trouble);
+    let stream = shard.stream.arn(&context.config.table);
+    if let Some(problem) = problems::request_failed(&stream, error, failures) {
+        context.health.set_problem(component.clone(), problem);
     }
     if error.kind == StreamErrorKind::Trimmed {
         if !fault!(DataGapNotReported)
-            && let Some(lost) = lost_seconds_of(shared, task)
-            && !report_gap(shared, shard, "its records were trimmed", lost)
+            && let Some(lost) = lost_seconds(context, task)
+            && !report_gap(context, shard, "records were trimmed before they were read", lost)
         {
             return ReadFailure::Stopped;
         }
-        // All that is left may still be lost before it is read.
-        task.progress.mark_read_until(safe_horizon(shared.clock.now()));
+        // Records that are left can also be trimmed before they are read.
+        task.progress.mark_read_until(safe_horizon(context.clock.now()));
         task.reader.restart_at_trim_horizon();
     }
     ReadFailure::Retry
 }
 
-/// Finds out what it leads to that a shard is not found. A stream that is gone is told by the sweep;
-/// only a listing can say that it is the shard, and of one that cannot be gone yet only several.
+/// Decides the next step for a shard that the service does not find. A listing must confirm that
+/// the shard is trimmed. If the shard is too young to be trimmed, several listings must. A listing
+/// also shows that the whole stream was deleted.
 async fn handle_not_found(
-    shared: &ConsumerContext,
+    context: &ConsumerContext,
     task: &ShardTask,
-    part: &Component,
-    failing: &mut FailureTracker,
+    component: &Component,
+    failures: &mut FailureTracker,
 ) -> ReadFailure {
     let shard = task.reader.shard();
-    let Some(next) = shared.stop.run_until_cancelled(shared.lister.refresh()).await else {
+    let Some(listing) = context.stop.run_until_cancelled(context.lister.refresh()).await else {
         return ReadFailure::Stopped;
     };
-    let is_stream_gone = next.streams.get(&shard.stream).is_some_and(StreamDescription::is_trimmed);
-    let may_be_gone = may_be_trimmed(shard, shared.clock.now());
-    let lost = lost_seconds_of(shared, task);
-    let (why, lost) = if is_stream_gone {
-        // Nothing of it is left, however little that was.
-        ("its stream is gone", lost.or(Some(1)))
-    } else if next.has(shard) {
-        if failing.record_failure() {
-            shared
-                .health
-                .set_problem(part.clone(), problems::shard_not_found(shard, &shared.config.table));
+    let is_stream_deleted =
+        listing.streams.get(&shard.stream).is_some_and(StreamDescription::is_deleted);
+    let may_be_trimmed = may_be_trimmed(shard, context.clock.now());
+    let lost = lost_seconds(context, task);
+    let (cause, lost) = if is_stream_deleted {
+        // None of its records are left, even if the shard was read until just now.
+        ("stream was deleted", lost.or(Some(1)))
+    } else if listing.has(shard) {
+        if failures.record_failure() {
+            let problem = problems::shard_not_found(shard, &context.config.table);
+            context.health.set_problem(component.clone(), problem);
         }
         return ReadFailure::Retry;
-    } else if may_be_gone && lost.is_some() {
-        ("it is gone", lost)
-    } else if failing.record_failure() {
-        // It was made sure of. What is younger than a day is lost then although it was kept.
-        ("it is gone", lost.or((!may_be_gone).then_some(1)))
+    } else if may_be_trimmed && lost.is_some() {
+        ("shard was trimmed", lost)
+    } else if failures.record_failure() {
+        // Repeated listings confirmed it. A shard younger than 24 hours is lost although the stream
+        // should keep it.
+        ("shard was trimmed", lost.or((!may_be_trimmed).then_some(1)))
     } else {
         return ReadFailure::Retry;
     };
-    match lost.is_none_or(|lost| report_gap(shared, shard, why, lost)) {
+    match lost.is_none_or(|lost| report_gap(context, shard, cause, lost)) {
         true => ReadFailure::ShardTrimmed,
         false => ReadFailure::Stopped,
     }
 }
 
-/// For how many seconds records of a shard are gone that was trimmed, or is; `None` if none were asked
-/// for. Without a number only what is older than a day can be gone, and nothing of that where somebody
-/// has looked since.
-fn lost_seconds_of(shared: &ConsumerContext, task: &ShardTask) -> Option<u64> {
-    let now = shared.clock.now();
+/// Seconds of unread records that are lost in a trimmed shard. Returns `None` if no requested
+/// record is lost. Without a sequence number, only records older than 24 hours can be trimmed, and
+/// none of them were unread if the shard was read since.
+fn lost_seconds(context: &ConsumerContext, task: &ShardTask) -> Option<u64> {
+    let now = context.clock.now();
     match task.reader.has_sequence_number() {
         true => gap_seconds(task.progress.read_through(), now).or(Some(1)),
         false => gap_seconds(task.progress.read_at(), now),
     }
 }
 
-/// A shard is finished once all of its records are settled.
+/// Waits until all records of a shard are settled, which finishes the shard.
 async fn finish_shard(
-    shared: &ConsumerContext,
+    context: &ConsumerContext,
     progress: &ShardProgress,
-    part: &Component,
+    component: &Component,
 ) -> ShardExit {
-    let drained = report_if_stalled(shared, part, progress.wait_idle());
-    match shared.stop.run_until_cancelled(drained).await {
+    let idle = report_if_stalled(context, component, progress.wait_idle());
+    match context.stop.run_until_cancelled(idle).await {
         Some(()) => ShardExit::Finished,
         None => ShardExit::Stopped,
     }
 }
 
-/// A place among the pages that are looked at, if records are expected: a poll that finds nothing
-/// needs none. `None` if all is to stop.
+/// Waits for a page permit if records are expected. The inner `Option` is `None` without one,
+/// because a poll that finds nothing needs none. The outer `Option` is `None` if the consumer is
+/// stopping.
 async fn acquire_page_permit<'a>(
-    shared: &'a ConsumerContext,
+    context: &'a ConsumerContext,
     is_needed: bool,
-    part: &Component,
+    component: &Component,
 ) -> Option<Option<SemaphorePermit<'a>>> {
     if !is_needed {
         return Some(None);
     }
-    let acquired = report_if_stalled(shared, part, shared.page_permits.acquire());
-    // Never closed, so that it is always given.
-    shared.stop.run_until_cancelled(acquired).await.map(Result::ok)
+    let acquired = report_if_stalled(context, component, context.page_permits.acquire());
+    // The semaphore is never closed, so `ok` discards no error.
+    context.stop.run_until_cancelled(acquired).await.map(Result::ok)
 }
 
-/// The place that was taken before, or one now if there are records all the same.
+/// Returns the permit that was acquired before the read. Acquires one if there is none, but the
+/// page unexpectedly has records.
 async fn ensure_page_permit<'a>(
-    shared: &'a ConsumerContext,
-    taken: Option<SemaphorePermit<'a>>,
+    context: &'a ConsumerContext,
+    permit: Option<SemaphorePermit<'a>>,
     is_needed: bool,
-    part: &Component,
+    component: &Component,
 ) -> Option<Option<SemaphorePermit<'a>>> {
-    match taken {
-        Some(taken) => Some(Some(taken)),
-        None => acquire_page_permit(shared, is_needed, part).await,
+    match permit {
+        Some(permit) => Some(Some(permit)),
+        None => acquire_page_permit(context, is_needed, component).await,
     }
 }
 
-/// Waits for something that keeps the shard from being read, and tells if that takes long.
+/// Waits for a future that the shard cannot be read without. Reports the shard as blocked after 60
+/// s, until the future is ready.
 async fn report_if_stalled<T>(
-    shared: &ConsumerContext,
-    part: &Component,
-    what: impl Future<Output = T>,
+    context: &ConsumerContext,
+    component: &Component,
+    future: impl Future<Output = T>,
 ) -> T {
-    let mut what = pin!(what);
-    if let Ok(done) = timeout(STALL_THRESHOLD, &mut what).await {
-        return done;
+    let mut future = pin!(future);
+    if let Ok(output) = timeout(STALL_THRESHOLD, &mut future).await {
+        return output;
     }
-    shared.health.set_problem(part.clone(), problems::shard_blocked(&shared.config.table));
-    let done = what.await;
-    shared.health.clear(part);
-    done
+    let problem = problems::shard_blocked(&context.config.table);
+    context.health.set_problem(component.clone(), problem);
+    let output = future.await;
+    context.health.clear(component);
+    output
 }

@@ -1,5 +1,7 @@
-//! Reads one shard from a position to its end: an expired iterator is asked for again where reading
-//! stood, and the last page's records are handed out with the news that it was the last.
+//! Reads one shard page by page, from a position to its end.
+//!
+//! If an iterator expires, the reader requests a new one after the last record that it read. The
+//! last page can contain records, and is marked as the last.
 
 use std::sync::Arc;
 
@@ -7,51 +9,49 @@ use crate::model::{Record, ShardId};
 use crate::streams::service::error::{StreamError, StreamErrorKind};
 use crate::streams::service::streams::{IteratorStart, RecordPage, ShardIterator, Streams};
 
-/// One shard's reader.
+/// Reader of one shard.
 #[derive(Debug)]
 pub struct ShardReader {
     streams: Arc<dyn Streams>,
     shard: ShardId,
-    /// Where a new iterator begins: after the last record read, if there was one.
+    /// Start of the next iterator: after the last record, if one was read.
     start: IteratorStart,
     iterator: Option<ShardIterator>,
-    had_number: bool,
+    had_sequence_number: bool,
 }
 
-/// What one read gave.
+/// One page of a shard.
 #[derive(Debug, PartialEq)]
 pub struct ShardPage {
     /// Records, in order.
     pub records: Vec<Record>,
-    /// How many more there were that no use can be made of.
+    /// Number of further records that are unusable.
     pub malformed: usize,
-    /// Whether the shard has no more, now and ever.
+    /// Whether the shard has no more records, and will have none.
     pub is_last: bool,
 }
 
 impl ShardReader {
-    /// A reader of `shard` that begins at `from`.
     pub fn new(streams: Arc<dyn Streams>, shard: ShardId, start: IteratorStart) -> Self {
-        Self { streams, shard, start, iterator: None, had_number: false }
+        Self { streams, shard, start, iterator: None, had_sequence_number: false }
     }
 
-    /// The shard.
     pub fn shard(&self) -> &ShardId {
         &self.shard
     }
 
-    /// Whether, before the last read, there was a record to go on after: then a service tells by
-    /// itself if what came next is gone.
+    /// Whether the last read continued after a sequence number. If it did, the service reports by
+    /// itself if the records that follow were trimmed.
     pub fn had_sequence_number(&self) -> bool {
-        self.had_number
+        self.had_sequence_number
     }
 
-    /// Whether there is a record to go on after.
+    /// Whether the next iterator continues after a sequence number.
     pub fn has_sequence_number(&self) -> bool {
         matches!(self.start, IteratorStart::After(_))
     }
 
-    /// Reads the next page. After an error it may be called again and loses nothing.
+    /// Reads the next page. After an error, a repeated call loses no record.
     pub async fn read_page(&mut self) -> Result<ShardPage, StreamError> {
         let iterator = match self.iterator.clone() {
             Some(iterator) => iterator,
@@ -59,10 +59,11 @@ impl ShardReader {
         };
         let page = match self.streams.get_records(&iterator).await {
             Err(error) if error.kind == StreamErrorKind::ExpiredIterator => {
-                self.renewed_page().await?
+                self.read_with_new_iterator().await?
             }
             Err(error) => {
-                // It is still good where it was not what failed, and a new one would cost a call.
+                // The iterator is still valid if the error is retryable, and a new one would cost a
+                // request.
                 self.iterator = error.kind.is_retryable().then_some(iterator);
                 return Err(error);
             }
@@ -71,17 +72,17 @@ impl ShardReader {
         Ok(self.advance(page))
     }
 
-    /// Goes on from the oldest record there is, after the ones asked for were trimmed.
+    /// Continues with the oldest record that is left, after the requested ones were trimmed.
     pub fn restart_at_trim_horizon(&mut self) {
         self.start = IteratorStart::Start;
         self.iterator = None;
     }
 
-    async fn renewed_page(&mut self) -> Result<RecordPage, StreamError> {
+    async fn read_with_new_iterator(&mut self) -> Result<RecordPage, StreamError> {
         self.iterator = None;
-        let start = fault!(ExpiredIteratorRenewedAtStart).then_some(IteratorStart::Start);
-        let from = start.as_ref().unwrap_or(&self.start);
-        let iterator = self.streams.get_iterator(&self.shard, from).await?;
+        let shard_start = fault!(ExpiredIteratorRenewedAtStart).then_some(IteratorStart::Start);
+        let start = shard_start.as_ref().unwrap_or(&self.start);
+        let iterator = self.streams.get_iterator(&self.shard, start).await?;
         let mut page = self.streams.get_records(&iterator).await?;
         while fault!(ExpiredIteratorRenewedAtLatest)
             && !self.has_sequence_number()
@@ -95,21 +96,22 @@ impl ShardReader {
         Ok(page)
     }
 
+    /// Moves the position behind a page.
     fn advance(&mut self, mut page: RecordPage) -> ShardPage {
         if fault!(SequenceNumbersComparedAsText)
             && let IteratorStart::After(last) = &self.start
         {
-            page.records.retain(|change| change.sequence_number.as_str() > last.as_str());
+            page.records.retain(|record| record.sequence_number.as_str() > last.as_str());
         }
-        self.had_number = self.has_sequence_number();
+        self.had_sequence_number = self.has_sequence_number();
         if let Some(last) = page.records.last() {
             self.start = IteratorStart::After(last.sequence_number.clone());
         }
-        let end = page.next_iterator.is_none();
+        let is_last = page.next_iterator.is_none();
         self.iterator = page.next_iterator;
-        if end && fault!(LastPageDropped) {
+        if is_last && fault!(LastPageDropped) {
             page.records.clear();
         }
-        ShardPage { records: page.records, malformed: page.malformed, is_last: end }
+        ShardPage { records: page.records, malformed: page.malformed, is_last }
     }
 }

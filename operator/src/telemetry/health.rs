@@ -1,5 +1,7 @@
-//! What is wrong with one notifier right now, part by part. A part that is in trouble says why, and
-//! clears it when it works again.
+//! Health of one notifier: the current problem and warning of each component.
+//!
+//! A component sets its problem when it fails and clears it when it works again. Watchers see every
+//! change, and the controller turns the snapshot into conditions.
 
 use std::collections::BTreeMap;
 
@@ -8,55 +10,59 @@ use tokio::sync::watch;
 use crate::api::Reason;
 use crate::model::{ShardId, StreamLabel};
 
-/// The parts of a notifier that can be in trouble, causes before what they lead to.
+/// Component of a notifier that can have a problem.
+///
+/// The order is from cause to effect, because the first problem gives `Ready` its reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
     /// The worker as a whole.
     Worker,
-    /// The checkpoint.
+    /// The checkpoint and its claim.
     Checkpoint,
-    /// The stream's description.
+    /// The listing of the stream.
     Stream,
-    /// A stream that gets no more changes.
+    /// The status of the stream, such as disabled or replaced.
     StreamStatus,
-    /// The connections table.
+    /// Lookups in the connections table.
     Connections,
-    /// The WebSocket API.
+    /// Posts to the WebSocket API.
     Gateway,
-    /// Rows that are kept although their connections seem gone.
+    /// The guard that stops deletions if every connection seems closed.
     RowDeletionGuard,
     /// The dead-letter queue.
     DeadLetters,
-    /// The disconnection of clients that do not read.
+    /// The disconnection of slow clients.
     Disconnection,
-    /// The deletion of rows whose connections are gone.
+    /// The deletion of rows of closed connections.
     RowDeletion,
-    /// Rows that say whom they stand for.
+    /// Rows without a usable connection id.
     ConnectionIds,
-    /// Rows that say when they are out of date.
+    /// Rows with an invalid TTL.
     RowTtl,
     /// One shard.
     Shard(ShardId),
 }
 
-/// Why a part does not do its work.
+/// Problem of a component, as a condition reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Reason of the condition.
     pub reason: Reason,
     /// `<what failed> on <resource>: <cause>; <action>`, without counters, times or item values.
     pub message: String,
-    /// Whether nothing continues until a person changes the resource, or what it names.
+    /// Whether the problem lasts until a person changes the resource, or a resource that it names.
     pub stalled: bool,
 }
 
 impl Problem {
-    /// A problem that is stalled if its reason is.
+    /// Creates a problem that is stalled if its reason is.
     pub fn new(reason: Reason, message: String) -> Self {
         Self { reason, message, stalled: reason.is_stalled() }
     }
 
-    /// Problem of a request without AWS credentials; `request` is `<action> on <resource>`.
+    /// Creates the problem of a request without AWS credentials.
+    ///
+    /// `request` is `<action> on <resource>`.
     pub fn no_credentials(request: &str) -> Self {
         let message = format!(
             "{request} failed: no AWS credentials; give the operator's ServiceAccount an IAM role, or set AWS_PROFILE"
@@ -65,29 +71,29 @@ impl Problem {
     }
 }
 
-/// All that is known of a notifier's health.
+/// Health of a notifier at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthSnapshot {
-    /// What the worker is at.
+    /// Phase of the worker.
     pub phase: Phase,
-    /// What is wrong.
+    /// Problems that stop or delay delivery.
     pub problems: BTreeMap<Component, Problem>,
-    /// What should be mended although every change goes out.
+    /// Problems that need a fix but do not stop delivery.
     pub warnings: BTreeMap<Component, Problem>,
-    /// Which stream is read: the oldest that has anything unfinished.
+    /// The oldest stream with an unfinished shard. `None` before reading begins and after it ends.
     pub stream: Option<StreamLabel>,
-    /// What was lost before it was read.
+    /// Data gaps.
     pub gap: Option<CountedEvent>,
-    /// The change of which nobody could be told, because an expression failed on it.
+    /// Records on which an expression failed.
     pub invalid: Option<CountedEvent>,
 }
 
-/// Something that happened, and is over: an Event tells it, whatever is the case now.
+/// Occurrences of one kind, which the operator reports as Kubernetes Events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CountedEvent {
-    /// How often that has happened to this worker.
+    /// Number of occurrences since the worker was created.
     pub count: u64,
-    /// What happened last and what to do; no counters, times or item values.
+    /// Message of the last one, with the action; no counters, times or item values.
     pub message: String,
 }
 
@@ -97,138 +103,142 @@ impl CountedEvent {
     }
 }
 
-/// What a worker is at.
+/// Phase of a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Not every shard that was open at the start has answered yet.
+    /// A shard that was open at the start has not been read yet.
     #[default]
     Starting,
-    /// Every one has.
+    /// Every shard that was open at the start has been read.
     Reading,
-    /// It has ended, because another holder has the checkpoint.
+    /// Terminal: another holder claimed the checkpoint.
     CheckpointTakenOver,
-    /// It has ended, because records were lost and the spec says to stop then.
+    /// Terminal: records were lost, and `onGap` is `Stop`.
     HaltedOnGap,
 }
 
 impl Phase {
-    fn is_over(self) -> bool {
+    fn is_terminal(self) -> bool {
         matches!(self, Self::CheckpointTakenOver | Self::HaltedOnGap)
     }
 }
 
-/// Where parts tell their troubles; watchers see each change.
+/// Sender of the health of one notifier. Watchers are notified only if a call changes the snapshot.
 #[derive(Debug)]
 pub struct Health(watch::Sender<HealthSnapshot>);
 
 impl Health {
-    /// The health of a notifier that is starting.
+    /// Creates the health of a notifier that is starting.
     pub fn new() -> (Self, watch::Receiver<HealthSnapshot>) {
         let (sender, receiver) = watch::channel(HealthSnapshot::default());
         (Self(sender), receiver)
     }
 
-    /// The worker begins, or begins anew: what was known no longer counts.
-    pub fn starting(&self) {
-        self.0.send_if_modified(|picture| {
-            // What happened has happened.
-            let HealthSnapshot { gap, invalid, .. } = picture.clone();
-            let begun = HealthSnapshot { gap, invalid, ..HealthSnapshot::default() };
-            let is_news = *picture != begun;
-            *picture = begun;
-            is_news
+    /// Resets everything but the counted events, because the worker starts or restarts.
+    pub fn mark_starting(&self) {
+        self.0.send_if_modified(|snapshot| {
+            let HealthSnapshot { gap, invalid, .. } = snapshot.clone();
+            let starting = HealthSnapshot { gap, invalid, ..HealthSnapshot::default() };
+            let is_modified = *snapshot != starting;
+            *snapshot = starting;
+            is_modified
         });
     }
 
-    /// Every shard has answered.
-    pub fn started(&self) {
-        self.0.send_if_modified(|picture| {
-            let is_news = picture.phase == Phase::Starting;
-            if is_news {
-                picture.phase = Phase::Reading;
+    /// Ends the phase `Starting`, because every shard has been read.
+    pub fn mark_reading(&self) {
+        self.0.send_if_modified(|snapshot| {
+            let is_modified = snapshot.phase == Phase::Starting;
+            if is_modified {
+                snapshot.phase = Phase::Reading;
             }
-            is_news
+            is_modified
         });
     }
 
-    /// The worker has ended, and this is why. What its tasks still say no longer counts.
-    pub fn checkpoint_taken_over(&self, trouble: Problem) {
-        let troubles = BTreeMap::from([(Component::Worker, trouble)]);
-        self.0.send_modify(|picture| {
-            picture.phase = Phase::CheckpointTakenOver;
-            picture.stream = None;
-            picture.problems = troubles;
-            picture.warnings.clear();
+    /// Ends the worker with `problem`. Later problems and warnings of its tasks are ignored.
+    pub fn mark_checkpoint_taken_over(&self, problem: Problem) {
+        let problems = BTreeMap::from([(Component::Worker, problem)]);
+        self.0.send_modify(|snapshot| {
+            snapshot.phase = Phase::CheckpointTakenOver;
+            snapshot.stream = None;
+            snapshot.problems = problems;
+            snapshot.warnings.clear();
         });
     }
 
-    /// The worker has ended because of a gap, which has been told.
-    pub fn halted_on_gap(&self) {
-        self.0.send_modify(|picture| {
-            picture.phase = Phase::HaltedOnGap;
-            picture.stream = None;
-            picture.problems.clear();
-            picture.warnings.clear();
+    /// Ends the worker because of a data gap, which [`Self::report_data_gap`] has reported.
+    pub fn mark_halted_on_gap(&self) {
+        self.0.send_modify(|snapshot| {
+            snapshot.phase = Phase::HaltedOnGap;
+            snapshot.stream = None;
+            snapshot.problems.clear();
+            snapshot.warnings.clear();
         });
     }
 
-    /// Records were lost before they were read.
-    pub fn gap(&self, message: String) {
-        self.0.send_modify(|picture| picture.gap = Some(CountedEvent::next(&picture.gap, message)));
-    }
-
-    /// An expression failed on a record; nothing is wrong with the notifier because of that.
-    pub fn invalid(&self, message: String) {
-        self.0.send_modify(|picture| {
-            picture.invalid = Some(CountedEvent::next(&picture.invalid, message));
+    /// Reports records that were lost before the operator read them.
+    pub fn report_data_gap(&self, message: String) {
+        self.0.send_modify(|snapshot| {
+            snapshot.gap = Some(CountedEvent::next(&snapshot.gap, message));
         });
     }
 
-    /// This is the stream that is read now.
+    /// Reports a record on which an expression failed. This is no problem of the notifier.
+    pub fn report_invalid_record(&self, message: String) {
+        self.0.send_modify(|snapshot| {
+            snapshot.invalid = Some(CountedEvent::next(&snapshot.invalid, message));
+        });
+    }
+
+    /// Sets the stream that the worker reads.
     pub fn set_stream(&self, stream: Option<&StreamLabel>) {
-        self.0.send_if_modified(|picture| {
-            let is_news = picture.stream.as_ref() != stream;
-            if is_news {
-                picture.stream = stream.cloned();
+        self.0.send_if_modified(|snapshot| {
+            let is_modified = snapshot.stream.as_ref() != stream;
+            if is_modified {
+                snapshot.stream = stream.cloned();
             }
-            is_news
+            is_modified
         });
     }
 
-    /// A part is in trouble.
-    pub fn set_problem(&self, part: Component, trouble: Problem) {
-        self.0.send_if_modified(|picture| {
-            let is_news = !picture.phase.is_over() && picture.problems.get(&part) != Some(&trouble);
-            if is_news {
-                picture.problems.insert(part, trouble);
+    /// Sets the problem of a component. It replaces the previous one.
+    pub fn set_problem(&self, component: Component, problem: Problem) {
+        self.0.send_if_modified(|snapshot| {
+            let is_modified = !snapshot.phase.is_terminal()
+                && snapshot.problems.get(&component) != Some(&problem);
+            if is_modified {
+                snapshot.problems.insert(component, problem);
             }
-            is_news
+            is_modified
         });
     }
 
-    /// A part does its work, but should be mended.
-    pub fn set_warning(&self, part: Component, warning: Problem) {
-        self.0.send_if_modified(|picture| {
-            let is_news = !picture.phase.is_over() && picture.warnings.get(&part) != Some(&warning);
-            if is_news {
-                picture.warnings.insert(part, warning);
+    /// Sets the warning of a component that works but needs a fix. It replaces the previous one.
+    pub fn set_warning(&self, component: Component, warning: Problem) {
+        self.0.send_if_modified(|snapshot| {
+            let is_modified = !snapshot.phase.is_terminal()
+                && snapshot.warnings.get(&component) != Some(&warning);
+            if is_modified {
+                snapshot.warnings.insert(component, warning);
             }
-            is_news
+            is_modified
         });
     }
 
-    /// A part is well (again).
-    pub fn clear(&self, part: &Component) {
-        self.0.send_if_modified(|picture| {
-            let (trouble, warning) = (&mut picture.problems, &mut picture.warnings);
-            !picture.phase.is_over()
-                && (trouble.remove(part).is_some() | warning.remove(part).is_some())
+    /// Clears the problem and the warning of a component, because it works.
+    pub fn clear(&self, component: &Component) {
+        self.0.send_if_modified(|snapshot| {
+            let (problems, warnings) = (&mut snapshot.problems, &mut snapshot.warnings);
+            !snapshot.phase.is_terminal()
+                && (problems.remove(component).is_some() | warnings.remove(component).is_some())
         });
     }
 }
 
-/// Asserts the form of a condition message: `<failure>: <cause>; <action>`, lower case, at most 200
-/// characters without the names that it inserts.
+/// Asserts that a condition message has the form `<failure>: <cause>; <action>`.
+///
+/// It must begin in lower case and have at most 200 characters, without the names that it inserts.
 #[cfg(test)]
 pub fn assert_message_form(message: &str, names: &[&str]) {
     let bare = names.iter().fold(message.to_owned(), |text, name| text.replace(name, "x"));

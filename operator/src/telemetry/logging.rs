@@ -1,16 +1,17 @@
-//! Logs go to standard error: JSON for a cluster, plain text for a terminal.
+//! Writes logs to standard error: JSON for a cluster, plain text for a terminal.
 
 use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `RUST_LOG` says otherwise: everything from `info` on, libraries from `warn`
-/// on. Some tell there the whole body of an answer that was none; our own warning, and the condition,
-/// tell that without it.
+/// Default log filter, which `RUST_LOG` replaces: `info` for the operator, `warn` for libraries.
+///
+/// The named modules log whole response bodies as warnings, which can contain secrets. The operator
+/// logs the same errors without the body.
 const FILTER: &str = "warn,stream_notifier=info,\
     aws_config=error,aws_config::default_provider=warn,kube_client::client=error";
 
-/// Installs the log writer.
+/// Installs the global log subscriber. It panics if one is installed already.
 pub fn init_logging(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
     let logs = tracing_subscriber::fmt()
@@ -30,9 +31,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Written {
+    impl Write for Buffer {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -43,9 +44,9 @@ mod tests {
     }
 
     #[test]
-    fn bodies_that_libraries_warn_of_are_not_logged() {
-        let written = Written::default();
-        let writer = written.clone();
+    fn suppresses_library_warnings_with_bodies() {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
         let logs = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::new(FILTER))
             .with_writer(move || writer.clone());
@@ -55,16 +56,16 @@ mod tests {
             warn!(target: "aws_config::imds::credentials", "body: SdkBody");
             warn!(target: "aws_config::sts::assume_role", "body: SdkBody");
             warn!(target: "kube_client::client", "body: a whole ConfigMap");
-            warn!(target: "aws_config::default_provider::use_fips", "a variable is wrong");
-            warn!(target: "kube_runtime::watcher", "the watch fails");
-            info!(target: "stream_notifier::telemetry::events", "we tell");
-            info!(target: "hyper", "chatter");
+            warn!(target: "aws_config::default_provider::use_fips", "invalid variable");
+            warn!(target: "kube_runtime::watcher", "watch failed");
+            info!(target: "stream_notifier::telemetry::events", "operator message");
+            info!(target: "hyper", "library detail");
         });
-        let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-        for told in ["a variable is wrong", "the watch fails", "we tell"] {
-            assert!(written.contains(told), "{told} is missing: {written}");
+        let log = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        for expected in ["invalid variable", "watch failed", "operator message"] {
+            assert!(log.contains(expected), "{expected:?} is missing: {log}");
         }
-        assert!(!written.contains("body"), "{written}");
-        assert!(!written.contains("chatter"), "{written}");
+        assert!(!log.contains("body"), "{log}");
+        assert!(!log.contains("library detail"), "{log}");
     }
 }

@@ -1,4 +1,6 @@
-//! Metrics of the process. Every label has a bounded number of values.
+//! Metrics of the process.
+//!
+//! Every label but `namespace` and `name` has a fixed list of values, so the number of series is bounded.
 
 pub mod definition;
 pub mod family;
@@ -23,7 +25,7 @@ use crate::telemetry::metrics::labels::{
 
 type Seconds = Counter<f64, AtomicU64>;
 
-/// Every metric. Clones share their series.
+/// All metrics. Clones share their series.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub(crate) records: DefinedFamily<1, ResultLabels, Counter>,
@@ -53,100 +55,58 @@ impl Default for Metrics {
     fn default() -> Self {
         let post_duration: fn() -> Histogram =
             || Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0]);
-        // A record carries its time in whole seconds.
+        // A record has its time in whole seconds only.
         let delivery_latency: fn() -> Histogram =
             || Histogram::new([0.0, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0, 43_200.0]);
         Self {
-            records: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::RECORDS,
-                Counter::default,
-            ),
+            records: DefinedFamily::new(&definition::RECORDS, Counter::default),
             expression_evaluation: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::EXPRESSION_EVALUATION,
+                &definition::EXPRESSION_EVALUATION,
                 Seconds::default,
             ),
-            post_attempts: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::POST_ATTEMPTS,
-                Counter::default,
-            ),
-            messages: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::MESSAGES,
-                Counter::default,
-            ),
-            post_duration: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::POST_DURATION,
-                post_duration,
-            ),
+            post_attempts: DefinedFamily::new(&definition::POST_ATTEMPTS, Counter::default),
+            messages: DefinedFamily::new(&definition::MESSAGES, Counter::default),
+            post_duration: DefinedFamily::new(&definition::POST_DURATION, post_duration),
             post_rate_limit_wait: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::POST_RATE_LIMIT_WAIT,
+                &definition::POST_RATE_LIMIT_WAIT,
                 Seconds::default,
             ),
-            delivery_latency: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::DELIVERY_LATENCY,
-                delivery_latency,
-            ),
-            queued_messages: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::QUEUED_MESSAGES,
-                Gauge::default,
-            ),
-            queued_bytes: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::QUEUED_BYTES,
-                Gauge::default,
-            ),
-            dead_letters: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::DEAD_LETTERS,
-                Counter::default,
-            ),
+            delivery_latency: DefinedFamily::new(&definition::DELIVERY_LATENCY, delivery_latency),
+            queued_messages: DefinedFamily::new(&definition::QUEUED_MESSAGES, Gauge::default),
+            queued_bytes: DefinedFamily::new(&definition::QUEUED_BYTES, Gauge::default),
+            dead_letters: DefinedFamily::new(&definition::DEAD_LETTERS, Counter::default),
             stale_connection_rows: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::STALE_CONNECTION_ROWS,
+                &definition::STALE_CONNECTION_ROWS,
                 Counter::default,
             ),
             connection_lookups: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::CONNECTION_LOOKUPS,
+                &definition::CONNECTION_LOOKUPS,
                 Counter::default,
             ),
-            stream_requests: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::STREAM_REQUESTS,
-                Counter::default,
-            ),
+            stream_requests: DefinedFamily::new(&definition::STREAM_REQUESTS, Counter::default),
             stream_rate_limit_wait: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::STREAM_RATE_LIMIT_WAIT,
+                &definition::STREAM_RATE_LIMIT_WAIT,
                 Seconds::default,
             ),
             get_records_per_month: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::GET_RECORDS_PER_MONTH,
+                &definition::GET_RECORDS_PER_MONTH,
                 Gauge::default,
             ),
-            iterator_age: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::ITERATOR_AGE,
-                Gauge::default,
-            ),
-            data_gap_seconds: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::DATA_GAP_SECONDS,
-                Counter::default,
-            ),
-            data_gaps: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::DATA_GAPS,
-                Counter::default,
-            ),
+            iterator_age: DefinedFamily::new(&definition::ITERATOR_AGE, Gauge::default),
+            data_gap_seconds: DefinedFamily::new(&definition::DATA_GAP_SECONDS, Counter::default),
+            data_gaps: DefinedFamily::new(&definition::DATA_GAPS, Counter::default),
             checkpoint_claims_lost: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::CHECKPOINT_CLAIMS_LOST,
+                &definition::CHECKPOINT_CLAIMS_LOST,
                 Counter::default,
             ),
-            checkpoint_writes: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::CHECKPOINT_WRITES,
-                Counter::default,
-            ),
-            status_condition: DefinedFamily::new(
-                &crate::telemetry::metrics::definition::STATUS_CONDITION,
-                Gauge::default,
-            ),
+            checkpoint_writes: DefinedFamily::new(&definition::CHECKPOINT_WRITES, Counter::default),
+            status_condition: DefinedFamily::new(&definition::STATUS_CONDITION, Gauge::default),
         }
     }
 }
 
 impl Metrics {
-    /// The metrics in the OpenMetrics text format.
+    /// Encodes all series in the OpenMetrics text format.
     pub fn encode(&self) -> String {
         let mut registry = Registry::default();
         for metric in self.all() {
@@ -158,9 +118,10 @@ impl Metrics {
         text
     }
 
-    /// Sets every counter of a notifier to 0, because a query for an increase misses the first event of
-    /// a counter that appears with it.
-    pub(crate) fn begin(&self, notifier: &NotifierLabels) {
+    /// Sets every counter of a notifier to 0.
+    ///
+    /// Otherwise a counter would first appear with its first event, and `increase()` would miss it.
+    pub(crate) fn create_counters(&self, notifier: &NotifierLabels) {
         for metric in self.all() {
             if metric.definition().kind == Kind::Counter {
                 metric.create(notifier);
@@ -168,7 +129,7 @@ impl Metrics {
         }
     }
 
-    /// Sets the status of each type of condition of a notifier.
+    /// Sets the status of every condition type of a notifier.
     pub fn set_conditions<'a>(
         &self,
         namespace: &str,
@@ -177,22 +138,22 @@ impl Metrics {
     ) {
         let notifier = NotifierLabels::new(namespace, name);
         for type_ in CONDITION_TYPES {
-            let present = status_of(type_);
+            let current = status_of(type_);
             for status in ["true", "false", "unknown"] {
-                let is_present = present.eq_ignore_ascii_case(status);
+                let is_current = current.eq_ignore_ascii_case(status);
                 let series = self.status_condition.get_or_create(&notifier, [type_, status]);
-                series.set(is_present.into());
+                series.set(is_current.into());
             }
         }
     }
 
-    /// Removes the conditions of a notifier.
-    pub fn forget_conditions(&self, namespace: &str, name: &str) {
+    /// Removes the condition series of a notifier.
+    pub fn remove_conditions(&self, namespace: &str, name: &str) {
         self.status_condition.remove(&NotifierLabels::new(namespace, name));
     }
 
     /// Removes every series of a deleted notifier.
-    pub fn forget(&self, namespace: &str, name: &str) {
+    pub fn remove_notifier(&self, namespace: &str, name: &str) {
         let notifier = NotifierLabels::new(namespace, name);
         for metric in self.all() {
             metric.remove(&notifier);
@@ -201,28 +162,52 @@ impl Metrics {
 
     /// Every metric, in the order of `docs/metrics.md`.
     fn all(&self) -> [&dyn Series; 21] {
+        // Without `..`, so that no metric is forgotten.
+        let Self {
+            records,
+            expression_evaluation,
+            post_attempts,
+            messages,
+            post_duration,
+            post_rate_limit_wait,
+            delivery_latency,
+            queued_messages,
+            queued_bytes,
+            dead_letters,
+            stale_connection_rows,
+            connection_lookups,
+            stream_requests,
+            stream_rate_limit_wait,
+            get_records_per_month,
+            iterator_age,
+            data_gap_seconds,
+            data_gaps,
+            checkpoint_claims_lost,
+            checkpoint_writes,
+            status_condition,
+        } = self;
         [
-            &self.records,
-            &self.expression_evaluation,
-            &self.post_attempts,
-            &self.messages,
-            &self.post_duration,
-            &self.post_rate_limit_wait,
-            &self.delivery_latency,
-            &self.queued_messages,
-            &self.queued_bytes,
-            &self.dead_letters,
-            &self.stale_connection_rows,
-            &self.connection_lookups,
-            &self.stream_requests,
-            &self.stream_rate_limit_wait,
-            &self.get_records_per_month,
-            &self.iterator_age,
-            &self.data_gap_seconds,
-            &self.data_gaps,
-            &self.checkpoint_claims_lost,
-            &self.checkpoint_writes,
-            &self.status_condition,
+            records,
+            expression_evaluation,
+            post_attempts,
+            messages,
+            post_duration,
+            post_rate_limit_wait,
+            delivery_latency,
+            queued_messages,
+            queued_bytes,
+            dead_letters,
+            stale_connection_rows,
+            connection_lookups,
+            stream_requests,
+            stream_rate_limit_wait,
+            get_records_per_month,
+            iterator_age,
+            data_gap_seconds,
+            data_gaps,
+            checkpoint_claims_lost,
+            checkpoint_writes,
+            status_condition,
         ]
     }
 }
@@ -234,14 +219,16 @@ mod tests {
 
     use super::*;
     use crate::model::StreamLabel;
-    use crate::telemetry::notifier::{Counts, LookupKind, NotifierTelemetry};
+    use crate::telemetry::metrics::definition::Definition;
+    use crate::telemetry::notifier::NotifierTelemetry;
+    use crate::telemetry::outcomes::{LookupKind, RecordCounts};
 
-    /// Metrics of a notifier that has every series.
+    /// Metrics with every series of the notifier `dev/orders`.
     fn complete() -> Metrics {
         let metrics = Metrics::default();
         let telemetry = NotifierTelemetry::new(metrics.clone(), "dev", "orders");
-        telemetry.get_records_per_month(1.0);
-        telemetry.iterator_age(1);
+        telemetry.set_get_records_per_month(1.0);
+        telemetry.set_iterator_age(1);
         metrics.set_conditions("dev", "orders", |type_| match type_ {
             "Stalled" => "True",
             "Ready" => "Unknown",
@@ -251,23 +238,16 @@ mod tests {
     }
 
     #[test]
-    fn serves_each_metric_as_it_is_defined() {
+    fn encodes_each_metric_as_defined() {
         let text = complete().encode();
-        let described = |what: &str| -> BTreeMap<&str, &str> {
-            let lines = text.lines().filter_map(|line| line.strip_prefix(what));
+        let metadata = |keyword: &str| -> BTreeMap<&str, &str> {
+            let lines = text.lines().filter_map(|line| line.strip_prefix(keyword));
             lines.map(|line| line.split_once(' ').unwrap()).collect()
         };
-        let (types, helps, units) =
-            (described("# TYPE "), described("# HELP "), described("# UNIT "));
-        let mut served = BTreeSet::new();
+        let (types, helps, units) = (metadata("# TYPE "), metadata("# HELP "), metadata("# UNIT "));
+        let mut encoded = BTreeSet::new();
         for metric in complete().all() {
-            let crate::telemetry::metrics::definition::Definition {
-                name,
-                kind,
-                labels,
-                unit,
-                help,
-            } = metric.definition();
+            let Definition { name, kind, labels, unit, help } = metric.definition();
             let family = name.strip_suffix("_total").unwrap_or(name);
             assert_eq!(types.get(family), Some(&kind.as_str()), "{name}");
             assert_eq!(helps.get(family), Some(&&*format!("{help}.")), "{name}");
@@ -275,29 +255,30 @@ mod tests {
             assert_eq!(family == *name, *kind != Kind::Counter, "{name}");
             let name =
                 if *kind == Kind::Histogram { format!("{name}_count") } else { (*name).into() };
-            let begin = format!("{name}{{namespace=\"dev\",name=\"orders\"");
-            let series = text.lines().filter_map(|line| line.strip_prefix(&begin));
+            let prefix = format!("{name}{{namespace=\"dev\",name=\"orders\"");
+            let series = text.lines().filter_map(|line| line.strip_prefix(&prefix));
             let series: BTreeSet<_> = series.map(|rest| rest.split('}').next().unwrap()).collect();
             let mut defined = vec![String::new()];
             for label in *labels {
-                let with = |before: &String| {
-                    let before = before.clone();
-                    let with = move |value| format!("{before},{}=\"{value}\"", label.name);
-                    label.values.iter().map(with)
+                let with_label = |series: &String| {
+                    let series = series.clone();
+                    let append = move |value| format!("{series},{}=\"{value}\"", label.name);
+                    label.values.iter().map(append)
                 };
-                defined = defined.iter().flat_map(with).collect();
+                defined = defined.iter().flat_map(with_label).collect();
             }
             assert_eq!(series, defined.iter().map(|it| &**it).collect(), "{name}");
-            served.insert(family);
+            assert!(encoded.insert(family), "{name} is defined twice");
         }
-        assert_eq!(types.into_keys().collect::<BTreeSet<_>>(), served);
+        assert_eq!(types.into_keys().collect::<BTreeSet<_>>(), encoded);
     }
 
     #[test]
     fn starts_every_counter_at_zero() {
         let text = complete().encode();
-        let total = |line: &&str| line.split('{').next().is_some_and(|it| it.ends_with("_total"));
-        let counters: Vec<_> = text.lines().filter(total).collect();
+        let is_counter =
+            |line: &&str| line.split('{').next().is_some_and(|it| it.ends_with("_total"));
+        let counters: Vec<_> = text.lines().filter(is_counter).collect();
         assert!(counters.iter().all(|line| line.ends_with(" 0") || line.ends_with(" 0.0")));
         for series in [
             r#"dead_letters_total{namespace="dev",name="orders",outcome="failed"} 0"#,
@@ -310,11 +291,11 @@ mod tests {
     }
 
     #[test]
-    fn has_one_present_status_for_each_type_of_condition() {
+    fn sets_one_status_for_each_condition_type() {
         let text = complete().encode();
-        let begin = "stream_notifier_status_condition{namespace=\"dev\",name=\"orders\",";
-        let series = text.lines().filter_map(|line| line.strip_prefix(begin));
-        let present: Vec<_> = series.filter_map(|rest| rest.strip_suffix("} 1")).collect();
+        let prefix = "stream_notifier_status_condition{namespace=\"dev\",name=\"orders\",";
+        let series = text.lines().filter_map(|line| line.strip_prefix(prefix));
+        let current: Vec<_> = series.filter_map(|rest| rest.strip_suffix("} 1")).collect();
         let expected = [
             r#"type="DataGap",status="false""#,
             r#"type="Degraded",status="false""#,
@@ -322,33 +303,33 @@ mod tests {
             r#"type="Reconciling",status="false""#,
             r#"type="Stalled",status="true""#,
         ];
-        assert_eq!(BTreeSet::from_iter(present), expected.into());
+        assert_eq!(BTreeSet::from_iter(current), expected.into());
     }
 
     #[test]
-    fn a_notifier_that_is_gone_leaves_nothing_behind() {
+    fn removes_every_series_of_a_deleted_notifier() {
         let metrics = complete();
         assert!(metrics.encode().contains("orders"));
-        metrics.forget("dev", "orders");
+        metrics.remove_notifier("dev", "orders");
         assert_eq!(metrics.encode(), "# EOF\n");
     }
 
     #[test]
-    fn what_a_notifier_that_is_gone_still_counts_brings_nothing_back() {
+    fn creates_no_series_for_late_events_of_a_deleted_notifier() {
         let metrics = Metrics::default();
         let telemetry = NotifierTelemetry::new(metrics.clone(), "dev", "orders");
-        metrics.forget("dev", "orders");
+        metrics.remove_notifier("dev", "orders");
         telemetry.posted("delivered", Duration::ZERO);
-        telemetry.delivered(1);
-        telemetry.records_read(&Counts { matched: 1, ..Counts::default() });
+        telemetry.message_delivered(1);
+        telemetry.records_read(&RecordCounts { matched: 1, ..RecordCounts::default() });
         telemetry.stream_request("get_records", "ok");
-        telemetry.rate_limited("get_records", Duration::from_secs(1));
+        telemetry.stream_rate_limited("get_records", Duration::from_secs(1));
         telemetry.post_rate_limited(Duration::from_secs(1));
-        telemetry.evaluated(Duration::from_secs(1));
-        telemetry.lookup_reused(LookupKind::Query);
+        telemetry.expressions_evaluated(Duration::from_secs(1));
+        telemetry.connections_looked_up(LookupKind::Query);
         telemetry.checkpoint_write(true);
         telemetry.checkpoint_taken_over(&std::fmt::Error);
-        telemetry.gap(&StreamLabel::new("2024-12-03T08:06:15.779"), None, "trimmed", 1);
+        telemetry.data_gap(&StreamLabel::new("2024-12-03T08:06:15.779"), None, "trimmed", 1);
         assert_eq!(metrics.encode(), "# EOF\n");
     }
 }

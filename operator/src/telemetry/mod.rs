@@ -1,22 +1,31 @@
-//! What the process tells about itself: health, metrics and log events, each a type with a name, so
-//! that nothing is logged that is not meant to be. Item values and message bodies never are.
+//! Health, metrics, logs and the HTTP server of the process.
+//!
+//! Every log message is a method or function of this folder, so that no other code decides what is
+//! logged. Item values and message bodies never are.
 
+pub mod error_chain;
 pub mod health;
+pub mod log_throttle;
 pub mod logging;
 pub mod metrics;
 pub mod notifier;
+pub mod outcomes;
 pub mod process;
 pub mod server;
 
+pub use self::error_chain::error_chain;
+#[cfg(test)]
+pub use self::health::assert_message_form;
 pub use self::health::{Component, CountedEvent, Health, HealthSnapshot, Phase, Problem};
 pub use self::logging::init_logging;
 pub use self::metrics::Metrics;
 pub use self::metrics::page::metrics_page;
-pub use self::notifier::{
-    Counts, DropReason, LookupKind, NotifierTelemetry, QueuedGuard, error_chain,
-};
+pub use self::notifier::{NotifierTelemetry, QueuedGuard};
+pub use self::outcomes::{DropReason, LookupKind, RecordCounts};
 pub use self::process::{
-    event_failed, local_row_left, local_socket_left_open, reconcile_failed, started, stopping,
-    unreadable_notifier,
+    event_failed, operator_started, reconcile_failed, shutdown_started, unreadable_notifier,
 };
+#[cfg(feature = "local")]
+pub use self::process::{row_not_deleted, websocket_not_closed};
 pub use self::server::{ReadinessCheck, serve};
+pub use crate::api::Reason;

@@ -1,51 +1,45 @@
-//! What the process as a whole tells.
+//! Log events of the process as a whole.
 
 use std::error::Error;
 use std::net::SocketAddr;
 
 use tracing::{info, warn};
 
-use super::notifier::error_chain;
+use super::error_chain::error_chain;
 
-/// The operator works.
-pub fn started(holder: &str, address: SocketAddr, namespace: Option<&str>) {
+/// The operator started and serves HTTP at `address`.
+pub fn operator_started(holder: &str, address: SocketAddr, namespace: Option<&str>) {
     info!(holder, %address, namespace = namespace.unwrap_or("(all)"), "operator started");
 }
 
-/// The operator was told to stop.
-pub fn stopping() {
-    info!("stopping: finishing what is under way");
+/// The process received a stop signal.
+pub fn shutdown_started() {
+    info!("stop signal received, shutting down");
 }
 
-/// A stored notifier is not read, because it does not parse.
+/// A stored StreamNotifier cannot be parsed, so the operator runs no worker for it.
 pub fn unreadable_notifier(namespace: &str, name: &str, error: &dyn Error) {
-    let error = error_chain(error);
-    warn!(namespace, name, error, "the stored StreamNotifier cannot be read: nothing runs for it");
+    warn!(namespace, name, error = error_chain(error), "stored StreamNotifier cannot be parsed");
 }
 
-/// A reconcile, or the watch, failed and is tried again.
+/// A reconcile or the watch failed. The operator retries it.
 pub fn reconcile_failed(error: &dyn Error) {
-    warn!(error = error_chain(error), "reconcile failed; trying again");
+    warn!(error = error_chain(error), "reconcile failed, retrying");
 }
 
-/// A Kubernetes Event was not stored; nobody tries again.
+/// A Kubernetes Event was not stored. The operator does not retry it.
 pub fn event_failed(namespace: &str, name: &str, error: &dyn Error) {
-    warn!(
-        namespace,
-        name,
-        error = error_chain(error),
-        "the Event of a notifier could not be stored"
-    );
+    warn!(namespace, name, error = error_chain(error), "Event not stored");
 }
 
-/// The local gateway: a WebSocket did not close in time.
+/// The local gateway stopped before a WebSocket was closed and its row deleted.
 #[cfg(feature = "local")]
-pub fn local_socket_left_open() {
-    warn!("a connection did not close in time; its row may be left");
+pub fn websocket_not_closed() {
+    warn!("WebSocket not closed in time; its row may remain in the connections table");
 }
 
-/// The local gateway: a closed connection's row stays.
+/// The local gateway could not delete the row of a closed connection.
 #[cfg(feature = "local")]
-pub fn local_row_left(error: &dyn Error) {
-    warn!(error = error_chain(error), "the row of a closed connection could not be deleted");
+pub fn row_not_deleted(error: &dyn Error) {
+    warn!(error = error_chain(error), "row of closed connection not deleted");
 }

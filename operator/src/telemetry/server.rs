@@ -1,4 +1,4 @@
-//! `/livez` says that the process serves, `/readyz` what is missing, `/metrics` the figures.
+//! HTTP server for `/livez`, `/readyz` and `/metrics`.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,17 +12,19 @@ use tokio::net::TcpListener;
 
 use super::metrics::Metrics;
 
-/// What [`Metrics::encode`] writes.
+/// Content type of [`Metrics::encode`].
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Whatever can say what keeps the process from being ready; nothing means that it is.
+/// Check behind `/readyz`.
 pub trait ReadinessCheck: Send + Sync + 'static {
-    /// One line for each thing that is missing.
+    /// Lists the failures, one line each. An empty list means ready.
     fn failures(&self) -> Vec<String>;
 }
 
-/// Serves until `stop` resolves. Whoever is asking then gets no answer: one that never ends its
-/// request would keep the process from ending.
+/// Serves HTTP until `stop` resolves.
+///
+/// It then aborts open requests without a response, because a client that never completes its request
+/// would otherwise keep the process from ending.
 pub async fn serve(
     listener: TcpListener,
     metrics: Metrics,
@@ -42,11 +44,11 @@ pub async fn serve(
 }
 
 async fn readyz(State(readiness): State<Arc<dyn ReadinessCheck>>) -> (StatusCode, String) {
-    let missing = readiness.failures();
-    if missing.is_empty() {
+    let failures = readiness.failures();
+    if failures.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, missing.join("\n") + "\n")
+        (StatusCode::SERVICE_UNAVAILABLE, failures.join("\n") + "\n")
     }
 }
 
@@ -70,38 +72,39 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_are_served_as_the_format_that_they_are() {
+    async fn serves_metrics_with_their_content_type() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let served = serve(listener, Metrics::default(), Arc::new(Ready), std::future::pending());
-        let asked = async {
+        let request = async {
             client.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
-            let mut answer = String::new();
-            client.read_to_string(&mut answer).await.unwrap();
-            answer
+            let mut response = String::new();
+            client.read_to_string(&mut response).await.unwrap();
+            response
         };
-        let answer = tokio::select! {
+        let response = tokio::select! {
             biased;
-            answer = asked => answer,
+            response = request => response,
             served = served => panic!("the server ended: {served:?}"),
         };
         let head = format!("content-type: {OPEN_METRICS}\r\n");
-        assert!(answer.contains(&head) && answer.ends_with("\r\n\r\n# EOF\n"), "{answer}");
+        assert!(response.contains(&head) && response.ends_with("\r\n\r\n# EOF\n"), "{response}");
     }
+
     #[tokio::test]
-    async fn who_asks_and_never_ends_does_not_keep_it_from_stopping() {
+    async fn stops_despite_an_incomplete_request() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let served = tokio::spawn(serve(listener, Metrics::default(), Arc::new(Ready), stopped));
-        let mut endless = TcpStream::connect(address).await.unwrap();
-        endless.write_all(b"GET /metr").await.unwrap();
-        // By the answer to a later one the server has begun with it.
+        let mut incomplete = TcpStream::connect(address).await.unwrap();
+        incomplete.write_all(b"GET /metr").await.unwrap();
+        // The response to a later request proves that the server accepted the first connection.
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET /livez HTTP/1.0\r\n\r\n").await.unwrap();
         client.read_to_string(&mut String::new()).await.unwrap();
         stop.cancel();
-        timeout(Duration::from_secs(10), served).await.expect("it stops").unwrap().unwrap();
+        timeout(Duration::from_secs(10), served).await.expect("the server stops").unwrap().unwrap();
     }
 }

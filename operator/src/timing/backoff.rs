@@ -1,27 +1,27 @@
-//! Waits between tries: doubling, jittered, bounded; and how long something has failed.
+//! Exponential backoff with jitter, and the time since something last worked.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The randomness that spreads waits; seeded, so that a run can be repeated.
+/// Random numbers that spread waits. They are seeded, so that a simulation can be repeated.
 #[derive(Debug)]
 pub struct JitterRng(Mutex<fastrand::Rng>);
 
 impl JitterRng {
-    /// Randomness that follows from `seed`.
+    /// Generates the same numbers for the same `seed`.
     pub fn seeded(seed: u64) -> Self {
         Self(Mutex::new(fastrand::Rng::with_seed(seed)))
     }
 
-    /// Something in 0..1.
+    /// The next number in 0..1.
     pub fn fraction(&self) -> f64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).f64()
     }
 }
 
-/// A growing wait.
+/// A wait that doubles after each use, up to a maximum.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     initial: Duration,
@@ -30,28 +30,28 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits from about `first` to about `most`.
+    /// Starts at `initial`, and grows up to `max`.
     pub const fn new(initial: Duration, max: Duration) -> Self {
         Self { initial, max, next: initial }
     }
 
-    /// The next wait: between half and all of the current one.
-    pub fn next_wait(&mut self, random: &JitterRng) -> Duration {
-        let wait = self.next.mul_f64(0.5 + random.fraction() / 2.0);
+    /// The next wait, with jitter: 50 % to 100 % of the current backoff.
+    pub fn next_wait(&mut self, rng: &JitterRng) -> Duration {
+        let wait = self.next.mul_f64(0.5 + rng.fraction() / 2.0);
         self.next = (self.next * 2).min(self.max);
         wait
     }
 
-    /// Begins anew.
+    /// Starts from the initial wait again.
     pub fn reset(&mut self) {
         self.next = self.initial;
     }
 }
 
-/// Trouble that may pass by itself is told once it has lasted this long.
+/// A problem that can pass by itself is reported after it has lasted this long.
 const REPORT_AFTER: Duration = Duration::from_secs(60);
 
-/// Something that is tried until it works.
+/// Time and backoff of an operation that is retried until it succeeds.
 #[derive(Clone, Debug)]
 pub struct FailureTracker {
     since: Option<Instant>,
@@ -59,22 +59,23 @@ pub struct FailureTracker {
 }
 
 impl FailureTracker {
-    /// Nothing has failed yet; waits grow to `most`.
-    pub const fn new(most: Duration) -> Self {
-        Self { since: None, backoff: Backoff::new(Duration::from_millis(100), most) }
+    /// No failure yet. Waits start at about 100 ms, and grow up to `max_wait`.
+    pub const fn new(max_wait: Duration) -> Self {
+        Self { since: None, backoff: Backoff::new(Duration::from_millis(100), max_wait) }
     }
 
-    /// Notes a failure; `true` once it has gone on for so long that somebody should know.
+    /// Records a failure. Returns `true` once the operation has failed for 60 s, which is when the
+    /// problem should be reported.
     pub fn record_failure(&mut self) -> bool {
         self.since.get_or_insert_with(Instant::now).elapsed() >= REPORT_AFTER
     }
 
-    /// How long to wait before the next try.
-    pub fn next_wait(&mut self, random: &JitterRng) -> Duration {
-        self.backoff.next_wait(random)
+    /// How long to wait before the next attempt.
+    pub fn next_wait(&mut self, rng: &JitterRng) -> Duration {
+        self.backoff.next_wait(rng)
     }
 
-    /// It worked.
+    /// Records a success, which resets the time and the backoff.
     pub fn record_success(&mut self) {
         self.since = None;
         self.backoff.reset();
@@ -86,14 +87,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_doubles_up_to_its_bound_and_begins_anew() {
-        let random = JitterRng::seeded(1);
+    fn doubles_up_to_its_maximum_and_starts_again_after_a_reset() {
+        let rng = JitterRng::seeded(1);
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_millis(350));
-        for most in [100, 200, 350, 350] {
-            let wait = backoff.next_wait(&random).as_millis();
-            assert!((most / 2..=most).contains(&wait), "{wait} of {most}");
+        for max in [100, 200, 350, 350] {
+            let wait = backoff.next_wait(&rng).as_millis();
+            assert!((max / 2..=max).contains(&wait), "{wait} of {max}");
         }
         backoff.reset();
-        assert!(backoff.next_wait(&random).as_millis() <= 100);
+        assert!(backoff.next_wait(&rng).as_millis() <= 100);
     }
 }

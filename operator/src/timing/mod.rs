@@ -1,4 +1,5 @@
-//! Waits, rate limits and the service's clock. Every wait is tokio's, so that tests can pause time.
+//! Waits, rate limits and the service's clock. Every wait uses tokio's clock, so that tests can
+//! pause time.
 
 pub mod backoff;
 pub mod rate_limiter;

@@ -1,33 +1,35 @@
-//! Who shares a limit takes turns: in the order in which they asked, so that nobody waits for ever.
+//! A rate limiter that admits callers in the order in which they came, so that none of them
+//! starves.
 
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// The turns of all that share one limit.
+/// A rate limiter whose callers share one queue.
 #[derive(Debug, Default)]
 pub struct FifoRateLimiter {
-    /// When the next one may begin, had nothing been saved. Whoever waits for its turn has it, so
-    /// that one who gives up leaves nothing behind.
+    /// When the next call may begin if no burst is allowed. The caller that waits holds the lock,
+    /// so a caller that is cancelled leaves no reservation behind.
     next: Mutex<Option<Instant>>,
 }
 
 impl FifoRateLimiter {
-    /// Waits for a turn. It takes up as much time as `each` says once it is the next; of the time
-    /// that nobody used, so much may be `saved` up.
-    pub async fn acquire(&self, saved: Duration, each: impl FnOnce(Instant) -> Duration) {
+    /// Waits until the next call may begin. The call uses `cost` of the limiter's time. `cost` is
+    /// computed once the caller is at the head of the queue. Up to `burst` of unused time can be
+    /// saved.
+    pub async fn acquire(&self, burst: Duration, cost: impl FnOnce(Instant) -> Duration) {
         let mut next = self.next.lock().await;
         let now = Instant::now();
-        let each = each(now);
-        // Counted from the far end of what may be saved: one that finds its turn passed uses up what
-        // was saved, one that finds it ahead waits.
-        let turn = next.unwrap_or(now).max(now);
-        let begin = turn.checked_sub(saved).unwrap_or(now);
-        // A timer takes a millisecond even where there is nothing to wait for.
+        let cost = cost(now);
+        // Unused time is saved by letting a call begin up to `burst` before its slot. A call whose
+        // slot has passed therefore uses up saved time, and one whose slot is further ahead waits.
+        let slot = next.unwrap_or(now).max(now);
+        let begin = slot.checked_sub(burst).unwrap_or(now);
+        // A timer takes a millisecond even if there is nothing to wait for.
         if begin > now {
             sleep_until(begin).await;
         }
-        *next = Some(turn + each);
+        *next = Some(slot + cost);
     }
 }

@@ -1,4 +1,4 @@
-//! What time it is, as AWS says: this machine's own clock may be wrong.
+//! The time according to AWS. The local wall clock can be wrong, so it is never used for records.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -7,39 +7,41 @@ use tokio::time::Instant;
 
 use crate::model::UnixSeconds;
 
-/// The service's clock, as its last answer told it and ours has gone on since.
+/// The service's clock: the time of its last response, advanced by the local monotonic clock.
 #[derive(Debug)]
 pub struct ServiceClock(Mutex<(UnixSeconds, Instant)>);
 
 impl ServiceClock {
-    /// A clock that shows 1970 until the service is heard.
-    pub fn new() -> Self {
+    /// A clock that shows 1970 until the first response.
+    pub fn at_epoch() -> Self {
         Self(Mutex::new((UnixSeconds(0), Instant::now())))
     }
 
-    /// The service said `now`, floored to the second, in an answer that has just come.
+    /// Adjusts the clock to a response that has just arrived. `now` is its time, rounded down to
+    /// the second.
     pub fn observe(&self, now: UnixSeconds) {
         let at = Instant::now();
-        let known = self.at(at);
-        // What is a second less is only floored; what is later is so for certain, for one that our
-        // machine slept through too, of which its own clock knows nothing.
-        if now > known || now.0.saturating_add(1) < known.0 {
+        let estimated = self.at(at);
+        // A time that is 1 s earlier is only rounded down. A later time is always right, because
+        // the local monotonic clock can stand still while the machine sleeps.
+        if now > estimated || now.0.saturating_add(1) < estimated.0 {
             *self.lock() = (now, at);
         }
     }
 
-    /// What the service would say now.
+    /// The service's time now.
     pub fn now(&self) -> UnixSeconds {
         self.at(Instant::now())
     }
 
-    /// What the service would have said at a moment of ours, or a second less.
+    /// The service's time at a local moment. For moments before the last adjustment it can be 1 s
+    /// too early.
     pub fn at(&self, moment: Instant) -> UnixSeconds {
-        let (UnixSeconds(then), at) = *self.lock();
+        let (UnixSeconds(observed), at) = *self.lock();
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         UnixSeconds(match moment.checked_duration_since(at) {
-            Some(after) => then.saturating_add(seconds(after)),
-            None => then.saturating_sub(seconds(at - moment)).saturating_sub(1),
+            Some(after) => observed.saturating_add(seconds(after)),
+            None => observed.saturating_sub(seconds(at - moment)).saturating_sub(1),
         })
     }
 
@@ -55,14 +57,14 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_goes_on_by_itself_and_follows_what_is_heard() {
-        let clock = ServiceClock::new();
+    async fn advances_by_itself_and_follows_responses() {
+        let clock = ServiceClock::at_epoch();
         clock.observe(UnixSeconds(1_000));
         advance(Duration::from_millis(2_900)).await;
         assert_eq!(clock.now(), UnixSeconds(1_002));
-        for (heard, shows) in [(1_003, 1_003), (1_002, 1_003), (1_001, 1_001), (9_000, 9_000)] {
-            clock.observe(UnixSeconds(heard));
-            assert_eq!(clock.now(), UnixSeconds(shows), "{heard}");
+        for (observed, shown) in [(1_003, 1_003), (1_002, 1_003), (1_001, 1_001), (9_000, 9_000)] {
+            clock.observe(UnixSeconds(observed));
+            assert_eq!(clock.now(), UnixSeconds(shown), "{observed}");
         }
         assert_eq!(clock.at(Instant::now() - Duration::from_secs(5)), UnixSeconds(8_994));
     }

@@ -1,51 +1,87 @@
 //! Makes workers from specs. Holds what all workers of the process share.
 
+use std::io;
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
-use tokio_util::sync::CancellationToken;
-
 use super::backends::Backends;
+use super::config::endpoint::Endpoints;
+use super::config::validate::{Validated, validate};
+use super::config::worker_config::{WorkerConfig, WorkerSpec};
 use super::rate_limiters::RateLimiters;
 use super::run::run_worker;
+use super::supervisor::RunWorker;
 use crate::api::StreamNotifierSpec;
 use crate::aws::AwsConfig;
 use crate::checkpoint::CheckpointStore;
 use crate::rules::{EvaluatorPool, InvalidSpec};
-use crate::telemetry::{Health, Metrics, NotifierTelemetry};
+use crate::telemetry::{Metrics, NotifierTelemetry};
 use crate::timing::JitterRng;
-use crate::worker::config::endpoint::Endpoints;
-use crate::worker::config::validate::{Validated, validate};
-use crate::worker::config::worker_config::{WorkerConfig, WorkerSpec};
-
-/// Runs a worker until its token is cancelled. Can be called again after it ended.
-pub type RunWorker =
-    Box<dyn Fn(Arc<Health>, CancellationToken) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// What all workers of the process share.
 #[derive(Debug)]
 pub struct WorkerFactory {
-    /// The AWS configuration.
     pub aws: AwsConfig,
-    /// Which WebSocket domains are allowed, and where they are.
+    /// Allowed WebSocket domains, and their endpoints.
     pub endpoints: Endpoints,
-    /// Evaluates expressions.
+    /// Evaluates the expressions of all notifiers.
     pub evaluators: EvaluatorPool,
     /// Rate limiters by account and region.
     pub rate_limiters: RateLimiters,
     /// The name under which this process holds checkpoints.
     pub holder: String,
-    /// The metrics of the process.
     pub metrics: Metrics,
 }
 
 impl WorkerFactory {
-    /// Validates a resource's spec.
+    /// A factory with the AWS configuration of the environment.
+    ///
+    /// # Errors
+    ///
+    /// The threads that evaluate expressions cannot be started.
+    pub async fn from_environment(
+        endpoints: Endpoints,
+        rate_limiters: RateLimiters,
+        holder: String,
+    ) -> io::Result<Self> {
+        let aws = AwsConfig::from_environment().await;
+        Self::new(aws, endpoints, rate_limiters, holder)
+    }
+
+    /// A factory for the local mode, with this endpoint of the embedded DynamoDB.
+    ///
+    /// # Errors
+    ///
+    /// The threads that evaluate expressions cannot be started.
+    #[cfg(feature = "local")]
+    pub async fn local(
+        dynamodb_endpoint: &str,
+        endpoints: Endpoints,
+        rate_limiters: RateLimiters,
+    ) -> io::Result<Self> {
+        let aws = AwsConfig::local(dynamodb_endpoint).await;
+        Self::new(aws, endpoints, rate_limiters, "local".to_owned())
+    }
+
+    fn new(
+        aws: AwsConfig,
+        endpoints: Endpoints,
+        rate_limiters: RateLimiters,
+        holder: String,
+    ) -> io::Result<Self> {
+        let (evaluators, metrics) = (EvaluatorPool::on_threads(None)?, Metrics::default());
+        Ok(Self { aws, endpoints, evaluators, rate_limiters, holder, metrics })
+    }
+
+    /// Validates the spec of a resource.
+    ///
+    /// # Errors
+    ///
+    /// Names the first invalid field, and what to write instead.
     pub fn validate(&self, spec: &StreamNotifierSpec) -> Result<Validated, InvalidSpec> {
         validate(spec, &self.endpoints)
     }
 
-    /// The worker of this notifier, which keeps its checkpoint in this store.
+    /// The worker of a notifier, with the store of its checkpoint.
     pub fn worker(
         &self,
         namespace: &str,
@@ -55,25 +91,25 @@ impl WorkerFactory {
     ) -> RunWorker {
         let backends = Arc::new(Backends::new(&spec, &self.aws, checkpoints));
         let telemetry = NotifierTelemetry::new(self.metrics.clone(), namespace, name);
-        let limits = self.rate_limiters.for_stream(&spec.table);
-        let post_limits = self.rate_limiters.for_posts(&spec.signing_region);
-        let (evaluator, holder) = (self.evaluators.clone(), self.holder.clone());
+        let stream_limits = self.rate_limiters.for_stream(&spec.table);
+        let post_limiter = self.rate_limiters.for_posts(&spec.signing_region);
+        let (evaluators, holder) = (self.evaluators.clone(), self.holder.clone());
         Box::new(move |health, stop| {
             let backends = backends.clone();
-            let job = WorkerConfig {
+            let config = WorkerConfig {
                 rules: spec.rules.clone(),
-                evaluators: evaluator.clone(),
+                evaluators: evaluators.clone(),
                 consumer: spec.consumer.clone(),
                 initial_position: spec.initial_position,
                 delivery: spec.delivery.clone(),
                 holder: holder.clone(),
-                stream_limits: limits.clone(),
-                post_limiter: post_limits.clone(),
+                stream_limits: stream_limits.clone(),
+                post_limiter: post_limiter.clone(),
                 health,
                 telemetry: telemetry.clone(),
                 rng: Arc::new(JitterRng::seeded(fastrand::u64(..))),
             };
-            Box::pin(async move { run_worker(&backends, &job, &stop).await })
+            Box::pin(async move { run_worker(&backends, &config, &stop).await })
         })
     }
 }

@@ -1,12 +1,12 @@
 //! The life cycle of one notifier: configures, starts, runs and restarts its worker.
 
-pub mod backends;
+mod backends;
 pub mod config;
-pub mod factory;
-pub mod rate_limiters;
-pub mod run;
-pub mod startup;
-pub mod supervisor;
+mod factory;
+mod rate_limiters;
+mod run;
+mod startup;
+mod supervisor;
 
 pub use self::backends::Backends;
 pub use self::config::endpoint::Endpoints;
@@ -15,4 +15,5 @@ pub use self::config::worker_config::{WorkerConfig, WorkerSpec};
 pub use self::factory::WorkerFactory;
 pub use self::rate_limiters::RateLimiters;
 pub use self::run::run_worker;
-pub use self::supervisor::{NotifierId, Revision, Supervisor};
+pub use self::supervisor::{NotifierId, Revision, RunWorker, WorkerHandle};
+pub use crate::rules::InvalidSpec;

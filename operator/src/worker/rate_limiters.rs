@@ -7,34 +7,33 @@ use crate::delivery::PostRateLimiter;
 use crate::streams::StreamRateLimits;
 use crate::worker::config::arn::TableArn;
 
-/// How often AWS is asked: one set of limits for all notifiers whose tables are in the same account
-/// and region, since it is those that AWS limits.
+/// Rate limiters by account and region, because AWS limits requests by account and region.
 #[derive(Debug)]
 pub struct RateLimiters {
     get_records_per_second: u32,
     posts_per_second: u32,
     /// By account and region.
     limits: Mutex<HashMap<(String, String), Arc<StreamRateLimits>>>,
-    /// By region: one identity posts for all.
+    /// By region, because one AWS identity posts for all notifiers.
     posts: Mutex<HashMap<String, Arc<PostRateLimiter>>>,
 }
 
 impl RateLimiters {
-    /// With this many GetRecords calls a second for each account and region, and this many posts for
-    /// each region.
+    /// Limits GetRecords requests per second in each account and region, and posts per second in each
+    /// region.
     pub fn new(get_records_per_second: u32, posts_per_second: u32) -> Self {
         let (limits, posts) = (Mutex::default(), Mutex::default());
         Self { get_records_per_second, posts_per_second, limits, posts }
     }
 
-    /// The limits that WebSocket APIs of a region are posted to within.
+    /// The limiter of posts to WebSocket APIs in a region.
     pub fn for_posts(&self, region: &str) -> Arc<PostRateLimiter> {
         let mut posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
         let made = || Arc::new(PostRateLimiter::new(self.posts_per_second));
         posts.entry(region.to_owned()).or_insert_with(made).clone()
     }
 
-    /// The limits that a table's streams are read within.
+    /// The limiters of requests to the streams of a table.
     pub fn for_stream(&self, table: &TableArn) -> Arc<StreamRateLimits> {
         let place = (table.account.clone(), table.region.clone());
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -53,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_one_account_and_region_share_their_limits() {
+    fn shares_rate_limiters_by_account_and_region() {
         let limits = RateLimiters::new(1000, 5000);
         let orders = limits.for_stream(&table("eu-west-1", "123456789012", "orders"));
         let same = limits.for_stream(&table("eu-west-1", "123456789012", "devices"));

@@ -1,5 +1,4 @@
-//! How a worker begins: it lists what it is to read, and claims the checkpoint, by a write, before it
-//! reads a record.
+//! Starts a worker: lists the streams, and claims the checkpoint by a write before any record is read.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,60 +19,62 @@ use crate::telemetry::Component;
 use crate::timing::Backoff;
 use crate::worker::config::worker_config::WorkerConfig;
 
+/// Initial wait between two attempts to load or claim the checkpoint. `MAX_BACKOFF` is the longest.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
 
-/// Reading begins with a listing that is not older than this.
+/// Reading must begin with a listing that is not older than this.
 const MAX_LISTING_AGE: Duration = Duration::from_secs(60);
 
-/// The streams as they are listed, and the checkpoint, which is ours from here on.
+/// Lists the streams and claims the checkpoint. Continues from `known` if the stored one was unusable.
 pub async fn claim_checkpoint(
     streams: &RateLimitedStreams,
     store: Arc<dyn CheckpointStore>,
-    job: &WorkerConfig,
+    config: &WorkerConfig,
     known: Option<&Checkpoint>,
 ) -> (Listing, CheckpointWriter) {
-    // What is stored says which streams are still to be read; some may be listed nowhere else.
+    // The stored checkpoint names the streams to read. ListStreams may no longer list some of them.
     let found = match known {
         Some(known) => Some(known.clone()),
-        None => peek_checkpoint(&*store, job).await,
+        None => peek_checkpoint(&*store, config).await,
     };
-    let found = found.and_then(|found| resume_from(found, job).ok());
+    let found = found.and_then(|found| resume_from(found, config).ok());
     let expected = found.as_ref().map(stream_labels).unwrap_or_default();
-    let listing = list_until_usable(streams, &listing_params(job), &expected).await;
-    let keeper = claim(store, job, &listing, found.as_ref()).await;
-    let labels = stream_labels(keeper.checkpoint());
+    let listing = list_until_usable(streams, &listing_params(config), &expected).await;
+    let writer = claim(store, config, &listing, found.as_ref()).await;
+    let labels = stream_labels(writer.checkpoint());
     if labels.iter().all(|label| listing.streams.contains_key(label)) {
-        return (listing, keeper);
+        return (listing, writer);
     }
-    // It was written, or mended, in between.
-    (list_until_usable(streams, &listing_params(job), &labels).await, keeper)
+    // The checkpoint was created or fixed since it was loaded.
+    (list_until_usable(streams, &listing_params(config), &labels).await, writer)
 }
 
-/// The listing, made again if the claim, or the connections table, kept reading from beginning for so
-/// long that it is old.
+/// Lists again if the listing is too old, because the claim or the connections table took long.
 pub async fn refresh_listing(
     streams: &RateLimitedStreams,
-    job: &WorkerConfig,
+    config: &WorkerConfig,
     listing: Listing,
     checkpoint: &Checkpoint,
 ) -> Listing {
     match listing.ended.elapsed() < MAX_LISTING_AGE {
         true => listing,
-        false => list_until_usable(streams, &listing_params(job), &stream_labels(checkpoint)).await,
+        false => {
+            list_until_usable(streams, &listing_params(config), &stream_labels(checkpoint)).await
+        }
     }
 }
 
-fn listing_params(job: &WorkerConfig) -> ListingParams<'_> {
+fn listing_params(config: &WorkerConfig) -> ListingParams<'_> {
     ListingParams {
-        config: &job.consumer,
-        health: &job.health,
-        telemetry: &job.telemetry,
-        random: &job.rng,
+        config: &config.consumer,
+        health: &config.health,
+        telemetry: &config.telemetry,
+        rng: &config.rng,
     }
 }
 
-/// The streams that a checkpoint is about.
+/// The streams that a checkpoint has positions of.
 fn stream_labels(checkpoint: &Checkpoint) -> BTreeSet<StreamLabel> {
     if checkpoint.shards.is_empty() {
         return BTreeSet::from([StreamLabel::new(checkpoint.start.label())]);
@@ -81,92 +82,102 @@ fn stream_labels(checkpoint: &Checkpoint) -> BTreeSet<StreamLabel> {
     checkpoint.shards.keys().map(|id| id.stream.clone()).collect()
 }
 
-/// What is stored, once the store answers. What is wrong with it is told once it is claimed.
-async fn peek_checkpoint(store: &dyn CheckpointStore, job: &WorkerConfig) -> Option<Checkpoint> {
+/// Loads the stored checkpoint, with retries. The claim reports one that does not parse.
+async fn peek_checkpoint(store: &dyn CheckpointStore, config: &WorkerConfig) -> Option<Checkpoint> {
     let mut backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
     loop {
         match CheckpointWriter::peek(store).await {
             Ok(stored) => {
-                job.health.clear(&Component::Checkpoint);
+                config.health.clear(&Component::Checkpoint);
                 return stored;
             }
             Err(ClaimError::Format(_)) => return None,
-            Err(error) => report_claim_failure(job, &error, &mut backoff).await,
+            Err(error) => report_claim_failure(config, &error, &mut backoff).await,
         }
     }
 }
 
-/// Tells why the checkpoint is not ours yet, and waits.
-async fn report_claim_failure(job: &WorkerConfig, error: &ClaimError, backoff: &mut Backoff) {
-    job.telemetry.retry(error);
-    job.health.set_problem(Component::Checkpoint, checkpoint_problem(error));
-    sleep(backoff.next_wait(&job.rng)).await;
+/// Reports why the checkpoint is not claimed yet, and waits.
+async fn report_claim_failure(config: &WorkerConfig, error: &ClaimError, backoff: &mut Backoff) {
+    config.telemetry.request_failed(error);
+    config.health.set_problem(Component::Checkpoint, checkpoint_problem(error));
+    sleep(backoff.next_wait(&config.rng)).await;
 }
 
-/// The checkpoint, claimed: gone on from what is stored, else from what is known, or begun.
+/// Claims the checkpoint, with retries. Continues from the stored one, else from `known`, else creates
+/// one.
 async fn claim(
     store: Arc<dyn CheckpointStore>,
-    job: &WorkerConfig,
+    config: &WorkerConfig,
     listing: &Listing,
     known: Option<&Checkpoint>,
 ) -> CheckpointWriter {
     let open = |found: Option<Checkpoint>| match found {
-        Some(found) => match resume_from(found, job) {
-            Ok(continued) => continued,
+        Some(found) => match resume_from(found, config) {
+            Ok(resumed) => resumed,
             Err(other) => {
-                job.telemetry
-                    .checkpoint_of_other_stream(&other.start.stream, &job.consumer.stream_name());
-                new_checkpoint(job, listing)
+                config.telemetry.checkpoint_of_other_stream(
+                    &other.start.stream,
+                    &config.consumer.stream_name(),
+                );
+                new_checkpoint(config, listing)
             }
         },
-        None => known.cloned().unwrap_or_else(|| new_checkpoint(job, listing)),
+        None => known.cloned().unwrap_or_else(|| new_checkpoint(config, listing)),
     };
     let mut backoff = Backoff::new(INITIAL_BACKOFF, MAX_BACKOFF);
     loop {
-        match CheckpointWriter::claim(store.clone(), &job.holder, open).await {
-            Ok(keeper) => {
-                let checkpoint = keeper.checkpoint();
-                job.telemetry.claimed(checkpoint.epoch, checkpoint.shards.len());
-                job.health.clear(&Component::Checkpoint);
-                return keeper;
+        match CheckpointWriter::claim(store.clone(), &config.holder, open).await {
+            Ok(writer) => {
+                let checkpoint = writer.checkpoint();
+                config.telemetry.checkpoint_claimed(checkpoint.epoch, checkpoint.shards.len());
+                config.health.clear(&Component::Checkpoint);
+                return writer;
             }
-            Err(error) => report_claim_failure(job, &error, &mut backoff).await,
+            Err(error) => report_claim_failure(config, &error, &mut backoff).await,
         }
     }
 }
 
-/// What of a checkpoint can be gone on from; all of it is given back if it is of another stream.
-fn resume_from(mut found: Checkpoint, job: &WorkerConfig) -> Result<Checkpoint, Checkpoint> {
+/// The part of a checkpoint that this notifier can resume from. The checkpoint itself, if it is that of
+/// another stream.
+fn resume_from(mut found: Checkpoint, config: &WorkerConfig) -> Result<Checkpoint, Checkpoint> {
     let (table, label) = found.start.split_arn();
-    if table != job.consumer.table {
+    if table != config.consumer.table {
         return Err(found);
     }
-    if let StreamSource::Stream(stream) = &job.consumer.source {
+    if let StreamSource::Stream(stream) = &config.consumer.source {
         let has_begun = label == stream.as_str();
         if !has_begun && found.shards.keys().all(|id| id.stream != *stream) {
             return Err(found);
         }
         found.shards.retain(|id, _| id.stream == *stream);
-        found.start.stream = stream.arn(&job.consumer.table);
+        found.start.stream = stream.arn(&config.consumer.table);
     }
     Ok(found)
 }
 
-/// A checkpoint that begins now, by the service's clock. A second earlier than that, because records
-/// carry whole seconds only.
-fn new_checkpoint(job: &WorkerConfig, listing: &Listing) -> Checkpoint {
+/// A checkpoint that begins now, by the service's clock. It begins 1 s earlier, because the times of
+/// records are rounded down to the second.
+fn new_checkpoint(config: &WorkerConfig, listing: &Listing) -> Checkpoint {
     let now = listing.started_at.unwrap_or(UnixSeconds(0));
     let now = Timestamp::from(UnixSeconds(now.0.saturating_sub(1)));
-    let (position, at) = match job.initial_position {
+    let (kind, at) = match config.initial_position {
         InitialPosition::Latest => (StartKind::Latest, now),
         InitialPosition::TrimHorizon => (StartKind::TrimHorizon, now),
         InitialPosition::AtTimestamp(at) => (StartKind::AtTimestamp, at),
     };
     let newest = listing.newest().map(|(label, _)| label);
-    let stream = newest.map(|label| label.arn(&job.consumer.table)).unwrap_or_default();
-    // Before the stream there was nothing to be read, nor to be lost.
-    let made_at = newest.and_then(StreamLabel::enabled_at).map_or(at, Timestamp::from);
-    let start = StartPoint { stream, kind: position, at };
+    let stream = newest.map(|label| label.arn(&config.consumer.table)).unwrap_or_default();
+    // Before the stream was enabled, there was nothing to read or to lose.
+    let enabled_at = newest.and_then(StreamLabel::enabled_at).map_or(at, Timestamp::from);
+    let start = StartPoint { stream, kind, at };
     let shards = ShardPositions::new();
-    Checkpoint { holder: String::new(), epoch: 0, start, read_at: at.max(made_at).min(now), shards }
+    Checkpoint {
+        holder: String::new(),
+        epoch: 0,
+        start,
+        read_at: at.max(enabled_at).min(now),
+        shards,
+    }
 }

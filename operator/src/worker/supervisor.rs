@@ -1,194 +1,109 @@
-//! One worker per notifier, each in a task of its own: none can hold up another. A worker runs for
-//! one generation of one resource; the next one begins once it has stopped. One that panics begins
-//! anew; one that lost its claim stays where it is until its resource changes.
+//! Runs the worker of one notifier in a task of its own, so that no worker delays another. Restarts it
+//! after a panic.
 
-use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Reason;
-use crate::telemetry::{Component, Health, HealthSnapshot, Phase, Problem};
+use crate::telemetry::{Component, Health, HealthSnapshot, Problem, Reason};
 
-/// How long to wait before a worker that panicked begins anew.
+/// The wait before a worker that panicked is restarted.
 const PANIC_RESTART_DELAY: Duration = Duration::from_secs(10);
 
-/// Which notifier.
+/// Runs a worker until its token is cancelled. Can be called again after a run ended.
+pub type RunWorker =
+    Box<dyn Fn(Arc<Health>, CancellationToken) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// Namespace and name of a notifier.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NotifierId {
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
 }
 
-/// Which version of a notifier: another resource of its name has another uid.
+/// The version of a notifier that a worker runs for. Another resource of the same name has another
+/// uid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revision {
-    /// The resource's uid.
     pub uid: String,
-    /// The spec's generation.
+    /// The generation of the spec.
     pub generation: i64,
 }
 
-/// All workers of the process.
+/// A worker that runs, or has ended by itself.
 #[derive(Debug)]
-pub struct Supervisor {
-    workers: Mutex<HashMap<NotifierId, Worker>>,
-    /// Stops all of them.
-    stop: CancellationToken,
-}
-
-#[derive(Debug)]
-struct Worker {
-    revision: Revision,
+pub struct WorkerHandle {
     stop: CancellationToken,
     task: JoinHandle<()>,
     health: watch::Receiver<HealthSnapshot>,
-    told: bool,
 }
 
-impl Supervisor {
-    /// No worker yet; `stop` stops all there will be.
-    pub fn new(stop: CancellationToken) -> Self {
-        Self { workers: Mutex::default(), stop }
-    }
-
-    /// The health of the worker of this revision, if there is one.
-    pub fn health(&self, id: &NotifierId, revision: &Revision) -> Option<HealthSnapshot> {
-        let workers = self.lock();
-        let worker = workers.get(id).filter(|worker| worker.revision == *revision)?;
-        Some(worker.health.borrow().clone())
-    }
-
-    /// Whether it was told that this notifier's claim is lost.
-    pub fn has_told_lost_claim(&self, id: &NotifierId) -> bool {
-        self.lock().get(id).is_some_and(|worker| worker.told)
-    }
-
-    /// It was told: from now on the notifier's status is the other holder's.
-    pub fn told_lost_claim(&self, id: &NotifierId) {
-        if let Some(worker) = self.lock().get_mut(id) {
-            worker.told = true;
-        }
-    }
-
-    /// Starts a worker. `work` gets its health and the token that stops it; `changed` is called
-    /// whenever its health is another.
-    pub fn start<F>(
-        &self,
-        id: NotifierId,
-        revision: Revision,
-        work: impl Fn(Arc<Health>, CancellationToken) -> F + Send + Sync + 'static,
-        changed: impl Fn() + Send + Sync + 'static,
-    ) where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let (health, watched) = Health::new();
-        let health = Arc::new(health);
-        let stop = self.stop.child_token();
-        let mut changes = watched.clone();
-        let told = async move {
+impl WorkerHandle {
+    /// Starts a worker that runs until `stop`. `on_change` is called whenever its health changes.
+    pub fn spawn(
+        run: RunWorker,
+        stop: CancellationToken,
+        on_change: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let (sender, health) = Health::new();
+        let sender = Arc::new(sender);
+        let mut changes = health.clone();
+        let report_changes = async move {
             while changes.changed().await.is_ok() {
-                changed();
+                on_change();
             }
         };
-        let (given, stops) = (health.clone(), stop.clone());
-        let worked = async move {
-            // Making it may panic too.
-            let made = async || work(given.clone(), stops.clone()).await;
-            while catch_panic(&given, made()).await.is_err()
-                && stops.run_until_cancelled(sleep(PANIC_RESTART_DELAY)).await.is_some()
+        let stop_worker = stop.clone();
+        let run_until_stopped = async move {
+            // Creating the future can panic too.
+            let attempt = async || run(sender.clone(), stop_worker.clone()).await;
+            while catch_panic(&sender, attempt()).await.is_err()
+                && stop_worker.run_until_cancelled(sleep(PANIC_RESTART_DELAY)).await.is_some()
             {
             }
-            // With the last sender gone, so is the listener.
-            drop(given);
+            // Without a sender, `report_changes` ends.
+            drop(sender);
         };
-        drop(health);
         let task = tokio::spawn(async move {
-            tokio::join!(worked, told);
+            tokio::join!(run_until_stopped, report_changes);
         });
-        let worker = Worker { revision, stop, task, health: watched, told: false };
-        if let Some(before) = self.lock().insert(id, worker) {
-            before.task.abort();
-        }
+        Self { stop, task, health }
     }
 
-    /// Stops a worker and waits until it has finished what is under way.
-    pub async fn stop(&self, id: &NotifierId) {
-        let worker = self.lock().remove(id);
-        if let Some(Worker { stop, task, .. }) = worker {
-            stop.cancel();
-            // It is gone either way.
-            let _ = task.await;
-        }
+    /// The present health.
+    pub fn health(&self) -> HealthSnapshot {
+        self.health.borrow().clone()
     }
 
-    /// Ends the worker of a resource that no longer exists: there is nothing to remember.
-    pub fn abort(&self, id: &NotifierId) {
-        if let Some(worker) = self.lock().remove(id) {
-            worker.task.abort();
-        }
+    /// Stops the worker and waits until it has drained.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.join().await;
     }
 
-    /// Ends the worker of an earlier resource of this name.
-    pub fn abort_other(&self, id: &NotifierId, uid: &str) {
-        let mut workers = self.lock();
-        if workers.get(id).is_some_and(|worker| worker.revision.uid != uid)
-            && let Some(worker) = workers.remove(id)
-        {
-            worker.task.abort();
-        }
+    /// Waits for the end of the worker.
+    pub async fn join(self) {
+        // A worker that was aborted has ended, too.
+        let _ = self.task.await;
     }
 
-    /// Waits for all workers, after they were told to stop.
-    pub async fn wait(&self) {
-        let workers: Vec<_> = self.lock().drain().map(|(_, worker)| worker).collect();
-        for worker in workers {
-            let _ = worker.task.await;
-        }
-    }
-
-    /// Every notifier that has a worker, with its resource's uid.
-    pub fn ids(&self) -> Vec<(NotifierId, String)> {
-        let uid = |worker: &Worker| worker.revision.uid.clone();
-        self.lock().iter().map(|(id, worker)| (id.clone(), uid(worker))).collect()
-    }
-
-    /// What keeps each notifier from working, a line each.
-    pub fn troubles(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        for (NotifierId { namespace, name }, worker) in &*self.lock() {
-            let picture = worker.health.borrow();
-            let reasons = picture.problems.values().map(|trouble| trouble.reason.as_str());
-            lines.extend(reasons.map(|reason| format!("{namespace}/{name}: {reason}")));
-            if picture.phase == Phase::HaltedOnGap {
-                lines.push(format!("{namespace}/{name}: {}", Reason::DataGap.as_str()));
-            }
-            if picture.phase == Phase::Starting && picture.problems.is_empty() {
-                lines.push(format!("{namespace}/{name}: starting"));
-            }
-        }
-        lines.sort();
-        lines
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<NotifierId, Worker>> {
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Ends the worker at once. What is not in its checkpoint is read again by the next one.
+    pub fn abort(self) {
+        self.task.abort();
     }
 }
 
-/// Works, and tells if the work panicked: a fault of ours.
-async fn catch_panic(health: &Health, work: impl Future<Output = ()>) -> Result<(), ()> {
-    let worked = AssertUnwindSafe(work).catch_unwind().await;
-    worked.map_err(|_| {
-        health.starting();
+/// Runs a worker. Reports a panic, which is a bug in the operator.
+async fn catch_panic(health: &Health, run: impl Future<Output = ()>) -> Result<(), ()> {
+    AssertUnwindSafe(run).catch_unwind().await.map_err(|_| {
+        health.mark_starting();
         health.set_problem(Component::Worker, panicked_problem());
     })
 }
@@ -204,81 +119,54 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::telemetry::{Phase, assert_message_form};
 
-    fn id() -> NotifierId {
-        NotifierId { namespace: "dev".to_owned(), name: "notifier".to_owned() }
-    }
-
-    fn revision(uid: &str, generation: i64) -> Revision {
-        Revision { uid: uid.to_owned(), generation }
+    #[test]
+    fn the_problem_of_a_panic_names_the_failure_the_cause_and_the_action() {
+        assert_message_form(&panicked_problem().message, &[]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_worker_that_panics_says_so_and_begins_anew() {
-        let supervisor = Supervisor::new(CancellationToken::new());
+    async fn restarts_and_reports_a_worker_that_panicked() {
         let runs = Arc::new(AtomicUsize::new(0));
         let counted = runs.clone();
-        let work = move |health: Arc<Health>, stop: CancellationToken| {
+        let run: RunWorker = Box::new(move |health, stop| {
             let run = counted.fetch_add(1, Ordering::Relaxed);
-            async move {
-                health.starting();
-                health.started();
-                assert!(run > 0, "the first one fails");
+            Box::pin(async move {
+                health.mark_starting();
+                health.mark_reading();
+                assert!(run > 0, "the first run panics");
                 stop.cancelled().await;
-            }
-        };
-        supervisor.start(id(), revision("a", 1), work, || {});
+            })
+        });
+        let worker = WorkerHandle::spawn(run, CancellationToken::new(), || {});
         sleep(Duration::from_secs(1)).await;
-        let picture = supervisor.health(&id(), &revision("a", 1)).unwrap();
-        assert_eq!(picture.phase, Phase::Starting);
-        assert_eq!(picture.problems[&Component::Worker].reason, Reason::WorkerFailed);
+        let snapshot = worker.health();
+        assert_eq!(snapshot.phase, Phase::Starting);
+        assert_eq!(snapshot.problems[&Component::Worker].reason, Reason::WorkerFailed);
         sleep(PANIC_RESTART_DELAY).await;
-        let picture = supervisor.health(&id(), &revision("a", 1)).unwrap();
-        assert_eq!((picture.phase, picture.problems.len()), (Phase::Reading, 0));
+        let snapshot = worker.health();
+        assert_eq!((snapshot.phase, snapshot.problems.len()), (Phase::Reading, 0));
         assert_eq!(runs.load(Ordering::Relaxed), 2);
-        supervisor.stop(&id()).await;
+        worker.stop().await;
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_worker_that_panics_each_time_can_be_stopped() {
-        for is_begun in [false, true] {
-            let supervisor = Supervisor::new(CancellationToken::new());
+    async fn stops_a_worker_that_panics_in_every_run() {
+        for panics_in_future in [false, true] {
             let runs = Arc::new(AtomicUsize::new(0));
             let counted = runs.clone();
-            let work = move |_: Arc<Health>, _: CancellationToken| {
+            let run: RunWorker = Box::new(move |_, _| {
                 let run = counted.fetch_add(1, Ordering::Relaxed);
-                assert!(is_begun || run > 9, "it is not even made");
-                async move { assert!(run > 9, "it always fails") }
-            };
-            supervisor.start(id(), revision("a", 1), work, || {});
+                assert!(panics_in_future || run > 9, "the future is not even created");
+                Box::pin(async move { assert!(run > 9, "every run panics") })
+            });
+            let worker = WorkerHandle::spawn(run, CancellationToken::new(), || {});
             sleep(PANIC_RESTART_DELAY * 3 / 2).await;
-            let picture = supervisor.health(&id(), &revision("a", 1)).unwrap();
-            assert_eq!(picture.problems[&Component::Worker].reason, Reason::WorkerFailed);
-            supervisor.stop(&id()).await;
-            assert_eq!(runs.load(Ordering::Relaxed), 2, "begun, and once more");
+            let problem = &worker.health().problems[&Component::Worker];
+            assert_eq!(problem.reason, Reason::WorkerFailed);
+            worker.stop().await;
+            assert_eq!(runs.load(Ordering::Relaxed), 2, "two runs until the stop");
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_resource_of_the_same_name_is_another() {
-        let supervisor = Supervisor::new(CancellationToken::new());
-        let work = |_: Arc<Health>, stop: CancellationToken| async move { stop.cancelled().await };
-        supervisor.start(id(), revision("a", 1), work, || {});
-        supervisor.abort_other(&id(), "a");
-        assert!(supervisor.health(&id(), &revision("a", 1)).is_some());
-        assert!(supervisor.health(&id(), &revision("a", 2)).is_none(), "another generation");
-        supervisor.abort_other(&id(), "b");
-        assert_eq!(supervisor.ids(), []);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stop_of_the_process_stops_every_worker() {
-        let stop = CancellationToken::new();
-        let supervisor = Supervisor::new(stop.clone());
-        let work = |_: Arc<Health>, stop: CancellationToken| async move { stop.cancelled().await };
-        supervisor.start(id(), revision("a", 1), work, || {});
-        stop.cancel();
-        supervisor.wait().await;
-        assert_eq!(supervisor.ids(), []);
     }
 }

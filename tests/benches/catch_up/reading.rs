@@ -1,4 +1,4 @@
-//! Three ways to read everything: with the SDK, with the notifier's client, with a whole notifier.
+//! Three readers of all records: the SDK, the notifier's client, and a complete notifier.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,22 +19,22 @@ use stream_notifier::streams::{
 };
 use stream_notifier::telemetry::Metrics;
 use stream_notifier::worker::{Backends, run_worker};
-use stream_notifier_tests::fakes::{FakeConnections, MemoryStore, job};
+use stream_notifier_tests::fakes::{FakeConnections, MemoryStore, worker_config};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::service::sk;
-use crate::{CONNECTIONS, DELIVERED, RECORDS, support};
+use crate::{CONNECTIONS, RECORDS, RECORDS_PER_MATCH, support};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/sample-table-dev";
 
-/// Reads everything with the SDK, each shard in a task of its own, and does nothing with it.
+/// Reads all records with the SDK, one task per shard, and discards them.
 pub async fn sdk(client: &Client) -> Result<()> {
     let mut readers = JoinSet::new();
-    for iterator in support::iterators(client, ShardIteratorType::TrimHorizon).await? {
+    for iterator in support::iterator_requests(client, ShardIteratorType::TrimHorizon).await? {
         let client = client.clone();
         readers.spawn(async move {
             let mut next = iterator.send().await?.shard_iterator;
@@ -47,10 +47,10 @@ pub async fn sdk(client: &Client) -> Result<()> {
             anyhow::Ok(records)
         });
     }
-    all(readers).await
+    wait_for_all(readers).await
 }
 
-/// Reads everything with the notifier's client alone.
+/// Reads all records with the notifier's client, and discards them.
 pub async fn client(endpoint: &str) -> Result<()> {
     let streams = Arc::new(streams(&AwsConfig::local(endpoint).await));
     let label = streams.list().await?.pop().context("a stream")?;
@@ -68,14 +68,14 @@ pub async fn client(endpoint: &str) -> Result<()> {
             anyhow::Ok(records)
         });
     }
-    all(readers).await
+    wait_for_all(readers).await
 }
 
 fn streams(aws: &AwsConfig) -> DynamoDbStreams {
     DynamoDbStreams::new(aws, "eu-west-1", TABLE)
 }
 
-async fn all(readers: JoinSet<Result<usize>>) -> Result<()> {
+async fn wait_for_all(readers: JoinSet<Result<usize>>) -> Result<()> {
     let mut records = 0;
     for read in readers.join_all().await {
         records += read?;
@@ -84,42 +84,46 @@ async fn all(readers: JoinSet<Result<usize>>) -> Result<()> {
     Ok(())
 }
 
-/// Reads everything with a whole worker, which delivers what matches.
+/// Reads all records with a worker, which delivers those that match.
 pub async fn notifier(endpoint: &str, evaluator: &EvaluatorPool) -> Result<()> {
     let aws = AwsConfig::local(endpoint).await;
     let streams = streams(&aws);
     let label = streams.list().await?.pop().context("a stream")?;
     let shards = streams.describe(&label, ShardFilter::All, None).await?.shards.len();
-    let table_of_connections = FakeConnections::new(1_000);
+    let connections = FakeConnections::new(1_000);
     for n in 0..CONNECTIONS {
-        table_of_connections.put_new(&format!("L0SM9cOFvHcC{n:03}="), &sk(n));
+        connections.put_new(&format!("L0SM9cOFvHcC{n:03}="), &sk(n));
     }
-    let done = Arc::new(Done { to_read: shards, ..Done::default() });
+    let progress = Arc::new(Progress { shards, ..Progress::default() });
     let backends = Backends {
-        streams: Arc::new(Watched { streams, done: done.clone() }),
-        connections: Arc::new(table_of_connections),
-        gateway: Arc::new(Counted {
+        streams: Arc::new(CountingStreams { streams, progress: progress.clone() }),
+        connections: Arc::new(connections),
+        gateway: Arc::new(CountingGateway {
             gateway: ApiGateway::new(&aws, "eu-west-1", &web_socket_api(endpoint)?),
-            done: done.clone(),
+            progress: progress.clone(),
         }),
         checkpoints: Arc::new(MemoryStore::default()),
         dead_letters: None,
     };
-    let (mut job, _pictures) = job("bench", InitialPosition::TrimHorizon, &Metrics::default());
-    (job.consumer.source, job.consumer.table) = (StreamSource::Stream(label), TABLE.to_owned());
-    job.evaluators = evaluator.clone();
+    let (mut config, _health) =
+        worker_config("bench", InitialPosition::TrimHorizon, &Metrics::default());
+    (config.consumer.source, config.consumer.table) =
+        (StreamSource::Stream(label), TABLE.to_owned());
+    config.evaluators = evaluator.clone();
     let stop = CancellationToken::new();
-    let told = stop.clone();
-    let worker = tokio::spawn(async move { run_worker(&backends, &job, &told).await });
-    timeout(LIMIT, done.all.notified()).await.context("it does not come to an end")?;
+    let stopped = stop.clone();
+    let worker = tokio::spawn(async move { run_worker(&backends, &config, &stopped).await });
+    timeout(TIMEOUT, progress.done.notified()).await.context("the notifier does not finish")?;
     stop.cancel();
     worker.await?;
-    ensure!(done.posts.load(Ordering::Relaxed) == RECORDS / DELIVERED);
+    ensure!(progress.posts.load(Ordering::Relaxed) == RECORDS / RECORDS_PER_MATCH);
     Ok(())
 }
 
-/// The same service by another name, as with AWS: connections are kept by name, and one over which a
-/// page came keeps the room for the next.
+/// The address of the same service with another host name.
+///
+/// The client pools connections by host name, and a connection keeps its buffer for a page. With AWS the
+/// host names differ too.
 fn web_socket_api(endpoint: &str) -> Result<String> {
     let (_, port) = endpoint.rsplit_once(':').context("a port")?;
     let (port, _) = port.split_once('/').context("a path")?;
@@ -127,30 +131,32 @@ fn web_socket_api(endpoint: &str) -> Result<String> {
 }
 
 #[derive(Debug, Default)]
-struct Done {
-    to_read: usize,
-    ends: AtomicUsize,
+struct Progress {
+    shards: usize,
+    finished_shards: AtomicUsize,
     posts: AtomicUsize,
-    all: Notify,
+    done: Notify,
 }
 
-impl Done {
-    fn look(&self) {
-        let ends = self.ends.load(Ordering::Relaxed);
-        if ends == self.to_read && self.posts.load(Ordering::Relaxed) == RECORDS / DELIVERED {
-            self.all.notify_one();
+impl Progress {
+    fn notify_if_done(&self) {
+        let finished = self.finished_shards.load(Ordering::Relaxed);
+        if finished == self.shards
+            && self.posts.load(Ordering::Relaxed) == RECORDS / RECORDS_PER_MATCH
+        {
+            self.done.notify_one();
         }
     }
 }
 
-/// The real client; shards that come to their ends are counted.
+/// The real client. Counts finished shards.
 #[derive(Debug)]
-struct Watched {
+struct CountingStreams {
     streams: DynamoDbStreams,
-    done: Arc<Done>,
+    progress: Arc<Progress>,
 }
 
-impl Streams for Watched {
+impl Streams for CountingStreams {
     fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
         Box::pin(async move { self.streams.list().await })
     }
@@ -178,28 +184,29 @@ impl Streams for Watched {
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
         Box::pin(async move {
             let page = self.streams.get_records(iterator).await?;
-            self.done.ends.fetch_add(usize::from(page.next_iterator.is_none()), Ordering::Relaxed);
-            self.done.look();
+            let is_last = usize::from(page.next_iterator.is_none());
+            self.progress.finished_shards.fetch_add(is_last, Ordering::Relaxed);
+            self.progress.notify_if_done();
             Ok(page)
         })
     }
 }
 
-/// The real client; posts that arrive are counted.
+/// The real client. Counts accepted posts.
 #[derive(Debug)]
-struct Counted {
+struct CountingGateway {
     gateway: ApiGateway,
-    done: Arc<Done>,
+    progress: Arc<Progress>,
 }
 
-impl Gateway for Counted {
+impl Gateway for CountingGateway {
     fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
-            let answer = self.gateway.post(connection, message).await;
-            let arrived = matches!(answer, PostResponse::Status { status: 200, .. });
-            self.done.posts.fetch_add(usize::from(arrived), Ordering::Relaxed);
-            self.done.look();
-            answer
+            let response = self.gateway.post(connection, message).await;
+            let is_accepted = matches!(response, PostResponse::Status { status: 200, .. });
+            self.progress.posts.fetch_add(usize::from(is_accepted), Ordering::Relaxed);
+            self.progress.notify_if_done();
+            response
         })
     }
 

@@ -1,5 +1,6 @@
-//! The service: a stream that was disabled, so that it has an end, of as many shards as the path says,
-//! and a WebSocket API. Each answer is made once.
+//! The service: a stream with the number of shards in the path, and a WebSocket API.
+//!
+//! The stream is disabled, so that its shards end. Each response is created once and then repeated.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,47 +12,47 @@ use axum::http::header::DATE;
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::routing::post;
 use fastrand::Rng;
-use stream_notifier_tests::streams_model::{Key, Model, Settings, date, respond};
+use stream_notifier_tests::streams_model::{Key, Model, Settings, http_date, respond};
 
-use crate::{CONNECTIONS, DELIVERED, RECORDS};
+use crate::{CONNECTIONS, RECORDS, RECORDS_PER_MATCH};
 
-/// How long a record is, as it is sent.
+/// The size of a record in a response.
 pub const BYTES: usize = 600;
 
 const BEGIN: u64 = 1_795_341_600_123;
 
-/// The streams by their number of shards, and what was answered to what.
-type Answers = Arc<Mutex<HashMap<usize, (Model, HashMap<(String, Bytes), Bytes>)>>>;
+/// For each number of shards: the table, and the responses by operation and body of the request.
+type Tables = Arc<Mutex<HashMap<usize, (Model, HashMap<(String, Bytes), Bytes>)>>>;
 
 pub fn routes() -> Router {
     Router::new()
         .route("/api/@connections/{id}", post(async || StatusCode::OK))
-        .route("/{shards}/", post(answer))
-        .with_state(Answers::default())
+        .route("/{shards}/", post(respond_once))
+        .with_state(Tables::default())
 }
 
-async fn answer(
-    State(answers): State<Answers>,
+async fn respond_once(
+    State(tables): State<Tables>,
     Path(shards): Path<usize>,
     headers: HeaderMap,
     body: Bytes,
 ) -> ([(HeaderName, String); 1], Bytes) {
     let target = headers.get("x-amz-target").and_then(|target| target.to_str().ok());
     let target = target.unwrap_or_default().to_owned();
-    let mut answers = answers.lock().unwrap();
-    let (model, answers) =
-        answers.entry(shards).or_insert_with(|| (stream(shards), HashMap::new()));
-    let date = [(DATE, date(model.now()))];
-    let make = |(target, body): &(String, Bytes)| respond(model, target, body).1.into();
-    (date, answers.entry((target, body)).or_insert_with_key(make).clone())
+    let mut tables = tables.lock().unwrap();
+    let (model, responses) =
+        tables.entry(shards).or_insert_with(|| (table(shards), HashMap::new()));
+    let date = [(DATE, http_date(model.now()))];
+    let create = |(target, body): &(String, Bytes)| respond(model, target, body).1.into();
+    (date, responses.entry((target, body)).or_insert_with_key(create).clone())
 }
 
-fn stream(shards: usize) -> Model {
+fn table(shards: usize) -> Model {
     let mut settings =
         Settings { shards, roll_ms: None, enabling_ms: 1_000, ..Settings::default() };
     settings.throttling.describes = None;
     let mut model = Model::new(settings, Rng::with_seed(1), BEGIN);
-    let keys: Vec<_> = (0..CONNECTIONS * DELIVERED).map(key).collect();
+    let keys: Vec<_> = (0..CONNECTIONS * RECORDS_PER_MATCH).map(key).collect();
     for key in &keys {
         model.write(key, Some(1));
     }
@@ -65,13 +66,13 @@ fn stream(shards: usize) -> Model {
 }
 
 fn key(n: usize) -> Key {
-    match n % DELIVERED {
-        0 => Key::target(&n.to_string(), &sk(n / DELIVERED)),
+    match n % RECORDS_PER_MATCH {
+        0 => Key::target(&n.to_string(), &sk(n / RECORDS_PER_MATCH)),
         _ => Key { pk: format!("order#{n}"), sk: "target_sk#hoge".to_owned() },
     }
 }
 
-/// What a connection is stored under.
+/// The sort key of a connection's row.
 pub fn sk(connection: usize) -> String {
     format!("hoge{connection}")
 }

@@ -1,5 +1,4 @@
-//! What could be had without a notifier: the SDK's client and hyper's, each with a number of tasks
-//! that post one message after another.
+//! The SDK's client and hyper's client, without a notifier. Each has a number of tasks that post in a loop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +24,7 @@ pub trait Post: Clone + Send + Sync + 'static {
     fn post(&self, connection: String) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// The SDK's client as everybody has it.
+/// The SDK's client with its defaults, but without retries.
 #[derive(Clone)]
 pub struct Sdk(Client);
 
@@ -50,7 +49,7 @@ impl Post for Sdk {
     }
 }
 
-/// hyper's client, which signs nothing.
+/// hyper's client, without signatures.
 #[derive(Clone)]
 pub struct Hyper {
     client: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
@@ -69,19 +68,19 @@ impl Hyper {
 impl Post for Hyper {
     async fn post(&self, connection: String) -> Result<()> {
         let request = Request::post(format!("{}/@connections/{connection}", self.endpoint));
-        let answer = self.client.request(request.body(Full::from(MESSAGE))?).await?;
-        ensure!(answer.status().is_success());
-        // Without a body; the connection is free again when it is read to its end.
-        http_body_util::BodyExt::collect(answer.into_body()).await?;
+        let response = self.client.request(request.body(Full::from(MESSAGE))?).await?;
+        ensure!(response.status().is_success());
+        // The pool reuses the connection only after the end of the body, although it is empty.
+        http_body_util::BodyExt::collect(response.into_body()).await?;
         Ok(())
     }
 }
 
-/// Posts to so many connections, so many at once.
-pub async fn post_to_all(client: &impl Post, connections: usize, at_once: usize) -> Result<()> {
+/// Posts one message to each connection, with a fixed number of posts in flight.
+pub async fn post_to_all(client: &impl Post, connections: usize, in_flight: usize) -> Result<()> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
-    for _ in 0..at_once {
+    for _ in 0..in_flight {
         let (client, next) = (client.clone(), next.clone());
         tasks.spawn(async move {
             loop {
@@ -93,8 +92,8 @@ pub async fn post_to_all(client: &impl Post, connections: usize, at_once: usize)
             }
         });
     }
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
+    while let Some(result) = tasks.join_next().await {
+        result??;
     }
     Ok(())
 }

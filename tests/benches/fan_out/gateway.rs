@@ -1,6 +1,8 @@
-//! The WebSocket API of all rows, in a process of its own and as cheap as it can be: it looks no
-//! further than where a request ends. The stage is how many milliseconds an answer takes. For the
-//! origin it is the connections table too, with as many connections as the key says.
+//! The WebSocket API of all rows, in a process of its own.
+//!
+//! It uses little CPU time, because it parses only the length of a request. The stage of a URL is the delay of
+//! its response in milliseconds. For the original loop it is the connections table too. The sort key of a
+//! query is then the number of connections.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,37 +15,37 @@ use tokio::time::sleep;
 
 use super::support;
 
-const DONE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
-/// The id of a connection, as API Gateway makes them.
+/// The id of a connection, in the form of API Gateway.
 pub fn connection(n: usize) -> String {
     format!("L0SM9cOFvHc{n:06}C=")
 }
 
-/// Serves until whoever started it ends.
+/// Serves requests until the parent process exits.
 pub async fn serve() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     support::announce(&listener)?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        // A client that goes away is none of its business.
-        tokio::spawn(async move { answer_all(stream).await.ok() });
+        // An error means only that the client has closed the connection.
+        tokio::spawn(async move { serve_connection(stream).await.ok() });
     }
 }
 
-async fn answer_all(mut stream: TcpStream) -> Result<()> {
+async fn serve_connection(mut stream: TcpStream) -> Result<()> {
     let mut buffer = Vec::with_capacity(4096);
-    while let Some((head, end)) = request(&mut stream, &mut buffer).await? {
+    while let Some((head, end)) = read_request(&mut stream, &mut buffer).await? {
         let path = buffer.split(|byte| *byte == b' ').nth(1).context("a path")?;
         match path.split(|byte| *byte == b'/').nth(1) {
-            Some(b"") | None => stream.write_all(&query(&buffer[head..end])?).await?,
+            Some(b"") | None => stream.write_all(&query_response(&buffer[head..end])?).await?,
             Some(stage) => {
-                let after: u64 = std::str::from_utf8(stage)?.parse()?;
-                if after > 0 {
-                    sleep(Duration::from_millis(after)).await;
+                let delay_ms: u64 = std::str::from_utf8(stage)?.parse()?;
+                if delay_ms > 0 {
+                    sleep(Duration::from_millis(delay_ms)).await;
                 }
-                stream.write_all(DONE).await?;
+                stream.write_all(OK).await?;
             }
         }
         buffer.drain(..end);
@@ -51,11 +53,14 @@ async fn answer_all(mut stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Reads a request; where its head ends, and where it ends itself.
-async fn request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<Option<(usize, usize)>> {
+/// Reads a request into the buffer. Returns the end of its head and the end of its body.
+async fn read_request(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<(usize, usize)>> {
     loop {
-        if let Some(head) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
-            let length = content_length(&buffer[..head]).context("a length")?;
+        if let Some(head) = buffer.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            let length = content_length(&buffer[..head]).context("a content length")?;
             if buffer.len() >= head + 4 + length {
                 return Ok(Some((head + 4, head + 4 + length)));
             }
@@ -74,8 +79,8 @@ fn content_length(head: &[u8]) -> Option<usize> {
     std::str::from_utf8(line).ok()?.trim().parse().ok()
 }
 
-/// DynamoDB's answer to a Query: a page without end, which spares the origin asking for more.
-fn query(body: &[u8]) -> Result<Vec<u8>> {
+/// The response of DynamoDB to a Query. All rows are on one page, so the loop sends no second request.
+fn query_response(body: &[u8]) -> Result<Vec<u8>> {
     let body: Value = serde_json::from_slice(body)?;
     let values = body["ExpressionAttributeValues"].as_object().context("values")?;
     let sk = values.values().next().and_then(|value| value["S"].as_str()).context("a key")?;

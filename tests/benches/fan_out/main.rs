@@ -1,11 +1,12 @@
-//! How long one change takes to reach every connection of its key, and what of the processor: a whole
-//! notifier beside the origin's loop, the SDK's client alone and hyper's. All post to the same
-//! gateway, another process, and take turns, so that a busy machine is as busy for all.
+//! The time and CPU time until one change has reached every connection of its key.
+//!
+//! A complete notifier is compared with the original loop, the SDK's client and hyper's client. All post to
+//! the same gateway in another process. They run alternately, so that all see the same load of the machine.
 
 mod clients;
 mod gateway;
 mod notifier;
-mod origin;
+mod original_loop;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -16,19 +17,20 @@ use clients::{Hyper, Post, Sdk, post_to_all};
 use notifier::Notifier;
 use tokio::time::Instant;
 
-/// Each after a first one that opens the connections and is not counted.
+/// Runs of each, after a first one that opens the connections and does not count.
 const RUNS: usize = 7;
-/// Connections, milliseconds that the gateway takes to answer, and changes that the origin's loop is
-/// given, which takes minutes for some.
+/// Connections, delay of each response in milliseconds, and runs of the original loop, of which some take
+/// minutes.
 const ROWS: [(usize, u64, usize); 4] =
     [(1_000, 10, 3), (1_000, 0, RUNS), (10_000, 10, 1), (10_000, 0, 2)];
-/// Posts of a bare client under way at once: its best is looked for.
-const AT_ONCE: [usize; 5] = [64, 128, 256, 512, 1024];
-/// Posts a second: so many that they are no limit, and what the operator's flag is by default.
+/// Posts in flight of a bare client. The best result counts.
+const IN_FLIGHT: [usize; 5] = [64, 128, 256, 512, 1024];
+/// A rate limit, in posts per second, that no run reaches.
 const UNLIMITED: u32 = 1_000_000;
-const BY_DEFAULT: u32 = 5_000;
-/// So many connections are stored for the row about memory.
-const MANY: usize = 100_000;
+/// The default of `--posts-per-second`.
+const DEFAULT_RATE: u32 = 5_000;
+/// Stored connections in the memory measurement.
+const MEMORY_CONNECTIONS: usize = 100_000;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -36,111 +38,117 @@ async fn main() -> Result<()> {
         return gateway::serve().await;
     }
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    // First of all: it takes a while where it is missing, and nothing is measured without it.
-    origin::python().await?;
+    // Checked first, because an installation takes long, and no measurement is useful without it.
+    original_loop::python().await?;
     let service = support::Service::start().await?;
-    memory(&service.endpoint).await?;
+    measure_memory(&service.endpoint).await?;
     println!("one change to every connection of its key, median of {RUNS} runs");
-    for (connections, answer, origin_runs) in ROWS {
-        row(&service.endpoint, connections, answer, origin_runs).await?;
+    for (connections, delay_ms, loop_runs) in ROWS {
+        measure_row(&service.endpoint, connections, delay_ms, loop_runs).await?;
     }
     Ok(())
 }
 
-/// What one change took.
+/// The cost of one change.
 #[derive(Clone, Copy)]
-struct Taken {
-    /// From the beginning to the last answer.
+struct Cost {
+    /// Until the last response.
     time: Duration,
-    /// Of the processor, by the client's process.
+    /// CPU time of the client's process.
     cpu: Duration,
 }
 
-impl Taken {
-    /// The median of each.
-    fn median(of: &[Self]) -> Result<Self> {
-        let median = |what: fn(&Self) -> Duration| {
-            let mut all: Vec<_> = of.iter().map(what).collect();
-            all.sort();
-            all.get(all.len() / 2).copied()
+impl Cost {
+    /// The median of each part.
+    fn median(costs: &[Self]) -> Result<Self> {
+        let median = |part: fn(&Self) -> Duration| {
+            let mut parts: Vec<_> = costs.iter().map(part).collect();
+            parts.sort();
+            parts.get(parts.len() / 2).copied()
         };
-        let medians = median(|it| it.time).zip(median(|it| it.cpu));
-        let (time, cpu) = medians.context("there were runs")?;
+        let medians = median(|cost| cost.time).zip(median(|cost| cost.cpu));
+        let (time, cpu) = medians.context("runs")?;
         Ok(Self { time, cpu })
     }
 }
 
-async fn row(service: &str, connections: usize, answer: u64, origin_runs: usize) -> Result<()> {
-    let endpoint = format!("{service}/{answer}");
+async fn measure_row(
+    service: &str,
+    connections: usize,
+    delay_ms: u64,
+    loop_runs: usize,
+) -> Result<()> {
+    let endpoint = format!("{service}/{delay_ms}");
     let (sdk, hyper) = (Sdk::new(&endpoint), Hyper::new(&endpoint));
     let mut notifier = Notifier::start(&endpoint, connections, UNLIMITED).await;
-    let mut limited = Notifier::start(&endpoint, connections, BY_DEFAULT).await;
-    let (mut of_notifier, mut of_limited) = (Vec::new(), Vec::new());
-    let (mut of_sdk, mut of_hyper) =
-        ([(); AT_ONCE.len()].map(|()| vec![]), [(); AT_ONCE.len()].map(|()| vec![]));
+    let mut limited = Notifier::start(&endpoint, connections, DEFAULT_RATE).await;
+    let (mut notifier_costs, mut limited_costs) = (Vec::new(), Vec::new());
+    let (mut sdk_costs, mut hyper_costs) =
+        ([(); IN_FLIGHT.len()].map(|()| vec![]), [(); IN_FLIGHT.len()].map(|()| vec![]));
     for run in 0..=RUNS {
-        for (notifier, taken) in
-            [(&mut notifier, &mut of_notifier), (&mut limited, &mut of_limited)]
+        for (notifier, costs) in
+            [(&mut notifier, &mut notifier_costs), (&mut limited, &mut limited_costs)]
         {
-            let cpu = support::cpu();
-            let time = notifier.change().await?;
+            let cpu = support::cpu_time();
+            let time = notifier.change_item().await?;
             if run > 0 {
-                taken.push(Taken { time, cpu: support::cpu() - cpu });
+                costs.push(Cost { time, cpu: support::cpu_time() - cpu });
             }
         }
-        for (n, at_once) in AT_ONCE.into_iter().enumerate() {
+        for (n, in_flight) in IN_FLIGHT.into_iter().enumerate() {
             let (sdk, hyper) = (
-                bare(&sdk, connections, at_once).await?,
-                bare(&hyper, connections, at_once).await?,
+                measure_client(&sdk, connections, in_flight).await?,
+                measure_client(&hyper, connections, in_flight).await?,
             );
             if run > 0 {
-                of_sdk[n].push(sdk);
-                of_hyper[n].push(hyper);
+                sdk_costs[n].push(sdk);
+                hyper_costs[n].push(hyper);
             }
         }
     }
     notifier.stop().await?;
     limited.stop().await?;
-    let of_origin = origin::changes(service, answer, connections, origin_runs).await?;
+    let loop_costs = original_loop::measure(service, delay_ms, connections, loop_runs).await?;
 
-    println!("{connections} connections, answered after {answer} ms");
-    let notifier = Taken::median(&of_notifier)?;
-    let print = |name: String, taken: Taken| {
+    println!("{connections} connections, response after {delay_ms} ms");
+    let notifier = Cost::median(&notifier_costs)?;
+    let print = |name: String, cost: Cost| {
         println!(
-            "{name:>24}: {:>9.1} ms, processor {:>6.1} ms for 1,000 posts, {:>6.2} times the notifier's time",
-            taken.time.as_secs_f64() * 1e3,
-            taken.cpu.as_secs_f64() * 1e6 / connections as f64,
-            taken.time.as_secs_f64() / notifier.time.as_secs_f64(),
+            "{name:>24}: {:>9.1} ms, CPU time {:>6.1} ms per 1,000 posts, {:>6.2} times the notifier's time",
+            cost.time.as_secs_f64() * 1e3,
+            cost.cpu.as_secs_f64() * 1e6 / connections as f64,
+            cost.time.as_secs_f64() / notifier.time.as_secs_f64(),
         );
     };
     print("notifier".to_owned(), notifier);
-    print(format!("at {BY_DEFAULT} a second"), Taken::median(&of_limited)?);
-    print("origin's loop".to_owned(), Taken::median(&of_origin)?);
-    for (name, all) in [("SDK", of_sdk), ("hyper", of_hyper)] {
-        for (at_once, taken) in AT_ONCE.into_iter().zip(all) {
-            print(format!("{name}, {at_once} at once"), Taken::median(&taken)?);
+    print(format!("at {DEFAULT_RATE} per second"), Cost::median(&limited_costs)?);
+    print("original loop".to_owned(), Cost::median(&loop_costs)?);
+    for (name, costs) in [("SDK", sdk_costs), ("hyper", hyper_costs)] {
+        for (in_flight, costs) in IN_FLIGHT.into_iter().zip(costs) {
+            print(format!("{name}, {in_flight} in flight"), Cost::median(&costs)?);
         }
     }
     Ok(())
 }
 
-async fn bare(client: &impl Post, connections: usize, at_once: usize) -> Result<Taken> {
-    let (begun, cpu) = (Instant::now(), support::cpu());
-    post_to_all(client, connections, at_once).await?;
-    Ok(Taken { time: begun.elapsed(), cpu: support::cpu() - cpu })
+async fn measure_client(client: &impl Post, connections: usize, in_flight: usize) -> Result<Cost> {
+    let (start, cpu) = (Instant::now(), support::cpu_time());
+    post_to_all(client, connections, in_flight).await?;
+    Ok(Cost { time: start.elapsed(), cpu: support::cpu_time() - cpu })
 }
 
-/// What a change to very many connections takes of the memory. The table is in this process too, and
-/// is there before.
-async fn memory(service: &str) -> Result<()> {
-    let mut notifier = Notifier::start(&format!("{service}/0"), MANY, UNLIMITED).await;
-    support::forget_peak()?;
+/// Measures the memory of one change to all stored connections. The connections table is in this process
+/// too, but exists before the measurement.
+async fn measure_memory(service: &str) -> Result<()> {
+    let mut notifier =
+        Notifier::start(&format!("{service}/0"), MEMORY_CONNECTIONS, UNLIMITED).await;
+    support::reset_peak_memory()?;
     let [before, _] = support::memory()?;
-    notifier.change().await?;
+    notifier.change_item().await?;
     let [_, peak] = support::memory()?;
     notifier.stop().await?;
     println!(
-        "{MANY} connections stored: one change to all takes {} MiB at the most, beside {} MiB before, the table among them",
+        "{MEMORY_CONNECTIONS} stored connections: one change to all takes at most {} MiB, besides {} MiB before, which include the table",
         (peak - before) >> 20,
         before >> 20,
     );

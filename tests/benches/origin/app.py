@@ -1,5 +1,5 @@
-"""The app that StreamNotifier takes the place of, in small: a Lambda on the table's stream that posts
-to the stored connections in a `for` loop."""
+"""The original application, reduced to its Lambda function on the table's stream. It posts to the stored
+connections in a `for` loop."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Gives the origin's Lambda one change, some times over, and prints what each took: JSON.
+"""Calls the Lambda function with one change per run. Prints seconds and CPU seconds of each run as JSON.
 
     measure.py <sk> <runs>
 """
@@ -14,7 +14,7 @@ from app import app
 
 
 def change(sk, value):
-    """The event of a change of one item."""
+    """The event for a change of one item."""
     keys = {"PK": {"S": "target_pk#fuga"}, "SK": {"S": f"target_sk#{sk}"}}
     stream = {
         "ApproximateCreationDateTime": 1790000000,
@@ -36,15 +36,15 @@ def change(sk, value):
 
 
 def main(sk, runs):
-    taken = []
+    costs = []
     with Client(app) as client:
-        # Connects, and is not counted.
+        # The first call opens the connections, so it does not count.
         client.lambda_.invoke("notify", change("1", 1))
         for run in range(int(runs)):
-            begun, cpu = time.monotonic(), time.process_time()
+            start, cpu = time.monotonic(), time.process_time()
             client.lambda_.invoke("notify", change(sk, run + 2))
-            taken.append([time.monotonic() - begun, time.process_time() - cpu])
-    print(json.dumps(taken))
+            costs.append([time.monotonic() - start, time.process_time() - cpu])
+    print(json.dumps(costs))
 
 
 main(*sys.argv[1:])

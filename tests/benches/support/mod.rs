@@ -1,7 +1,8 @@
-//! What the benchmarks of whole processes have in common: the service in a process of its own, which
-//! is the same executable again, and what this process takes of the machine.
+//! Helpers of the benchmarks with two processes: the service in a child process, and resource usage.
+//!
+//! The child process runs the same executable.
 
-#![allow(dead_code, reason = "no benchmark needs all of it")]
+#![allow(dead_code, reason = "each benchmark uses only some of the helpers")]
 
 use std::env;
 use std::io::Read as _;
@@ -22,14 +23,14 @@ use tokio::process::{Child, Command};
 
 const SERVE: &str = "serve";
 
-/// Whether this process is to be the service.
+/// Whether this process is the service.
 pub fn is_service() -> bool {
     env::args().any(|argument| argument == SERVE)
 }
 
-/// The service, which ends with this process.
+/// The service in a child process, which exits with this process.
 pub struct Service {
-    /// Where it listens.
+    /// `http://127.0.0.1:<port>`.
     pub endpoint: String,
     _child: Child,
 }
@@ -42,20 +43,20 @@ impl Service {
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
-        let output = child.stdout.take().context("it has an output")?;
+        let output = child.stdout.take().context("no standard output")?;
         let address = BufReader::new(output).lines().next_line().await?;
         Ok(Self { endpoint: format!("http://{}", address.context("no address")?), _child: child })
     }
 }
 
-/// Is the service until whoever started it ends.
+/// Serves these routes until the parent process exits.
 pub async fn serve(routes: Router) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     announce(&listener)?;
     Ok(axum::serve(listener, routes).await?)
 }
 
-/// Tells whoever started this process where it listens, and ends with them.
+/// Prints the address for the parent process, and exits when that exits.
 pub fn announce(listener: &TcpListener) -> Result<()> {
     println!("{}", listener.local_addr()?);
     std::thread::spawn(|| {
@@ -65,7 +66,7 @@ pub fn announce(listener: &TcpListener) -> Result<()> {
     Ok(())
 }
 
-/// The SDK's client as everybody has it.
+/// The SDK's client with its defaults, but without retries.
 pub fn bare_client(endpoint: &str) -> Client {
     let config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -77,34 +78,35 @@ pub fn bare_client(endpoint: &str) -> Client {
     Client::from_conf(config)
 }
 
-/// What asks for an iterator of each shard of the service's stream.
-pub async fn iterators(
+/// Requests for an iterator of each shard of the stream.
+pub async fn iterator_requests(
     client: &Client,
     from: ShardIteratorType,
 ) -> Result<Vec<GetShardIteratorFluentBuilder>> {
     let streams = client.list_streams().send().await?;
-    let arn = streams.streams().first().and_then(|it| it.stream_arn()).context("a stream")?;
+    let arn =
+        streams.streams().first().and_then(|stream| stream.stream_arn()).context("a stream")?;
     let described = client.describe_stream().stream_arn(arn).send().await?;
     let shards = described.stream_description().context("a description")?.shards().iter();
-    let of = |shard: &Shard| {
-        let asks = client.get_shard_iterator().stream_arn(arn).shard_iterator_type(from.clone());
-        Ok(asks.shard_id(shard.shard_id().context("an id")?))
+    let request = |shard: &Shard| {
+        let request = client.get_shard_iterator().stream_arn(arn).shard_iterator_type(from.clone());
+        Ok(request.shard_id(shard.shard_id().context("an id")?))
     };
-    shards.map(of).collect()
+    shards.map(request).collect()
 }
 
-/// The processor time that this process has taken.
-pub fn cpu() -> Duration {
+/// The CPU time of this process.
+pub fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// From now on the highest memory is what is held now.
-pub fn forget_peak() -> Result<()> {
+/// Resets the peak memory to the present memory.
+pub fn reset_peak_memory() -> Result<()> {
     Ok(std::fs::write("/proc/self/clear_refs", "5")?)
 }
 
-/// The memory that this process holds, in bytes: now, and at its highest.
+/// The resident memory of this process in bytes: present and peak.
 pub fn memory() -> Result<[usize; 2]> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let kilobytes = |name: &str| {

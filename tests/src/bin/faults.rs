@@ -63,7 +63,7 @@ fn simulate() {
     let threads = available_parallelism().map_or(1, |threads| threads.get());
     let report = run_all(0..MAX_SEEDS, threads, 1);
     for failure in &report.failures {
-        println!("seed {}: {}: {}", failure.seed, failure.guarantee, failure.how);
+        println!("seed {}: {}: {}", failure.seed, failure.guarantee, failure.details);
     }
     println!("{} seeds finished", report.seeds);
 }

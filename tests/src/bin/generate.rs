@@ -1,4 +1,4 @@
-//! Writes the pages that are generated from the sources: `make generate`.
+//! Writes the generated pages of `docs/`: `make generate`.
 
 use std::fs;
 use std::path::Path;

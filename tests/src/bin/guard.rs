@@ -1,11 +1,12 @@
-//! Stands between a test and what it started, and ends that when the test is gone.
+//! Cleans up after a test process, however it ends.
 //!
-//! A test holds the writing end of the guard's standard input. However the test ends, and be it by
-//! `SIGKILL`, the kernel closes that end; the guard reads the end of the file and does its duty:
+//! The test holds the writing end of the guard's standard input. When the test ends, also by
+//! `SIGKILL`, the kernel closes it, and the guard reads the end of the file. It then does one of
+//! these:
 //!
-//! - `guard run <log> <program> [argument...]` kills the program and everything that it started.
-//!   It prints `started <pid>`, and when the program ends by itself `exited <code>` or
-//!   `killed <signal>`.
+//! - `guard run <log> <program> [argument...]` kills the program and all processes that it started.
+//!   Before that, it prints `started <pid>`, and `exited <code>` or `killed <signal>` if the program
+//!   ends first.
 //! - `guard remove <folder>` removes the folder.
 
 use std::fs::{self, OpenOptions};
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("failed {error}"));
+            print_line(&format!("failed {error}"));
             ExitCode::FAILURE
         }
     }
@@ -42,32 +43,32 @@ fn run(log: &str, program: &str, arguments: &[&str]) -> io::Result<()> {
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
-        // A group of its own: it can be killed with all that it starts, and Ctrl-C in the terminal
-        // of the test does not reach it.
+        // In its own process group, which can be killed as a whole, and which Ctrl-C in the
+        // terminal of the test does not reach.
         .process_group(0)
         .spawn()?;
     let group = Pid::from_child(&child);
-    say(&format!("started {}", child.id()));
+    print_line(&format!("started {}", child.id()));
 
     thread::spawn(move || {
-        until_the_test_is_gone();
-        // It may have ended a moment before.
+        wait_for_end_of_test();
+        // The program may have exited already.
         let _ = kill_process_group(group, Signal::KILL);
     });
     let status = child.wait()?;
-    // What it left behind.
+    // Kills processes that the program has left behind.
     let _ = kill_process_group(group, Signal::KILL);
     match (status.code(), status.signal()) {
-        (Some(code), _) => say(&format!("exited {code}")),
-        (None, signal) => say(&format!("killed {}", signal.unwrap_or_default())),
+        (Some(code), _) => print_line(&format!("exited {code}")),
+        (None, signal) => print_line(&format!("killed {}", signal.unwrap_or_default())),
     }
     Ok(())
 }
 
 fn remove(folder: &Path) -> io::Result<()> {
-    until_the_test_is_gone();
-    // The processes that write there are killed at the same moment, by guards of their own, and the
-    // last of them may still be adding a file.
+    wait_for_end_of_test();
+    // Processes that write to the folder are killed at the same time by other guards, and can still
+    // add files.
     for _ in 0..50 {
         if fs::remove_dir_all(folder).is_ok() || !folder.exists() {
             return Ok(());
@@ -77,12 +78,12 @@ fn remove(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn until_the_test_is_gone() {
+fn wait_for_end_of_test() {
     let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
 }
 
-/// Nobody may be listening any more, which `println!` would answer with a panic.
-fn say(line: &str) {
+/// Prints a line. Unlike `println!`, it does not panic if the test does not read any more.
+fn print_line(line: &str) {
     let mut out = io::stdout();
     let _ = writeln!(out, "{line}");
     let _ = out.flush();

@@ -1,4 +1,4 @@
-//! A connections table whose rows a test writes down.
+//! Fake connections table with scripted rows and errors.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -12,49 +12,48 @@ use stream_notifier::delivery::{
 use stream_notifier::model::{AttributeValue, Item, KeySchema};
 use tokio::time::sleep;
 
-/// A table with the key `connection_id` and an index on `sk`.
+/// A table with the key `connection_id` and the index `sk-index` on `sk`.
 #[derive(Debug)]
 pub struct FakeConnections {
     rows: Mutex<Vec<Item>>,
-    rows_on_a_page: usize,
+    rows_per_page: usize,
     queries: AtomicUsize,
-    /// How often each segment was asked.
+    /// Requests by segment.
     scans: Mutex<BTreeMap<u32, usize>>,
-    /// How often a row was read by its key.
     reads: AtomicUsize,
     latency: Mutex<Duration>,
-    fault: Mutex<Option<ConnectionsErrorKind>>,
-    /// The value of which every query fails.
-    hot: Mutex<Option<AttributeValue>>,
-    keeps_rows: AtomicBool,
+    error: Mutex<Option<ConnectionsErrorKind>>,
+    /// The value whose queries fail.
+    throttled_value: Mutex<Option<AttributeValue>>,
+    denies_deletes: AtomicBool,
     has_index: AtomicBool,
     key_type: Mutex<&'static str>,
 }
 
 impl FakeConnections {
-    /// An empty table, whose pages hold this many rows.
-    pub fn new(rows_on_a_page: usize) -> Self {
+    /// Creates an empty table with this number of rows per page.
+    pub fn new(rows_per_page: usize) -> Self {
         Self {
             rows: Mutex::default(),
-            rows_on_a_page,
+            rows_per_page,
             queries: AtomicUsize::new(0),
             scans: Mutex::default(),
             reads: AtomicUsize::new(0),
             latency: Mutex::default(),
-            fault: Mutex::default(),
-            hot: Mutex::default(),
-            keeps_rows: AtomicBool::new(false),
+            error: Mutex::default(),
+            throttled_value: Mutex::default(),
+            denies_deletes: AtomicBool::new(false),
             has_index: AtomicBool::new(true),
             key_type: Mutex::new("S"),
         }
     }
 
-    /// Stores the row of a connection that has none yet.
+    /// Stores the row of a connection that has none.
     pub fn put_new(&self, connection: &str, sk: &str) {
         self.put_row(row(connection, sk, "2026-01-01"));
     }
 
-    /// Stores a connection's row, in place of an earlier one.
+    /// Stores the row of a connection in place of an earlier one.
     pub fn put(&self, connection: &str, sk: &str, created_at: &str) {
         let row = row(connection, sk, created_at);
         let mut rows = self.rows.lock().unwrap();
@@ -62,19 +61,18 @@ impl FakeConnections {
         rows.push(row);
     }
 
-    /// Stores the row of a connection that has none yet, with a TTL.
+    /// Stores the row of a connection that has none, with a TTL.
     pub fn put_until(&self, connection: &str, sk: &str, ttl: i64) {
         let mut row = row(connection, sk, "2026-01-01");
         row.insert("ttl".to_owned(), AttributeValue::N(ttl.to_string()));
         self.put_row(row);
     }
 
-    /// Stores a row as it is.
     pub fn put_row(&self, row: Item) {
         self.rows.lock().unwrap().push(row);
     }
 
-    /// The connections stored.
+    /// The ids of the stored connections.
     pub fn stored(&self) -> Vec<String> {
         let id = |row: &Item| match row.get("connection_id") {
             Some(AttributeValue::S(id)) => Some(id.clone()),
@@ -83,56 +81,55 @@ impl FakeConnections {
         self.rows.lock().unwrap().iter().filter_map(id).collect()
     }
 
-    /// How many pages were queried.
+    /// Queried pages.
     pub fn queries(&self) -> usize {
         self.queries.load(Ordering::Relaxed)
     }
 
-    /// How many pages were scanned, by segment.
+    /// Scanned pages by segment.
     pub fn scans(&self) -> BTreeMap<u32, usize> {
         self.scans.lock().unwrap().clone()
     }
 
-    /// How many rows were read by their key.
+    /// Rows that were read by key.
     pub fn reads(&self) -> usize {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// How long a page takes: what it has is what was stored when it was asked for.
-    pub fn take(&self, latency: Duration) {
+    /// Sets the latency of a page. Its rows are those that are stored when it is requested.
+    pub fn set_latency(&self, latency: Duration) {
         *self.latency.lock().unwrap() = latency;
     }
 
-    /// Every call fails like this, until told otherwise.
-    pub fn fail(&self, kind: Option<ConnectionsErrorKind>) {
-        *self.fault.lock().unwrap() = kind;
+    /// Sets the error of every request.
+    pub fn set_error(&self, kind: Option<ConnectionsErrorKind>) {
+        *self.error.lock().unwrap() = kind;
     }
 
-    /// Queries of this value have no usable answer, as where its partition is throttled, until told
-    /// otherwise.
-    pub fn throttle(&self, sk: Option<&str>) {
-        *self.hot.lock().unwrap() = sk.map(|sk| AttributeValue::S(sk.to_owned()));
+    /// Sets the value whose queries fail, as if its partition was throttled.
+    pub fn set_throttled_value(&self, sk: Option<&str>) {
+        *self.throttled_value.lock().unwrap() = sk.map(|sk| AttributeValue::S(sk.to_owned()));
     }
 
-    /// Denies the right to delete rows, or gives it back.
-    pub fn keep_rows(&self, keeps: bool) {
-        self.keeps_rows.store(keeps, Ordering::Relaxed);
+    /// Denies or grants the permission to delete rows.
+    pub fn deny_deletes(&self, denied: bool) {
+        self.denies_deletes.store(denied, Ordering::Relaxed);
     }
 
-    /// The type of the key that is asked: `S`, `N` or `B`.
+    /// Sets the type of the queried key: `S`, `N` or `B`.
     pub fn set_key_type(&self, kind: &'static str) {
         *self.key_type.lock().unwrap() = kind;
     }
 
-    /// Takes the index away, or brings it back.
-    pub fn set_index(&self, there: bool) {
-        self.has_index.store(there, Ordering::Relaxed);
+    /// Removes or restores the index.
+    pub fn set_index_exists(&self, exists: bool) {
+        self.has_index.store(exists, Ordering::Relaxed);
     }
 
-    /// What every lookup without an index is answered with, as by DynamoDB.
+    /// The error that DynamoDB returns for a query of a missing index.
     fn check_index(&self) -> Result<(), ConnectionsError> {
-        let there = self.has_index.load(Ordering::Relaxed);
-        there.then_some(()).ok_or(ConnectionsError {
+        let exists = self.has_index.load(Ordering::Relaxed);
+        exists.then_some(()).ok_or(ConnectionsError {
             action: "dynamodb:Query",
             kind: ConnectionsErrorKind::Invalid,
             source: None,
@@ -140,26 +137,26 @@ impl FakeConnections {
     }
 
     fn check(&self) -> Result<(), ConnectionsError> {
-        match *self.fault.lock().unwrap() {
-            Some(kind) => Err(ConnectionsError { action: "dynamodb:Scripted", kind, source: None }),
+        match *self.error.lock().unwrap() {
+            Some(kind) => Err(ConnectionsError { action: "dynamodb:Fake", kind, source: None }),
             None => Ok(()),
         }
     }
 
-    /// The rows that `is_found` takes, from `start` on.
+    /// A page of the rows for which `is_match` holds, from `start` on.
     fn page(
         &self,
         attributes: &[String],
         start: Option<&Item>,
-        is_found: impl Fn(usize, &Item) -> bool,
+        is_match: impl Fn(usize, &Item) -> bool,
     ) -> RowPage {
         let rows = self.rows.lock().unwrap();
-        let mut found = rows.iter().enumerate().filter(|(n, row)| is_found(*n, row));
+        let mut found = rows.iter().enumerate().filter(|(n, row)| is_match(*n, row));
         if let Some(start) = start {
             let id = start.get("connection_id");
             found.by_ref().find(|(_, row)| row.get("connection_id") == id).unwrap();
         }
-        let page: Vec<_> = found.by_ref().take(self.rows_on_a_page).map(|(_, row)| row).collect();
+        let page: Vec<_> = found.by_ref().take(self.rows_per_page).map(|(_, row)| row).collect();
         let next = page.last().filter(|_| found.next().is_some()).map(|row| (*row).clone());
         RowPage {
             rows: page.into_iter().map(|row| projected(row, attributes)).collect(),
@@ -167,7 +164,7 @@ impl FakeConnections {
         }
     }
 
-    async fn answer(&self, page: RowPage) -> RowPage {
+    async fn delay(&self, page: RowPage) -> RowPage {
         let latency = *self.latency.lock().unwrap();
         if !latency.is_zero() {
             sleep(latency).await;
@@ -177,8 +174,8 @@ impl FakeConnections {
 }
 
 fn projected(row: &Item, attributes: &[String]) -> Item {
-    let is_asked = |(name, _): &(&String, &AttributeValue)| attributes.contains(name);
-    row.iter().filter(is_asked).map(|(name, value)| (name.clone(), value.clone())).collect()
+    let is_requested = |(name, _): &(&String, &AttributeValue)| attributes.contains(name);
+    row.iter().filter(is_requested).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 fn row(connection: &str, sk: &str, created_at: &str) -> Item {
@@ -218,7 +215,7 @@ impl ConnectionsTable for FakeConnections {
         Box::pin(async move {
             self.queries.fetch_add(1, Ordering::Relaxed);
             self.check_index()?;
-            if *self.fault.lock().unwrap() == Some(ConnectionsErrorKind::Invalid) {
+            if *self.error.lock().unwrap() == Some(ConnectionsErrorKind::Invalid) {
                 return Err(ConnectionsError {
                     action: "dynamodb:Query",
                     kind: ConnectionsErrorKind::Invalid,
@@ -226,12 +223,12 @@ impl ConnectionsTable for FakeConnections {
                 });
             }
             self.check()?;
-            if self.hot.lock().unwrap().as_ref() == Some(value) {
+            if self.throttled_value.lock().unwrap().as_ref() == Some(value) {
                 let kind = ConnectionsErrorKind::Unavailable;
                 return Err(ConnectionsError { action: "dynamodb:Query", kind, source: None });
             }
             let page = self.page(attributes, start, |_, row| row.get("sk") == Some(value));
-            Ok(self.answer(page).await)
+            Ok(self.delay(page).await)
         })
     }
 
@@ -246,7 +243,7 @@ impl ConnectionsTable for FakeConnections {
             self.check()?;
             let in_segment = |n: usize| n as u32 % segment.total == segment.number;
             let page = self.page(attributes, start, |n, _| in_segment(n));
-            Ok(self.answer(page).await)
+            Ok(self.delay(page).await)
         })
     }
 
@@ -267,7 +264,7 @@ impl ConnectionsTable for FakeConnections {
     ) -> BoxFuture<'a, Result<bool, ConnectionsError>> {
         Box::pin(async move {
             self.check()?;
-            if self.keeps_rows.load(Ordering::Relaxed) {
+            if self.denies_deletes.load(Ordering::Relaxed) {
                 let kind = ConnectionsErrorKind::AccessDenied;
                 return Err(ConnectionsError { action: "dynamodb:DeleteItem", kind, source: None });
             }

@@ -1,4 +1,4 @@
-//! A WebSocket API whose answers a test writes down; every post is noted with its time.
+//! Fake WebSocket API with scripted responses. It records every post with its time.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
@@ -9,111 +9,111 @@ use futures::future::BoxFuture;
 use stream_notifier::delivery::{Gateway, PostResponse};
 use tokio::time::{Instant, sleep};
 
-/// How long the real client waits for an answer.
-const CALL_LIMIT: Duration = Duration::from_secs(15);
+/// The time for which the real client waits for a response.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A gateway that answers 200 unless told otherwise.
+/// A WebSocket API that returns 200, unless a test sets another response.
 #[derive(Debug, Default)]
 pub struct FakeGateway(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Answers by connection, used up one by one, the last one for ever.
+    /// Responses by connection, each used once, except the last one.
     scripts: HashMap<String, VecDeque<(Duration, PostResponse)>>,
-    everyone: Option<(Duration, PostResponse)>,
+    default_response: Option<(Duration, PostResponse)>,
     posts: Vec<Post>,
     disconnected: Vec<String>,
-    refusals: VecDeque<u16>,
+    disconnect_errors: VecDeque<u16>,
     delivered: usize,
     in_flight: HashMap<String, usize>,
-    all_in_flight: usize,
-    most_in_flight: usize,
-    two_for_one: bool,
+    total_in_flight: usize,
+    max_in_flight: usize,
+    had_concurrent_posts: bool,
 }
 
-/// One post that was answered.
+/// A post that has a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Post {
-    /// To whom.
     pub connection: String,
-    /// What.
     pub message: String,
-    /// What was answered.
-    pub answer: PostResponse,
-    /// When it was answered.
+    pub response: PostResponse,
+    /// The time of the response.
     pub at: Instant,
 }
 
 impl FakeGateway {
-    /// What a connection answers, in turn, each after a while; the last answer stays.
-    pub fn script(&self, connection: &str, answers: &[(u64, u16)]) {
-        let answers = answers.iter().map(|(ms, code)| (Duration::from_millis(*ms), status(*code)));
-        self.0.lock().unwrap().scripts.insert(connection.to_owned(), answers.collect());
+    /// Sets the responses of a connection, each with a latency in milliseconds. The last one
+    /// repeats.
+    pub fn script(&self, connection: &str, responses: &[(u64, u16)]) {
+        let responses =
+            responses.iter().map(|(ms, code)| (Duration::from_millis(*ms), status(*code)));
+        self.0.lock().unwrap().scripts.insert(connection.to_owned(), responses.collect());
     }
 
-    /// A connection answers nothing: each post to it ends by the client's own limit.
-    pub fn hang(&self, connection: &str) {
-        let hangs = VecDeque::from([(CALL_LIMIT, PostResponse::NoResponse)]);
-        self.0.lock().unwrap().scripts.insert(connection.to_owned(), hangs);
+    /// Lets every post to a connection time out.
+    pub fn time_out(&self, connection: &str) {
+        let timeout = VecDeque::from([(CALL_TIMEOUT, PostResponse::NoResponse)]);
+        self.0.lock().unwrap().scripts.insert(connection.to_owned(), timeout);
     }
 
-    /// What every connection without a script of its own answers from now on.
-    pub fn everyone(&self, after_ms: u64, code: u16) {
-        self.0.lock().unwrap().everyone = Some((Duration::from_millis(after_ms), status(code)));
+    /// Sets the response of all connections without a script.
+    pub fn set_default_response(&self, after_ms: u64, code: u16) {
+        self.0.lock().unwrap().default_response =
+            Some((Duration::from_millis(after_ms), status(code)));
     }
 
-    /// Every post so far, in the order answered.
+    /// All posts, in the order of their responses.
     pub fn posts(&self) -> Vec<Post> {
         self.0.lock().unwrap().posts.clone()
     }
 
-    /// The next tries to close a connection are answered so.
-    pub fn refuse_to_close(&self, statuses: &[u16]) {
-        self.0.lock().unwrap().refusals.extend(statuses);
+    /// Sets the statuses of the next disconnects.
+    pub fn script_disconnect_errors(&self, statuses: &[u16]) {
+        self.0.lock().unwrap().disconnect_errors.extend(statuses);
     }
 
-    /// Every post since this was asked last, in the order answered.
+    /// Removes and returns all posts, in the order of their responses.
     pub fn take_posts(&self) -> Vec<Post> {
         std::mem::take(&mut self.0.lock().unwrap().posts)
     }
 
-    /// The connections that were closed.
     pub fn disconnected(&self) -> Vec<String> {
         self.0.lock().unwrap().disconnected.clone()
     }
 
-    /// The messages a connection has, in the order it got them.
+    /// The messages that a connection has received, in order.
     pub fn received(&self, connection: &str) -> Vec<String> {
-        let mine = |post: &Post| post.connection == connection && post.answer == status(200);
-        self.posts().into_iter().filter(mine).map(|post| post.message).collect()
+        let is_received =
+            |post: &Post| post.connection == connection && post.response == status(200);
+        self.posts().into_iter().filter(is_received).map(|post| post.message).collect()
     }
 
-    /// How many messages all connections have.
+    /// The number of messages that all connections have received.
     pub fn delivered(&self) -> usize {
         self.0.lock().unwrap().delivered
     }
 
-    /// The most posts that were under way at once.
-    pub fn most_in_flight(&self) -> usize {
-        self.0.lock().unwrap().most_in_flight
+    /// The largest number of posts that were in flight together.
+    pub fn max_in_flight(&self) -> usize {
+        self.0.lock().unwrap().max_in_flight
     }
 
-    /// Whether one connection ever had two posts under way.
-    pub fn two_for_one(&self) -> bool {
-        self.0.lock().unwrap().two_for_one
+    /// Whether a connection ever had two posts in flight.
+    pub fn had_concurrent_posts(&self) -> bool {
+        self.0.lock().unwrap().had_concurrent_posts
     }
 
-    fn begin(&self, connection: &str) -> (Duration, PostResponse) {
+    fn start_post(&self, connection: &str) -> (Duration, PostResponse) {
         let mut state = self.0.lock().unwrap();
         let state = &mut *state;
         *state.in_flight.entry(connection.to_owned()).or_default() += 1;
-        state.two_for_one |= state.in_flight[connection] > 1;
-        state.all_in_flight += 1;
-        state.most_in_flight = state.most_in_flight.max(state.all_in_flight);
+        state.had_concurrent_posts |= state.in_flight[connection] > 1;
+        state.total_in_flight += 1;
+        state.max_in_flight = state.max_in_flight.max(state.total_in_flight);
         match state.scripts.get_mut(connection) {
             Some(script) if script.len() > 1 => script.pop_front().unwrap(),
             Some(script) => script[0].clone(),
-            None => state.everyone.clone().unwrap_or((Duration::ZERO, status(200))),
+            None => state.default_response.clone().unwrap_or((Duration::ZERO, status(200))),
         }
     }
 }
@@ -121,27 +121,27 @@ impl FakeGateway {
 impl Gateway for FakeGateway {
     fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
-            let (after, answer) = self.begin(connection);
+            let (after, response) = self.start_post(connection);
             sleep(after).await;
             let mut state = self.0.lock().unwrap();
             *state.in_flight.get_mut(connection).unwrap() -= 1;
-            state.all_in_flight -= 1;
-            state.delivered += usize::from(answer == status(200));
+            state.total_in_flight -= 1;
+            state.delivered += usize::from(response == status(200));
             state.posts.push(Post {
                 connection: connection.to_owned(),
                 message: String::from_utf8(message.to_vec()).unwrap(),
-                answer: answer.clone(),
+                response: response.clone(),
                 at: Instant::now(),
             });
-            answer
+            response
         })
     }
 
     fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
             let mut state = self.0.lock().unwrap();
-            if let Some(refusal) = state.refusals.pop_front() {
-                return status(refusal);
+            if let Some(status_code) = state.disconnect_errors.pop_front() {
+                return status(status_code);
             }
             state.disconnected.push(connection.to_owned());
             status(204)
@@ -150,5 +150,5 @@ impl Gateway for FakeGateway {
 }
 
 fn status(status: u16) -> PostResponse {
-    PostResponse::Status { status, names_connection: false }
+    PostResponse::Status { status, mentions_connection_id: false }
 }

@@ -1,5 +1,5 @@
-//! Scripted neighbours of a worker, in memory and on tokio's paused clock: what a test wrote down is
-//! what the worker finds, and everything it asked is noted.
+//! Fakes of a worker's backends, in memory and on tokio's paused clock. Each one returns what a
+//! test scripts, and records the requests.
 
 mod connections;
 mod gateway;
@@ -12,5 +12,5 @@ pub use connections::FakeConnections;
 pub use gateway::{FakeGateway, Post};
 pub use queue::{FakeQueue, QUEUE};
 pub use store::MemoryStore;
-pub use streams::{Call, FakeStreams, NOW, change, number, shard_id};
-pub use worker::{STREAM, Worker, job, spec, worker_spec};
+pub use streams::{Call, FakeStreams, NOW, new_record, sequence_number, shard_id};
+pub use worker::{STREAM, Worker, metric_value, spec, worker_config, worker_spec};

@@ -1,4 +1,4 @@
-//! A dead-letter queue that a test can break; every letter that it takes is kept.
+//! Fake dead-letter queue with scripted errors.
 
 use std::sync::Mutex;
 
@@ -7,40 +7,39 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use stream_notifier::delivery::{DeadLetterError, DeadLetterErrorKind, DeadLetterQueue};
 
-/// The ARN of the scripted queue.
 pub const QUEUE: &str = "arn:aws:sqs:eu-west-1:123456789012:lost";
 
-/// A queue that takes everything unless told otherwise.
+/// A queue that accepts every dead letter, unless a test sets an error.
 #[derive(Debug, Default)]
 pub struct FakeQueue(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    letters: Vec<Value>,
-    fails: Option<DeadLetterErrorKind>,
-    longest: Option<usize>,
-    tries: usize,
+    dead_letters: Vec<Value>,
+    error: Option<DeadLetterErrorKind>,
+    max_bytes: Option<usize>,
+    attempts: usize,
 }
 
 impl FakeQueue {
-    /// Every letter, in the order in which they came.
-    pub fn letters(&self) -> Vec<Value> {
-        self.0.lock().unwrap().letters.clone()
+    /// All dead letters, in order.
+    pub fn dead_letters(&self) -> Vec<Value> {
+        self.0.lock().unwrap().dead_letters.clone()
     }
 
-    /// How often one was sent.
-    pub fn tries(&self) -> usize {
-        self.0.lock().unwrap().tries
+    /// The number of sends.
+    pub fn attempts(&self) -> usize {
+        self.0.lock().unwrap().attempts
     }
 
-    /// From now on every letter fails so, or none.
-    pub fn fail(&self, kind: Option<DeadLetterErrorKind>) {
-        self.0.lock().unwrap().fails = kind;
+    /// Sets the error of every send.
+    pub fn set_error(&self, kind: Option<DeadLetterErrorKind>) {
+        self.0.lock().unwrap().error = kind;
     }
 
-    /// From now on letters have at most so many bytes.
-    pub fn take_at_most(&self, bytes: usize) {
-        self.0.lock().unwrap().longest = Some(bytes);
+    /// Rejects dead letters with more bytes from now on.
+    pub fn set_max_bytes(&self, bytes: usize) {
+        self.0.lock().unwrap().max_bytes = Some(bytes);
     }
 }
 
@@ -51,19 +50,19 @@ impl DeadLetterQueue for FakeQueue {
 
     fn send<'a>(
         &'a self,
-        letter: &'a str,
+        dead_letter: &'a str,
         _: &'a str,
         _: &'a str,
     ) -> BoxFuture<'a, Result<(), DeadLetterError>> {
         async {
             let mut state = self.0.lock().unwrap();
-            state.tries += 1;
-            let is_too_long = state.longest.is_some_and(|longest| letter.len() > longest);
-            let fails = state.fails.or(is_too_long.then_some(DeadLetterErrorKind::TooLarge));
-            if let Some(kind) = fails {
+            state.attempts += 1;
+            let is_too_long = state.max_bytes.is_some_and(|max| dead_letter.len() > max);
+            let error = state.error.or(is_too_long.then_some(DeadLetterErrorKind::TooLarge));
+            if let Some(kind) = error {
                 return Err(DeadLetterError { kind, source: None });
             }
-            state.letters.push(serde_json::from_str(letter).unwrap());
+            state.dead_letters.push(serde_json::from_str(dead_letter).unwrap());
             Ok(())
         }
         .boxed()

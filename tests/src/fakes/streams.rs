@@ -1,4 +1,4 @@
-//! A stream whose shards and records a test writes down.
+//! Fake stream with scripted shards, records and errors.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -14,25 +14,23 @@ use stream_notifier::streams::{
 };
 use tokio::time::Instant;
 
-/// The service's clock; it stands still, so that a record can be older or newer as a test wants.
+/// The service's clock. It stands still, so that a test can choose the age of a record.
 pub const NOW: UnixSeconds = UnixSeconds(1_790_000_000);
 
-/// The stream's label.
 const LABEL: &str = "2024-12-03T08:06:15.779";
 
-/// Shards on a page of DescribeStream, as AWS has it.
-const SHARDS_ON_A_PAGE: usize = 100;
+/// Shards per page of DescribeStream, as in AWS.
+const SHARDS_PER_PAGE: usize = 100;
 
-/// A stream.
 #[derive(Debug)]
 pub struct FakeStreams(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    shards: Vec<ScriptedShard>,
-    records_on_a_page: usize,
+    shards: Vec<FakeShard>,
+    records_per_page: usize,
     calls: Vec<Call>,
-    faults: VecDeque<(&'static str, StreamErrorKind)>,
+    errors: VecDeque<(&'static str, StreamErrorKind)>,
     generation: u64,
     read_at: Option<Instant>,
     panics: bool,
@@ -40,42 +38,42 @@ struct State {
 }
 
 #[derive(Debug)]
-struct ScriptedShard {
+struct FakeShard {
     id: ShardId,
     parent: Option<ShardId>,
-    changes: Vec<Record>,
+    records: Vec<Record>,
     closed: bool,
     hidden: bool,
     not_found: bool,
 }
 
-impl ScriptedShard {
+impl FakeShard {
     fn open(id: ShardId, parent: Option<ShardId>) -> Self {
-        Self { id, parent, changes: vec![], closed: false, hidden: false, not_found: false }
+        Self { id, parent, records: vec![], closed: false, hidden: false, not_found: false }
     }
 }
 
-/// What the worker asked.
+/// A request of the worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// A page of the description, after this shard.
+    /// DescribeStream after this shard.
     Describe(Option<ShardId>),
-    /// The children of a shard.
+    /// DescribeStream for the children of a shard.
     Children(ShardId),
-    /// An iterator.
+    /// GetShardIterator.
     Iterator(ShardId, IteratorStart),
-    /// Records of a shard.
+    /// GetRecords.
     Records(ShardId),
 }
 
 impl FakeStreams {
-    /// A stream without shards, whose pages hold this many records.
-    pub fn new(records_on_a_page: usize) -> Self {
+    /// Creates a stream without shards, with this number of records per page.
+    pub fn new(records_per_page: usize) -> Self {
         Self(Mutex::new(State {
             shards: vec![],
-            records_on_a_page,
+            records_per_page,
             calls: vec![],
-            faults: VecDeque::new(),
+            errors: VecDeque::new(),
             generation: 0,
             read_at: None,
             panics: false,
@@ -83,72 +81,70 @@ impl FakeStreams {
         }))
     }
 
-    /// Adds an open shard.
     pub fn open(&self, id: &str, parent: Option<&str>) {
         let id = shard_id(id);
         let parent = parent.map(shard_id);
-        self.0.lock().unwrap().shards.push(ScriptedShard::open(id, parent));
+        self.0.lock().unwrap().shards.push(FakeShard::open(id, parent));
     }
 
-    /// Appends a record to a shard.
-    pub fn append(&self, id: &str, change: Record) {
+    pub fn append(&self, id: &str, record: Record) {
         let mut state = self.0.lock().unwrap();
-        state.shard(&shard_id(id)).unwrap().changes.push(change);
+        state.shard(&shard_id(id)).unwrap().records.push(record);
     }
 
-    /// Closes a shard: its last page has no next iterator.
+    /// Closes a shard, so that its last page has no next iterator.
     pub fn close(&self, id: &str) {
         let mut state = self.0.lock().unwrap();
         state.shard(&shard_id(id)).unwrap().closed = true;
     }
 
-    /// Takes a shard out of the listing and its records away, as the retention does.
+    /// Removes a shard and its records, as the retention does.
     pub fn trim(&self, id: &str) {
         self.0.lock().unwrap().shards.retain(|shard| shard.id.name != id);
     }
 
-    /// Leaves a shard out of the listing, as one that is behind does, or lists it again.
+    /// Hides a shard from listings, as a stale listing does, or shows it again.
     pub fn hide(&self, id: &str, hidden: bool) {
         self.0.lock().unwrap().shard(&shard_id(id)).unwrap().hidden = hidden;
     }
 
-    /// From now on a shard is listed and yet not found.
-    pub fn never_find(&self, id: &str) {
+    /// Makes a shard listed but not found.
+    pub fn set_not_found(&self, id: &str) {
         self.0.lock().unwrap().shard(&shard_id(id)).unwrap().not_found = true;
     }
 
-    /// Between the first and the second page of the next listing, the first shard gets a record and
-    /// rolls: its child is on the last page.
+    /// Rolls the first shard between the first two pages of the next listing, after one has_more
+    /// record. Its child is on the last page.
     pub fn roll_between_pages(&self) {
         self.0.lock().unwrap().rolls = true;
     }
 
-    /// From now on reading records panics, or not.
+    /// Makes GetRecords panic, or not.
     pub fn panic_on_records(&self, panics: bool) {
         self.0.lock().unwrap().panics = panics;
     }
 
-    /// All iterators given until now have expired.
+    /// Expires all iterators that were issued so far.
     pub fn expire_iterators(&self) {
         self.0.lock().unwrap().generation += 1;
     }
 
-    /// The next call of this kind (`Describe`, `Children`, `Iterator`, `Records`) fails.
+    /// Fails the next request of this kind: `Describe`, `Children`, `Iterator` or `Records`.
     pub fn fail_next(&self, call: &'static str, kind: StreamErrorKind) {
-        self.0.lock().unwrap().faults.push_back((call, kind));
+        self.0.lock().unwrap().errors.push_back((call, kind));
     }
 
-    /// What was asked until now.
+    /// All requests so far.
     pub fn calls(&self) -> Vec<Call> {
         self.0.lock().unwrap().calls.clone()
     }
 
-    /// When records were handed out last.
+    /// The last time at which records were returned.
     pub fn read_at(&self) -> Option<Instant> {
         self.0.lock().unwrap().read_at
     }
 
-    /// The iterators asked for a shard.
+    /// The iterator requests for a shard.
     pub fn iterators(&self, id: &str) -> Vec<IteratorStart> {
         let of_shard = |call| match call {
             Call::Iterator(shard, from) if shard.name == id => Some(from),
@@ -161,26 +157,26 @@ impl FakeStreams {
 impl State {
     fn children(&mut self, parent: &ShardId) -> Result<StreamPage, StreamError> {
         self.calls.push(Call::Children(parent.clone()));
-        self.fault("Children")?;
-        let is_child = |shard: &&ScriptedShard| shard.parent.as_ref() == Some(parent);
+        self.take_error("Children")?;
+        let is_child = |shard: &&FakeShard| shard.parent.as_ref() == Some(parent);
         Ok(description(self.shards.iter().filter(is_child).filter(|shard| !shard.hidden), None))
     }
 
-    fn shard(&mut self, id: &ShardId) -> Option<&mut ScriptedShard> {
+    fn shard(&mut self, id: &ShardId) -> Option<&mut FakeShard> {
         self.shards.iter_mut().find(|shard| shard.id == *id)
     }
 
-    fn found(&mut self, id: &ShardId) -> Result<&mut ScriptedShard, StreamError> {
+    fn find_shard(&mut self, id: &ShardId) -> Result<&mut FakeShard, StreamError> {
         let shard = self.shard(id).filter(|shard| !shard.not_found);
-        shard.ok_or_else(|| failed(StreamErrorKind::NotFound))
+        shard.ok_or_else(|| stream_error(StreamErrorKind::NotFound))
     }
 
-    fn fault(&mut self, call: &'static str) -> Result<(), StreamError> {
-        match self.faults.front() {
+    fn take_error(&mut self, call: &'static str) -> Result<(), StreamError> {
+        match self.errors.front() {
             Some((kind, error)) if *kind == call => {
                 let error = *error;
-                self.faults.pop_front();
-                Err(failed(error))
+                self.errors.pop_front();
+                Err(stream_error(error))
             }
             _ => Ok(()),
         }
@@ -195,30 +191,30 @@ impl Streams for FakeStreams {
     fn describe<'a>(
         &'a self,
         stream: &'a StreamLabel,
-        listed: ShardFilter<'a>,
+        filter: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
         Box::pin(async move {
             assert_eq!(stream.as_str(), LABEL);
-            if let ShardFilter::ChildrenOf(parent) = listed {
+            if let ShardFilter::ChildrenOf(parent) = filter {
                 return self.0.lock().unwrap().children(parent);
             }
             let mut state = self.0.lock().unwrap();
             state.calls.push(Call::Describe(after.cloned()));
-            state.fault("Describe")?;
+            state.take_error("Describe")?;
             if after.is_some() && std::mem::take(&mut state.rolls) {
                 let parent = &mut state.shards[0];
-                parent.changes.push(change(1, "fuga", "hoge"));
+                parent.records.push(new_record(1, "fuga", "hoge"));
                 parent.closed = true;
-                let child = ScriptedShard::open(shard_id("zz-child"), Some(parent.id.clone()));
+                let child = FakeShard::open(shard_id("zz-child"), Some(parent.id.clone()));
                 state.shards.push(child);
             }
-            let begin = after.map_or(0, |after| {
+            let start = after.map_or(0, |after| {
                 state.shards.iter().position(|shard| shard.id == *after).unwrap() + 1
             });
-            let page: Vec<_> = state.shards[begin..].iter().take(SHARDS_ON_A_PAGE).collect();
-            let more = begin + page.len() < state.shards.len();
-            let next = page.last().filter(|_| more).map(|shard| shard.id.clone());
+            let page: Vec<_> = state.shards[start..].iter().take(SHARDS_PER_PAGE).collect();
+            let has_more = start + page.len() < state.shards.len();
+            let next = page.last().filter(|_| has_more).map(|shard| shard.id.clone());
             let shown = page.into_iter().filter(|shard| !shard.hidden);
             Ok(description(shown, next))
         })
@@ -232,19 +228,19 @@ impl Streams for FakeStreams {
         Box::pin(async move {
             let mut state = self.0.lock().unwrap();
             state.calls.push(Call::Iterator(id.clone(), from.clone()));
-            state.fault("Iterator")?;
+            state.take_error("Iterator")?;
             let generation = state.generation;
-            let shard = state.found(id)?;
-            let begin = match from {
+            let shard = state.find_shard(id)?;
+            let start = match from {
                 IteratorStart::Start => 0,
                 IteratorStart::At(at) => {
-                    shard.changes.partition_point(|change| change.approximate_creation_time < *at)
+                    shard.records.partition_point(|record| record.approximate_creation_time < *at)
                 }
                 IteratorStart::After(last) => {
-                    shard.changes.partition_point(|change| change.sequence_number <= *last)
+                    shard.records.partition_point(|record| record.sequence_number <= *last)
                 }
             };
-            Ok(ShardIterator(format!("{generation} {begin} {id}")))
+            Ok(ShardIterator(format!("{generation} {start} {id}")))
         })
     }
 
@@ -255,43 +251,37 @@ impl Streams for FakeStreams {
         Box::pin(async move {
             let mut parts = iterator.0.splitn(3, ' ');
             let generation: u64 = parts.next().unwrap().parse().unwrap();
-            let begin: usize = parts.next().unwrap().parse().unwrap();
+            let start: usize = parts.next().unwrap().parse().unwrap();
             let id = shard_id(parts.next().unwrap());
             let mut state = self.0.lock().unwrap();
             state.calls.push(Call::Records(id.clone()));
-            state.fault("Records")?;
+            state.take_error("Records")?;
             if state.panics {
                 drop(state);
-                panic!("a fault, as the test wants it");
+                panic!("panic requested by the test");
             }
             if generation < state.generation {
-                return Err(failed(StreamErrorKind::ExpiredIterator));
+                return Err(stream_error(StreamErrorKind::ExpiredIterator));
             }
-            let most = state.records_on_a_page;
-            let shard = state.found(&id)?;
-            let changes: Vec<_> = shard.changes[begin..].iter().take(most).cloned().collect();
-            let end = begin + changes.len();
-            let more = !shard.closed || end < shard.changes.len();
-            let next = more.then(|| ShardIterator(format!("{generation} {end} {id}")));
-            if !changes.is_empty() {
+            let max = state.records_per_page;
+            let shard = state.find_shard(&id)?;
+            let records: Vec<_> = shard.records[start..].iter().take(max).cloned().collect();
+            let end = start + records.len();
+            let has_more = !shard.closed || end < shard.records.len();
+            let next = has_more.then(|| ShardIterator(format!("{generation} {end} {id}")));
+            if !records.is_empty() {
                 state.read_at = Some(Instant::now());
             }
-            Ok(RecordPage {
-                records: changes,
-                malformed: 0,
-                next_iterator: next,
-                service_time: Some(NOW),
-            })
+            Ok(RecordPage { records, malformed: 0, next_iterator: next, service_time: Some(NOW) })
         })
     }
 }
 
 fn description<'a>(
-    shards: impl Iterator<Item = &'a ScriptedShard>,
+    shards: impl Iterator<Item = &'a FakeShard>,
     next: Option<ShardId>,
 ) -> StreamPage {
-    let shard =
-        |shard: &ScriptedShard| Shard { id: shard.id.clone(), parent: shard.parent.clone() };
+    let shard = |shard: &FakeShard| Shard { id: shard.id.clone(), parent: shard.parent.clone() };
     StreamPage {
         status: StreamStatus::Enabled,
         view_type: ViewType::NewAndOldImages,
@@ -302,22 +292,22 @@ fn description<'a>(
     }
 }
 
-/// The shard of this name in the scripted stream.
+/// The id of the shard with this name.
 pub fn shard_id(name: &str) -> ShardId {
     ShardId::new(&StreamLabel::new(LABEL), name)
 }
 
-fn failed(kind: StreamErrorKind) -> StreamError {
-    StreamError { action: "dynamodb:Scripted", kind, service_time: Some(NOW), source: None }
+fn stream_error(kind: StreamErrorKind) -> StreamError {
+    StreamError { action: "dynamodb:Fake", kind, service_time: Some(NOW), source: None }
 }
 
-/// A sequence number as AWS writes them: 21 digits.
-pub fn number(n: u32) -> SequenceNumber {
+/// A sequence number with 21 digits, as in AWS.
+pub fn sequence_number(n: u32) -> SequenceNumber {
     SequenceNumber::parse(&format!("1{n:020}")).unwrap()
 }
 
-/// A change of `target_pk#<item>`, `target_sk#<sk>`, to the value `n`, made now.
-pub fn change(n: u32, item: &str, sk: &str) -> Record {
+/// A record of `target_pk#<item>`, `target_sk#<sk>` that sets the value to `n` at [`NOW`].
+pub fn new_record(n: u32, item: &str, sk: &str) -> Record {
     let text = |text: String| AttributeValue::S(text);
     let keys = Item::from([
         ("PK".to_owned(), text(format!("target_pk#{item}"))),
@@ -334,7 +324,7 @@ pub fn change(n: u32, item: &str, sk: &str) -> Record {
         old: image(n.wrapping_sub(1)),
         new: image(n),
         keys,
-        sequence_number: number(n),
+        sequence_number: sequence_number(n),
         approximate_creation_time: NOW,
         user_identity: None,
     }

@@ -1,6 +1,6 @@
-//! What one life of a worker sees of the world: every neighbour, over a network that takes its time.
-//! A question of a life that has ended is never answered; what it has sent before arrives all the
-//! same.
+//! Boundary between one worker process and the simulated world: every backend, behind a network
+//! with latency. A request of an ended process never gets a response, but a request that it has
+//! sent still arrives.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -8,73 +8,65 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::worker_process::{Call, Life, When};
+use super::worker_process::{Call, CallSide, WorkerProcess};
 use super::world::{State, World};
 use crate::streams_model::{Model, ModelStreams};
 
-/// All four neighbours of one life.
+/// All backends of one process.
 #[derive(Debug)]
-pub struct Outside {
-    /// The world.
+pub struct Boundary {
     pub world: Arc<World>,
-    /// Whose.
-    pub life: Arc<Life>,
-    /// Its client of the streams.
+    pub process: Arc<WorkerProcess>,
     pub(super) streams: ModelStreams,
 }
 
-impl Outside {
-    /// What `life` sees of `world`.
-    pub fn new(world: Arc<World>, life: Arc<Life>) -> Self {
+impl Boundary {
+    pub fn new(world: Arc<World>, process: Arc<WorkerProcess>) -> Self {
         let streams = ModelStreams::new(world.model.clone(), world.clock.clone());
-        Self { world, life, streams }
+        Self { world, process, streams }
     }
 
-    /// One side of a call.
-    pub(super) async fn pass(&self, call: Call, when: When) {
-        if !self.world.admit() {
+    pub(super) async fn pass(&self, call: Call, side: CallSide) {
+        if !self.world.try_admit_call() {
             pending::<()>().await;
         }
-        let crashed = || {
-            let what = call.crash(when);
-            self.world.count(what);
-            self.world.note(|| format!("{}: {what}", self.life));
+        let on_crash = || {
+            let label = call.crash_label(side);
+            self.world.count(label);
+            self.world.trace_line(|| format!("{}: {label}", self.process));
         };
-        self.life.pass(call, when, crashed).await;
+        self.process.pass(call, side, on_crash).await;
     }
 
-    /// A call that changes nothing.
-    pub(super) async fn ask<T>(
-        &self,
-        call: Call,
-        answer: impl FnOnce(&Model, &mut State) -> T,
-    ) -> T {
-        self.pass(call, When::Before).await;
+    /// Makes a call without an effect.
+    pub(super) async fn read<T>(&self, call: Call, act: impl FnOnce(&Model, &mut State) -> T) -> T {
+        self.pass(call, CallSide::Before).await;
         sleep(self.world.latency()).await;
-        let answer = self.world.with(|model, state| answer(model, state));
-        self.pass(call, When::After).await;
-        answer
+        let response = self.world.with(|model, state| act(model, state));
+        self.pass(call, CallSide::After).await;
+        response
     }
 
-    /// A call that changes something: it does so although its caller may not be there any more.
-    pub(super) async fn send<T: Send + 'static>(
+    /// Makes a call with an effect. The effect happens even if the caller ends after it has sent
+    /// the call.
+    pub(super) async fn write<T: Send + 'static>(
         &self,
         call: Call,
         act: impl FnOnce(&Model, &mut State) -> T + Send + 'static,
     ) -> T {
-        self.pass(call, When::Before).await;
-        let (answer, answered) = oneshot::channel();
+        self.pass(call, CallSide::Before).await;
+        let (result_tx, result_rx) = oneshot::channel();
         let world = self.world.clone();
-        let there = world.latency();
+        let request_latency = world.latency();
         tokio::spawn(async move {
-            sleep(there).await;
-            let done = world.with(|model, state| act(model, state));
+            sleep(request_latency).await;
+            let result = world.with(|model, state| act(model, state));
             sleep(world.latency()).await;
-            // Nobody may wait for it any more.
-            let _ = answer.send(done);
+            // The receiver is dropped if the process has ended.
+            let _ = result_tx.send(result);
         });
-        let Ok(answer) = answered.await else { pending().await };
-        self.pass(call, When::After).await;
-        answer
+        let Ok(result) = result_rx.await else { pending().await };
+        self.pass(call, CallSide::After).await;
+        result
     }
 }

@@ -1,141 +1,153 @@
-//! The guarantees of the checkpoint, looked at whenever one is stored: one writer, never ahead of
-//! delivery, never back.
+//! Checks every checkpoint that is stored: only the holder writes it, it is never ahead of
+//! delivery, and no watermark goes back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::history::{Claim, Mark, Scope};
+use super::history::{Claim, Scope, Watermark};
 use super::world::State;
 use crate::streams_model::Model;
 
-/// The keys that are not shards.
+/// Keys of the ConfigMap that are not shards.
 const FIELDS: [&str; 5] = ["format", "holder", "epoch", "start", "readAt"];
 
-/// A stored checkpoint, read without the product's help.
-struct Saved<'a> {
+/// A stored checkpoint, parsed without the operator's code.
+struct SavedCheckpoint<'a> {
     holder: &'a str,
     epoch: u64,
     start: Value,
-    /// By shard, with whether it has a number or is finished.
-    marks: BTreeMap<usize, Mark>,
+    watermarks: BTreeMap<usize, Watermark>,
 }
 
-impl<'a> Saved<'a> {
+impl<'a> SavedCheckpoint<'a> {
     fn read(model: &Model, data: &'a BTreeMap<String, String>) -> Option<Self> {
-        let mut marks = BTreeMap::new();
+        let mut watermarks = BTreeMap::new();
         for (key, value) in data.iter().filter(|(key, _)| !FIELDS.contains(&key.as_str())) {
             let value: Value = serde_json::from_str(value).ok()?;
             let shard = model.shard(value["stream"].as_str()?, key)?;
-            let mark = match value["after"].as_str()? {
-                "latest" | "start" => Mark::Nothing,
-                "finished" => Mark::All,
-                number => Mark::UpTo(number.parse().ok()?),
+            let watermark = match value["after"].as_str()? {
+                "latest" | "start" => Watermark::Start,
+                "finished" => Watermark::Finished,
+                number => Watermark::UpTo(number.parse().ok()?),
             };
-            marks.insert(shard, mark);
+            watermarks.insert(shard, watermark);
         }
         Some(Self {
             holder: data.get("holder")?,
             epoch: data.get("epoch")?.parse().ok()?,
             start: serde_json::from_str(data.get("start")?).ok()?,
-            marks,
+            watermarks,
         })
     }
 }
 
 impl State {
-    /// A life stores a checkpoint.
-    pub fn check_save(&mut self, model: &Model, life: usize, data: &BTreeMap<String, String>) {
-        let Some(saved) = Saved::read(model, data) else {
-            let how = format!("worker-{life} stores what cannot be read: {data:?}");
-            return self.break_guarantee(model, "one writer", how);
+    pub fn check_save(&mut self, model: &Model, process: usize, data: &BTreeMap<String, String>) {
+        let Some(saved) = SavedCheckpoint::read(model, data) else {
+            let details =
+                format!("worker-{process} stores a checkpoint that cannot be parsed: {data:?}");
+            return self.report_violation(model, "one writer", details);
         };
-        self.note(model, || {
-            format!("worker-{life}: epoch {} saved: {:?}", saved.epoch, saved.marks)
+        self.trace_line(model, || {
+            format!("worker-{process}: stores epoch {}: {:?}", saved.epoch, saved.watermarks)
         });
-        if saved.holder != format!("worker-{life}") {
-            let how = format!("worker-{life} stores as {}", saved.holder);
-            self.break_guarantee(model, "one writer", how);
+        if saved.holder != format!("worker-{process}") {
+            let details = format!("worker-{process} stores the holder {}", saved.holder);
+            self.report_violation(model, "one writer", details);
         }
         if self.history.scope.is_none() {
-            self.begin(model, life, &saved);
+            self.record_scope(model, process, &saved);
         }
-        self.check_writer(model, life, &saved);
-        self.check_marks(model, life, &saved);
+        self.check_writer(model, process, &saved);
+        self.check_marks(model, process, &saved);
     }
 
-    /// The first checkpoint: it says from when on everything is told.
-    fn begin(&mut self, model: &Model, life: usize, saved: &Saved<'_>) {
+    /// Records what the first checkpoint says about the start position.
+    fn record_scope(&mut self, model: &Model, process: usize, saved: &SavedCheckpoint<'_>) {
         let text = |key: &str| saved.start[key].as_str().unwrap_or_default();
         let label = text("stream").rsplit('/').next().unwrap_or_default();
         let first_stream = model.streams().iter().position(|stream| stream.label == label);
         let at = text("at").parse::<jiff::Timestamp>().map(|at| at.as_second() as u64);
         let (Some(first_stream), Ok(at)) = (first_stream, at) else {
-            let how = format!("worker-{life} begins at {}", saved.start);
-            return self.break_guarantee(model, "no silent gap", how);
+            let details = format!("worker-{process} stores the start {}", saved.start);
+            return self.report_violation(model, "no silent data gap", details);
         };
         let not_before = (text("position") != "TrimHorizon").then_some(at);
-        // By the service's clock, not before this life began to look at it.
-        let earliest = self.history.lives[life].at / 1_000;
+        // The service's clock, not before this process first requested it.
+        let started_at_s = self.history.processes[process].at / 1_000;
         if text("position") == "Latest"
-            && !(earliest.saturating_sub(2)..=model.now() / 1_000).contains(&at)
+            && !(started_at_s.saturating_sub(2)..=model.now() / 1_000).contains(&at)
         {
-            let how = format!("worker-{life} takes {at} for now, which is {}", model.now());
-            self.break_guarantee(model, "no silent gap", how);
+            let details = format!(
+                "worker-{process} stores {at} as the current time, which is {}",
+                model.now()
+            );
+            self.report_violation(model, "no silent data gap", details);
         }
-        let began = model.now();
-        self.history.scope = Some(Scope { first_stream, not_before, began });
+        let started_at = model.now();
+        self.history.scope = Some(Scope { first_stream, not_before, started_at });
     }
 
-    /// A save is a claim, with the next epoch, or the holder's.
-    fn check_writer(&mut self, model: &Model, life: usize, saved: &Saved<'_>) {
-        let Saved { epoch, .. } = *saved;
-        let holder = self.history.claims.last().map(|claim| (claim.life, claim.epoch));
+    /// A write is a claim with the next epoch, or it is the holder's.
+    fn check_writer(&mut self, model: &Model, process: usize, saved: &SavedCheckpoint<'_>) {
+        let SavedCheckpoint { epoch, .. } = *saved;
+        let holder = self.history.claims.last().map(|claim| (claim.process, claim.epoch));
         let last = holder.map_or(0, |(_, epoch)| epoch);
         if epoch == last + 1 {
             self.counts.add("claim");
             let from = self.history.saved.clone();
-            self.history.claims.push(Claim::new(life, epoch, from));
+            self.history.claims.push(Claim::new(process, epoch, from));
             let claim = self.history.claims.len() - 1;
-            self.history.lives[life].claim = Some(claim);
-        } else if holder != Some((life, epoch)) {
-            let how = format!("worker-{life} stores epoch {epoch}, and {holder:?} has claimed it");
-            self.break_guarantee(model, "one writer", how);
+            self.history.processes[process].claim = Some(claim);
+        } else if holder != Some((process, epoch)) {
+            let details =
+                format!("worker-{process} stores epoch {epoch}, but the claim is {holder:?}");
+            self.report_violation(model, "one writer", details);
         }
     }
 
-    /// No position goes back, and all that is remembered, or not any more, is settled.
-    fn check_marks(&mut self, model: &Model, life: usize, saved: &Saved<'_>) {
-        let entries: BTreeSet<_> = saved.marks.keys().copied().collect();
+    /// Checks that no watermark goes back, and that all records below it are settled.
+    fn check_marks(&mut self, model: &Model, process: usize, saved: &SavedCheckpoint<'_>) {
+        let entries: BTreeSet<_> = saved.watermarks.keys().copied().collect();
         let forgotten: Vec<_> = self.history.entries.difference(&entries).copied().collect();
         self.history.known.extend(&entries);
         self.history.entries = entries;
-        self.history.saved.resize(model.shards().len(), Mark::Nothing);
-        // What is not remembered any more counts as finished.
-        let marks = forgotten.into_iter().map(|shard| (shard, Mark::All));
-        for (shard, mark) in marks.chain(saved.marks.iter().map(|(shard, mark)| (*shard, *mark))) {
+        self.history.saved.resize(model.shards().len(), Watermark::Start);
+        // A shard without an entry counts as finished.
+        let watermarks = forgotten.into_iter().map(|shard| (shard, Watermark::Finished));
+        for (shard, watermark) in
+            watermarks.chain(saved.watermarks.iter().map(|(shard, watermark)| (*shard, *watermark)))
+        {
             let before = self.history.saved(shard);
-            if mark < before {
-                let how =
-                    format!("worker-{life} sets shard {shard} back from {before:?} to {mark:?}");
-                self.break_guarantee(model, "monotone", how);
+            if watermark < before {
+                let details = format!(
+                    "worker-{process} moves shard {shard} back from {before:?} to {watermark:?}"
+                );
+                self.report_violation(model, "checkpoint monotone", details);
             }
-            self.check_not_ahead(model, life, shard, mark);
-            self.history.saved[shard] = before.max(mark);
+            self.check_not_ahead(model, process, shard, watermark);
+            self.history.saved[shard] = before.max(watermark);
         }
     }
 
-    fn check_not_ahead(&mut self, model: &Model, life: usize, shard: usize, mark: Mark) {
+    fn check_not_ahead(
+        &mut self,
+        model: &Model,
+        process: usize,
+        shard: usize,
+        watermark: Watermark,
+    ) {
         let before = self.history.saved(shard);
-        if mark <= before {
+        if watermark <= before {
             return;
         }
         let State { history, connections, .. } = &*self;
-        let Some(index) = history.lives[life].claim else { return };
+        let Some(index) = history.processes[process].claim else { return };
         let claim = &history.claims[index];
         let is_new = |record: &usize| {
             let number = model.records()[*record].number;
-            mark.covers(number) && !before.covers(number)
+            watermark.covers(number) && !before.covers(number)
         };
         let of = &model.shards()[shard];
         let unsettled: Vec<_> = of
@@ -145,17 +157,18 @@ impl State {
             .filter(is_new)
             .filter(|record| {
                 !history.is_settled(model, connections, claim, *record)
-                    || self.lacks_letter(index, *record)
+                    || self.lacks_dead_letter(index, *record)
             })
             .collect();
         if !unsettled.is_empty() {
-            let how = format!(
-                "worker-{life} remembers shard {shard} up to {mark:?}, but {unsettled:?} are not settled"
+            let details = format!(
+                "worker-{process} stores shard {shard} up to {watermark:?}, but {unsettled:?} are not settled"
             );
-            self.break_guarantee(model, "checkpoint never ahead", how);
-        } else if mark == Mark::All && of.closed.is_none() {
-            let how = format!("worker-{life} remembers shard {shard} as finished, which is open");
-            self.break_guarantee(model, "checkpoint never ahead", how);
+            self.report_violation(model, "checkpoint never ahead", details);
+        } else if watermark == Watermark::Finished && of.closed.is_none() {
+            let details =
+                format!("worker-{process} stores shard {shard} as finished, but it is open");
+            self.report_violation(model, "checkpoint never ahead", details);
         }
     }
 }

@@ -1,6 +1,6 @@
-//! The guarantees, looked at while a run goes on: at every post, page and drop. Those of the
-//! checkpoint are in [`saves`](super::checkpoint_invariants), what has to hold in the end in
-//! [`ending`](super::liveness).
+//! Checks at every post, page and data gap. Those of checkpoints, drops and liveness are in
+//! [`checkpoint_invariants`](super::checkpoint_invariants),
+//! [`drop_invariants`](super::drop_invariants) and [`liveness`](super::liveness).
 
 use stream_notifier::model::Record;
 use stream_notifier::streams::{RecordPage, StreamError};
@@ -11,72 +11,74 @@ use super::history::{Claim, History};
 use super::world::{EPOCH_MS, State};
 use crate::streams_model::{Model, ModelRecord};
 
-/// How long a call may have been under way, in milliseconds.
-const UNDER_WAY: u64 = 10_000;
+/// The longest time that a call can be in flight.
+const MAX_CALL_TIME: u64 = 10_000;
 
-/// How far a listing may be behind: what it does not show may be older than it by that, in
-/// milliseconds.
-const BEHIND: u64 = 15_000;
+/// The longest time by which a listing can be stale. Records that it does not show can be older by
+/// as much.
+const MAX_LISTING_LAG: u64 = 15_000;
 
 impl State {
-    /// A post leaves a worker: there is none under way to its connection.
-    pub fn check_departure(&mut self, model: &Model, post: Post) {
+    /// Checks that a connection has at most one post in flight, and the claim at most its limit.
+    pub fn check_post_started(&mut self, model: &Model, post: Post) {
         let Post { claim, connection, record } = post;
-        let posting = &mut self.history.claims[claim].posting;
-        let is_second = posting.insert(connection, (record, model.now())).is_some();
-        let under_way = posting.len();
+        let posts_in_flight = &mut self.history.claims[claim].posts_in_flight;
+        let is_second = posts_in_flight.insert(connection, (record, model.now())).is_some();
+        let in_flight = posts_in_flight.len();
         if is_second {
-            let how = format!("claim {claim} has two posts under way to conn{connection:02}");
-            self.break_guarantee(model, "order", how);
-        } else if under_way > self.bounds.max_posts {
-            let how = format!("claim {claim} has {under_way} posts under way");
-            self.break_guarantee(model, "posts bounded", how);
+            let details = format!("claim {claim} has two posts in flight to conn{connection:02}");
+            self.report_violation(model, "order", details);
+        } else if in_flight > self.limits.max_posts {
+            let details = format!("claim {claim} has {in_flight} posts in flight");
+            self.report_violation(model, "posts bounded", details);
         }
     }
 
-    /// A post arrives: its record is due, was not remembered as settled when its claim was made, was
-    /// not delivered under it before, and is no older than what its connection has of its item.
-    pub fn check_arrival(&mut self, model: &Model, post: Post) {
+    /// Checks a post that arrives: its record is due, was not settled when the claim was made, was
+    /// not delivered under the claim before, and is not older than the last one of its item.
+    pub fn check_post_arrived(&mut self, model: &Model, post: Post) {
         let Post { claim: index, connection, record } = post;
         let of = &model.records()[record];
-        let told = format!("record {record} to conn{connection:02} under claim {index}");
+        let what = format!("record {record} to conn{connection:02} under claim {index}");
         let is_due = self.history.is_due(model, record);
         let claim = &mut self.history.claims[index];
-        let is_remembered = claim.from.get(of.shard).is_some_and(|mark| mark.covers(of.number));
+        let is_in_checkpoint =
+            claim.from.get(of.shard).is_some_and(|watermark| watermark.covers(of.number));
         let is_repeated = claim.settled.contains(&(record, connection));
         let is_read = claim.read_at.contains_key(&record);
         let before = claim.posted.insert((of.key.clone(), connection), record);
-        let broken = match before {
-            _ if !is_due || !is_read => Some(("nothing told that is not due", told)),
-            _ if is_remembered => {
-                Some(("duplicates bounded", format!("{told}, though remembered as settled")))
+        let violation = match before {
+            _ if !is_due || !is_read => Some(("no undue messages", what)),
+            _ if is_in_checkpoint => {
+                Some(("duplicates bounded", format!("{what}, but the checkpoint had settled it")))
             }
             _ if is_repeated => {
-                Some(("duplicates bounded", format!("{told}, though it was delivered")))
+                Some(("duplicates bounded", format!("{what}, but it was delivered before")))
             }
-            Some(later) if later > record => Some(("order", format!("{told}, after {later}"))),
+            Some(later) if later > record => Some(("order", format!("{what}, after {later}"))),
             _ => None,
         };
-        if let Some((guarantee, how)) = broken {
-            self.break_guarantee(model, guarantee, how);
+        if let Some((guarantee, details)) = violation {
+            self.report_violation(model, guarantee, details);
         }
     }
 
-    /// A worker reads a shard: it has claimed the checkpoint, everything before the shard is
-    /// settled, and what is at work leaves room for a page.
-    pub fn check_reading(&mut self, model: &Model, life: usize, shard: usize) {
-        let halted_at = self.history.lives[life].halted_at;
-        if halted_at.is_some_and(|at| at + UNDER_WAY < model.now()) {
-            let how = format!("worker-{life} reads shard {shard} although a gap stops it");
-            self.break_guarantee(model, "a gap stops", how);
+    /// Checks a read: the worker has claimed the checkpoint, all records before the shard are
+    /// settled, and the records in progress fit into the memory.
+    pub fn check_read(&mut self, model: &Model, process: usize, shard: usize) {
+        let halted_at = self.history.processes[process].halted_at;
+        if halted_at.is_some_and(|at| at + MAX_CALL_TIME < model.now()) {
+            let details =
+                format!("worker-{process} reads shard {shard} after a data gap that must stop it");
+            self.report_violation(model, "stop on data gap", details);
         }
-        let Some(claim) = self.history.lives[life].claim else {
-            let how = format!("worker-{life} reads shard {shard} and has claimed nothing");
-            return self.break_guarantee(model, "one writer", how);
+        let Some(claim) = self.history.processes[process].claim else {
+            let details = format!("worker-{process} reads shard {shard} without a claim");
+            return self.report_violation(model, "one writer", details);
         };
-        let State { history, connections, bounds, .. } = self;
-        // Every message is smaller than one KiB, which is what it counts for.
-        let memory = bounds.memory_kib as usize;
+        let State { history, connections, limits, .. } = self;
+        // Every message has less than 1 KiB, and counts as 1 KiB.
+        let memory = limits.memory_kib as usize;
         let claim = &history.claims[claim];
         let unsettled = |record: &usize| !history.is_settled(model, connections, claim, *record);
         let before = before(model, history, shard);
@@ -84,40 +86,44 @@ impl State {
             .filter(|record| !model.is_trimmed(*record, model.now()))
             .filter(unsettled)
             .collect();
-        let at_work: Vec<_> = history.at_work(model, connections, claim, shard);
-        let broken = if !left.is_empty() {
-            let how = format!("worker-{life} reads shard {shard} before {left:?} are settled");
-            Some(("child after parent", how))
-        } else if at_work.len() > memory {
-            let how = format!("worker-{life} reads on with {at_work:?} at work, over {memory}");
-            Some(("memory bounded", how))
+        let in_progress: Vec<_> = history.in_progress(model, connections, claim, shard);
+        let violation = if !left.is_empty() {
+            let details =
+                format!("worker-{process} reads shard {shard} before {left:?} are settled");
+            Some(("child after parent", details))
+        } else if in_progress.len() > memory {
+            let details = format!(
+                "worker-{process} reads with {in_progress:?} in progress, over {memory} KiB"
+            );
+            Some(("memory bounded", details))
         } else {
             None
         };
-        if let Some((guarantee, how)) = broken {
-            self.break_guarantee(model, guarantee, how);
+        if let Some((guarantee, details)) = violation {
+            self.report_violation(model, guarantee, details);
         }
     }
 
-    /// A worker gets a page, or does not.
-    pub fn take_page(
+    /// Records the response to GetRecords.
+    pub fn record_page(
         &mut self,
         model: &Model,
-        life: usize,
+        process: usize,
         shard: usize,
-        answer: &Result<RecordPage, StreamError>,
+        response: &Result<RecordPage, StreamError>,
     ) {
-        let page = match answer {
+        let page = match response {
             Ok(page) => page,
             Err(error) => {
                 let kind = error.kind;
-                return self.note(model, || format!("worker-{life}: shard {shard}: {kind}"));
+                return self
+                    .trace_line(model, || format!("worker-{process}: shard {shard}: {kind}"));
             }
         };
-        let number = |change: &Record| change.sequence_number.as_str().parse::<u128>().ok();
+        let number = |record: &Record| record.sequence_number.as_str().parse::<u128>().ok();
         let numbers: Vec<_> = page.records.iter().filter_map(number).collect();
-        let of_shard = &model.shards()[shard].records;
-        let on_page: Vec<_> = of_shard
+        let in_shard = &model.shards()[shard].records;
+        let on_page: Vec<_> = in_shard
             .iter()
             .copied()
             .filter(|record| numbers.contains(&model.records()[*record].number))
@@ -125,11 +131,11 @@ impl State {
         let is_end = page.next_iterator.is_none();
         if !on_page.is_empty() || is_end {
             let end = if is_end { ", the end" } else { "" };
-            self.note(model, || format!("worker-{life}: shard {shard}: {on_page:?}{end}"));
+            self.trace_line(model, || format!("worker-{process}: shard {shard}: {on_page:?}{end}"));
         }
         let State { history, connections, .. } = self;
-        let Some(claim) = history.lives[life].claim else { return };
-        let earlier = history.unsettled_of(model, connections, &history.claims[claim], shard);
+        let Some(claim) = history.processes[process].claim else { return };
+        let earlier = history.unsettled_in_shard(model, connections, &history.claims[claim], shard);
         let claim = &mut history.claims[claim];
         for record in &on_page {
             claim.read_at.entry(*record).or_insert(model.now());
@@ -139,56 +145,59 @@ impl State {
         pages.last = on_page;
     }
 
-    /// A worker declares a gap, of so many seconds, in a shard or in any: what was trimmed until now
-    /// of its line is told of, and of those seconds what was in shards that nobody ever saw.
-    pub fn declare_gap(&mut self, model: &Model, life: usize, shard: Option<usize>, seconds: u64) {
+    /// Checks a data gap that a worker reports, and records which records it covers: trimmed
+    /// records of the lineage of the shard, and of the reported seconds those in shards without an
+    /// entry.
+    pub fn check_gap(&mut self, model: &Model, process: usize, shard: Option<usize>, seconds: u64) {
         let (now, retention) = (model.now(), model.settings.retention_ms);
-        let since = now.saturating_sub(retention + seconds * 1_000 + BEHIND);
+        let since = now.saturating_sub(retention + seconds * 1_000 + MAX_LISTING_LAG);
         let history = &self.history;
         let stream = |shard: usize| model.shards()[shard].stream;
         let is_of_line = |shard: usize, other: usize| {
             other == shard
                 || model.ancestors(shard).any(|it| it == other)
                 || model.ancestors(other).any(|it| it == shard)
-                // What comes after all of this stream.
+                // Later streams of the table.
                 || history.follows_table && stream(other) > stream(shard)
         };
-        let began = history.scope.as_ref().map_or(0, |scope| scope.began);
+        let started_at = history.scope.as_ref().map_or(0, |scope| scope.started_at);
         let is_lost = |&record: &usize| {
             let ModelRecord { shard: of, created, .. } = model.records()[record];
-            // Nobody counts the seconds before reading began.
-            let is_in_time = created >= since || created < began;
-            let is_told = shard.is_some_and(|shard| is_of_line(shard, of))
+            // The reported seconds do not include those before reading started.
+            let is_in_time = created >= since || created < started_at;
+            let is_reported = shard.is_some_and(|shard| is_of_line(shard, of))
                 || !history.is_known(of) && is_in_time;
-            is_told && model.is_trimmed(record, now)
+            is_reported && model.is_trimmed(record, now)
         };
         let lost: Vec<_> = (0..model.records().len()).filter(is_lost).collect();
-        self.note(model, || {
-            format!("worker-{life}: gap of {seconds} s in shard {shard:?}: {lost:?} are lost")
+        self.trace_line(model, || {
+            format!(
+                "worker-{process}: data gap of {seconds} s in shard {shard:?}: {lost:?} are lost"
+            )
         });
         if EPOCH_MS + retention > now {
-            let how = format!(
-                "worker-{life} declares a gap in shard {shard:?}, and nothing was trimmed yet"
+            let details = format!(
+                "worker-{process} reports a data gap in shard {shard:?}, but nothing was trimmed yet"
             );
-            self.break_guarantee(model, "no false alarm", how);
+            self.report_violation(model, "no false data gap", details);
         }
         self.history.gaps += 1;
-        let begun = &mut self.history.lives[life];
-        if begun.stops_at_gap {
-            // The checkpoint stays before the gap, and somebody has to decide.
-            begun.halted_at.get_or_insert(now);
-            self.counts.add("gap, and a stop");
+        let started = &mut self.history.processes[process];
+        if started.stops_at_gap {
+            // The checkpoint stays before the gap until the spec changes.
+            started.halted_at.get_or_insert(now);
+            self.counts.add("data gap, stopped");
         } else {
             self.history.lost.extend(lost);
-            self.counts.add("gap, and on from the oldest left");
+            self.counts.add("data gap, continued from the oldest record");
         }
     }
 }
 
 impl History {
-    /// Records that a claim has at work when it reads a shard again: all that it has read and that
-    /// are not settled, but the last pages of other shards, which may still be in hand.
-    fn at_work(
+    /// Records in progress when a claim reads a shard again: all that it has read and not settled,
+    /// except the last pages of other shards, which may not be in memory yet.
+    fn in_progress(
         &self,
         model: &Model,
         connections: &[Connection],
@@ -204,8 +213,8 @@ impl History {
             .collect()
     }
 
-    /// The records read of a shard that are not settled.
-    fn unsettled_of(
+    /// Records that a claim has read of a shard and not settled.
+    fn unsettled_in_shard(
         &self,
         model: &Model,
         connections: &[Connection],
@@ -220,7 +229,8 @@ impl History {
     }
 }
 
-/// The records that come before all of a shard: its parent's, and those of streams before its own.
+/// Records that must be settled before a shard is read: those of its parent, and of earlier
+/// streams.
 fn before<'a>(
     model: &'a Model,
     history: &'a History,

@@ -1,5 +1,6 @@
-//! The connections table: rows in pages, lookups that fail, an index that comes and goes. And
-//! whether each connection is up, which the gateway knows and the table does not.
+//! Simulated connections table: rows in pages, failing lookups, and an index that is missing at
+//! times. It also holds the state of each connection, which API Gateway knows and the table does
+//! not.
 
 use futures::future::BoxFuture;
 use stream_notifier::delivery::{
@@ -7,28 +8,25 @@ use stream_notifier::delivery::{
 };
 use stream_notifier::model::{AttributeValue, Item, KeySchema};
 
-use super::boundary::Outside;
-use super::faults::now;
+use super::boundary::Boundary;
+use super::faults::active;
 use super::worker_process::Call;
 use super::world::State;
 use crate::streams_model::Model;
 
-/// One connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// Its id.
     pub id: String,
-    /// The partition key of its row.
+    /// Value of the row's attribute `sk`.
     pub group: String,
-    /// When its row was stored, in milliseconds since 1970.
+    /// In milliseconds since 1970.
     pub stored_at: u64,
-    /// When it is up: a row is written inside `$connect`, which is a little before.
-    pub up_at: u64,
-    /// Whether its row is there.
+    /// From this time on, API Gateway accepts posts. `$connect` stores the row shortly before.
+    pub established_at: u64,
+    /// Whether the table has its row.
     pub is_stored: bool,
-    /// Whether it has hung up.
-    pub is_gone: bool,
-    /// Until when it does not read.
+    pub is_closed: bool,
+    /// Until this time, the client reads nothing, and posts are rejected with 429.
     pub slow_until: u64,
 }
 
@@ -44,12 +42,12 @@ impl Connection {
 }
 
 impl State {
-    /// How a call to the table fails, if it does.
+    /// Draws whether a request to the table fails.
     fn table_fault(&mut self, model: &Model, action: &'static str) -> Result<(), ConnectionsError> {
         let chance = self.faults.chances.connections;
-        let kind = match now(self.faults.connections, model.now()) {
+        let kind = match active(self.faults.connections, model.now()) {
             None if self.chance(chance) => ConnectionsErrorKind::Unavailable,
-            // The table can still be described; what is asked of its index is refused.
+            // The table can be described, but its index cannot be queried.
             Some(ConnectionsErrorKind::Invalid) if action == "dynamodb:DescribeTable" => {
                 return Ok(());
             }
@@ -58,9 +56,9 @@ impl State {
         };
         self.counts.add(match kind {
             ConnectionsErrorKind::NotFound => "connections table not found",
-            ConnectionsErrorKind::AccessDenied => "connections table denied",
+            ConnectionsErrorKind::AccessDenied => "connections table: access denied",
             ConnectionsErrorKind::NoCredentials => "connections table without credentials",
-            ConnectionsErrorKind::Invalid => "connections index taken away",
+            ConnectionsErrorKind::Invalid => "connections index missing",
             ConnectionsErrorKind::Unavailable => "connections table unavailable",
         });
         Err(ConnectionsError { action, kind, source: None })
@@ -69,11 +67,11 @@ impl State {
     fn describe_table(&mut self, model: &Model) -> Result<TableDescription, ConnectionsError> {
         self.table_fault(model, "dynamodb:DescribeTable")?;
         let key = |name: &str| KeySchema { partition: name.to_owned(), sort: None };
-        let is_there =
-            now(self.faults.connections, model.now()) != Some(ConnectionsErrorKind::Invalid);
+        let has_index =
+            active(self.faults.connections, model.now()) != Some(ConnectionsErrorKind::Invalid);
         Ok(TableDescription {
             keys: key("connection_id"),
-            indexes: is_there.then(|| ("sk-index".to_owned(), key("sk"))).into_iter().collect(),
+            indexes: has_index.then(|| ("sk-index".to_owned(), key("sk"))).into_iter().collect(),
             types: ["connection_id", "sk"].map(|name| (name.to_owned(), "S".to_owned())).into(),
         })
     }
@@ -95,24 +93,24 @@ impl State {
             connection.is_stored && *value == AttributeValue::S(connection.group.clone())
         };
         let mut found = self.connections.iter().filter(is_found).filter(is_after);
-        let rows: Vec<_> = found.by_ref().take(self.rows_on_a_page).map(Connection::row).collect();
+        let rows: Vec<_> = found.by_ref().take(self.rows_per_page).map(Connection::row).collect();
         let has_more = found.next().is_some();
         if has_more {
             self.counts.add("lookup of several pages");
         }
         let next = rows.last().filter(|_| has_more).cloned();
-        let is_asked = |(name, _): &(String, AttributeValue)| attributes.contains(name);
-        let projected = |row: Item| row.into_iter().filter(is_asked).collect();
+        let is_projected = |(name, _): &(String, AttributeValue)| attributes.contains(name);
+        let projected = |row: Item| row.into_iter().filter(is_projected).collect();
         Ok(RowPage { rows: rows.into_iter().map(projected).collect(), next_key: next })
     }
 
     fn get(&mut self, model: &Model, key: &Item) -> Result<Option<Item>, ConnectionsError> {
         self.table_fault(model, "dynamodb:GetItem")?;
-        let is_it = |connection: &&Connection| {
+        let matches = |connection: &&Connection| {
             connection.is_stored
                 && key.get("connection_id") == Some(&AttributeValue::S(connection.id.clone()))
         };
-        Ok(self.connections.iter().find(is_it).map(Connection::row))
+        Ok(self.connections.iter().find(matches).map(Connection::row))
     }
 
     fn delete(&mut self, model: &Model, row: &Item) -> Result<bool, ConnectionsError> {
@@ -121,21 +119,21 @@ impl State {
             |connection: &&mut Connection| connection.is_stored && connection.row() == *row;
         let Some(connection) = self.connections.iter_mut().find(stored) else { return Ok(false) };
         connection.is_stored = false;
-        let (id, is_gone) = (connection.id.clone(), connection.is_gone);
+        let (id, is_closed) = (connection.id.clone(), connection.is_closed);
         self.counts.add("row deleted");
-        self.note(model, || format!("row of {id} deleted"));
-        if !is_gone {
-            let how = format!("the row of {id}, which is up or was coming up, was deleted");
-            self.break_guarantee(model, "none lost", how);
+        self.trace_line(model, || format!("row of {id} deleted"));
+        if !is_closed {
+            let details = format!("the row of {id}, which is not closed, was deleted");
+            self.report_violation(model, "no message lost", details);
         }
         Ok(true)
     }
 }
 
-impl ConnectionsTable for Outside {
+impl ConnectionsTable for Boundary {
     fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>> {
         Box::pin(async move {
-            self.ask(Call::DescribeTable, |model, state| state.describe_table(model)).await
+            self.read(Call::DescribeTable, |model, state| state.describe_table(model)).await
         })
     }
 
@@ -146,9 +144,9 @@ impl ConnectionsTable for Outside {
         start: Option<&'a Item>,
     ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
         Box::pin(async move {
-            let answer =
+            let response =
                 |model: &Model, state: &mut State| state.query(model, value, attributes, start);
-            self.ask(Call::Query, answer).await
+            self.read(Call::Query, response).await
         })
     }
 
@@ -158,13 +156,11 @@ impl ConnectionsTable for Outside {
         _: &'a [String],
         _: Option<&'a Item>,
     ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
-        Box::pin(async move {
-            unimplemented!("the simulated notifier looks connections up by their group")
-        })
+        Box::pin(async move { unimplemented!("the simulated notifier has a partition key") })
     }
 
     fn get<'a>(&'a self, key: &'a Item) -> BoxFuture<'a, Result<Option<Item>, ConnectionsError>> {
-        Box::pin(async move { self.ask(Call::GetRow, |model, state| state.get(model, key)).await })
+        Box::pin(async move { self.read(Call::GetRow, |model, state| state.get(model, key)).await })
     }
 
     fn delete_if_unchanged<'a>(
@@ -174,7 +170,7 @@ impl ConnectionsTable for Outside {
     ) -> BoxFuture<'a, Result<bool, ConnectionsError>> {
         Box::pin(async move {
             let row = row.clone();
-            self.send(Call::DeleteRow, move |model, state| state.delete(model, &row)).await
+            self.write(Call::DeleteRow, move |model, state| state.delete(model, &row)).await
         })
     }
 }

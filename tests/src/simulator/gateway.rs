@@ -1,73 +1,70 @@
-//! The WebSocket API: connections that are gone, not up yet or slow, wrong rights, faults, and
-//! answers that get lost. What arrives is looked at here: it must be due, new and in order.
+//! Simulated API Gateway: connections that are closed, not yet established or slow, rejected posts,
+//! and lost responses. It checks that each message that arrives is due, new and in order.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use stream_notifier::delivery::{Gateway, PostResponse};
 
-use super::boundary::Outside;
-use super::faults::now;
-use super::worker_process::{Call, When};
+use super::boundary::Boundary;
+use super::faults::active;
+use super::worker_process::Call;
 use super::world::State;
 use crate::streams_model::Model;
 
-/// One post on its way.
+/// A post in flight.
 #[derive(Clone, Copy, Debug)]
 pub struct Post {
-    /// Under which claim.
     pub claim: usize,
-    /// To which connection.
     pub connection: usize,
-    /// Of which record.
     pub record: usize,
 }
 
-/// What becomes of a post.
+/// How API Gateway treats a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum Behavior {
     Delivered,
-    /// Delivered, and its answer is lost.
-    Unanswered,
-    /// Lost on its way.
+    /// Delivered, but the response is lost.
+    DeliveredWithoutResponse,
+    /// The request is lost.
     Lost,
-    Refused(u16),
+    Rejected(u16),
     Unreachable,
     NoCredentials,
 }
 
-/// The windows of [`Faults::gateway`](super::faults::Faults) are statuses, and these two.
+/// Values of [`Faults::gateway`](super::faults::Faults) that are not HTTP statuses.
 pub const UNREACHABLE: u16 = 0;
 pub const NO_CREDENTIALS: u16 = 1;
 
-impl Fate {
+impl Behavior {
     fn of(status: u16) -> Self {
         match status {
             UNREACHABLE => Self::Unreachable,
             NO_CREDENTIALS => Self::NoCredentials,
-            status => Self::Refused(status),
+            status => Self::Rejected(status),
         }
     }
 
-    fn answer(self) -> PostResponse {
-        let status = |status| PostResponse::Status { status, names_connection: false };
+    fn response(self) -> PostResponse {
+        let status = |status| PostResponse::Status { status, mentions_connection_id: false };
         match self {
             Self::Delivered => status(200),
-            Self::Refused(refused) => status(refused),
-            Self::Unanswered | Self::Lost => PostResponse::NoResponse,
+            Self::Rejected(refused) => status(refused),
+            Self::DeliveredWithoutResponse | Self::Lost => PostResponse::NoResponse,
             Self::Unreachable => PostResponse::Unreachable,
             Self::NoCredentials => PostResponse::NoCredentials,
         }
     }
 
-    fn word(self) -> &'static str {
+    fn label(self) -> &'static str {
         match self {
             Self::Delivered => "post delivered",
-            Self::Unanswered => "post delivered, answer lost",
+            Self::DeliveredWithoutResponse => "post delivered, response lost",
             Self::Lost => "post lost",
-            Self::Refused(403) => "post answered 403",
-            Self::Refused(410) => "post answered 410",
-            Self::Refused(429) => "post answered 429",
-            Self::Refused(_) => "post answered 5xx",
+            Self::Rejected(403) => "post rejected with 403",
+            Self::Rejected(410) => "post rejected with 410",
+            Self::Rejected(429) => "post rejected with 429",
+            Self::Rejected(_) => "post rejected with 5xx",
             Self::Unreachable => "gateway unreachable",
             Self::NoCredentials => "gateway without credentials",
         }
@@ -75,58 +72,57 @@ impl Fate {
 }
 
 impl State {
-    /// What becomes of a post to a connection.
-    fn fate(&mut self, model: &Model, connection: usize) -> Fate {
-        if let Some(status) = now(self.faults.gateway, model.now()) {
-            return Fate::of(status);
+    fn draw_behavior(&mut self, model: &Model, connection: usize) -> Behavior {
+        if let Some(status) = active(self.faults.gateway, model.now()) {
+            return Behavior::of(status);
         }
-        let moment = model.now();
+        let now = model.now();
         let to = &self.connections[connection];
-        if to.is_gone || moment < to.up_at {
-            return Fate::Refused(410);
+        if to.is_closed || now < to.established_at {
+            return Behavior::Rejected(410);
         }
-        if moment < to.slow_until {
-            return Fate::Refused(429);
+        if now < to.slow_until {
+            return Behavior::Rejected(429);
         }
         if !self.chance(self.faults.chances.posts) {
-            return Fate::Delivered;
+            return Behavior::Delivered;
         }
-        let fates = [
-            Fate::Refused(429),
-            Fate::Refused(500),
-            Fate::Refused(503),
-            Fate::Refused(403),
-            Fate::Unanswered,
-            Fate::Unanswered,
-            Fate::Lost,
-            Fate::Unreachable,
+        let behaviors = [
+            Behavior::Rejected(429),
+            Behavior::Rejected(500),
+            Behavior::Rejected(503),
+            Behavior::Rejected(403),
+            Behavior::DeliveredWithoutResponse,
+            Behavior::DeliveredWithoutResponse,
+            Behavior::Lost,
+            Behavior::Unreachable,
         ];
-        fates[self.rng.usize(..fates.len())]
+        behaviors[self.rng.usize(..behaviors.len())]
     }
 
-    /// A post arrives.
-    fn arrive(&mut self, model: &Model, post: Post) -> PostResponse {
-        let fate = self.fate(model, post.connection);
-        self.counts.add(fate.word());
+    /// Handles a post that arrives.
+    fn receive_post(&mut self, model: &Model, post: Post) -> PostResponse {
+        let behavior = self.draw_behavior(model, post.connection);
+        self.counts.add(behavior.label());
         let Post { claim, connection, record } = post;
-        self.note(model, || {
-            format!("claim {claim}, record {record} to conn{connection:02}: {}", fate.word())
+        self.trace_line(model, || {
+            format!("claim {claim}, record {record} to conn{connection:02}: {}", behavior.label())
         });
-        self.check_arrival(model, post);
-        if matches!(fate, Fate::Delivered | Fate::Unanswered) {
+        self.check_post_arrived(model, post);
+        if matches!(behavior, Behavior::Delivered | Behavior::DeliveredWithoutResponse) {
             self.history.delivered.insert((record, connection));
         }
-        if fate == Fate::Delivered {
+        if behavior == Behavior::Delivered {
             self.history.claims[claim].settled.insert((record, connection));
         }
-        fate.answer()
+        behavior.response()
     }
 
-    /// Which post this is; `None` if it is none that could be, which is told.
-    fn post(
+    /// Identifies a post that starts, and checks it. `None` if no record has such a message.
+    fn start_post(
         &mut self,
         model: &Model,
-        life: usize,
+        process: usize,
         connection: &str,
         message: &Bytes,
     ) -> Option<Post> {
@@ -134,63 +130,69 @@ impl State {
         let body: serde_json::Value = serde_json::from_slice(message).ok()?;
         let value = body["value"].as_str()?.parse().ok()?;
         let record = self.history.record_of.get(&value).copied();
-        let claim = self.history.lives[life].claim;
-        let post = Some(Post { claim: claim?, connection: connection?, record: record? });
-        if let Some(post) = post {
-            self.check_departure(model, post);
-        }
-        post
+        let claim = self.history.processes[process].claim;
+        let post = Post { claim: claim?, connection: connection?, record: record? };
+        self.check_post_started(model, post);
+        Some(post)
     }
 
-    /// What becomes of a disconnection.
-    fn close(&mut self, model: &Model, connection: usize) -> PostResponse {
-        let fate = match self.fate(model, connection) {
-            // It may be slow, and is closed all the same.
-            Fate::Refused(429) if !self.chance(self.faults.chances.posts * 5.0) => Fate::Delivered,
-            fate => fate,
+    /// Handles a disconnect.
+    fn receive_disconnect(&mut self, model: &Model, connection: usize) -> PostResponse {
+        let behavior = match self.draw_behavior(model, connection) {
+            // A slow client can still be disconnected.
+            Behavior::Rejected(429) if !self.chance(self.faults.chances.posts * 5.0) => {
+                Behavior::Delivered
+            }
+            behavior => behavior,
         };
-        let is_closed = matches!(fate, Fate::Delivered | Fate::Unanswered);
-        self.counts.add(if is_closed { "client disconnected" } else { "disconnection fails" });
-        self.note(model, || format!("conn{connection:02} is to be closed: {is_closed}, {fate:?}"));
-        self.connections[connection].is_gone |= is_closed;
-        fate.answer()
+        let is_closed =
+            matches!(behavior, Behavior::Delivered | Behavior::DeliveredWithoutResponse);
+        self.counts.add(if is_closed { "client disconnected" } else { "disconnect failed" });
+        self.trace_line(model, || format!("disconnect of conn{connection:02}: {behavior:?}"));
+        self.connections[connection].is_closed |= is_closed;
+        behavior.response()
     }
 }
 
-impl Gateway for Outside {
+impl Gateway for Boundary {
     fn post<'a>(&'a self, connection: &'a str, message: &'a Bytes) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
-            let began = self.world.clock.now();
-            self.pass(Call::Post, When::Before).await;
-            let life = self.life.number;
+            let (process, started_at) = (self.process.number, self.world.clock.now());
             let post = self.world.with(|model, state| {
-                let post = state.post(model, life, connection, message);
+                let post = state.start_post(model, process, connection, message);
                 if post.is_none() {
-                    let how = format!("{}: {message:?} was posted to {connection}", self.life);
-                    state.break_guarantee(model, "nothing posted that is not due", how);
+                    let details =
+                        format!("{}: {message:?} was posted to {connection}", self.process);
+                    state.report_violation(model, "no undue messages", details);
                 }
                 post
             });
             let Some(post) = post else { return PostResponse::NoResponse };
-            let answer = self.send(Call::Post, move |model, state| state.arrive(model, post)).await;
-            self.world.with(|model, state| state.answered(model, life, post, began, &answer));
-            answer
+            let response =
+                self.write(Call::Post, move |model, state| state.receive_post(model, post)).await;
+            self.world.with(|model, state| {
+                state.record_response(model, process, post, started_at, &response)
+            });
+            response
         })
     }
 
     fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
-            let life = self.life.number;
+            let process = self.process.number;
             let connection = self.world.with(|model, state| {
                 let index = state.connections.iter().position(|it| it.id == connection)?;
-                state.check_disconnection(model, life, index);
+                state.check_disconnect(model, process, index);
                 Some(index)
             });
             let Some(connection) = connection else { return PostResponse::NoResponse };
-            let closes = move |model: &Model, state: &mut State| state.close(model, connection);
-            let answer = self.send(Call::Disconnect, closes).await;
-            self.world.with(|model, state| state.closed(model, life, connection));
-            answer
+            let closes =
+                move |model: &Model, state: &mut State| state.receive_disconnect(model, connection);
+            let response = self.write(Call::Disconnect, closes).await;
+            self.world.with(|model, state| {
+                state.record_disconnect_response(model, process, connection, &response)
+            });
+            response
         })
     }
 }

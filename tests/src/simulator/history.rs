@@ -1,192 +1,178 @@
-//! What the workers did: what they claimed, read, delivered and gave up. The checks look here.
+//! Everything that the workers did in a run: what they claimed, read, delivered and dropped. The
+//! checks evaluate it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::connections::Connection;
-use super::drop_invariants::{Answers, Manners, Told};
+use super::drop_invariants::DropCounts;
+use super::post_history::{ConnectionHistory, EndpointHistory};
 use crate::streams_model::{Key, Model, ModelRecord};
 
-/// Whoever is to hold messages finds out with the next one: within this many milliseconds.
-const UNTIL_HELD: u64 = 30_000;
+/// The time until a worker finds out that API Gateway rejects its posts. A failed message is
+/// retried within 10 s, and a post lasts for up to 15 s.
+const MAX_HOLD_DELAY: u64 = 30_000;
 
-/// How far a shard is remembered as settled.
+/// The settled records of a shard, as a checkpoint stores them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mark {
-    /// Not at all.
+pub enum Watermark {
+    /// None.
     #[default]
-    Nothing,
-    /// Up to and with this number.
+    Start,
+    /// All up to this sequence number.
     UpTo(u128),
-    /// All of it.
-    All,
+    /// All records of a finished shard.
+    Finished,
 }
 
-impl Mark {
-    /// Whether a record of this number is remembered.
+impl Watermark {
     pub fn covers(self, number: u128) -> bool {
         match self {
-            Self::Nothing => false,
+            Self::Start => false,
             Self::UpTo(last) => number <= last,
-            Self::All => true,
+            Self::Finished => true,
         }
     }
 }
 
-/// What is to be delivered.
+/// The records that must be delivered.
 #[derive(Clone, Debug)]
 pub struct Scope {
     /// The first stream that is read, as an index into the model's.
     pub first_stream: usize,
-    /// What is older than this is not told, in seconds since 1970.
+    /// Older records are not delivered; Unix seconds. `None` is TrimHorizon.
     pub not_before: Option<u64>,
-    /// When reading began; what was trimmed before that is nobody's loss.
-    pub began: u64,
+    /// Start of the first worker. The service may trim older records before it reads them.
+    pub started_at: u64,
 }
 
-/// A life and what it has done.
 #[derive(Debug)]
-pub struct Begun {
-    /// When it began.
+pub struct ProcessHistory {
     pub at: u64,
-    /// Whether a gap is to stop it.
     pub stops_at_gap: bool,
-    /// When one did.
+    /// The first data gap that must stop it.
     pub halted_at: Option<u64>,
-    /// Whether it stands still, and when it was last stopped in its tracks, or went on.
-    pub is_paused: bool,
+    /// The last time at which it was paused or resumed.
     pub paused_at: u64,
-    /// Its last claim.
+    /// Its latest claim.
     pub claim: Option<usize>,
-    /// The last answers to its posts.
-    pub answers: Answers,
+    pub endpoint: EndpointHistory,
 }
 
-/// What one holder does under one claim.
+/// What one process does under one claim.
 #[derive(Debug)]
 pub struct Claim {
-    /// Which life.
-    pub life: usize,
-    /// Its epoch.
+    pub process: usize,
     pub epoch: u64,
-    /// By shard, what was remembered when it was claimed.
-    pub from: Vec<Mark>,
-    /// ModelRecord and connection of what was delivered or given up.
+    /// The stored watermarks at the time of the claim, by shard.
+    pub from: Vec<Watermark>,
+    /// Record and connection of each message that was delivered or dropped.
     pub settled: BTreeSet<(usize, usize)>,
-    /// When records were read.
+    /// The time at which each record was read.
     pub read_at: BTreeMap<usize, u64>,
-    /// By shard, what was read of it.
+    /// By shard.
     pub pages: BTreeMap<usize, Pages>,
-    /// By item and connection, the last record posted.
+    /// The last record posted, by item and connection.
     pub posted: BTreeMap<(Key, usize), usize>,
-    /// By connection, the record of the post that is under way, and since when.
-    pub posting: BTreeMap<usize, (usize, u64)>,
-    /// By connection, what its last answers say.
-    pub manners: BTreeMap<usize, Manners>,
-    /// By record and connection, how many tries count.
-    pub tried: BTreeMap<(usize, usize), u32>,
-    /// How many messages were delivered.
+    /// The record and the start of each post in flight, by connection.
+    pub posts_in_flight: BTreeMap<usize, (usize, u64)>,
+    pub connections: BTreeMap<usize, ConnectionHistory>,
+    /// Failed posts that count as attempts, by record and connection.
+    pub failed_attempts: BTreeMap<(usize, usize), u32>,
+    /// Delivered messages.
     pub delivered: u64,
-    /// The connections that were to be closed.
+    /// Connections that the worker has disconnected.
     pub disconnected: BTreeSet<usize>,
-    /// By record, how many of its messages were given up, and when the last one was.
+    /// By record: the number of its dropped messages, and the time of the last drop.
     pub drops: BTreeMap<usize, (u64, u64)>,
-    /// The records whose letters were taken, or said to be lost.
-    pub letters: BTreeSet<usize>,
-    /// Since when no letter is taken.
-    pub letters_fail_since: Option<u64>,
+    /// Records whose dead letter was sent, or was reported as lost.
+    pub dead_letters: BTreeSet<usize>,
+    /// Since this time, no dead letter was sent.
+    pub dead_letters_fail_since: Option<u64>,
 }
 
-/// The records read of a shard.
 #[derive(Debug, Default)]
 pub struct Pages {
-    /// The last page.
     pub last: Vec<usize>,
-    /// Those of earlier ones that were not settled yet when last looked at.
+    /// Records of earlier pages that were unsettled when the last page was read.
     pub earlier: Vec<usize>,
 }
 
-/// All that was done.
 #[derive(Debug, Default)]
 pub struct History {
-    /// Whether later streams of the table are read too.
+    /// Whether the workers also read later streams of the table.
     pub follows_table: bool,
-    /// Every life.
-    pub lives: Vec<Begun>,
-    /// What is to be delivered, once a checkpoint says where reading began.
+    pub processes: Vec<ProcessHistory>,
+    /// Unknown until the first checkpoint is stored.
     pub scope: Option<Scope>,
-    /// Every claim, in order.
+    /// In the order of their epochs.
     pub claims: Vec<Claim>,
-    /// By shard, the furthest that was ever remembered.
-    pub saved: Vec<Mark>,
-    /// The shards that had an entry in the last save.
+    /// The largest watermark that was ever stored, by shard.
+    pub saved: Vec<Watermark>,
+    /// Shards with an entry in the stored checkpoint.
     pub entries: BTreeSet<usize>,
-    /// The shards that ever had one.
+    /// Shards that ever had an entry.
     pub known: BTreeSet<usize>,
-    /// ModelRecord and connection of all that was delivered.
+    /// Record and connection of each delivered message.
     pub delivered: BTreeSet<(usize, usize)>,
-    /// ModelRecord and connection of all that was given up and counted.
+    /// Record and connection of each dropped message.
     pub dropped: BTreeSet<(usize, usize)>,
-    /// From when to when rights or endpoint of the gateway were wrong: messages are held meanwhile.
+    /// Periods in which API Gateway rejects every post because of permissions or the endpoint.
     pub holds: Vec<(u64, u64)>,
-    /// Records whose loss was declared as a gap.
+    /// Records that were reported as a data gap.
     pub lost: BTreeSet<usize>,
-    /// How many messages were given up, by the reason.
-    pub told: Told,
-    /// How many gaps were declared.
+    pub drop_counts: DropCounts,
+    /// Reported data gaps.
     pub gaps: u64,
-    /// Which record gave an item its value.
+    /// The record that gave an item its value.
     pub record_of: BTreeMap<u64, usize>,
 }
 
 impl Claim {
-    /// A claim made just now, when so much was remembered.
-    pub fn new(life: usize, epoch: u64, from: Vec<Mark>) -> Self {
+    pub fn new(process: usize, epoch: u64, from: Vec<Watermark>) -> Self {
         Self {
-            life,
+            process,
             epoch,
             from,
             settled: BTreeSet::new(),
             read_at: BTreeMap::new(),
             pages: BTreeMap::new(),
             posted: BTreeMap::new(),
-            posting: BTreeMap::new(),
-            manners: BTreeMap::new(),
-            tried: BTreeMap::new(),
+            posts_in_flight: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            failed_attempts: BTreeMap::new(),
             delivered: 0,
             disconnected: BTreeSet::new(),
             drops: BTreeMap::new(),
-            letters: BTreeSet::new(),
-            letters_fail_since: None,
+            dead_letters: BTreeSet::new(),
+            dead_letters_fail_since: None,
         }
     }
 }
 
 impl History {
-    /// Nothing yet.
     pub fn new(follows_table: bool) -> Self {
         Self { follows_table, ..Self::default() }
     }
 
-    /// A life begins; its number.
-    pub fn begin_life(&mut self, at: u64, stops_at_gap: bool) -> usize {
-        self.lives.push(Begun {
+    /// Adds a process and returns its index.
+    pub fn start_process(&mut self, at: u64, stops_at_gap: bool) -> usize {
+        self.processes.push(ProcessHistory {
             at,
             stops_at_gap,
             halted_at: None,
-            is_paused: false,
             paused_at: 0,
             claim: None,
-            answers: Answers::default(),
+            endpoint: EndpointHistory::default(),
         });
-        self.lives.len() - 1
+        self.processes.len() - 1
     }
 
-    /// Whether a shard ever had an entry.
+    /// Whether a shard ever had a checkpoint entry.
     pub fn is_known(&self, shard: usize) -> bool {
         self.known.contains(&shard)
     }
 
-    /// Whether a shard is of a stream that is read.
+    /// Whether the workers read the stream of a shard.
     pub fn is_followed(&self, model: &Model, shard: usize) -> bool {
         let Some(scope) = &self.scope else { return false };
         let stream = model.shards()[shard].stream;
@@ -196,12 +182,11 @@ impl History {
         }
     }
 
-    /// How far a shard is remembered.
-    pub fn saved(&self, shard: usize) -> Mark {
+    pub fn saved(&self, shard: usize) -> Watermark {
         self.saved.get(shard).copied().unwrap_or_default()
     }
 
-    /// Whether a record is to be delivered.
+    /// Whether the workers must deliver a record.
     pub fn is_due(&self, model: &Model, record: usize) -> bool {
         let Some(scope) = &self.scope else { return false };
         let ModelRecord { shard, created, .. } = model.records()[record];
@@ -211,11 +196,11 @@ impl History {
         };
         self.is_followed(model, shard)
             && is_in_time
-            && is_match(&model.records()[record])
-            && !model.is_trimmed(record, scope.began)
+            && matches_rules(&model.records()[record])
+            && !model.is_trimmed(record, scope.started_at)
     }
 
-    /// Whether nothing is left to do about a record under a claim.
+    /// Whether a claim has nothing left to do for a record.
     pub fn is_settled(
         &self,
         model: &Model,
@@ -224,31 +209,32 @@ impl History {
         record: usize,
     ) -> bool {
         let ModelRecord { shard, number, .. } = model.records()[record];
-        let is_remembered = claim.from.get(shard).copied().unwrap_or_default().covers(number);
-        is_remembered
+        let is_in_checkpoint = claim.from.get(shard).copied().unwrap_or_default().covers(number);
+        is_in_checkpoint
             || self.lost.contains(&record)
             || !self.is_due(model, record)
-            || awaited(connections, &model.records()[record])
+            || recipients(connections, &model.records()[record])
                 .all(|connection| claim.settled.contains(&(record, connection)))
     }
 
-    /// Rights and endpoint are right from now on.
-    pub fn release(&mut self, now: u64) {
+    /// Ends all periods in which posts are rejected.
+    pub fn end_holds(&mut self, now: u64) {
         for (_, until) in &mut self.holds {
             *until = now.min(*until);
         }
     }
 
-    /// For how long rights and endpoint were right since a moment, at the least.
-    pub fn unheld(&self, since: u64, now: u64) -> u64 {
+    /// The largest possible age of a message that was read at `since`: the elapsed time, less the
+    /// time in which the worker certainly held its posts.
+    pub fn max_age_ms(&self, since: u64, now: u64) -> u64 {
         let held = self.holds.iter().map(|(from, until)| {
             let (from, until) = (since.max(*from), now.min(*until));
-            until.saturating_sub(from).saturating_sub(UNTIL_HELD)
+            until.saturating_sub(from).saturating_sub(MAX_HOLD_DELAY)
         });
         (now - since).saturating_sub(held.sum())
     }
 
-    /// The open shards that the last holder has not read.
+    /// Open shards that the last claim has not read.
     pub fn unread(&self, model: &Model) -> Vec<usize> {
         let is_read =
             |shard: usize| self.claims.last().is_some_and(|claim| claim.pages.contains_key(&shard));
@@ -256,35 +242,37 @@ impl History {
         open.filter(|shard| self.is_followed(model, *shard) && !is_read(*shard)).collect()
     }
 
-    /// The deliveries that are still owed.
-    pub fn owed(&self, model: &Model, connections: &[Connection]) -> Vec<(usize, usize)> {
+    /// Record and connection of each message that must still be delivered.
+    pub fn undelivered(&self, model: &Model, connections: &[Connection]) -> Vec<(usize, usize)> {
         let due = (0..model.records().len())
             .filter(|record| self.is_due(model, *record) && !self.lost.contains(record));
-        let owed = due.flat_map(|record| {
-            awaited(connections, &model.records()[record])
+        let undelivered = due.flat_map(|record| {
+            recipients(connections, &model.records()[record])
                 .map(move |connection| (record, connection))
         });
-        owed.filter(|pair| !self.delivered.contains(pair) && !self.dropped.contains(pair)).collect()
+        undelivered
+            .filter(|pair| !self.delivered.contains(pair) && !self.dropped.contains(pair))
+            .collect()
     }
 }
 
-/// Whether a record is one that somebody is told of: a change of an item that the filters let pass.
-fn is_match(record: &ModelRecord) -> bool {
+/// Whether the rules match: the filters match the key, and the item was modified.
+fn matches_rules(record: &ModelRecord) -> bool {
     record.key.pk.starts_with("target_pk#") && record.old.is_some() && record.new.is_some()
 }
 
-/// The connections that a record has to be delivered to: stored before it was written, and still.
-fn awaited<'a>(
+/// The connections that must receive a record: those stored before its write, and still stored.
+fn recipients<'a>(
     connections: &'a [Connection],
     record: &ModelRecord,
 ) -> impl Iterator<Item = usize> + 'a {
     let (group, created) = (record.key.sk.clone(), record.created);
-    let is_awaited = move |connection: &Connection| {
+    let is_recipient = move |connection: &Connection| {
         connection.is_stored
-            && !connection.is_gone
+            && !connection.is_closed
             && connection.stored_at < created
             && group.strip_prefix("target_sk#") == Some(&connection.group)
     };
     let all = connections.iter().enumerate();
-    all.filter(move |(_, connection)| is_awaited(connection)).map(|(index, _)| index)
+    all.filter(move |(_, connection)| is_recipient(connection)).map(|(index, _)| index)
 }

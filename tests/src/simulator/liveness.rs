@@ -1,54 +1,54 @@
-//! What has to hold in the end: once nothing fails any more, everything that is owed is delivered and
-//! the worker is ready, soon; then a change arrives at once, also through a child; and a worker that
-//! is told to stop stops, with all of it remembered.
+//! Checks liveness at the end of a run. Once all faults end, the worker must become ready and
+//! deliver every message. A new record must then arrive at once, also through a child shard. A
+//! worker that is stopped must exit with everything settled in its final checkpoint.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::config::Plan;
-use super::scenario::Story;
+use super::config::ScenarioConfig;
+use super::scenario::Scenario;
 use super::step::Step;
 use super::worker::{STOP_LIMIT, Worker};
 use super::world::State;
 use crate::streams_model::{Inconsistency, Model, ModelRecord, Status, Stream, Throttling};
 
-/// How long everything may take until it is as it should be. The slowest: a worker that is no longer
-/// the holder looks once a minute, and what is retried waits for up to half a minute.
+/// The longest time until the worker has recovered. A worker that lost its claim finds out within
+/// one minute, and retries wait for up to 30 s.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(300);
 
-/// How long a change may take where nothing ever was wrong, and where something still waits to be
-/// tried again: a call that hung, or messages to a connection that is gone.
+/// The longest time of a delivery in a run without faults, and in one in which a retry may be
+/// pending: of a call that timed out, or of messages to a closed connection.
 const DELIVERY_LIMIT: Duration = Duration::from_secs(10);
 const DELIVERY_LIMIT_AFTER_FAULTS: Duration = Duration::from_secs(120);
 
-/// What a process has sent before it ended may arrive so much later: a claim, too.
-const LAST_WORD: Duration = Duration::from_secs(10);
+/// A request that a process sent before its end can have an effect this much later, also a claim.
+const MAX_LATE_EFFECT: Duration = Duration::from_secs(10);
 
-/// How long a stop waits for what is under way.
+/// A stop waits for posts in flight for this long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 
-/// What a worker says whose stream is no more.
-const STREAM_GONE: [&str; 3] = ["StreamNotFound", "StreamReplaced", "StreamDisabled"];
+/// Reasons of a worker without a stream that receives records.
+const NO_STREAM_REASONS: [&str; 3] = ["StreamNotFound", "StreamReplaced", "StreamDisabled"];
 
-impl Story {
-    /// Ends the faults, and looks whether all becomes well.
-    pub async fn end(&mut self) -> Result<(), String> {
-        self.end_faults();
-        if !self.recovers().await? {
+impl Scenario {
+    /// Ends the faults and checks that the worker recovers.
+    pub async fn check_liveness(&mut self) -> Result<(), String> {
+        self.stop_faults();
+        if !self.wait_recovery().await? {
             return Ok(());
         }
-        self.probe().await?;
+        self.check_new_records().await?;
         self.stop_all().await?;
-        self.check_counted();
+        self.check_drop_metrics();
         Ok(())
     }
 
-    fn end_faults(&mut self) {
+    fn stop_faults(&mut self) {
         let enables = self.rng.u8(..4) > 0;
         self.world.with(|model, state| {
             state.faults.end();
-            state.history.release(model.now());
+            state.history.end_holds(model.now());
             model.settings.inconsistency = Inconsistency::default();
             model.settings.throttling = Throttling::default();
             model.settings.unavailable = 0.0;
@@ -58,148 +58,157 @@ impl Story {
             if enables {
                 model.enable();
             }
-            state.note(model, || "--- nothing fails any more".to_owned());
+            state.trace_line(model, || "--- all faults end".to_owned());
         });
-        let last = self.workers.last().map(|worker| worker.life.number);
+        let last = self.workers.last().map(|worker| worker.process.number);
         for worker in &self.workers {
             worker.pause(&self.world, false);
-            worker.life.spare();
-            // One that has no claim to lose would not end by itself.
-            let has_claim =
-                self.world.with(|_, state| state.history.lives[worker.life.number].claim.is_some());
-            if !has_claim && Some(worker.life.number) != last {
+            worker.process.clear_crash_point();
+            // One without a claim cannot lose it, and would not exit by itself.
+            let has_claim = self
+                .world
+                .with(|_, state| state.history.processes[worker.process.number].claim.is_some());
+            if !has_claim && Some(worker.process.number) != last {
                 worker.kill();
             }
         }
-        self.plan.dooms = 0;
-        // From here on somebody has read what was lost, and wants it to go on.
-        self.plan.stop_on_gap = false;
+        self.config.crashes_of_ten = 0;
+        // From here on, the user accepts data gaps.
+        self.config.stop_on_gap = false;
     }
 
-    /// Waits until all is well; `false` if a guarantee was broken meanwhile.
-    async fn recovers(&mut self) -> Result<bool, String> {
-        let begun = Instant::now();
+    /// Waits until the worker has recovered; `false` if a guarantee was violated meanwhile.
+    async fn wait_recovery(&mut self) -> Result<bool, String> {
+        let started = Instant::now();
         loop {
-            for worker in self.workers.extract_if(.., |worker| worker.is_over()) {
-                worker.joined().await?;
+            for worker in self.workers.extract_if(.., |worker| worker.has_ended()) {
+                worker.join().await?;
             }
-            if !self.workers.iter().any(Worker::is_at_work) {
-                self.start();
+            if !self.workers.iter().any(Worker::is_working) {
+                self.start_process();
             }
-            if self.is_broken() {
+            if self.has_violation() {
                 return Ok(false);
             }
-            let wrong = self.wrong();
-            if wrong.is_empty() && begun.elapsed() > LAST_WORD {
+            let problems = self.find_problems();
+            if problems.is_empty() && started.elapsed() > MAX_LATE_EFFECT {
                 return Ok(true);
             }
-            if begun.elapsed() > RECOVERY_LIMIT {
-                let how = format!("{RECOVERY_LIMIT:?} after the last fault: {}", wrong.join("; "));
-                self.world.with(|model, state| state.break_guarantee(model, "liveness", how));
+            if started.elapsed() > RECOVERY_LIMIT {
+                let details =
+                    format!("{RECOVERY_LIMIT:?} after the last fault: {}", problems.join("; "));
+                self.world.with(|model, state| state.report_violation(model, "liveness", details));
                 return Ok(false);
             }
             sleep(Duration::from_millis(250)).await;
         }
     }
 
-    /// What is not as it should be.
-    fn wrong(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
+    /// What is still wrong.
+    fn find_problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
         if let [worker] = &self.workers[..] {
-            self.declare_stream_gone(worker);
-            let (known, is_holder) = self.world.with(|model, state| {
-                let holder = state.history.claims.last().map(|claim| claim.life);
-                (known_troubles(model), holder == Some(worker.life.number))
+            self.accept_deleted_streams(worker);
+            let (expected, is_holder) = self.world.with(|model, state| {
+                let holder = state.history.claims.last().map(|claim| claim.process);
+                (expected_problems(model), holder == Some(worker.process.number))
             });
-            let unready = worker.unready();
-            // Without its stream it has nothing to begin with.
-            let waits = unready.iter().any(|it| STREAM_GONE.contains(&it.as_str()));
-            let is_known =
-                |it: &&String| known.contains(&it.as_str()) || waits && *it == "Starting";
-            let unready: Vec<_> = unready.iter().filter(|it| !is_known(it)).collect();
-            if !unready.is_empty() || !is_holder && !waits {
-                wrong.push(format!("{} is {unready:?}, and the holder: {is_holder}", worker.life));
+            let unready = worker.unready_reasons();
+            // Without a stream, it cannot start.
+            let has_no_stream = unready.iter().any(|it| NO_STREAM_REASONS.contains(&it.as_str()));
+            let is_expected = |it: &&String| {
+                expected.contains(&it.as_str()) || has_no_stream && *it == "Starting"
+            };
+            let unready: Vec<_> = unready.iter().filter(|it| !is_expected(it)).collect();
+            if !unready.is_empty() || !is_holder && !has_no_stream {
+                problems.push(format!(
+                    "{} is {unready:?}, and the holder: {is_holder}",
+                    worker.process
+                ));
             }
         } else {
-            let lives: Vec<_> = self.workers.iter().map(|worker| worker.life.holder()).collect();
-            wrong.push(format!("there are {lives:?}"));
+            let processes: Vec<_> =
+                self.workers.iter().map(|worker| worker.process.holder()).collect();
+            problems.push(format!("these processes run: {processes:?}"));
         }
-        let (owed, unread) = self.world.with(|model, state| {
+        let (undelivered, unread) = self.world.with(|model, state| {
             let State { history, connections, .. } = state;
-            (history.owed(model, connections), history.unread(model))
+            (history.undelivered(model, connections), history.unread(model))
         });
-        if !owed.is_empty() {
-            wrong.push(format!("record and connection {owed:?} are owed"));
+        if !undelivered.is_empty() {
+            problems.push(format!("record and connection {undelivered:?} are undelivered"));
         }
         if !unread.is_empty() {
-            wrong.push(format!("the shards {unread:?} are not read"));
+            problems.push(format!("shards {unread:?} are unread"));
         }
-        wrong
+        problems
     }
 
-    /// Every stream that is read is gone, and the worker says so: what they still had is told of.
-    fn declare_stream_gone(&self, worker: &Worker) {
-        let says_so = worker.unready().iter().any(|it| STREAM_GONE.contains(&it.as_str()));
+    /// Treats all records as reported if the worker reports that all of its streams are deleted.
+    fn accept_deleted_streams(&self, worker: &Worker) {
+        let is_reported =
+            worker.unready_reasons().iter().any(|it| NO_STREAM_REASONS.contains(&it.as_str()));
         self.world.with(|model, state| {
-            let is_gone = |stream: &Stream| {
+            let is_deleted = |stream: &Stream| {
                 stream
                     .disabled
                     .is_some_and(|(_, done)| done + model.settings.retention_ms <= model.now())
             };
             let followed =
-                if self.plan.follows_table { model.streams() } else { &model.streams()[..1] };
-            if says_so && followed.iter().all(is_gone) {
+                if self.config.follows_table { model.streams() } else { &model.streams()[..1] };
+            if is_reported && followed.iter().all(is_deleted) {
                 state.history.lost.extend(0..model.records().len());
             }
         });
     }
 
-    /// Every item changes, some of them in a shard that was just opened: that is delivered at once.
-    async fn probe(&mut self) -> Result<(), String> {
+    /// Writes every item, also in shards that were just opened, and checks that all are delivered
+    /// soon.
+    async fn check_new_records(&mut self) -> Result<(), String> {
         let is_open =
             self.world.with(|model, _| model.streams().last().map(|it| it.status(model.now())));
-        if is_open != Some(Status::Enabled) || !self.plan.follows_table && self.is_replaced() {
+        if is_open != Some(Status::Enabled) || !self.config.follows_table && self.is_replaced() {
             return Ok(());
         }
-        self.world.count("probed in the end");
+        self.world.count("final probe");
         self.world.with(|model, _| {
             for shard in model.open_shards() {
                 model.roll(shard);
             }
         });
         self.write(6).await;
-        let limit = if self.is_calm() { DELIVERY_LIMIT } else { DELIVERY_LIMIT_AFTER_FAULTS };
-        // A shard that rolls is found by a poll, and its child may be polled once in vain.
-        let limit = limit + 2 * self.plan.poll_interval;
-        let begun = Instant::now();
+        let limit = if self.had_no_faults() { DELIVERY_LIMIT } else { DELIVERY_LIMIT_AFTER_FAULTS };
+        // A poll finds the end of the shard, and the first poll of its child can be empty.
+        let limit = limit + 2 * self.config.poll_interval;
+        let started = Instant::now();
         loop {
-            let (owed, unread) = self.world.with(|model, state| {
+            let (undelivered, unread) = self.world.with(|model, state| {
                 let State { history, connections, .. } = state;
-                (history.owed(model, connections), history.unread(model))
+                (history.undelivered(model, connections), history.unread(model))
             });
-            if owed.is_empty() && unread.is_empty() || self.is_broken() {
+            if undelivered.is_empty() && unread.is_empty() || self.has_violation() {
                 return Ok(());
             }
-            if begun.elapsed() > limit {
-                let how = format!(
-                    "with nothing wrong, {owed:?} took over {limit:?}, and the shards {unread:?} are not read"
+            if started.elapsed() > limit {
+                let details = format!(
+                    "without faults, {undelivered:?} took over {limit:?}, and shards {unread:?} are unread"
                 );
-                self.world.with(|model, state| state.break_guarantee(model, "liveness", how));
+                self.world.with(|model, state| state.report_violation(model, "liveness", details));
                 return Ok(());
             }
             sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// Whether nothing can still be waiting to be tried again.
-    fn is_calm(&self) -> bool {
-        let had_faults = self.plan.weights.iter().any(|(step, weight)| {
+    /// Whether no retry can be pending.
+    fn had_no_faults(&self) -> bool {
+        let had_faults = self.config.weights.iter().any(|(step, weight)| {
             *weight > 0 && matches!(step, Step::StreamsDown | Step::HangUp | Step::GatewayDown)
         });
-        let Plan { chances, settings, .. } = &self.plan;
-        let single =
+        let ScenarioConfig { chances, settings, .. } = &self.config;
+        let single_call_faults =
             chances.streams + chances.slow + settings.unavailable + settings.throttling.random;
-        !had_faults && single == 0.0
+        !had_faults && single_call_faults == 0.0
     }
 
     fn is_replaced(&self) -> bool {
@@ -207,33 +216,35 @@ impl Story {
     }
 
     async fn stop_all(&mut self) -> Result<(), String> {
-        let begun = Instant::now();
+        let started = Instant::now();
         for worker in &self.workers {
             worker.stop();
         }
         for worker in std::mem::take(&mut self.workers) {
-            let life = worker.life.clone();
-            let phase = worker.picture().phase;
-            match timeout(STOP_LIMIT, worker.joined()).await {
+            let process = worker.process.clone();
+            let phase = worker.health().phase;
+            match timeout(STOP_LIMIT, worker.join()).await {
                 Ok(joined) => {
                     joined?;
-                    self.check_remembered(life.number, begun.elapsed());
+                    self.check_final_checkpoint(process.number, started.elapsed());
                 }
                 Err(_) => {
-                    let how =
-                        format!("{life}, which was {phase:?}, has not stopped in {STOP_LIMIT:?}");
-                    self.world.with(|model, state| state.break_guarantee(model, "liveness", how));
+                    let details = format!(
+                        "{process}, which was {phase:?}, has not stopped within {STOP_LIMIT:?}"
+                    );
+                    self.world
+                        .with(|model, state| state.report_violation(model, "liveness", details));
                 }
             }
         }
         Ok(())
     }
 
-    /// What was given up or lost, and told in the logs, is counted in the metrics too.
-    fn check_counted(&self) {
+    /// Checks that the metrics count every drop and data gap that the log reports.
+    fn check_drop_metrics(&self) {
         self.world.with(|model, state| {
-            let (told, gaps) = (&state.history.told, state.history.gaps);
-            if told.is_empty() && gaps == 0 {
+            let (dropped, gaps) = (&state.history.drop_counts, state.history.gaps);
+            if dropped.is_empty() && gaps == 0 {
                 return;
             }
             let metrics = self.metrics.encode();
@@ -241,50 +252,53 @@ impl Story {
                 let lines = metrics.lines().filter(|it| it.contains(metric) && it.contains(label));
                 lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
             };
-            let of = |why: &str| count("_messages_total", &format!("outcome=\"{why}\""));
-            let is_counted = |(why, times): (&String, &u64)| of(why) == *times;
-            if !told.iter().all(is_counted) || count("_data_gaps_total", "name=") != gaps {
-                let how = format!("given up {told:?}, and {gaps} gaps, but counted:\n{metrics}");
-                state.break_guarantee(model, "none lost", how);
+            let of = |reason: &str| count("_messages_total", &format!("outcome=\"{reason}\""));
+            let is_counted = |(reason, times): (&String, &u64)| of(reason) == *times;
+            if !dropped.iter().all(is_counted) || count("_data_gaps_total", "name=") != gaps {
+                let details = format!(
+                    "the log reports {dropped:?} and {gaps} data gaps, the metrics:\n{metrics}"
+                );
+                state.report_violation(model, "drops counted", details);
             }
         });
     }
 
-    /// After a stop in peace nothing is left to repeat.
-    fn check_remembered(&self, life: usize, took: Duration) {
+    /// Checks that a stop leaves nothing to repeat.
+    fn check_final_checkpoint(&self, process: usize, took: Duration) {
         self.world.with(|model, state| {
             let history = &state.history;
-            let claim = history.claims.last().filter(|claim| claim.life == life);
-            let mut manners = claim.into_iter().flat_map(|claim| claim.manners.values());
-            let asks_again = manners.any(|it| it.is_asked_again(model.now()));
-            // Connections that are gone, one after the other, may take longer than a stop may.
-            if took >= DRAIN_LIMIT && asks_again {
+            let claim = history.claims.last().filter(|claim| claim.process == process);
+            let mut connections = claim.into_iter().flat_map(|claim| claim.connections.values());
+            let is_retried = connections.any(|it| it.is_retried_as_closed(model.now()));
+            // Several connections that prove to be closed can take longer than a stop waits.
+            if took >= DRAIN_LIMIT && is_retried {
                 return;
             }
-            let told = claim.into_iter().flat_map(|claim| &claim.settled).map(|(record, _)| record);
-            let is_remembered =
+            let settled =
+                claim.into_iter().flat_map(|claim| &claim.settled).map(|(record, _)| record);
+            let is_in_checkpoint =
                 |record: &ModelRecord| history.saved(record.shard).covers(record.number);
-            // What is trimmed cannot be told again: its shard may be gone.
+            // A trimmed record cannot be delivered again, and its shard may be gone.
             let is_kept = |record: &&usize| !model.is_trimmed(**record, model.now());
-            let told = told.filter(|record| is_kept(record));
+            let settled = settled.filter(|record| is_kept(record));
             let claim = history.claims.len().saturating_sub(1);
-            let forgotten: Vec<_> = told
-                .filter(|record| !is_remembered(&model.records()[**record]))
-                // Its letter may be tried for longer than a stop may take.
-                .filter(|record| !state.lacks_letter(claim, **record))
+            let forgotten: Vec<_> = settled
+                .filter(|record| !is_in_checkpoint(&model.records()[**record]))
+                // A dead letter can be retried for longer than a stop waits.
+                .filter(|record| !state.lacks_dead_letter(claim, **record))
                 .collect();
             if !forgotten.is_empty() {
-                let how = format!("after a stop in peace, {forgotten:?} are not remembered");
-                state.break_guarantee(model, "remembered at a stop", how);
+                let details = format!("after a stop, the checkpoint lacks {forgotten:?}");
+                state.report_violation(model, "final checkpoint", details);
             }
         });
     }
 }
 
-/// What a worker says until there is another message, or another letter.
-const OF_LAST_TRY: [&str; 7] = [
+/// Reasons that stay until there is another message, or another dead letter.
+const STICKY_REASONS: [&str; 7] = [
     "GatewayUnavailable",
-    // The message that found the gate shut may have been given up at its next try.
+    // The message that opened the circuit breaker may have been dropped at its next attempt.
     "GatewayUnreachable",
     "GatewayForbidden",
     "NoCredentials",
@@ -293,9 +307,9 @@ const OF_LAST_TRY: [&str; 7] = [
     "DeadLetterQueueUnavailable",
 ];
 
-/// What a worker may say of itself although nothing fails: its stream gets no more changes, or there
-/// was no message since the gateway was down, no letter since the queue was.
-fn known_troubles(model: &Model) -> Vec<&'static str> {
+/// Reasons that the worker may report although nothing fails: its stream receives no more records,
+/// or nothing was posted or sent since the last failure.
+fn expected_problems(model: &Model) -> Vec<&'static str> {
     let is_open =
         model.streams().last().is_some_and(|it| it.status(model.now()) == Status::Enabled);
     let of_stream: &[_] = match is_open {
@@ -303,5 +317,5 @@ fn known_troubles(model: &Model) -> Vec<&'static str> {
         true => &["StreamReplaced"],
         false => &["StreamDisabled", "StreamReplaced", "StreamNotFound"],
     };
-    [of_stream, &OF_LAST_TRY].concat()
+    [of_stream, &STICKY_REASONS].concat()
 }

@@ -1,5 +1,5 @@
-//! What workers say in their logs about records that somebody will not get: messages given up, their
-//! dead letters, and gaps. A loss that is told is declared; one that is not is a fault.
+//! Captures the log events by which workers report lost records: dropped messages, lost dead
+//! letters and data gaps. A loss without a report is a violation.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -13,46 +13,45 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use super::world::World;
 
 thread_local! {
-    /// The world whose workers run on this thread.
+    /// The world of the run on this thread.
     static WORLD: RefCell<Option<Arc<World>>> = const { RefCell::new(None) };
 }
 
-/// Listens on this thread until it is dropped.
+/// Captures the events of this thread until it is dropped.
 #[derive(Debug)]
-pub struct Listening(#[allow(dead_code, reason = "it is held, not read")] DefaultGuard);
+pub struct LogCapture(#[allow(dead_code, reason = "held for its Drop")] DefaultGuard);
 
-impl Listening {
-    /// Begins to listen.
-    pub fn begin() -> Self {
-        Self(tracing::subscriber::set_default(Listener))
+impl LogCapture {
+    pub fn start() -> Self {
+        Self(tracing::subscriber::set_default(CaptureSubscriber))
     }
 
-    /// What is heard from here on is about this world, or about none.
-    pub fn to(&self, world: Option<Arc<World>>) {
+    /// Sets the world that captured events belong to.
+    pub fn set_world(&self, world: Option<Arc<World>>) {
         WORLD.set(world);
     }
 }
 
-struct Listener;
+struct CaptureSubscriber;
 
-impl Subscriber for Listener {
+impl Subscriber for CaptureSubscriber {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // What is told of a lost record names it, or its shard, and why.
+        // Such an event names the record or its shard, and the reason.
         let names = |name| metadata.fields().field(name).is_some();
-        // What stands for many that are not said has been heard by itself.
-        let is_loss = names("why") && !names("unsaid");
-        let is_letter = *metadata.level() == Level::ERROR;
+        // An event with `suppressed` repeats one that was captured before.
+        let is_loss = names("reason") && !names("suppressed");
+        let is_dead_letter = *metadata.level() == Level::ERROR;
         *metadata.level() <= Level::DEBUG
-            && (is_loss || is_letter)
+            && (is_loss || is_dead_letter)
             && (names("sequence_number") || names("shard"))
     }
 
     fn event(&self, event: &Event<'_>) {
-        let mut said = Said::default();
-        event.record(&mut said);
+        let mut captured = CapturedEvent::default();
+        event.record(&mut captured);
         WORLD.with_borrow(|world| {
             if let Some(world) = world {
-                said.tell(world);
+                captured.check(world);
             }
         });
     }
@@ -67,40 +66,43 @@ impl Subscriber for Listener {
     fn exit(&self, _: &Id) {}
 }
 
-/// The fields of an event.
 #[derive(Debug, Default)]
-struct Said {
+struct CapturedEvent {
     name: String,
     shard: String,
     connection: String,
     sequence_number: String,
-    why: String,
+    reason: String,
     seconds: u64,
 }
 
-impl Said {
-    fn tell(self, world: &World) {
-        let life = self.name.strip_prefix("worker-").and_then(|number| number.parse().ok());
-        let life: usize = life.expect("workers are named by their lives");
+impl CapturedEvent {
+    fn check(self, world: &World) {
+        let process = self.name.strip_prefix("worker-").and_then(|number| number.parse().ok());
+        let process: usize = process.expect("the notifier has the name of its process");
         world.with(|model, state| {
             if !self.shard.is_empty() {
                 let shard = model.shards().iter().position(|shard| shard.id == self.shard);
-                return state.declare_gap(model, life, shard, self.seconds);
+                return state.check_gap(model, process, shard, self.seconds);
             }
-            if self.why.is_empty() {
-                let number = self.sequence_number.parse().expect("a letter names its record");
-                return state.check_letter_lost(model, life, number);
+            if self.reason.is_empty() {
+                let number = self
+                    .sequence_number
+                    .parse()
+                    .expect("an event of a dead letter names its record");
+                return state.check_dead_letter_lost(model, process, number);
             }
-            let told = self.connection.trim_end_matches('…');
-            let connection = state.connections.iter().position(|it| it.id == told);
+            let shortened = self.connection.trim_end_matches('…');
+            let connection = state.connections.iter().position(|it| it.id == shortened);
             let number = self.sequence_number.parse().ok();
-            let (connection, number) = connection.zip(number).expect("a drop names its message");
-            state.check_drop(model, life, connection, number, &self.why);
+            let (connection, number) =
+                connection.zip(number).expect("a drop event names its message");
+            state.check_drop(model, process, connection, number, &self.reason);
         });
     }
 }
 
-impl Visit for Said {
+impl Visit for CapturedEvent {
     fn record_u64(&mut self, field: &Field, value: u64) {
         if field.name() == "seconds" {
             self.seconds = value;
@@ -113,10 +115,10 @@ impl Visit for Said {
             "shard" => &mut self.shard,
             "connection" => &mut self.connection,
             "sequence_number" => &mut self.sequence_number,
-            "why" => &mut self.why,
+            "reason" => &mut self.reason,
             _ => return,
         };
-        // `%` displays, a text is quoted.
+        // A text is formatted with quotes, a value with `%` is not.
         *text = format!("{value:?}").trim_matches('"').to_owned();
     }
 }

@@ -1,7 +1,8 @@
-//! The worker, simulated: with the streams, the connections table, the gateway and the checkpoint's
-//! store around it on tokio's paused clock, and everything that happens drawn from one seed. Workers
-//! crash at any call, pause, restart and meet; every neighbour fails in every way; and whatever
-//! happens, the guarantees of the design hold.
+//! Deterministic simulation of workers. One seed decides everything that happens on a paused clock.
+//!
+//! Workers crash at any call, pause, restart, and run at the same time. Every backend fails in each
+//! of its ways: the streams, the connections table, API Gateway, the dead-letter queue and the
+//! checkpoint store. The guarantees of `docs/architecture.md` must hold in every run.
 
 mod boundary;
 mod checkpoint_invariants;
@@ -17,6 +18,7 @@ mod gateway;
 mod history;
 mod liveness;
 mod log_capture;
+mod post_history;
 mod run;
 mod scenario;
 mod step;
@@ -27,6 +29,6 @@ mod worker;
 mod worker_process;
 mod world;
 
-pub use config::Plan;
+pub use config::ScenarioConfig;
 pub use counts::Counts;
 pub use run::{Failure, Report, replay, run_all};

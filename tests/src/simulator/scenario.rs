@@ -1,5 +1,5 @@
-//! What happens in a run, step by step: changes and connections, shards that come and go, and workers
-//! that begin and end. What is hard on them is in [`hardship`](super::fault_injection).
+//! Runs the steps of a run: writes, connections, shards that open and close, and processes that
+//! start and end. [`fault_injection`](super::fault_injection) has the faults.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,167 +9,168 @@ use stream_notifier::delivery::SlowClientAction;
 use stream_notifier::telemetry::Metrics;
 use tokio::time::sleep;
 
-use super::config::Plan;
+use super::config::ScenarioConfig;
 use super::connections::Connection;
 use super::step::Step;
 use super::worker::Worker;
-use super::worker_process::{Call, CrashPoint, When};
+use super::worker_process::{Call, CallSide, CrashPoint};
 use super::world::World;
 use crate::streams_model::Key;
 
-/// The most connections that there ever are.
-pub const MOST_CONNECTIONS: usize = 12;
+/// Maximum of connections in one run.
+pub const MAX_CONNECTIONS: usize = 12;
 
-/// A run while it goes on.
+/// A run in progress.
 #[derive(Debug)]
-pub struct Story {
-    /// The world.
+pub struct Scenario {
     pub world: Arc<World>,
-    /// The plan.
-    pub plan: Plan,
-    /// What the workers count.
+    pub config: ScenarioConfig,
     pub metrics: Metrics,
-    /// Every worker there is, and those that ended lately.
+    /// Processes that run, and those that ended since the last step.
     pub workers: Vec<Worker>,
     pub(super) rng: Rng,
-    /// When paused workers go on, by their lives.
+    /// Paused processes, and when they resume.
     pub(super) resumptions: Vec<(usize, u64)>,
 }
 
-impl Story {
-    /// A run of which nothing has happened yet.
-    pub fn new(world: Arc<World>, plan: Plan, rng: Rng) -> Self {
+impl Scenario {
+    pub fn new(world: Arc<World>, config: ScenarioConfig, rng: Rng) -> Self {
         let (metrics, workers, resumptions) = (Metrics::default(), vec![], vec![]);
-        Self { world, plan, metrics, workers, rng, resumptions }
+        Self { world, config, metrics, workers, rng, resumptions }
     }
 
-    /// Everything up to the end of the faults.
-    pub async fn unfold(&mut self) -> Result<(), String> {
-        self.begin().await;
-        for _ in 0..self.plan.steps {
-            self.settle_workers().await?;
-            if self.is_broken() {
+    /// Runs all steps, up to the end of the faults.
+    pub async fn run_steps(&mut self) -> Result<(), String> {
+        self.create_initial_state().await;
+        for _ in 0..self.config.steps {
+            self.resume_and_replace_workers().await?;
+            if self.has_violation() {
                 return Ok(());
             }
             let step = self.draw_step();
             self.world.with(|model, state| {
-                state.counts.add(step.word());
-                state.note(model, || format!("--- {step:?}"));
+                state.counts.add(step.label());
+                state.trace_line(model, || format!("--- {step:?}"));
             });
-            self.take(step).await;
-            self.pause(2_000).await;
+            self.run_step(step).await;
+            self.sleep_up_to(2_000).await;
         }
-        self.settle_workers().await
+        self.resume_and_replace_workers().await
     }
 
-    /// Whether a guarantee was broken: what comes after it tells nothing.
-    pub fn is_broken(&self) -> bool {
-        self.world.with(|_, state| state.broken.is_some())
+    /// Whether a guarantee was violated. Later violations may follow from that one.
+    pub fn has_violation(&self) -> bool {
+        self.world.with(|_, state| state.violation.is_some())
     }
 
-    /// Items and connections that were there before the first worker.
-    async fn begin(&mut self) {
-        for _ in 0..self.plan.connections {
+    /// Creates the items and connections that exist before the first worker.
+    async fn create_initial_state(&mut self) {
+        for _ in 0..self.config.connections {
             self.connect(0);
         }
-        for item in 0..self.plan.items {
+        for item in 0..self.config.items {
             self.world.write(&self.key(item), false);
         }
         sleep(Duration::from_secs(self.rng.u64(0..60))).await;
         self.write(3).await;
     }
 
-    /// A new life now and then where there is none, and an end for those that waited long enough.
-    async fn settle_workers(&mut self) -> Result<(), String> {
+    /// Resumes processes that are due, and often starts one if none runs.
+    async fn resume_and_replace_workers(&mut self) -> Result<(), String> {
         let now = self.now();
-        for (life, at) in &mut self.resumptions {
+        for (process, at) in &mut self.resumptions {
             if *at <= now
-                && let Some(worker) = self.workers.iter().find(|it| it.life.number == *life)
+                && let Some(worker) = self.workers.iter().find(|it| it.process.number == *process)
             {
                 worker.pause(&self.world, false);
-                self.world.note(|| format!("worker-{life} goes on"));
+                self.world.trace_line(|| format!("worker-{process} resumes"));
                 *at = u64::MAX;
             }
         }
         self.resumptions.retain(|(_, at)| *at != u64::MAX);
-        for worker in self.workers.extract_if(.., |worker| worker.is_over()) {
-            worker.joined().await?;
+        for worker in self.workers.extract_if(.., |worker| worker.has_ended()) {
+            worker.join().await?;
         }
-        if !self.workers.iter().any(Worker::is_at_work) && self.rng.u8(..3) > 0 {
-            self.start();
+        if !self.workers.iter().any(Worker::is_working) && self.rng.u8(..3) > 0 {
+            self.start_process();
         }
         Ok(())
     }
 
-    /// Starts a worker, which is to end at a call, or not.
-    pub fn start(&mut self) {
-        let (seed, stop_on_gap) = (self.rng.u64(..), self.plan.stop_on_gap);
+    /// Starts a process, with a crash point for a part of them.
+    pub fn start_process(&mut self) {
+        let (seed, stop_on_gap) = (self.rng.u64(..), self.config.stop_on_gap);
         self.world.count("worker started");
-        self.workers.push(Worker::start(&self.world, &self.plan, stop_on_gap, seed, &self.metrics));
-        if self.plan.dooms > 0 && self.rng.u32(..10) < self.plan.dooms {
-            let doom = self.draw_doom();
+        self.workers.push(Worker::start(
+            &self.world,
+            &self.config,
+            stop_on_gap,
+            seed,
+            &self.metrics,
+        ));
+        if self.config.crashes_of_ten > 0 && self.rng.u32(..10) < self.config.crashes_of_ten {
+            let crash_point = self.draw_crash_point();
             if let Some(worker) = self.workers.last() {
-                worker.life.doom(doom);
+                worker.process.set_crash_point(crash_point);
             }
         }
     }
 
     fn draw_step(&mut self) -> Step {
-        let all: u32 = self.plan.weights.iter().map(|(_, weight)| weight).sum();
-        let mut left = self.rng.u32(..all.max(1));
-        for (step, weight) in &self.plan.weights {
-            if left < *weight {
+        let total: u32 = self.config.weights.iter().map(|(_, weight)| weight).sum();
+        let mut rest = self.rng.u32(..total.max(1));
+        for (step, weight) in &self.config.weights {
+            if rest < *weight {
                 return *step;
             }
-            left -= weight;
+            rest -= weight;
         }
         Step::Write
     }
 
-    async fn take(&mut self, step: Step) {
+    async fn run_step(&mut self, step: Step) {
         match step {
             Step::Write => {
-                let most = [2, 5, 20][self.rng.usize(..3)];
-                self.write(most).await;
+                let max = [2, 5, 20][self.rng.usize(..3)];
+                self.write(max).await;
             }
             Step::Wait => {
-                let longest = [3_000, 10_000, 70_000][self.rng.usize(..3)];
-                self.pause(longest).await;
+                let max_ms = [3_000, 10_000, 70_000][self.rng.usize(..3)];
+                self.sleep_up_to(max_ms).await;
             }
-            Step::Roll | Step::Split => self.divide(step == Step::Split),
+            Step::Roll | Step::Split => self.close_shard(step == Step::Split),
             Step::Disable => self.world.with(|model, _| model.disable()),
             Step::Enable => self.world.with(|model, _| model.enable()),
             Step::Connect => {
-                let up_after = self.rng.u64(0..4_000);
-                self.connect(up_after);
+                let established_after = self.rng.u64(0..4_000);
+                self.connect(established_after);
             }
-            Step::HangUp => self.hang_up().await,
+            Step::HangUp => self.close_connection().await,
             Step::SlowClient => self.slow_client().await,
             Step::Crash => self.with_worker(Worker::kill),
-            Step::CrashPoint => self.doom(),
-            Step::Pause => self.pause_one(),
-            Step::Takeover => self.start(),
+            Step::CrashPoint => self.set_crash_point(),
+            Step::Pause => self.pause_process(),
+            Step::Takeover => self.start_process(),
             Step::Stop => self.with_worker(Worker::stop),
             Step::StreamsDown
             | Step::ConnectionsDown
             | Step::GatewayDown
             | Step::StoreDown
             | Step::QueueDown => {
-                let longest = [3_000, 30_000, 400_000][self.rng.usize(..3)];
-                let lasts = self.rng.u64(..longest);
-                self.fail(step, lasts);
+                let max_ms = [3_000, 30_000, 400_000][self.rng.usize(..3)];
+                let lasts_ms = self.rng.u64(..max_ms);
+                self.fail_backend(step, lasts_ms);
             }
-            Step::Throttle => self.throttle().await,
-            Step::LongOutage => self.siege().await,
-            Step::Touch => self.world.with(|_, state| state.store.touch()),
-            Step::Outage => self.outage().await,
-            Step::ClockStop => self.freeze().await,
+            Step::Throttle => self.throttle_account().await,
+            Step::LongOutage => self.long_outage().await,
+            Step::StoreWrite => self.world.with(|_, state| state.store.write_annotation()),
+            Step::Outage => self.crash_all().await,
+            Step::ClockStop => self.stop_clocks().await,
         }
     }
 
-    /// Lets some time pass, up to this many milliseconds.
-    pub async fn pause(&mut self, longest: u64) {
-        sleep(Duration::from_millis(self.rng.u64(0..=longest))).await;
+    pub async fn sleep_up_to(&mut self, max_ms: u64) {
+        sleep(Duration::from_millis(self.rng.u64(0..=max_ms))).await;
     }
 
     pub(super) fn now(&self) -> u64 {
@@ -177,28 +178,28 @@ impl Story {
     }
 
     fn key(&self, item: usize) -> Key {
-        let group = item % self.plan.groups;
+        let group = item % self.config.groups;
         Key::target(&format!("item{item}"), &format!("group{group}"))
     }
 
-    /// Up to so many changes; some of no interest.
-    pub async fn write(&mut self, most: usize) {
-        let (changes, hurries) = (self.rng.usize(1..=most), self.rng.bool());
-        for _ in 0..changes {
-            let item = self.rng.usize(..self.plan.items);
+    /// Writes up to `max` items. One in 10 does not match the rules.
+    pub async fn write(&mut self, max: usize) {
+        let (writes, is_burst) = (self.rng.usize(1..=max), self.rng.bool());
+        for _ in 0..writes {
+            let item = self.rng.usize(..self.config.items);
             let mut key = self.key(item);
             let deletes = self.rng.u8(..20) == 0;
             if self.rng.u8(..10) == 0 {
                 key.pk = key.pk.replace("target", "other");
             }
             self.world.write(&key, deletes);
-            if !hurries {
-                self.pause(500).await;
+            if !is_burst {
+                self.sleep_up_to(500).await;
             }
         }
     }
 
-    fn divide(&mut self, splits: bool) {
+    fn close_shard(&mut self, splits: bool) {
         let rng = &mut self.rng;
         self.world.with(|model, state| {
             let open = model.open_shards();
@@ -208,92 +209,92 @@ impl Story {
             } else {
                 model.roll(shard)
             }
-            state.note(model, || format!("shard {shard} is closed"));
+            state.trace_line(model, || format!("shard {shard} is closed"));
         });
     }
 
-    pub(super) fn connect(&mut self, up_after: u64) {
-        let group = format!("group{}", self.rng.usize(..self.plan.groups));
+    pub(super) fn connect(&mut self, established_after: u64) {
+        let group = format!("group{}", self.rng.usize(..self.config.groups));
         self.world.with(|model, state| {
             let number = state.connections.len();
-            if number >= MOST_CONNECTIONS {
+            if number >= MAX_CONNECTIONS {
                 return;
             }
-            state.note(model, || format!("conn{number:02} of {group} is stored"));
+            state.trace_line(model, || format!("conn{number:02} of {group} is stored"));
             state.connections.push(Connection {
                 id: format!("conn{number:02}"),
                 group,
                 stored_at: model.now(),
-                up_at: model.now() + up_after,
+                established_at: model.now() + established_after,
                 is_stored: true,
-                is_gone: false,
+                is_closed: false,
                 slow_until: 0,
             });
         });
     }
 
-    fn with_connection(&mut self, change: impl FnOnce(u64, &mut Connection)) {
+    fn with_connection(&mut self, edit: impl FnOnce(u64, &mut Connection)) {
         let rng = &mut self.rng;
         self.world.with(|model, state| {
             let now = model.now();
             let index = rng.usize(..state.connections.len());
-            change(now, &mut state.connections[index]);
-            state.note(model, || format!("conn{index:02}"));
+            edit(now, &mut state.connections[index]);
+            state.trace_line(model, || format!("conn{index:02}"));
         });
     }
 
-    /// A connection hangs up; its row goes, or is left behind.
-    async fn hang_up(&mut self) {
+    /// Closes a connection. Its row is deleted, or left for the worker to delete.
+    async fn close_connection(&mut self) {
         let is_removed = self.rng.bool();
         self.with_connection(|_, connection| {
-            connection.is_gone = true;
+            connection.is_closed = true;
             connection.is_stored &= !is_removed;
         });
-        // A worker will read again and delete the row that is left behind.
+        // The worker will read and delete the row.
         if !is_removed && self.rng.u8(..4) > 0 {
-            let when = if self.rng.bool() { When::Before } else { When::After };
+            let side = if self.rng.bool() { CallSide::Before } else { CallSide::After };
             let call = if self.rng.bool() { Call::GetRow } else { Call::DeleteRow };
-            let doom = CrashPoint { call: Some(call), when, spared: 0 };
-            self.with_worker(|worker| worker.life.doom(doom));
+            let crash_point = CrashPoint { call: Some(call), side, skipped_calls: 0 };
+            self.with_worker(|worker| worker.process.set_crash_point(crash_point));
             self.write(5).await;
-            // After the answers that say so three times.
+            // After the four 410 responses that prove it closed.
             sleep(Duration::from_secs(8)).await;
         }
     }
 
     async fn slow_client(&mut self) {
-        let longest = [5_000, 60_000, 400_000][self.rng.usize(..3)];
-        let lasts = self.rng.u64(..longest);
+        let max_ms = [5_000, 60_000, 400_000][self.rng.usize(..3)];
+        let lasts_ms = self.rng.u64(..max_ms);
         let rng = &mut self.rng;
         self.world.with(|model, state| {
-            let is_there = |it: &&mut Connection| it.is_stored && !it.is_gone;
-            let there: Vec<_> = state.connections.iter_mut().filter(is_there).collect();
-            if let Some(connection) = rng.choice(there) {
-                connection.slow_until = model.now() + lasts;
+            let is_open = |it: &&mut Connection| it.is_stored && !it.is_closed;
+            let candidates: Vec<_> = state.connections.iter_mut().filter(is_open).collect();
+            if let Some(connection) = rng.choice(candidates) {
+                connection.slow_until = model.now() + lasts_ms;
                 let id = connection.id.clone();
-                state.note(model, || id);
+                state.trace_line(model, || id);
             }
         });
-        // What follows from it does not happen often by itself.
+        // These calls are rare otherwise.
         if self.rng.u8(..3) > 0 {
-            let when = if self.rng.bool() { When::Before } else { When::After };
-            let is_closed = self.plan.policy.slow_client == SlowClientAction::Disconnect;
+            let side = if self.rng.bool() { CallSide::Before } else { CallSide::After };
+            let is_closed = self.config.policy.slow_client == SlowClientAction::Disconnect;
             let call = match is_closed && self.rng.u8(..4) > 0 {
                 true => Call::Disconnect,
-                false => Call::SendLetter,
+                false => Call::SendDeadLetter,
             };
-            let doom = CrashPoint { call: Some(call), when, spared: 0 };
-            self.with_worker(|worker| worker.life.doom(doom));
+            let crash_point = CrashPoint { call: Some(call), side, skipped_calls: 0 };
+            self.with_worker(|worker| worker.process.set_crash_point(crash_point));
         }
-        // So much that it shows.
+        // Enough messages for an effect.
         self.write(10).await;
     }
 
-    /// Does something to one of the workers that are there.
+    /// Applies `act` to a random process that has not ended.
     pub(super) fn with_worker(&mut self, act: impl FnOnce(&Worker)) {
-        let there: Vec<_> = self.workers.iter().filter(|it| !it.is_over()).collect();
-        let Some(worker) = self.rng.choice(there) else { return };
-        self.world.note(|| format!("{}", worker.life));
+        let candidates: Vec<_> = self.workers.iter().filter(|it| !it.has_ended()).collect();
+        let Some(worker) = self.rng.choice(candidates) else { return };
+        self.world.trace_line(|| format!("{}", worker.process));
         act(worker);
     }
 }

@@ -1,60 +1,59 @@
-//! The steps that a run is made of.
+//! Steps of a run.
 
-/// One thing that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Items change.
+    /// Writes items.
     Write,
-    /// Time passes.
+    /// Lets time pass.
     Wait,
-    /// A shard is closed, and has a child.
+    /// Closes a shard and opens its child.
     Roll,
-    /// A shard is closed, and has two children.
+    /// Closes a shard and opens its two children.
     Split,
-    /// The stream is disabled.
+    /// Disables the stream.
     Disable,
-    /// It is enabled again.
+    /// Enables a new stream.
     Enable,
-    /// A connection is stored.
+    /// Stores a connection.
     Connect,
-    /// A connection hangs up.
+    /// Closes a connection from the client's side.
     HangUp,
-    /// A connection does not read for a while.
+    /// Lets a client read nothing for a period.
     SlowClient,
-    /// A worker ends.
+    /// Crashes a process at once.
     Crash,
-    /// A worker is to end at a call.
+    /// Crashes a process at a later call.
     CrashPoint,
-    /// A worker stands still for a while.
+    /// Pauses a process for a period.
     Pause,
-    /// Another worker is started.
+    /// Starts another process while one may run.
     Takeover,
-    /// A worker is told to stop.
+    /// Stops a worker, as SIGTERM does.
     Stop,
-    /// The streams fail for a while.
+    /// Fails all requests to the streams for a period.
     StreamsDown,
-    /// The connections table fails for a while.
+    /// Fails all requests to the connections table for a period.
     ConnectionsDown,
-    /// The gateway fails for a while.
+    /// Fails all posts for a period.
     GatewayDown,
-    /// The checkpoint's store fails for a while.
+    /// Fails all requests to the checkpoint store for a period.
     StoreDown,
-    /// The dead-letter queue fails for a while.
+    /// Fails all dead letters for a period.
     QueueDown,
-    /// The account is throttled: many connections are, at once.
+    /// Throttles the account, that is, all connections at once.
     Throttle,
-    /// A neighbour fails for so long that messages are given up, or iterators expire.
+    /// Fails a backend until messages expire, or iterators do.
     LongOutage,
-    /// Somebody annotates the checkpoint.
-    Touch,
-    /// Nobody works for long.
+    /// Writes to the checkpoint as someone else.
+    StoreWrite,
+    /// Crashes all processes, then lets a long time pass.
     Outage,
-    /// Every process stands still for long.
+    /// Pauses all processes, then lets a long time pass.
     ClockStop,
 }
 
 impl Step {
-    /// Every step, and how often it is taken.
+    /// Every step, with its weight.
     pub const ALL: [(Self, u32); 24] = [
         (Self::Write, 40),
         (Self::Wait, 8),
@@ -77,13 +76,13 @@ impl Step {
         (Self::QueueDown, 2),
         (Self::Throttle, 2),
         (Self::LongOutage, 2),
-        (Self::Touch, 2),
+        (Self::StoreWrite, 2),
         (Self::Outage, 2),
         (Self::ClockStop, 1),
     ];
 
-    /// What it is counted as.
-    pub fn word(self) -> &'static str {
+    /// The label of its count.
+    pub fn label(self) -> &'static str {
         match self {
             Self::Write => "step: write",
             Self::Wait => "step: wait",
@@ -95,7 +94,7 @@ impl Step {
             Self::HangUp => "step: hang up",
             Self::SlowClient => "step: slow client",
             Self::Crash => "step: crash",
-            Self::CrashPoint => "step: doom",
+            Self::CrashPoint => "step: crash point",
             Self::Pause => "step: pause",
             Self::Takeover => "step: takeover",
             Self::Stop => "step: stop",
@@ -105,10 +104,10 @@ impl Step {
             Self::StoreDown => "step: store down",
             Self::QueueDown => "step: queue down",
             Self::Throttle => "step: throttle",
-            Self::LongOutage => "step: siege",
-            Self::Touch => "step: touch",
+            Self::LongOutage => "step: long outage",
+            Self::StoreWrite => "step: store write",
             Self::Outage => "step: outage",
-            Self::ClockStop => "step: freeze",
+            Self::ClockStop => "step: clock stop",
         }
     }
 }

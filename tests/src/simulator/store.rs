@@ -1,5 +1,5 @@
-//! The checkpoint's store: versions and conflicts, answers that get lost, others who write, wrong
-//! rights. Every save is looked at here: it must be the holder's, and never ahead of delivery.
+//! Simulated checkpoint store: resource versions and conflicts, lost responses, other writers and
+//! denied access. It checks every write.
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -7,75 +7,79 @@ use std::future::pending;
 use futures::future::BoxFuture;
 use stream_notifier::checkpoint::{CheckpointStore, ResourceVersion, StoreError, StoredCheckpoint};
 
-use super::boundary::Outside;
-use super::faults::{StoreFault, now};
+use super::boundary::Boundary;
+use super::faults::{StoreFault, active};
 use super::worker_process::Call;
 use super::world::State;
 use crate::streams_model::Model;
 
-/// What is stored.
 #[derive(Debug, Default)]
 pub struct Store {
-    /// The content, once there is one.
+    /// `None` before the first write.
     pub data: Option<BTreeMap<String, String>>,
     version: u64,
 }
 
 impl Store {
-    /// Somebody annotates it.
-    pub fn touch(&mut self) {
+    /// Someone else changes an annotation.
+    pub fn write_annotation(&mut self) {
         self.version += 1;
     }
 }
 
-/// What becomes of a single call.
+/// How the store treats a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum Behavior {
     Done,
-    /// Nothing is done, and nobody says so.
-    Nothing,
-    /// It is done, and nobody says so.
-    Unanswered,
-    /// Nothing is done, and there is no answer.
-    Hangs,
-    /// It is done, and there is no answer.
-    DoneAndHangs,
-    /// Somebody else wrote just before.
-    Touched,
+    /// No effect, and an error.
+    NotDone,
+    /// The effect, and an error.
+    DoneWithoutResult,
+    /// No effect, and no response.
+    NotDoneTimesOut,
+    /// The effect, and no response.
+    DoneTimesOut,
+    /// Someone else wrote just before.
+    WrittenBefore,
     Denied,
 }
 
-/// An answer, or none ever.
-type Answered<T> = Option<Result<T, StoreError>>;
+/// A response; `None` if there is never one.
+type MaybeResponse<T> = Option<Result<T, StoreError>>;
 
 impl State {
-    fn store_fate(&mut self, model: &Model) -> Fate {
-        match now(self.faults.store, model.now()) {
-            Some(StoreFault::Unknown) => return Fate::Nothing,
-            Some(StoreFault::AccessDenied) => return Fate::Denied,
+    fn draw_store_behavior(&mut self, model: &Model) -> Behavior {
+        match active(self.faults.store, model.now()) {
+            Some(StoreFault::Unknown) => return Behavior::NotDone,
+            Some(StoreFault::AccessDenied) => return Behavior::Denied,
             None => {}
         }
         if !self.chance(self.faults.chances.store) {
-            return Fate::Done;
+            return Behavior::Done;
         }
-        let fates =
-            [Fate::Nothing, Fate::Unanswered, Fate::Hangs, Fate::DoneAndHangs, Fate::Touched];
-        fates[self.rng.usize(..fates.len())]
+        let behaviors = [
+            Behavior::NotDone,
+            Behavior::DoneWithoutResult,
+            Behavior::NotDoneTimesOut,
+            Behavior::DoneTimesOut,
+            Behavior::WrittenBefore,
+        ];
+        behaviors[self.rng.usize(..behaviors.len())]
     }
 
-    fn load(&mut self, model: &Model) -> Answered<Option<StoredCheckpoint>> {
-        let fate = self.store_fate(model);
-        match fate {
-            Fate::Hangs | Fate::DoneAndHangs => {
-                self.counts.add("load hangs");
+    fn load(&mut self, model: &Model) -> MaybeResponse<Option<StoredCheckpoint>> {
+        let behavior = self.draw_store_behavior(model);
+        match behavior {
+            Behavior::NotDoneTimesOut | Behavior::DoneTimesOut => {
+                self.counts.add("load timed out");
                 return None;
             }
-            Fate::Nothing | Fate::Unanswered => {
-                self.counts.add("load fails");
+            Behavior::NotDone | Behavior::DoneWithoutResult => {
+                self.counts.add("load failed");
                 return Some(Err(unknown()));
             }
-            Fate::Denied => return Some(Err(self.denied())),
-            Fate::Done | Fate::Touched => {}
+            Behavior::Denied => return Some(Err(self.denied())),
+            Behavior::Done | Behavior::WrittenBefore => {}
         }
         let version = ResourceVersion(self.store.version.to_string());
         Some(Ok(self.store.data.clone().map(|data| StoredCheckpoint { data, version })))
@@ -84,45 +88,45 @@ impl State {
     fn save(
         &mut self,
         model: &Model,
-        life: usize,
+        process: usize,
         data: &BTreeMap<String, String>,
         expected: Option<&ResourceVersion>,
-    ) -> Answered<ResourceVersion> {
-        let fate = self.store_fate(model);
-        match fate {
-            Fate::Nothing => {
+    ) -> MaybeResponse<ResourceVersion> {
+        let behavior = self.draw_store_behavior(model);
+        match behavior {
+            Behavior::NotDone => {
                 self.counts.add("save lost");
                 return Some(Err(unknown()));
             }
-            Fate::Hangs => {
-                self.counts.add("save lost, no answer");
+            Behavior::NotDoneTimesOut => {
+                self.counts.add("save lost, no response");
                 return None;
             }
-            Fate::Denied => return Some(Err(self.denied())),
-            Fate::Touched => {
-                self.counts.add("checkpoint touched by somebody else");
-                self.store.touch();
+            Behavior::Denied => return Some(Err(self.denied())),
+            Behavior::WrittenBefore => {
+                self.counts.add("checkpoint written by someone else");
+                self.store.write_annotation();
             }
-            Fate::Done | Fate::Unanswered | Fate::DoneAndHangs => {}
+            Behavior::Done | Behavior::DoneWithoutResult | Behavior::DoneTimesOut => {}
         }
         let found =
             self.store.data.is_some().then(|| ResourceVersion(self.store.version.to_string()));
         if found.as_ref() != expected {
             self.counts.add("save in conflict");
-            self.note(model, || format!("worker-{life}: save in conflict"));
+            self.trace_line(model, || format!("worker-{process}: save in conflict"));
             return Some(Err(StoreError::Conflict));
         }
-        self.check_save(model, life, data);
+        self.check_save(model, process, data);
         self.counts.add("save");
         self.store.data = Some(data.clone());
         self.store.version += 1;
-        match fate {
-            Fate::Unanswered => {
-                self.counts.add("saved, answer lost");
+        match behavior {
+            Behavior::DoneWithoutResult => {
+                self.counts.add("save done, response lost");
                 Some(Err(unknown()))
             }
-            Fate::DoneAndHangs => {
-                self.counts.add("saved, no answer");
+            Behavior::DoneTimesOut => {
+                self.counts.add("save done, no response");
                 None
             }
             _ => Some(Ok(ResourceVersion(self.store.version.to_string()))),
@@ -130,19 +134,19 @@ impl State {
     }
 
     fn denied(&mut self) -> StoreError {
-        self.counts.add("store denied");
-        StoreError::AccessDenied("as the plan has it".into())
+        self.counts.add("store: access denied");
+        StoreError::AccessDenied("simulated".into())
     }
 }
 
 fn unknown() -> StoreError {
-    StoreError::Unknown("as chance has it".into())
+    StoreError::Unknown("simulated".into())
 }
 
-impl CheckpointStore for Outside {
+impl CheckpointStore for Boundary {
     fn load(&self) -> BoxFuture<'_, Result<Option<StoredCheckpoint>, StoreError>> {
         Box::pin(async move {
-            let loaded = self.ask(Call::Load, |model, state| state.load(model)).await;
+            let loaded = self.read(Call::Load, |model, state| state.load(model)).await;
             or_never(loaded).await
         })
     }
@@ -153,18 +157,18 @@ impl CheckpointStore for Outside {
         expected: Option<&'a ResourceVersion>,
     ) -> BoxFuture<'a, Result<ResourceVersion, StoreError>> {
         Box::pin(async move {
-            let (life, data, expected) = (self.life.number, data.clone(), expected.cloned());
+            let (process, data, expected) = (self.process.number, data.clone(), expected.cloned());
             let act = move |model: &Model, state: &mut State| {
-                state.save(model, life, &data, expected.as_ref())
+                state.save(model, process, &data, expected.as_ref())
             };
-            or_never(self.send(Call::Save, act).await).await
+            or_never(self.write(Call::Save, act).await).await
         })
     }
 }
 
-async fn or_never<T>(answered: Answered<T>) -> Result<T, StoreError> {
-    match answered {
-        Some(answer) => answer,
+async fn or_never<T>(response: MaybeResponse<T>) -> Result<T, StoreError> {
+    match response {
+        Some(response) => response,
         None => pending().await,
     }
 }

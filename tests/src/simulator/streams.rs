@@ -1,6 +1,6 @@
-//! The streams as one life sees them: the simulated table, with calls that fail or hang, and for a
-//! while all of them. What is asked is looked at here: nothing before the claim, no child before its
-//! parent is settled, no page while too much is at work.
+//! Streams of one process: the model of DynamoDB Streams, with requests that fail or time out. It
+//! checks every read: none before the claim, none of a child before its parent is settled, and none
+//! while the memory is full.
 
 use std::future::pending;
 
@@ -12,27 +12,26 @@ use stream_notifier::streams::{
 };
 use tokio::time::sleep;
 
-use super::boundary::Outside;
-use super::faults::now;
-use super::worker_process::{Call, When};
+use super::boundary::Boundary;
+use super::faults::active;
+use super::worker_process::{Call, CallSide};
 use super::world::State;
 use crate::streams_model::Model;
 
-/// How a call goes wrong.
 enum Fault {
     Fails(StreamErrorKind),
-    /// No answer ever.
-    Hangs,
+    /// There is never a response.
+    TimesOut,
 }
 
 impl State {
     fn stream_fault(&mut self, model: &Model) -> Option<Fault> {
-        if let Some(kind) = now(self.faults.streams, model.now()) {
+        if let Some(kind) = active(self.faults.streams, model.now()) {
             self.counts.add(match kind {
-                StreamErrorKind::AccessDenied => "streams denied",
+                StreamErrorKind::AccessDenied => "streams: access denied",
                 StreamErrorKind::NoCredentials => "streams without credentials",
-                StreamErrorKind::Throttled => "streams throttled for a while",
-                _ => "streams unavailable for a while",
+                StreamErrorKind::Throttled => "streams throttled for a period",
+                _ => "streams unavailable for a period",
             });
             return Some(Fault::Fails(kind));
         }
@@ -40,34 +39,34 @@ impl State {
             return None;
         }
         if self.rng.u8(..8) == 0 {
-            self.counts.add("call to the streams hangs");
-            return Some(Fault::Hangs);
+            self.counts.add("stream request timed out");
+            return Some(Fault::TimesOut);
         }
-        self.counts.add("call to the streams fails");
+        self.counts.add("stream request failed");
         Some(Fault::Fails(StreamErrorKind::Unavailable))
     }
 }
 
-impl Outside {
-    /// One call to the streams, which goes wrong before or after it is answered, or not at all.
-    async fn call<T>(
+impl Boundary {
+    /// Makes one request, which fails before or after its effect, or not at all.
+    async fn call_streams<T>(
         &self,
         call: Call,
-        answer: impl Future<Output = Result<T, StreamError>>,
+        response: impl Future<Output = Result<T, StreamError>>,
     ) -> Result<T, StreamError> {
-        self.pass(call, When::Before).await;
+        self.pass(call, CallSide::Before).await;
         let (fault, is_after) =
             self.world.with(|model, state| (state.stream_fault(model), state.rng.bool()));
         sleep(self.world.latency()).await;
-        let answer = match &fault {
+        let response = match &fault {
             Some(_) if !is_after => None,
-            _ => Some(answer.await),
+            _ => Some(response.await),
         };
-        self.pass(call, When::After).await;
-        match (fault, answer) {
-            (None, Some(answer)) => answer,
+        self.pass(call, CallSide::After).await;
+        match (fault, response) {
+            (None, Some(response)) => response,
             (Some(Fault::Fails(kind)), _) => Err(failed(kind)),
-            (Some(Fault::Hangs), _) | (None, None) => pending().await,
+            (Some(Fault::TimesOut), _) | (None, None) => pending().await,
         }
     }
 }
@@ -76,9 +75,9 @@ fn failed(kind: StreamErrorKind) -> StreamError {
     StreamError { action: "dynamodb:Simulated", kind, service_time: None, source: None }
 }
 
-impl Streams for Outside {
+impl Streams for Boundary {
     fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
-        Box::pin(async move { self.call(Call::ListStreams, self.streams.list()).await })
+        Box::pin(async move { self.call_streams(Call::ListStreams, self.streams.list()).await })
     }
 
     fn describe<'a>(
@@ -88,12 +87,13 @@ impl Streams for Outside {
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
         Box::pin(async move {
-            let described =
-                self.call(Call::DescribeStream, self.streams.describe(stream, listed, after)).await;
+            let described = self
+                .call_streams(Call::DescribeStream, self.streams.describe(stream, listed, after))
+                .await;
             self.world.with(|model, state| {
-                state.note(model, || {
+                state.trace_line(model, || {
                     let index = |shard: &ShardId| model.shard(stream.as_str(), &shard.name);
-                    let asked = match listed {
+                    let filter = match listed {
                         ShardFilter::All => "all".to_owned(),
                         ShardFilter::ChildrenOf(parent) => {
                             format!("children of {:?}", index(parent))
@@ -107,7 +107,7 @@ impl Streams for Outside {
                             page.next_page.as_ref().and_then(index),
                         )
                     });
-                    format!("{}: {asked} of {stream}: {described:?}", self.life)
+                    format!("{}: {filter} of {stream}: {described:?}", self.process)
                 });
             });
             described
@@ -120,30 +120,33 @@ impl Streams for Outside {
         from: &'a IteratorStart,
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
         Box::pin(async move {
-            let asked = async {
+            let request = async {
                 match (self.streams.get_iterator(shard, from).await, from) {
-                    // What the client of AWS does where the service does not know timestamps.
+                    // As the AWS client does for a service without AT_TIMESTAMP.
                     (Err(error), IteratorStart::At(_))
                         if error.kind == StreamErrorKind::Invalid =>
                     {
-                        self.world.count("timestamp refused");
+                        self.world.count("timestamp rejected");
                         self.streams.get_iterator(shard, &IteratorStart::Start).await
                     }
-                    (answer, _) => answer,
+                    (response, _) => response,
                 }
             };
-            let answer = self.call(Call::GetShardIterator, asked).await;
+            let response = self.call_streams(Call::GetShardIterator, request).await;
             let index = self.world.with(|model, state| {
                 let index = model.shard(shard.stream.as_str(), &shard.name);
-                state.note(model, || {
-                    let answer = answer.as_ref().map(|_| "given").map_err(|error| error.kind);
-                    format!("{}: iterator of shard {index:?} from {from:?}: {answer:?}", self.life)
+                state.trace_line(model, || {
+                    let response = response.as_ref().map(|_| "issued").map_err(|error| error.kind);
+                    format!(
+                        "{}: iterator of shard {index:?} from {from:?}: {response:?}",
+                        self.process
+                    )
                 });
                 index
             });
-            let Some(index) = index else { return answer };
-            // The shard is noted in it, so that a read can be told from others.
-            answer.map(|ShardIterator(text)| ShardIterator(format!("{index} {text}")))
+            let Some(index) = index else { return response };
+            // The iterator names the shard, so that a read can be attributed to it.
+            response.map(|ShardIterator(text)| ShardIterator(format!("{index} {text}")))
         })
     }
 
@@ -155,19 +158,19 @@ impl Streams for Outside {
             let Some((shard, text)) = iterator.0.split_once(' ') else {
                 return Err(failed(StreamErrorKind::Invalid));
             };
-            let shard: usize = shard.parse().expect("as it was given");
-            let life = self.life.number;
+            let shard: usize = shard.parse().expect("the iterator names its shard");
+            let process = self.process.number;
             let inner = ShardIterator(text.to_owned());
-            let asked = async {
-                self.world.with(|model, state| state.check_reading(model, life, shard));
+            let request = async {
+                self.world.with(|model, state| state.check_read(model, process, shard));
                 self.streams.get_records(&inner).await
             };
-            let mut answer = self.call(Call::GetRecords, asked).await;
-            self.world.with(|model, state| state.take_page(model, life, shard, &answer));
-            if let Ok(RecordPage { next_iterator: Some(ShardIterator(next)), .. }) = &mut answer {
+            let mut response = self.call_streams(Call::GetRecords, request).await;
+            self.world.with(|model, state| state.record_page(model, process, shard, &response));
+            if let Ok(RecordPage { next_iterator: Some(ShardIterator(next)), .. }) = &mut response {
                 *next = format!("{shard} {next}");
             }
-            answer
+            response
         })
     }
 }

@@ -1,24 +1,22 @@
-//! What happened in a run, line by line with its time. Lines are made only when somebody will read
-//! them: a run that fails is run once more for its lines, and two runs of a seed must have the same.
+//! Timestamped trace of a run. Lines are formatted only on request, because few runs are read: a
+//! run that fails is repeated for its trace. Two runs of a seed must have equal traces.
 
-/// A run's lines, if they are wanted.
+/// The lines of a run, or nothing if no trace is requested.
 #[derive(Debug)]
 pub struct Trace(Option<Vec<String>>);
 
 impl Trace {
-    /// A trace that keeps its lines, or not.
-    pub fn new(is_wanted: bool) -> Self {
-        Self(is_wanted.then(Vec::new))
+    pub fn new(is_requested: bool) -> Self {
+        Self(is_requested.then(Vec::new))
     }
 
-    /// Notes what happened `at` so many milliseconds after the run began.
-    pub fn note(&mut self, at: u64, line: impl FnOnce() -> String) {
+    /// Adds a line; `at_ms` counts from the start of the run.
+    pub fn add(&mut self, at_ms: u64, line: impl FnOnce() -> String) {
         if let Some(lines) = &mut self.0 {
-            lines.push(format!("{:>6}.{:03}  {}", at / 1_000, at % 1_000, line()));
+            lines.push(format!("{:>6}.{:03}  {}", at_ms / 1_000, at_ms % 1_000, line()));
         }
     }
 
-    /// The lines.
     pub fn into_lines(self) -> Vec<String> {
         self.0.unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! The real worker, one life of it at a time, among simulated neighbours.
+//! Runs a real worker as one simulated process, between simulated backends.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,153 +17,149 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::boundary::Outside;
-use super::config::{Beginning, Plan};
-use super::worker_process::Life;
+use super::boundary::Boundary;
+use super::config::{ScenarioConfig, StartPosition};
+use super::worker_process::WorkerProcess;
 use super::world::{EPOCH_MS, World};
 
 const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/sample-table-dev";
 
-/// A worker that runs, or ran.
+/// A worker that runs, or has ended.
 #[derive(Debug)]
 pub struct Worker {
-    /// Its life.
-    pub life: Arc<Life>,
+    pub process: Arc<WorkerProcess>,
     stop: CancellationToken,
     task: JoinHandle<()>,
-    pictures: watch::Receiver<HealthSnapshot>,
+    health: watch::Receiver<HealthSnapshot>,
 }
 
 impl Worker {
-    /// Starts one, in a life of its own.
     pub fn start(
         world: &Arc<World>,
-        plan: &Plan,
+        config: &ScenarioConfig,
         stop_on_gap: bool,
         seed: u64,
         metrics: &Metrics,
     ) -> Self {
         let number = world.with(|model, state| {
-            let number = state.history.begin_life(model.now(), stop_on_gap);
-            state.note(model, || format!("worker-{number} starts"));
+            let number = state.history.start_process(model.now(), stop_on_gap);
+            state.trace_line(model, || format!("worker-{number} starts"));
             number
         });
-        let life = Arc::new(Life::new(number));
-        let outside = Arc::new(Outside::new(world.clone(), life.clone()));
-        let queue = plan.has_queue.then(|| outside.clone() as Arc<dyn DeadLetterQueue>);
+        let process = Arc::new(WorkerProcess::new(number));
+        let boundary = Arc::new(Boundary::new(world.clone(), process.clone()));
+        let queue = config.has_queue.then(|| boundary.clone() as Arc<dyn DeadLetterQueue>);
         let backends = Backends {
-            streams: outside.clone(),
-            connections: outside.clone(),
-            gateway: outside.clone(),
-            checkpoints: outside,
+            streams: boundary.clone(),
+            connections: boundary.clone(),
+            gateway: boundary.clone(),
+            checkpoints: boundary,
             dead_letters: queue,
         };
-        let (health, pictures) = Health::new();
-        let telemetry = NotifierTelemetry::new(metrics.clone(), "simulation", &life.holder());
-        let job = job(world, plan, stop_on_gap, &life, health, telemetry, seed);
+        let (health, snapshots) = Health::new();
+        let telemetry = NotifierTelemetry::new(metrics.clone(), "simulation", &process.holder());
+        let worker_config =
+            worker_config(world, config, stop_on_gap, &process, health, telemetry, seed);
         let stop = CancellationToken::new();
-        let (told, ends) = (stop.clone(), life.clone());
+        let (stopped, running) = (stop.clone(), process.clone());
         let task = tokio::spawn(async move {
             tokio::select! {
                 biased;
-                () = ends.until_ended() => {}
-                () = run_worker(&backends, &job, &told) => {}
+                () = running.wait_ended() => {}
+                () = run_worker(&backends, &worker_config, &stopped) => {}
             }
         });
-        Self { life, stop, task, pictures }
+        Self { process, stop, task, health: snapshots }
     }
 
-    /// Ends it as SIGKILL does.
+    /// Crashes it, as SIGKILL does.
     pub fn kill(&self) {
-        self.life.end();
+        self.process.end();
     }
 
-    /// Stops it in its tracks, or lets it go on.
     pub fn pause(&self, world: &World, is_paused: bool) {
-        self.life.pause(is_paused);
+        self.process.pause(is_paused);
         world.with(|model, state| {
-            let begun = &mut state.history.lives[self.life.number];
-            (begun.is_paused, begun.paused_at) = (is_paused, model.now());
+            state.history.processes[self.process.number].paused_at = model.now();
         });
     }
 
-    /// Tells it to stop, as SIGTERM does.
+    /// Stops it, as SIGTERM does.
     pub fn stop(&self) {
         self.stop.cancel();
     }
 
-    /// Whether it was told to stop.
     pub fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
 
-    /// Whether it has ended, by itself or not.
-    pub fn is_over(&self) -> bool {
-        self.life.has_ended() || self.task.is_finished()
+    pub fn has_ended(&self) -> bool {
+        self.process.has_ended() || self.task.is_finished()
     }
 
-    /// Whether it is there and does what it can.
-    pub fn is_at_work(&self) -> bool {
-        !self.is_over() && !self.is_stopping() && !self.life.is_paused()
+    /// Whether it runs, is not paused and is not stopping.
+    pub fn is_working(&self) -> bool {
+        !self.has_ended() && !self.is_stopping() && !self.process.is_paused()
     }
 
-    /// What it says of itself.
-    pub fn picture(&self) -> HealthSnapshot {
-        self.pictures.borrow().clone()
+    pub fn health(&self) -> HealthSnapshot {
+        self.health.borrow().clone()
     }
 
-    /// What keeps it from being ready, in words; nothing if it is.
-    pub fn unready(&self) -> Vec<String> {
-        let picture = self.picture();
-        let troubles = picture.problems.values().map(|trouble| trouble.reason.as_str().to_owned());
-        let phase = (picture.phase != Phase::Reading).then(|| format!("{:?}", picture.phase));
-        phase.into_iter().chain(troubles).collect()
+    /// The reasons why it is not ready.
+    pub fn unready_reasons(&self) -> Vec<String> {
+        let health = self.health();
+        let problems = health.problems.values().map(|problem| problem.reason.as_str().to_owned());
+        let phase = (health.phase != Phase::Reading).then(|| format!("{:?}", health.phase));
+        phase.into_iter().chain(problems).collect()
     }
 
-    /// Waits for its task; `Err` if it panicked.
-    pub async fn joined(self) -> Result<(), String> {
+    /// Waits for its task. Fails if it panicked.
+    pub async fn join(self) -> Result<(), String> {
         match self.task.await {
-            Err(error) if error.is_panic() => Err(format!("{} panicked", self.life)),
+            Err(error) if error.is_panic() => Err(format!("{} panicked", self.process)),
             _ => Ok(()),
         }
     }
 }
 
-fn job(
+fn worker_config(
     world: &World,
-    plan: &Plan,
+    config: &ScenarioConfig,
     stop_on_gap: bool,
-    life: &Life,
+    process: &WorkerProcess,
     health: Health,
     telemetry: NotifierTelemetry,
     seed: u64,
 ) -> WorkerConfig {
-    // The one stream is the first there was: nobody changes the resource.
+    // A stream's ARN in the spec is that of the first stream.
     let label = world.with(|model, _| model.streams()[0].label.clone());
-    let follow = match plan.follows_table {
+    let source = match config.follows_table {
         true => StreamSource::Table,
         false => StreamSource::Stream(StreamLabel::new(&label)),
     };
-    let begin = match plan.beginning {
-        Beginning::Latest => InitialPosition::Latest,
-        Beginning::TrimHorizon => InitialPosition::TrimHorizon,
-        Beginning::Ago(seconds) => {
+    let initial_position = match config.initial_position {
+        StartPosition::Latest => InitialPosition::Latest,
+        StartPosition::TrimHorizon => InitialPosition::TrimHorizon,
+        StartPosition::SecondsBefore(seconds) => {
             let at = (EPOCH_MS / 1_000 + 60 - seconds) as i64;
-            InitialPosition::AtTimestamp(jiff::Timestamp::from_second(at).expect("it is in range"))
+            InitialPosition::AtTimestamp(
+                jiff::Timestamp::from_second(at).expect("the time is in range"),
+            )
         }
     };
     WorkerConfig {
-        rules: notifier(),
+        rules: rules(),
         evaluators: EvaluatorPool::Inline,
         consumer: ConsumerConfig {
             table: TABLE.to_owned(),
-            source: follow,
-            required_images: notifier().required_images().clone(),
-            poll_interval: plan.poll_interval,
-            max_pages: plan.max_pages,
+            source,
+            required_images: rules().required_images().clone(),
+            poll_interval: config.poll_interval,
+            max_pages: config.max_pages,
             stop_on_gap,
         },
-        initial_position: begin,
+        initial_position,
         delivery: DeliveryConfig {
             connections: ConnectionsConfig {
                 region: "eu-west-1".to_owned(),
@@ -172,13 +168,13 @@ fn job(
                 partition_key: Some("sk".to_owned()),
                 connection_id_attribute: "connection_id".to_owned(),
                 ttl_attribute: None,
-                cache: Duration::ZERO,
+                cache_ttl: Duration::ZERO,
             },
             endpoint: "https://gateway.simulated/api".to_owned(),
-            policy: plan.policy,
-            limits: plan.bounds,
+            policy: config.policy,
+            limits: config.limits,
         },
-        holder: life.holder(),
+        holder: process.holder(),
         stream_limits: Arc::new(StreamRateLimits::new(1_000)),
         post_limiter: Arc::new(PostRateLimiter::new(1_000_000)),
         health: Arc::new(health),
@@ -187,18 +183,18 @@ fn job(
     }
 }
 
-/// The notifier of `examples/target-attribute.yaml`.
-fn notifier() -> Arc<CompiledSpec> {
-    static NOTIFIER: OnceLock<Arc<CompiledSpec>> = OnceLock::new();
-    let compiled = NOTIFIER.get_or_init(|| {
+/// The rules of `examples/target-attribute.yaml`.
+fn rules() -> Arc<CompiledSpec> {
+    static RULES: OnceLock<Arc<CompiledSpec>> = OnceLock::new();
+    let compiled = RULES.get_or_init(|| {
         let text = include_str!("../../../examples/target-attribute.yaml");
-        let StreamNotifier { spec, .. } = serde_saphyr::from_str(text).expect("it parses");
+        let StreamNotifier { spec, .. } = serde_saphyr::from_str(text).expect("the example parses");
         let spec: StreamNotifierSpec = spec;
-        Arc::new(CompiledSpec::new(&spec).expect("it is valid"))
+        Arc::new(CompiledSpec::new(&spec).expect("the example is valid"))
     });
     compiled.clone()
 }
 
-/// How long a stop may take: 20 s for posts under way, 8 s for the last checkpoint, and what a call
-/// takes that was begun before.
+/// The longest time that a stop takes: 20 s for posts in flight, 8 s for the final checkpoint, and
+/// the rest for calls that started before.
 pub const STOP_LIMIT: Duration = Duration::from_secs(40);

@@ -1,5 +1,5 @@
-//! One life of the worker's process. It can be paused and go on later, and it can end at any call,
-//! before or after what the call does; from then on nothing that it asks for happens.
+//! Simulated process of a worker. It can be paused and resumed, and it can crash before or after
+//! any of its calls. After a crash, no request of the process has an effect.
 
 use std::fmt;
 use std::future::pending;
@@ -8,39 +8,34 @@ use std::sync::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// What a worker asks of its neighbours.
+/// A request of the worker to one of its backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// ListStreams.
     ListStreams,
-    /// DescribeStream.
     DescribeStream,
-    /// GetShardIterator.
     GetShardIterator,
-    /// GetRecords.
     GetRecords,
-    /// The connections table's description.
+    /// DescribeTable of the connections table.
     DescribeTable,
-    /// A lookup.
+    /// Query of the connections table, for a lookup.
     Query,
-    /// A row, read before its deletion.
+    /// GetItem of a row, before its deletion.
     GetRow,
-    /// A row's deletion.
+    /// DeleteItem of a row.
     DeleteRow,
-    /// A post.
+    /// PostToConnection.
     Post,
-    /// A connection, closed.
+    /// DeleteConnection.
     Disconnect,
-    /// A dead letter.
-    SendLetter,
-    /// Loading the checkpoint.
+    /// SendMessage to the dead-letter queue.
+    SendDeadLetter,
+    /// Load of the checkpoint.
     Load,
-    /// Saving it.
+    /// Write of the checkpoint.
     Save,
 }
 
 impl Call {
-    /// Every call.
     pub const ALL: [Self; 13] = [
         Self::ListStreams,
         Self::DescribeStream,
@@ -52,68 +47,67 @@ impl Call {
         Self::DeleteRow,
         Self::Post,
         Self::Disconnect,
-        Self::SendLetter,
+        Self::SendDeadLetter,
         Self::Load,
         Self::Save,
     ];
 
-    /// What a crash at it is counted as.
-    pub fn crash(self, when: When) -> &'static str {
-        match (self, when) {
-            (Self::ListStreams, When::Before) => "crash before ListStreams",
-            (Self::ListStreams, When::After) => "crash after ListStreams",
-            (Self::DescribeStream, When::Before) => "crash before DescribeStream",
-            (Self::DescribeStream, When::After) => "crash after DescribeStream",
-            (Self::GetShardIterator, When::Before) => "crash before GetShardIterator",
-            (Self::GetShardIterator, When::After) => "crash after GetShardIterator",
-            (Self::GetRecords, When::Before) => "crash before GetRecords",
-            (Self::GetRecords, When::After) => "crash after GetRecords",
-            (Self::DescribeTable, When::Before) => "crash before DescribeTable",
-            (Self::DescribeTable, When::After) => "crash after DescribeTable",
-            (Self::Query, When::Before) => "crash before a lookup",
-            (Self::Query, When::After) => "crash after a lookup",
-            (Self::GetRow, When::Before) => "crash before a row is read again",
-            (Self::GetRow, When::After) => "crash after a row is read again",
-            (Self::DeleteRow, When::Before) => "crash before a row's deletion",
-            (Self::DeleteRow, When::After) => "crash after a row's deletion",
-            (Self::Post, When::Before) => "crash before a post",
-            (Self::Post, When::After) => "crash after a post",
-            (Self::Disconnect, When::Before) => "crash before a disconnection",
-            (Self::Disconnect, When::After) => "crash after a disconnection",
-            (Self::SendLetter, When::Before) => "crash before a dead letter",
-            (Self::SendLetter, When::After) => "crash after a dead letter",
-            (Self::Load, When::Before) => "crash before a load",
-            (Self::Load, When::After) => "crash after a load",
-            (Self::Save, When::Before) => "crash before a save",
-            (Self::Save, When::After) => "crash after a save",
+    /// The count of crashes at this call.
+    pub fn crash_label(self, side: CallSide) -> &'static str {
+        match (self, side) {
+            (Self::ListStreams, CallSide::Before) => "crash before ListStreams",
+            (Self::ListStreams, CallSide::After) => "crash after ListStreams",
+            (Self::DescribeStream, CallSide::Before) => "crash before DescribeStream",
+            (Self::DescribeStream, CallSide::After) => "crash after DescribeStream",
+            (Self::GetShardIterator, CallSide::Before) => "crash before GetShardIterator",
+            (Self::GetShardIterator, CallSide::After) => "crash after GetShardIterator",
+            (Self::GetRecords, CallSide::Before) => "crash before GetRecords",
+            (Self::GetRecords, CallSide::After) => "crash after GetRecords",
+            (Self::DescribeTable, CallSide::Before) => "crash before DescribeTable",
+            (Self::DescribeTable, CallSide::After) => "crash after DescribeTable",
+            (Self::Query, CallSide::Before) => "crash before a lookup",
+            (Self::Query, CallSide::After) => "crash after a lookup",
+            (Self::GetRow, CallSide::Before) => "crash before a row is read",
+            (Self::GetRow, CallSide::After) => "crash after a row is read",
+            (Self::DeleteRow, CallSide::Before) => "crash before a row's deletion",
+            (Self::DeleteRow, CallSide::After) => "crash after a row's deletion",
+            (Self::Post, CallSide::Before) => "crash before a post",
+            (Self::Post, CallSide::After) => "crash after a post",
+            (Self::Disconnect, CallSide::Before) => "crash before a disconnect",
+            (Self::Disconnect, CallSide::After) => "crash after a disconnect",
+            (Self::SendDeadLetter, CallSide::Before) => "crash before a dead letter",
+            (Self::SendDeadLetter, CallSide::After) => "crash after a dead letter",
+            (Self::Load, CallSide::Before) => "crash before a load",
+            (Self::Load, CallSide::After) => "crash after a load",
+            (Self::Save, CallSide::Before) => "crash before a save",
+            (Self::Save, CallSide::After) => "crash after a save",
         }
     }
 }
 
-/// On which side of what a call does.
+/// The side of a call's effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum When {
-    /// Nothing has happened yet.
+pub enum CallSide {
+    /// The call has had no effect yet.
     Before,
-    /// It has happened, and nobody was told.
+    /// The call has had its effect, but the worker has no response.
     After,
 }
 
-/// A life that is to end at a call.
+/// The call at which a process crashes.
 #[derive(Clone, Copy, Debug)]
 pub struct CrashPoint {
-    /// At which one; `None`: at any.
+    /// `None` matches every call.
     pub call: Option<Call>,
-    /// On which side of it.
-    pub when: When,
-    /// How many of them it outlives.
-    pub spared: u32,
+    pub side: CallSide,
+    /// Matching calls that complete before the crash.
+    pub skipped_calls: u32,
 }
 
-/// One life.
+/// One process of a worker, from its start to its exit or crash.
 #[derive(Debug)]
-pub struct Life {
-    /// Its place among all lives of the run.
+pub struct WorkerProcess {
+    /// Its index among all processes of the run.
     pub number: usize,
     state: Mutex<State>,
     resumed: Notify,
@@ -123,77 +117,68 @@ pub struct Life {
 #[derive(Debug, Default)]
 struct State {
     is_paused: bool,
-    doom: Option<CrashPoint>,
+    crash_point: Option<CrashPoint>,
 }
 
-/// What becomes of a call.
-enum Passing {
-    Goes,
-    Waits,
-    Ends,
+enum PassDecision {
+    Proceed,
+    Wait,
+    Crash,
 }
 
-impl Life {
-    /// A life that has just begun.
+impl WorkerProcess {
     pub fn new(number: usize) -> Self {
         let (resumed, ended) = (Notify::new(), CancellationToken::new());
         Self { number, state: Mutex::default(), resumed, ended }
     }
 
-    /// Who holds the checkpoint in this life.
+    /// The holder that it writes into the checkpoint.
     pub fn holder(&self) -> String {
         format!("worker-{}", self.number)
     }
 
-    /// Ends it, now.
     pub fn end(&self) {
         self.ended.cancel();
     }
 
-    /// Whether it has ended.
     pub fn has_ended(&self) -> bool {
         self.ended.is_cancelled()
     }
 
-    /// Waits until it has ended.
-    pub async fn until_ended(&self) {
+    pub async fn wait_ended(&self) {
         self.ended.cancelled().await;
     }
 
-    /// Ends it at a call.
-    pub fn doom(&self, doom: CrashPoint) {
-        self.state.lock().unwrap().doom = Some(doom);
+    pub fn set_crash_point(&self, crash_point: CrashPoint) {
+        self.state.lock().unwrap().crash_point = Some(crash_point);
     }
 
-    /// It is not to end at a call any more.
-    pub fn spare(&self) {
-        self.state.lock().unwrap().doom = None;
+    pub fn clear_crash_point(&self) {
+        self.state.lock().unwrap().crash_point = None;
     }
 
-    /// Stops it in its tracks, or lets it go on.
     pub fn pause(&self, is_paused: bool) {
         self.state.lock().unwrap().is_paused = is_paused;
         self.resumed.notify_waiters();
     }
 
-    /// Whether it is paused.
     pub fn is_paused(&self) -> bool {
         self.state.lock().unwrap().is_paused
     }
 
-    /// Passes one side of a call: not while it is paused, never once it has ended. `crashed` is told
-    /// if it ends here.
-    pub async fn pass(&self, call: Call, when: When, crashed: impl FnOnce()) {
-        let mut crashed = Some(crashed);
+    /// Passes one side of a call. Waits while the process is paused, and never returns after its
+    /// end. Calls `on_crash` if the process crashes here.
+    pub async fn pass(&self, call: Call, side: CallSide, on_crash: impl FnOnce()) {
+        let mut on_crash = Some(on_crash);
         loop {
-            // Asked for before looking, so that what happens in between is not missed.
+            // Registered before the check, so that a resume in between is not missed.
             let resumed = self.resumed.notified();
-            match self.passing(call, when) {
-                Passing::Goes => return,
-                Passing::Waits => resumed.await,
-                Passing::Ends => {
-                    if let Some(crashed) = crashed.take().filter(|_| !self.has_ended()) {
-                        crashed();
+            match self.decide(call, side) {
+                PassDecision::Proceed => return,
+                PassDecision::Wait => resumed.await,
+                PassDecision::Crash => {
+                    if let Some(on_crash) = on_crash.take().filter(|_| !self.has_ended()) {
+                        on_crash();
                     }
                     self.end();
                     pending::<()>().await;
@@ -202,27 +187,27 @@ impl Life {
         }
     }
 
-    fn passing(&self, call: Call, when: When) -> Passing {
+    fn decide(&self, call: Call, side: CallSide) -> PassDecision {
         let mut state = self.state.lock().unwrap();
         if self.has_ended() {
-            return Passing::Ends;
+            return PassDecision::Crash;
         }
         if state.is_paused {
-            return Passing::Waits;
+            return PassDecision::Wait;
         }
-        let Some(doom) = &mut state.doom else { return Passing::Goes };
-        if doom.when != when || doom.call.is_some_and(|doomed| doomed != call) {
-            return Passing::Goes;
+        let Some(point) = &mut state.crash_point else { return PassDecision::Proceed };
+        if point.side != side || point.call.is_some_and(|at| at != call) {
+            return PassDecision::Proceed;
         }
-        if doom.spared > 0 {
-            doom.spared -= 1;
-            return Passing::Goes;
+        if point.skipped_calls > 0 {
+            point.skipped_calls -= 1;
+            return PassDecision::Proceed;
         }
-        Passing::Ends
+        PassDecision::Crash
     }
 }
 
-impl fmt::Display for Life {
+impl fmt::Display for WorkerProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "worker-{}", self.number)
     }

@@ -1,6 +1,6 @@
-//! Everything outside the worker, and the truth about it: the table, the connections, what is
-//! stored, what was delivered. Workers see it through [`Outside`](super::Outside) only; checks see
-//! all of it.
+//! Simulated world of one run: the table, the connections, the stored checkpoint, and the true
+//! history. Workers access it only through [`Boundary`](super::boundary::Boundary). Checks see all
+//! of it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,19 +13,18 @@ use super::faults::Faults;
 use super::history::History;
 use super::store::Store;
 use super::trace::Trace;
-use super::{Counts, Plan};
+use super::{Counts, ScenarioConfig};
 use crate::streams_model::{Clock, Key, Model};
 
-/// When every run begins, in milliseconds since 1970.
+/// Start of every run, in milliseconds since 1970.
 pub const EPOCH_MS: u64 = 1_790_000_000_250;
 
-/// A guarantee that was broken.
+/// The violation of a guarantee.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which one.
     pub guarantee: &'static str,
-    /// How, with the records concerned.
-    pub how: String,
+    /// What happened, with the records concerned.
+    pub details: String,
 }
 
 /// The world of one run.
@@ -33,67 +32,56 @@ pub struct Violation {
 pub struct World {
     /// The table and its streams.
     pub model: Arc<Mutex<Model>>,
-    /// Its clock.
     pub clock: Clock,
     state: Mutex<State>,
 }
 
-/// All but the table.
+/// Everything except the table.
 #[derive(Debug)]
 pub struct State {
-    /// What chance decides outside of the table.
     pub rng: Rng,
-    /// How long calls take.
+    /// The usual latency of a call.
     pub latency: Duration,
-    /// What goes wrong.
     pub faults: Faults,
-    /// The connections there ever were.
+    /// Every connection, also closed ones.
     pub connections: Vec<Connection>,
-    /// The most rows on a page of a lookup.
-    pub rows_on_a_page: usize,
-    /// How much a worker may have under way at once.
-    pub bounds: DeliveryLimits,
-    /// What they are to do about messages that do not get through.
+    /// Maximum of rows per page of a query.
+    pub rows_per_page: usize,
+    pub limits: DeliveryLimits,
     pub policy: DeliveryPolicy,
-    /// Whether they have a dead-letter queue.
     pub has_queue: bool,
-    /// The checkpoint.
     pub store: Store,
-    /// What the workers did.
     pub history: History,
-    /// How often everything happened.
     pub counts: Counts,
-    /// All of it in words.
     pub trace: Trace,
-    /// The first guarantee that was broken.
-    pub broken: Option<Violation>,
-    /// The value that the next write gives an item.
+    /// The first violation; later ones may follow from it.
+    pub violation: Option<Violation>,
+    /// The value of the next write.
     next_value: u64,
-    /// How many calls were made.
+    /// Calls made so far.
     calls: u64,
 }
 
-/// The most calls in one run; the longest runs make a tenth of it.
-const MOST_CALLS: u64 = 500_000;
+/// Maximum of calls in one run. The longest runs make a tenth of them.
+const MAX_CALLS: u64 = 500_000;
 
 impl World {
-    /// The world as a plan has it, before anything happens.
-    pub fn new(plan: &Plan, rng: &mut Rng, trace: Trace) -> Self {
-        let model = Model::new(plan.settings.clone(), rng.fork(), EPOCH_MS);
+    pub fn new(config: &ScenarioConfig, rng: &mut Rng, trace: Trace) -> Self {
+        let model = Model::new(config.settings.clone(), rng.fork(), EPOCH_MS);
         let state = State {
             rng: rng.fork(),
-            latency: plan.latency,
-            faults: Faults::new(plan.chances),
+            latency: config.latency,
+            faults: Faults::new(config.chances),
             connections: vec![],
-            rows_on_a_page: plan.rows_on_a_page,
-            bounds: plan.bounds,
-            policy: plan.policy,
-            has_queue: plan.has_queue,
+            rows_per_page: config.rows_per_page,
+            limits: config.limits,
+            policy: config.policy,
+            has_queue: config.has_queue,
             store: Store::default(),
-            history: History::new(plan.follows_table),
+            history: History::new(config.follows_table),
             counts: Counts::default(),
             trace,
-            broken: None,
+            violation: None,
             next_value: 1,
             calls: 0,
         };
@@ -104,37 +92,36 @@ impl World {
         }
     }
 
-    /// The world as it is now.
+    /// Advances the table to the current time and locks the world.
     pub fn with<T>(&self, act: impl FnOnce(&mut Model, &mut State) -> T) -> T {
-        // Always the model first, so that nobody waits for one who waits for him.
+        // Always the model first, because the opposite order can deadlock.
         let mut model = self.model.lock().unwrap();
         model.advance_to(self.clock.now());
         act(&mut model, &mut self.state.lock().unwrap())
     }
 
-    /// Notes a line of the trace.
-    pub fn note(&self, line: impl FnOnce() -> String) {
-        self.with(|model, state| state.note(model, line));
+    pub fn trace_line(&self, line: impl FnOnce() -> String) {
+        self.with(|model, state| state.trace_line(model, line));
     }
 
-    /// Counts something that happened.
     pub fn count(&self, what: &'static str) {
         self.state.lock().unwrap().counts.add(what);
     }
 
-    /// Whether another call may be made: a worker that asks without end would never let time pass.
-    pub fn admit(&self) -> bool {
+    /// Whether another call is allowed. Without a bound, a worker that calls in a loop would keep
+    /// the paused clock from advancing.
+    pub fn try_admit_call(&self) -> bool {
         self.with(|model, state| {
             state.calls += 1;
-            if state.calls == MOST_CALLS {
-                let how = format!("{MOST_CALLS} calls were made");
-                state.break_guarantee(model, "calls bounded", how);
+            if state.calls == MAX_CALLS {
+                let details = format!("more than {MAX_CALLS} calls");
+                state.report_violation(model, "calls bounded", details);
             }
-            state.calls < MOST_CALLS
+            state.calls < MAX_CALLS
         })
     }
 
-    /// How long a call takes.
+    /// Draws the latency of a call.
     pub fn latency(&self) -> Duration {
         let state = &mut *self.state.lock().unwrap();
         let State { rng, latency, faults, .. } = state;
@@ -153,7 +140,7 @@ impl World {
             if !deletes {
                 state.history.record_of.insert(value, record);
             }
-            state.note(model, || {
+            state.trace_line(model, || {
                 let shard = model.records()[record].shard;
                 format!("record {record} of {} written in shard {shard}", key.pk)
             });
@@ -162,18 +149,17 @@ impl World {
 }
 
 impl State {
-    /// Notes a line of the trace.
-    pub fn note(&mut self, model: &Model, line: impl FnOnce() -> String) {
-        self.trace.note(model.now() - EPOCH_MS, line);
+    pub fn trace_line(&mut self, model: &Model, line: impl FnOnce() -> String) {
+        self.trace.add(model.now() - EPOCH_MS, line);
     }
 
-    /// Notes that a guarantee was broken; the first one counts.
-    pub fn break_guarantee(&mut self, model: &Model, guarantee: &'static str, how: String) {
-        self.note(model, || format!("BROKEN {guarantee}: {how}"));
-        self.broken.get_or_insert(Violation { guarantee, how });
+    /// Records a violation. Only the first one is kept.
+    pub fn report_violation(&mut self, model: &Model, guarantee: &'static str, details: String) {
+        self.trace_line(model, || format!("VIOLATION {guarantee}: {details}"));
+        self.violation.get_or_insert(Violation { guarantee, details });
     }
 
-    /// Whether something of this probability happens now.
+    /// Draws whether an event of this probability happens.
     pub fn chance(&mut self, probability: f64) -> bool {
         probability > 0.0 && self.rng.f64() < probability
     }

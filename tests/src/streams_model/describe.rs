@@ -1,79 +1,74 @@
-//! ListStreams and DescribeStream: page by page, and as far behind as the settings want.
+//! ListStreams and DescribeStream: in pages, and with the inconsistency of the settings.
 
 use std::ops::Bound;
 
-use super::{Model, Refusal, Status};
+use super::{Model, ServiceError, Status};
 
-/// One page of DescribeStream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
-    /// Whether records still arrive.
     pub status: Status,
-    /// The shards on this page.
     pub shards: Vec<DescribedShard>,
-    /// `LastEvaluatedShardId`: there may be more after it.
+    /// `LastEvaluatedShardId`. Without it, this is the last page.
     pub last: Option<String>,
 }
 
-/// A shard as a description shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescribedShard {
-    /// Its id.
     pub id: String,
-    /// Its parent, which may be gone.
+    /// Its parent, which may be trimmed.
     pub parent: Option<String>,
-    /// Its `StartingSequenceNumber`.
+    /// `StartingSequenceNumber`.
     pub starting: u128,
-    /// Its `EndingSequenceNumber`.
+    /// `EndingSequenceNumber`.
     pub ending: Option<u128>,
 }
 
 impl Model {
-    /// The labels of the streams that are kept, the oldest first.
-    pub fn list_streams(&mut self) -> Result<Vec<String>, Refusal> {
+    /// The labels of the streams that exist, oldest first.
+    pub fn list_streams(&mut self) -> Result<Vec<String>, ServiceError> {
         self.admit_list()?;
-        let at = self.seen_at();
-        let kept =
+        let at = self.draw_visible_time();
+        let existing =
             self.streams.iter().filter(|stream| stream.exists(at, self.settings.retention_ms));
-        Ok(kept.map(|stream| stream.label.clone()).collect())
+        Ok(existing.map(|stream| stream.label.clone()).collect())
     }
 
-    /// A page of a stream's shards: all, or the children of one, after that of this id.
+    /// Returns a page of a stream's shards, or of the children of a shard, after a shard.
     pub fn describe(
         &mut self,
         label: &str,
         children_of: Option<&str>,
         after: Option<&str>,
         limit: Option<usize>,
-    ) -> Result<Description, Refusal> {
+    ) -> Result<Description, ServiceError> {
         self.admit_describe()?;
-        let stream = self.kept_stream(label)?;
-        let at = self.seen_at().max(self.streams[stream].asked);
-        let most = self.settings.shards_on_a_page.min(limit.unwrap_or(usize::MAX));
-        let page = self.page(stream, children_of, after, most, at);
-        let full = page.len() == most;
+        let stream = self.find_stream(label)?;
+        let at = self.draw_visible_time().max(self.streams[stream].requested);
+        let max = self.settings.shards_per_page.min(limit.unwrap_or(usize::MAX));
+        let page = self.find_page(stream, children_of, after, max, at);
+        let full = page.len() == max;
         let last = page.last().filter(|_| full).map(|&shard| self.shards[shard].id.clone());
-        let shards = page.into_iter().filter_map(|shard| self.show(shard, at)).collect();
+        let shards = page.into_iter().filter_map(|shard| self.describe_shard(shard, at)).collect();
         Ok(Description { status: self.streams[stream].status(at), shards, last })
     }
 
-    /// The time as which an answer shows everything.
-    fn seen_at(&mut self) -> u64 {
-        let (stale, most) =
+    /// Draws the time whose state a response shows.
+    fn draw_visible_time(&mut self) -> u64 {
+        let (stale, max_ms) =
             (self.settings.inconsistency.stale, self.settings.inconsistency.stale_ms);
         if !self.chance(stale) {
             return self.now;
         }
-        self.now.saturating_sub(self.faults.u64(0..=most))
+        self.now.saturating_sub(self.read_rng.u64(0..=max_ms))
     }
 
-    /// The shards that a page is about.
-    fn page(
+    /// The shards of a page.
+    fn find_page(
         &mut self,
         stream: usize,
         children_of: Option<&str>,
         after: Option<&str>,
-        most: usize,
+        max: usize,
         at: u64,
     ) -> Vec<usize> {
         let (mut stale, mut late) = (0, 0);
@@ -84,14 +79,14 @@ impl Model {
             shard.listed <= at && shard.exists(at, self.settings.retention_ms)
         };
         let ids = &self.streams[stream].shards;
-        let page = match children_of.filter(|_| self.settings.knows_filter) {
+        let page = match children_of.filter(|_| self.settings.supports_shard_filter) {
             None => {
-                let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+                let start = after.map_or(Bound::Unbounded, Bound::Excluded);
                 let shards =
-                    ids.range::<str, _>((begin, Bound::Unbounded)).map(|(_, shard)| *shard);
-                // In the order opened: those after a clock that was set back are not looked at.
+                    ids.range::<str, _>((start, Bound::Unbounded)).map(|(_, shard)| *shard);
+                // In the order of opening. After a rewind, later ones must not be counted.
                 let until_now = shards.take_while(|shard| self.shards[*shard].opened <= self.now);
-                until_now.filter(is_listed).take(most).collect()
+                until_now.filter(is_listed).take(max).collect()
             }
             Some(parent) => {
                 let id = |shard: &usize| self.shards[*shard].id.as_str();
@@ -101,15 +96,15 @@ impl Model {
                 };
                 children.sort_by_key(|child| id(child).to_owned());
                 children.retain(|child| after.is_none_or(|after| after < id(child)));
-                children.into_iter().filter(is_listed).take(most).collect()
+                children.into_iter().filter(is_listed).take(max).collect()
             }
         };
-        self.count_more("shard not listed: as it was before", stale);
+        self.count_more("shard not listed: stale", stale);
         self.count_more("shard not listed: late", late);
         page
     }
 
-    fn show(&mut self, shard: usize, at: u64) -> Option<DescribedShard> {
+    fn describe_shard(&mut self, shard: usize, at: u64) -> Option<DescribedShard> {
         let inconsistency = self.settings.inconsistency.clone();
         if self.chance(inconsistency.missing) {
             self.count("shard not listed: missing");
@@ -120,7 +115,7 @@ impl Model {
             self.count("closed shard shown as open");
             closed = false;
         } else if !closed && inconsistency.ends_on_open {
-            self.count("open shard shown with an end");
+            self.count("open shard shown as closed");
             closed = true;
         }
         let shard = &self.shards[shard];

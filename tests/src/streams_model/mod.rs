@@ -1,12 +1,14 @@
-//! A simulated table with DynamoDB Streams: shards that roll and split, records that are trimmed,
-//! iterators that expire, descriptions that are behind. It shares no code with the reader that it
-//! tests, and everything that happens follows from its settings, its seed and what is asked of it.
+//! Model of a DynamoDB table with its streams. Shards roll and split, records are trimmed,
+//! iterators expire, and listings can be stale.
+//!
+//! It shares no code with the reader that it tests. Everything follows from its settings, its seed
+//! and the requests that it receives.
 
 mod describe;
 mod http;
 mod model;
 mod read;
-mod refusal;
+mod service_error;
 mod settings;
 mod shard;
 mod stream;
@@ -14,11 +16,11 @@ mod streams;
 mod throttle;
 
 pub use describe::{DescribedShard, Description};
-pub use http::{HttpStreams, date, respond};
+pub use http::{HttpStreams, http_date, respond};
 pub use model::{Key, Model, ModelRecord};
-pub use read::{From, Page};
-pub use refusal::Refusal;
+pub use read::{IteratorPosition, Page};
+pub use service_error::ServiceError;
 pub use settings::{Inconsistency, Settings, Throttling, View};
 pub use shard::Shard;
 pub use stream::{Status, Stream};
-pub use streams::{Call, Clock, Fault, ModelStreams, Moment, change};
+pub use streams::{Clock, Fault, FaultTiming, ModelStreams, Request, to_record};

@@ -1,5 +1,5 @@
-//! The table: its items, its clock, its streams and shards, and every record ever written. What was
-//! written never depends on who reads: reading draws from a randomness of its own.
+//! The table: its items, clock, streams, shards and records. Writes and reads draw from separate
+//! random generators, so that reads cannot change what is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,68 +7,64 @@ use fastrand::Rng;
 
 use super::shard::{self, Shard};
 use super::stream::{Status, Stream};
-use super::throttle::Calls;
-use super::{Refusal, Settings};
+use super::throttle::RequestLog;
+use super::{ServiceError, Settings};
 
-/// A table with streams.
 #[derive(Debug)]
 pub struct Model {
-    /// What it is like; may be changed while it runs.
+    /// May change at any time.
     pub settings: Settings,
     pub(super) now: u64,
     pub(super) streams: Vec<Stream>,
     pub(super) shards: Vec<Shard>,
     pub(super) records: Vec<ModelRecord>,
-    pub(super) faults: Rng,
-    pub(super) calls: Calls,
+    pub(super) read_rng: Rng,
+    pub(super) requests: RequestLog,
     counts: BTreeMap<&'static str, u64>,
-    nature: Rng,
+    write_rng: Rng,
     items: BTreeMap<Key, u64>,
-    /// The sequence numbers of all records.
+    /// Sequence numbers of all records.
     numbers: BTreeSet<u128>,
-    /// The open shards by the first hash that they own.
+    /// Open shards, by the first hash that they own.
     open: BTreeMap<u64, usize>,
-    /// What happens by itself, and when.
-    due: BTreeSet<(u64, Due)>,
+    /// Scheduled events, by their time.
+    scheduled: BTreeSet<(u64, ScheduledEvent)>,
 }
 
-/// An item's key attributes, `PK` and `SK`.
+/// The key attributes `PK` and `SK` of an item.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// The partition key.
     pub pk: String,
-    /// The sort key.
     pub sk: String,
 }
 
 impl Key {
-    /// The key of `target_pk#<item>`, `target_sk#<sk>`, which the example's filters let pass.
+    /// The key `target_pk#<item>`, `target_sk#<sk>`, which the example's filters match.
     pub fn target(item: &str, sk: &str) -> Self {
         Self { pk: format!("target_pk#{item}"), sk: format!("target_sk#{sk}") }
     }
 }
 
-/// One change of an item. Its index among the model's records is its place in what was written.
+/// A record of one change of an item. Its index in [`Model::records`] is its place in the order of
+/// writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelRecord {
-    /// The shard that it is in.
     pub shard: usize,
-    /// The item.
     pub key: Key,
-    /// `TargetAttribute` before; `None` where there was no item.
+    /// `TargetAttribute` before the change; `None` without an item.
     pub old: Option<u64>,
-    /// `TargetAttribute` after; `None` where the item is gone.
+    /// `TargetAttribute` after the change; `None` without an item.
     pub new: Option<u64>,
-    /// Its sequence number.
+    /// Sequence number.
     pub number: u128,
-    /// When it was written, in milliseconds; readers see the second.
+    /// Time of the write, in milliseconds since 1970. Readers see seconds.
     pub created: u64,
-    /// From when it can be read.
+    /// The earliest time at which it can be read.
     pub readable: u64,
 }
 
 impl ModelRecord {
-    /// Its `eventName`.
+    /// The `eventName`.
     pub fn event(&self) -> &'static str {
         match (self.old, self.new) {
             (None, _) => "INSERT",
@@ -79,13 +75,13 @@ impl ModelRecord {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Due {
+enum ScheduledEvent {
     Enable(usize),
     Roll(usize),
 }
 
 impl Model {
-    /// A table without items and with a stream, enabled now.
+    /// Creates a table without items, whose stream is enabled now.
     pub fn new(settings: Settings, mut rng: Rng, now: u64) -> Self {
         let mut model = Self {
             settings,
@@ -93,66 +89,69 @@ impl Model {
             streams: vec![],
             shards: vec![],
             records: vec![],
-            faults: rng.fork(),
-            calls: Calls::default(),
+            read_rng: rng.fork(),
+            requests: RequestLog::default(),
             counts: BTreeMap::new(),
-            nature: rng,
+            write_rng: rng,
             items: BTreeMap::new(),
             numbers: BTreeSet::new(),
             open: BTreeMap::new(),
-            due: BTreeSet::new(),
+            scheduled: BTreeSet::new(),
         };
         model.enable();
         model
     }
 
-    /// Its clock, in milliseconds since 1970.
+    /// The clock, in milliseconds since 1970.
     pub fn now(&self) -> u64 {
         self.now
     }
 
-    /// Sets its clock, and lets everything happen that is due until then; never goes back.
+    /// Advances the clock and runs all events that are scheduled. An earlier time changes nothing.
     pub fn advance_to(&mut self, now: u64) {
-        while let Some((at, due)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
-            self.due.pop_first();
+        while let Some((at, scheduled)) =
+            self.scheduled.first().copied().filter(|(at, _)| *at <= now)
+        {
+            self.scheduled.pop_first();
             self.now = self.now.max(at);
-            match due {
-                Due::Enable(stream) => self.open_first_shards(stream),
-                Due::Roll(shard) => self.roll(shard),
+            match scheduled {
+                ScheduledEvent::Enable(stream) => self.open_first_shards(stream),
+                ScheduledEvent::Roll(shard) => self.roll(shard),
             }
         }
         self.now = self.now.max(now);
     }
 
-    /// Sets its clock back: what has happened since is still to come, and readers see it once it has.
-    /// Nothing may be written until the clock is where it was.
+    /// Sets the clock back. Readers then see only what had happened at that time. Nothing may be
+    /// written until the clock is where it was.
     pub fn rewind_to(&mut self, now: u64) {
         self.now = now;
-        self.calls = Calls::default();
+        self.requests = RequestLog::default();
     }
 
-    /// Enables a stream, which has a label of its own. Does nothing unless there is none, or the last
-    /// one is `DISABLED`.
+    /// Enables a new stream. Does nothing unless there is none, or the last one is `DISABLED`.
     pub fn enable(&mut self) {
         let last = self.streams.last();
         if last.is_some_and(|stream| stream.status(self.now) != Status::Disabled) {
             return;
         }
-        let asked = last.map_or(self.now, |stream| self.now.max(stream.asked + 1));
+        let requested = last.map_or(self.now, |stream| self.now.max(stream.requested + 1));
         self.streams.push(Stream {
-            label: label(asked),
-            asked: self.now,
+            label: label(requested),
+            requested: self.now,
             enabled: self.now + self.settings.enabling_ms,
             disabled: None,
             shards: BTreeMap::new(),
         });
         self.count("stream enabled");
-        self.due
-            .insert((self.now + self.settings.enabling_ms, Due::Enable(self.streams.len() - 1)));
+        self.scheduled.insert((
+            self.now + self.settings.enabling_ms,
+            ScheduledEvent::Enable(self.streams.len() - 1),
+        ));
         self.advance_to(self.now);
     }
 
-    /// Disables the stream, which closes its shards at once. Does nothing unless it is `ENABLED`.
+    /// Disables the stream and closes its shards. Does nothing unless it is `ENABLED`.
     pub fn disable(&mut self) {
         let (now, done) = (self.now, self.now + self.settings.disabling_ms);
         let Some(stream) = self.streams.last_mut() else { return };
@@ -166,11 +165,11 @@ impl Model {
         self.count("stream disabled");
     }
 
-    /// Writes an item's value, or deletes the item, and says which record that made: none if nothing
-    /// changed, or if no stream takes records.
+    /// Writes the value of an item, or deletes the item. Returns the index of the record; `None` if
+    /// nothing changed, or if no stream receives records.
     pub fn write(&mut self, key: &Key, value: Option<u64>) -> Option<usize> {
-        let last = self.records.last().map_or(0, |last| last.created);
-        assert!(last <= self.now, "the clock was set back");
+        let last_created = self.records.last().map_or(0, |last| last.created);
+        assert!(last_created <= self.now, "the clock must not be set back");
         let old = match value {
             Some(value) => self.items.insert(key.clone(), value),
             None => self.items.remove(key),
@@ -180,13 +179,13 @@ impl Model {
         }
         let hash = shard::hash([&key.pk, &key.sk]);
         let (_, &shard) = self.open.range(..=hash).next_back()?;
-        let delay = self.nature.u64(0..=self.settings.record_delay_ms);
-        // No two records of a table have the same.
-        let mut number = self.shards[shard].take_number(&mut self.nature);
+        let delay = self.write_rng.u64(0..=self.settings.record_delay_ms);
+        // Sequence numbers of a table are unique.
+        let mut number = self.shards[shard].take_number(&mut self.write_rng);
         while !self.numbers.insert(number) {
-            number = self.shards[shard].take_number(&mut self.nature);
+            number = self.shards[shard].take_number(&mut self.write_rng);
         }
-        // A record that is late holds up those behind it.
+        // A delayed record delays all later ones of its shard.
         let before =
             self.shards[shard].records.last().map_or(0, |last| self.records[*last].readable);
         self.shards[shard].records.push(self.records.len());
@@ -202,7 +201,7 @@ impl Model {
         Some(self.records.len() - 1)
     }
 
-    /// Closes a shard and opens one child. Does nothing unless it is open.
+    /// Closes a shard and opens one child. Does nothing if the shard is closed.
     pub fn roll(&mut self, shard: usize) {
         if self.shards[shard].closed.is_some() {
             return;
@@ -213,8 +212,8 @@ impl Model {
         self.open_shard(stream, Some(shard), keys);
     }
 
-    /// Closes a shard and opens two children, each with half of its keys. Does nothing unless it is
-    /// open.
+    /// Closes a shard and opens two children, each with half of its keys. Does nothing if the shard
+    /// is closed.
     pub fn split(&mut self, shard: usize) {
         if self.shards[shard].closed.is_some() {
             return;
@@ -238,15 +237,15 @@ impl Model {
 
     fn open_shard(&mut self, stream: usize, parent: Option<usize>, keys: (u64, u64)) {
         let index = self.shards.len();
-        let nature = &mut self.nature;
-        let id = std::iter::repeat_with(|| shard::id(self.now, nature))
+        let write_rng = &mut self.write_rng;
+        let id = std::iter::repeat_with(|| shard::id(self.now, write_rng))
             .find(|id| !self.streams[stream].shards.contains_key(id))
-            .expect("there is always another");
-        let starting = match parent {
-            Some(parent) => shard::number_after(self.shards[parent].next, &mut self.nature),
-            None => shard::first_number(&mut self.nature),
+            .expect("ids are not exhausted");
+        let start = match parent {
+            Some(parent) => shard::number_after(self.shards[parent].next, &mut self.write_rng),
+            None => shard::first_number(&mut self.write_rng),
         };
-        let listed = self.now + self.lateness();
+        let listed = self.now + self.draw_listing_delay();
         self.shards.push(Shard {
             id: id.clone(),
             stream,
@@ -256,8 +255,8 @@ impl Model {
             closed: None,
             listed,
             records: vec![],
-            starting,
-            next: starting,
+            starting: start,
+            next: start,
             keys,
         });
         self.streams[stream].shards.insert(id, index);
@@ -266,14 +265,14 @@ impl Model {
             self.shards[parent].children.push(index);
         }
         if let Some(roll) = self.settings.roll_ms {
-            let about = self.nature.u64(roll - roll / 10..=roll + roll / 10).max(1);
-            self.due.insert((self.now + about, Due::Roll(index)));
+            let about = self.write_rng.u64(roll - roll / 10..=roll + roll / 10).max(1);
+            self.scheduled.insert((self.now + about, ScheduledEvent::Roll(index)));
         }
     }
 
-    fn lateness(&mut self) -> u64 {
-        let (late, most) = (self.settings.inconsistency.late, self.settings.inconsistency.late_ms);
-        if self.nature.f64() < late { self.nature.u64(0..=most) } else { 0 }
+    fn draw_listing_delay(&mut self) -> u64 {
+        let (late, max) = (self.settings.inconsistency.late, self.settings.inconsistency.late_ms);
+        if self.write_rng.f64() < late { self.write_rng.u64(0..=max) } else { 0 }
     }
 
     fn close(&mut self, shard: usize) {
@@ -282,37 +281,37 @@ impl Model {
         self.open.remove(&shard.keys.0);
     }
 
-    /// Every stream there ever was, the oldest first.
+    /// All streams, oldest first.
     pub fn streams(&self) -> &[Stream] {
         &self.streams
     }
 
-    /// Every shard there ever was, a parent before its children.
+    /// All shards, each after its parent.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
     }
 
-    /// The shards that take records now.
+    /// Shards that receive records now.
     pub fn open_shards(&self) -> Vec<usize> {
         self.open.values().copied().collect()
     }
 
-    /// Every record ever written, in the order written.
+    /// All records, in the order of their writes.
     pub fn records(&self) -> &[ModelRecord] {
         &self.records
     }
 
-    /// The shard of this id in the stream of this label.
+    /// The index of a shard.
     pub fn shard(&self, label: &str, id: &str) -> Option<usize> {
         self.streams.iter().find(|stream| stream.label == label)?.shards.get(id).copied()
     }
 
-    /// A shard's parent, its parent's parent and so on.
+    /// The parent of a shard, its parent, and so on.
     pub fn ancestors(&self, shard: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(self.shards[shard].parent, |&shard| self.shards[shard].parent)
     }
 
-    /// Whether a record can no longer be read at a time.
+    /// Whether a record is trimmed at a time.
     pub fn is_trimmed(&self, record: usize, at: u64) -> bool {
         self.records[record].created + self.settings.retention_ms <= at
     }
@@ -325,13 +324,13 @@ impl Model {
         )
     }
 
-    /// `TargetAttribute` in the old and in the new image, where the record carries them.
+    /// `TargetAttribute` in the old and new image, if the record has these images.
     pub fn images(&self, record: usize) -> [Option<u64>; 2] {
         let (record, view) = (&self.records[record], self.settings.view);
         [record.old.filter(|_| view.has_old()), record.new.filter(|_| view.has_new())]
     }
 
-    /// How often each thing has happened until now: calls, faults, transitions.
+    /// Counts of requests, faults and transitions.
     pub fn counts(&self) -> &BTreeMap<&'static str, u64> {
         &self.counts
     }
@@ -344,22 +343,22 @@ impl Model {
         *self.counts.entry(what).or_default() += times;
     }
 
-    /// Whether a fault of this probability happens now.
+    /// Draws whether a fault of this probability happens.
     pub(super) fn chance(&mut self, probability: f64) -> bool {
-        probability > 0.0 && self.faults.f64() < probability
+        probability > 0.0 && self.read_rng.f64() < probability
     }
 
-    /// The stream of this label, while it is kept.
-    pub(super) fn kept_stream(&self, label: &str) -> Result<usize, Refusal> {
-        let kept = |stream: &Stream| {
+    /// The index of a stream that still exists.
+    pub(super) fn find_stream(&self, label: &str) -> Result<usize, ServiceError> {
+        let exists = |stream: &Stream| {
             stream.label == label && stream.exists(self.now, self.settings.retention_ms)
         };
-        self.streams.iter().position(kept).ok_or(Refusal::ResourceNotFound)
+        self.streams.iter().position(exists).ok_or(ServiceError::ResourceNotFound)
     }
 }
 
-/// A time as AWS writes a stream's label.
+/// A time in the format of a stream label.
 fn label(milliseconds: u64) -> String {
-    let time = jiff::Timestamp::from_millisecond(milliseconds as i64).expect("within 9,999 years");
+    let time = jiff::Timestamp::from_millisecond(milliseconds as i64).expect("time is in range");
     time.strftime("%Y-%m-%dT%H:%M:%S.%3f").to_string()
 }

@@ -1,11 +1,11 @@
-//! GetShardIterator and GetRecords. An iterator carries all that is known of it, so that none is
-//! remembered.
+//! GetShardIterator and GetRecords. The text of an iterator contains all of its state, so the model
+//! stores none.
 
-use super::{Model, Refusal, Shard};
+use super::{Model, ServiceError, Shard};
 
-/// Where an iterator is asked for.
+/// The position of an iterator request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
+pub enum IteratorPosition {
     /// `TRIM_HORIZON`.
     TrimHorizon,
     /// `LATEST`.
@@ -21,19 +21,19 @@ pub enum From {
 /// One page of GetRecords.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Its records, as indices into the model's.
+    /// Indices of its records.
     pub records: Vec<usize>,
     /// `NextShardIterator`.
     pub next: Option<String>,
 }
 
-/// What an iterator's text says.
+/// The content of an iterator's text.
 struct Iterator {
     issued: u64,
     shard: usize,
-    /// How many of the shard's records come before it.
+    /// Records of the shard that come before it.
     position: usize,
-    /// Which chain of iterators it belongs to.
+    /// The chain of iterators to which it belongs.
     reader: u64,
 }
 
@@ -51,76 +51,85 @@ impl Iterator {
 }
 
 impl Model {
-    /// An iterator of a shard.
-    pub fn shard_iterator(&mut self, label: &str, id: &str, from: From) -> Result<String, Refusal> {
+    /// Issues an iterator.
+    pub fn shard_iterator(
+        &mut self,
+        label: &str,
+        id: &str,
+        from: IteratorPosition,
+    ) -> Result<String, ServiceError> {
         self.admit_iterator()?;
-        let stream = self.kept_stream(label)?;
-        let shard = *self.streams[stream].shards.get(id).ok_or(Refusal::ResourceNotFound)?;
+        let stream = self.find_stream(label)?;
+        let shard = *self.streams[stream].shards.get(id).ok_or(ServiceError::ResourceNotFound)?;
         if !self.shards[shard].exists(self.now, self.settings.retention_ms) {
-            return Err(Refusal::ResourceNotFound);
+            return Err(ServiceError::ResourceNotFound);
         }
-        let position = self.position(shard, from).inspect_err(|refusal| {
-            if *refusal == Refusal::TrimmedDataAccess {
+        let position = self.position(shard, from).inspect_err(|service_error| {
+            if *service_error == ServiceError::TrimmedDataAccess {
                 self.count("sequence number is trimmed");
             }
         })?;
-        let reader = self.calls.new_reader();
+        let reader = self.requests.new_reader();
         Ok(Iterator { issued: self.now, shard, position, reader }.text())
     }
 
-    /// The shard that an iterator is of.
+    /// The index of an iterator's shard.
     pub fn shard_of(&self, iterator: &str) -> Option<usize> {
         Iterator::parse(iterator).map(|iterator| iterator.shard)
     }
 
-    /// How many of a shard's records come before this place.
-    fn position(&self, shard: usize, from: From) -> Result<usize, Refusal> {
+    /// The number of records in a shard that come before a position.
+    fn position(&self, shard: usize, from: IteratorPosition) -> Result<usize, ServiceError> {
         let Shard { records, starting, next, .. } = &self.shards[shard];
-        let trimmed = self.trimmed(shard);
+        let trimmed = self.count_trimmed(shard);
         match from {
-            From::TrimHorizon => Ok(trimmed),
-            From::Latest => Ok(self.readable(shard).max(trimmed)),
-            From::Timestamp(at) => {
-                if !self.settings.knows_timestamps || at > self.now / 1_000 {
-                    return Err(Refusal::Validation);
+            IteratorPosition::TrimHorizon => Ok(trimmed),
+            IteratorPosition::Latest => Ok(self.count_readable(shard).max(trimmed)),
+            IteratorPosition::Timestamp(at) => {
+                if !self.settings.supports_timestamps || at > self.now / 1_000 {
+                    return Err(ServiceError::Validation);
                 }
                 let before = |&record: &usize| self.records[record].created / 1_000 < at;
                 Ok(records.partition_point(before).max(trimmed))
             }
-            From::At(number) | From::After(number) => {
+            IteratorPosition::At(number) | IteratorPosition::After(number) => {
                 if number < *starting || number >= *next {
-                    return Err(Refusal::Validation);
+                    return Err(ServiceError::Validation);
                 }
                 let before =
                     records.partition_point(|&record| self.records[record].number < number);
                 let after =
                     records.partition_point(|&record| self.records[record].number <= number);
                 if before < trimmed {
-                    return Err(Refusal::TrimmedDataAccess);
+                    return Err(ServiceError::TrimmedDataAccess);
                 }
-                Ok(if matches!(from, From::At(_)) { before } else { after })
+                Ok(if matches!(from, IteratorPosition::At(_)) { before } else { after })
             }
         }
     }
 
-    /// The page at an iterator.
-    pub fn get_records(&mut self, iterator: &str, limit: Option<usize>) -> Result<Page, Refusal> {
+    /// Returns the page at an iterator.
+    pub fn get_records(
+        &mut self,
+        iterator: &str,
+        limit: Option<usize>,
+    ) -> Result<Page, ServiceError> {
         let Some(iterator) = Iterator::parse(iterator).filter(|it| it.shard < self.shards.len())
         else {
-            return Err(Refusal::Validation);
+            return Err(ServiceError::Validation);
         };
         let Iterator { issued, shard, position, reader } = iterator;
         self.admit_read(shard, reader)?;
         if issued + self.settings.iterator_ms <= self.now {
             self.count("iterator expired");
-            return Err(Refusal::ExpiredIterator);
+            return Err(ServiceError::ExpiredIterator);
         }
-        if position < self.trimmed(shard) {
+        if position < self.count_trimmed(shard) {
             self.count("iterator's records trimmed");
-            return Err(Refusal::TrimmedDataAccess);
+            return Err(ServiceError::TrimmedDataAccess);
         }
         if !self.shards[shard].exists(self.now, self.settings.retention_ms) {
-            return Err(Refusal::ResourceNotFound);
+            return Err(ServiceError::ResourceNotFound);
         }
         let (end, has_next) = self.page_end(shard, position, limit);
         let records = self.shards[shard].records[position..end].to_vec();
@@ -128,10 +137,10 @@ impl Model {
         Ok(Page { records, next: has_next.then(|| next.text()) })
     }
 
-    /// Where the page that begins at a position ends, and whether it has a next iterator.
+    /// The end of the page that starts at a position, and whether it has a next iterator.
     fn page_end(&mut self, shard: usize, position: usize, limit: Option<usize>) -> (usize, bool) {
-        let most = self.settings.records_on_a_page.min(limit.unwrap_or(usize::MAX));
-        let fitting = self.fitting(shard, position, most);
+        let max = self.settings.records_per_page.min(limit.unwrap_or(usize::MAX));
+        let fitting = self.count_fitting(shard, position, max);
         let mut taken = fitting;
         if fitting > 0 && self.chance(self.settings.empty_page) {
             self.count("empty page");
@@ -139,7 +148,7 @@ impl Model {
         }
         if fitting > 1 && self.chance(self.settings.short_page) {
             self.count("short page");
-            taken = self.faults.usize(1..fitting);
+            taken = self.read_rng.usize(1..fitting);
         }
         let end = position + taken;
         let Shard { records, closed, .. } = &self.shards[shard];
@@ -156,19 +165,19 @@ impl Model {
         (end, false)
     }
 
-    /// How many records from a position on are readable and fit on a page.
-    fn fitting(&self, shard: usize, position: usize, most: usize) -> usize {
-        let readable = self.readable(shard).max(position);
+    /// The number of records from a position on that are readable and fit on a page.
+    fn count_fitting(&self, shard: usize, position: usize, max: usize) -> usize {
+        let readable = self.count_readable(shard).max(position);
         let mut bytes = 0;
         let fits = |&&record: &&usize| {
             let first = bytes == 0;
             bytes += self.size(record);
-            first || bytes <= self.settings.bytes_on_a_page
+            first || bytes <= self.settings.bytes_per_page
         };
-        self.shards[shard].records[position..readable].iter().take(most).take_while(fits).count()
+        self.shards[shard].records[position..readable].iter().take(max).take_while(fits).count()
     }
 
-    /// What a record counts for on a page (`SizeBytes`): its keys and images.
+    /// The `SizeBytes` of a record, which its keys and images determine.
     pub fn size(&self, record: usize) -> usize {
         let key = &self.records[record].key;
         let keys = "PKSK".len() + key.pk.len() + key.sk.len();
@@ -176,12 +185,12 @@ impl Model {
         keys + self.images(record).into_iter().flatten().count() * image
     }
 
-    fn trimmed(&self, shard: usize) -> usize {
+    fn count_trimmed(&self, shard: usize) -> usize {
         let records = &self.shards[shard].records;
         records.partition_point(|&record| self.is_trimmed(record, self.now))
     }
 
-    fn readable(&self, shard: usize) -> usize {
+    fn count_readable(&self, shard: usize) -> usize {
         let records = &self.shards[shard].records;
         records.partition_point(|&record| self.records[record].readable <= self.now)
     }

@@ -1,56 +1,51 @@
-//! What a simulated table is like. The defaults are the service's documented limits and no fault at
-//! all, so that a test can switch on each fault alone. Probabilities go from 0 to 1.
+//! Settings of a modelled table. The defaults are the documented limits of AWS without any fault,
+//! so that a test can enable one fault at a time. Probabilities are from 0 to 1.
 
 const MINUTE: u64 = 60_000;
 const HOUR: u64 = 60 * MINUTE;
 
-/// A table and its streams.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The table's name.
     pub table: String,
-    /// Which images records carry.
     pub view: View,
-    /// How much longer each image is made, in bytes.
+    /// Bytes that are added to each image.
     pub filler_bytes: usize,
-    /// How many shards a new stream has.
+    /// Shards of a new stream.
     pub shards: usize,
-    /// How long a shard stays open, a tenth more or less; `None`: until a test rolls it.
+    /// Time after which a shard rolls, plus or minus 10 %. `None`: only a test rolls it.
     pub roll_ms: Option<u64>,
-    /// How long records, closed shards and disabled streams are kept.
+    /// Time for which records, closed shards and disabled streams are kept.
     pub retention_ms: u64,
-    /// How long an iterator is good.
+    /// Lifetime of an iterator.
     pub iterator_ms: u64,
-    /// How long a stream is `ENABLING`; it has no shards and takes no records meanwhile.
+    /// Time for which a stream is `ENABLING`. It has no shards then, and receives no records.
     pub enabling_ms: u64,
-    /// How long a stream is `DISABLING`; its shards are closed already.
+    /// Time for which a stream is `DISABLING`. Its shards are closed then.
     pub disabling_ms: u64,
-    /// A record can be read this much later than it was written, at the most.
+    /// Maximum time until a written record can be read.
     pub record_delay_ms: u64,
 
-    /// The most records on a page.
-    pub records_on_a_page: usize,
-    /// The most bytes on a page, unless its first record alone is larger.
-    pub bytes_on_a_page: usize,
-    /// The most shards on a page of a description.
-    pub shards_on_a_page: usize,
-    /// A page without records, although there are some and the shard goes on.
+    /// Maximum of records per page.
+    pub records_per_page: usize,
+    /// Maximum of bytes per page, unless its first record alone is larger.
+    pub bytes_per_page: usize,
+    /// Maximum of shards per page of a description.
+    pub shards_per_page: usize,
+    /// Probability of a page without records although the shard has more.
     pub empty_page: f64,
-    /// A page with fewer records than would fit.
+    /// Probability of a page with fewer records than fit.
     pub short_page: f64,
-    /// The last records of a closed shard come with a next iterator, whose page is empty and the
-    /// last one. Otherwise the last page carries records.
+    /// Probability that the last records of a closed shard come with a next iterator, whose page is
+    /// empty and the last one. Otherwise the last page has records.
     pub separate_end: f64,
 
-    /// Whether AT_TIMESTAMP is known; emulators refuse it.
-    pub knows_timestamps: bool,
-    /// Whether ShardFilter is known; emulators ignore it.
-    pub knows_filter: bool,
-    /// How far descriptions are behind.
+    /// Whether AT_TIMESTAMP is supported. Emulators reject it.
+    pub supports_timestamps: bool,
+    /// Whether ShardFilter is supported. Emulators ignore it.
+    pub supports_shard_filter: bool,
     pub inconsistency: Inconsistency,
-    /// How calls are throttled.
     pub throttling: Throttling,
-    /// Any call fails with a fault of the service.
+    /// Probability that a request fails with an internal server error.
     pub unavailable: f64,
 }
 
@@ -67,14 +62,14 @@ impl Default for Settings {
             enabling_ms: 0,
             disabling_ms: 0,
             record_delay_ms: 0,
-            records_on_a_page: 1_000,
-            bytes_on_a_page: 1 << 20,
-            shards_on_a_page: 100,
+            records_per_page: 1_000,
+            bytes_per_page: 1 << 20,
+            shards_per_page: 100,
             empty_page: 0.0,
             short_page: 0.0,
             separate_end: 0.0,
-            knows_timestamps: true,
-            knows_filter: true,
+            supports_timestamps: true,
+            supports_shard_filter: true,
             inconsistency: Inconsistency::default(),
             throttling: Throttling::default(),
             unavailable: 0.0,
@@ -82,37 +77,38 @@ impl Default for Settings {
     }
 }
 
-/// How DescribeStream and ListStreams differ from what is.
+/// Differences between the true state and the responses of DescribeStream and ListStreams.
 #[derive(Clone, Debug, Default)]
 pub struct Inconsistency {
-    /// An answer shows everything as it was before.
+    /// Probability that a response shows an earlier state.
     pub stale: f64,
-    /// How long before, at the most.
+    /// Maximum age of that state.
     pub stale_ms: u64,
-    /// A shard is listed later than it was opened.
+    /// Probability that a shard is listed later than it was opened.
     pub late: f64,
-    /// How much later, at the most.
+    /// Maximum of that delay.
     pub late_ms: u64,
-    /// A shard is missing from one answer.
+    /// Probability that a response lacks a shard.
     pub missing: f64,
-    /// A closed shard is shown without an `EndingSequenceNumber`.
+    /// Probability that a closed shard is shown without an `EndingSequenceNumber`.
     pub open_parent: f64,
-    /// Open shards are shown with an `EndingSequenceNumber`, as an emulator does.
+    /// Whether open shards have an `EndingSequenceNumber`, as those of an emulator.
     pub ends_on_open: bool,
 }
 
-/// When calls are refused with LimitExceededException. The figures of `default` are AWS's.
+/// Limits above which requests are rejected with LimitExceededException. The defaults are those of
+/// AWS.
 #[derive(Clone, Debug)]
 pub struct Throttling {
-    /// The most calls of DescribeStream in a second.
+    /// DescribeStream requests per second.
     pub describes: Option<usize>,
-    /// The most calls of ListStreams in a second.
+    /// ListStreams requests per second.
     pub lists: Option<usize>,
-    /// The most calls of GetRecords on one shard in a second.
+    /// GetRecords requests per second and shard.
     pub reads: Option<usize>,
-    /// The most readers (chains of iterators) of one shard in a second.
+    /// Readers of one shard in a second. A reader is a chain of iterators.
     pub readers: Option<usize>,
-    /// Any call, at random.
+    /// Probability that any request is throttled.
     pub random: f64,
 }
 
@@ -122,21 +118,16 @@ impl Default for Throttling {
     }
 }
 
-/// Which images records carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// Keys only.
     KeysOnly,
-    /// Keys and the item after.
     NewImage,
-    /// Keys and the item before.
     OldImage,
-    /// Keys and both.
     NewAndOldImages,
 }
 
 impl View {
-    /// The type as AWS spells it.
+    /// The name that AWS uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::KeysOnly => "KEYS_ONLY",
@@ -146,12 +137,10 @@ impl View {
         }
     }
 
-    /// Whether records carry the item as it was.
     pub fn has_old(self) -> bool {
         matches!(self, Self::OldImage | Self::NewAndOldImages)
     }
 
-    /// Whether records carry the item as it is.
     pub fn has_new(self) -> bool {
         matches!(self, Self::NewImage | Self::NewAndOldImages)
     }

@@ -1,5 +1,5 @@
-//! The simulated table behind the trait `Streams`, on tokio's clock, which a test pauses. Nothing
-//! here is left to chance: latencies come from a seed, faults from whoever set them.
+//! Implements the trait `Streams` on the model, on tokio's clock, which a test pauses. Latencies
+//! follow from a seed, and faults from the test.
 
 use std::fmt;
 use std::ops::Range;
@@ -19,39 +19,39 @@ use stream_notifier::streams::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{From, Model, Refusal, Status, View};
+use super::{IteratorPosition, Model, ServiceError, Status, View};
 
-/// How long the SDK's client waits for an answer.
-const CALL_LIMIT: Duration = Duration::from_secs(15);
+/// The time for which the AWS client waits for a response.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Tokio's clock as a time of day. Copies agree.
+/// Tokio's clock as a time of day. Clones show the same time.
 #[derive(Clone, Debug)]
 pub struct Clock {
     origin: Instant,
-    begin: u64,
+    start: u64,
     slept: Arc<AtomicU64>,
 }
 
 impl Clock {
-    /// A clock that shows this now, in milliseconds since 1970.
-    pub fn starting_at(begin: u64) -> Self {
-        Self { origin: Instant::now(), begin, slept: Arc::default() }
+    /// Starts a clock at this time, in milliseconds since 1970.
+    pub fn starting_at(start: u64) -> Self {
+        Self { origin: Instant::now(), start, slept: Arc::default() }
     }
 
-    /// The machine sleeps for so long: tokio's clock stands still meanwhile, as Linux's does.
+    /// Simulates that the machine sleeps. Tokio's clock stops meanwhile, as on Linux.
     pub fn sleep(&self, lasts: Duration) {
         self.slept.fetch_add(lasts.as_millis() as u64, Ordering::Relaxed);
     }
 
-    /// What it shows.
+    /// The time in milliseconds since 1970.
     pub fn now(&self) -> u64 {
         let awake = self.origin.elapsed().as_millis() as u64;
-        self.begin + awake + self.slept.load(Ordering::Relaxed)
+        self.start + awake + self.slept.load(Ordering::Relaxed)
     }
 }
 
-/// A client of the simulated table. Several may share one model: the latencies and faults are each
-/// client's own.
+/// Client of the modelled table. Clients can share one model, but each has its own latency and
+/// faults.
 pub struct ModelStreams {
     model: Arc<Mutex<Model>>,
     clock: Clock,
@@ -61,15 +61,14 @@ pub struct ModelStreams {
 struct Network {
     latency: Range<Duration>,
     rng: Rng,
-    faults: Faults,
+    faults: FaultFn,
 }
 
-/// Whether a call goes wrong at this moment.
-type Faults = Box<dyn FnMut(Call, Moment) -> Option<Fault> + Send>;
+/// Decides whether a request fails.
+type FaultFn = Box<dyn FnMut(Request, FaultTiming) -> Option<Fault> + Send>;
 
-/// A call that a client makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Call {
+pub enum Request {
     /// ListStreams.
     Streams,
     /// DescribeStream.
@@ -80,26 +79,26 @@ pub enum Call {
     Records,
 }
 
-/// When a call goes wrong.
+/// When a request fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Moment {
-    /// The service was never asked.
+pub enum FaultTiming {
+    /// The service does not receive the request.
     Before,
-    /// The service has answered, and the answer is lost.
+    /// The service has handled the request, but the response is lost.
     After,
 }
 
-/// How a call goes wrong.
+/// How a request fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It fails at once.
+    /// At once.
     Fails(StreamErrorKind),
-    /// It is not answered: it fails when the client's patience ends.
-    Hangs,
+    /// After the timeout of the client.
+    TimesOut,
 }
 
 impl ModelStreams {
-    /// A client whose calls take no time and never go wrong by themselves.
+    /// Creates a client without latency and faults.
     pub fn new(model: Arc<Mutex<Model>>, clock: Clock) -> Self {
         let network = Network {
             latency: Duration::ZERO..Duration::ZERO,
@@ -109,55 +108,57 @@ impl ModelStreams {
         Self { model, clock, network: Mutex::new(network) }
     }
 
-    /// The clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// How long a call takes, from now on.
-    pub fn latency(&self, latency: Range<Duration>, seed: u64) {
+    /// Sets the range of latencies.
+    pub fn set_latency(&self, latency: Range<Duration>, seed: u64) {
         let mut network = self.network.lock().unwrap();
         network.latency = latency;
         network.rng = Rng::with_seed(seed);
     }
 
-    /// Which calls go wrong, from now on.
-    pub fn faults(&self, faults: impl FnMut(Call, Moment) -> Option<Fault> + Send + 'static) {
+    /// Sets the function that decides which requests fail.
+    pub fn set_faults(
+        &self,
+        faults: impl FnMut(Request, FaultTiming) -> Option<Fault> + Send + 'static,
+    ) {
         self.network.lock().unwrap().faults = Box::new(faults);
     }
 
-    /// The model, its clock set to now.
+    /// Advances the model to the current time and locks it.
     pub fn with<T>(&self, act: impl FnOnce(&mut Model) -> T) -> T {
         let mut model = self.model.lock().unwrap();
         model.advance_to(self.clock.now());
         act(&mut model)
     }
 
-    async fn call<T>(
+    async fn request<T>(
         &self,
-        call: Call,
-        ask: impl FnOnce(&mut Model) -> Result<T, Refusal>,
+        request: Request,
+        handle: impl FnOnce(&mut Model) -> Result<T, ServiceError>,
     ) -> Result<T, StreamError> {
-        let half = self.network.lock().unwrap().draw() / 2;
-        self.go_wrong(call, Moment::Before).await?;
+        let half = self.network.lock().unwrap().draw_latency() / 2;
+        self.apply_fault(request, FaultTiming::Before).await?;
         sleep(half).await;
-        let (answer, now) = self.with(|model| (ask(model), model.now()));
+        let (response, now) = self.with(|model| (handle(model), model.now()));
         sleep(half).await;
-        self.go_wrong(call, Moment::After).await?;
-        answer.map_err(|refusal| failed(call, kind(refusal), Some(now)))
+        self.apply_fault(request, FaultTiming::After).await?;
+        response.map_err(|service_error| failed(request, kind(service_error), Some(now)))
     }
 
-    async fn go_wrong(&self, call: Call, moment: Moment) -> Result<(), StreamError> {
-        let fault = (self.network.lock().unwrap().faults)(call, moment);
+    async fn apply_fault(&self, request: Request, timing: FaultTiming) -> Result<(), StreamError> {
+        let fault = (self.network.lock().unwrap().faults)(request, timing);
         match fault {
             None => Ok(()),
             Some(Fault::Fails(kind)) => {
                 let now = self.with(|model| model.now());
-                Err(failed(call, kind, Some(now)))
+                Err(failed(request, kind, Some(now)))
             }
-            Some(Fault::Hangs) => {
-                sleep(CALL_LIMIT).await;
-                Err(failed(call, StreamErrorKind::Unavailable, None))
+            Some(Fault::TimesOut) => {
+                sleep(REQUEST_TIMEOUT).await;
+                Err(failed(request, StreamErrorKind::Unavailable, None))
             }
         }
     }
@@ -170,7 +171,7 @@ impl fmt::Debug for ModelStreams {
 }
 
 impl Network {
-    fn draw(&mut self) -> Duration {
+    fn draw_latency(&mut self) -> Duration {
         let Range { start, end } = self.latency;
         start + end.saturating_sub(start).mul_f64(self.rng.f64())
     }
@@ -179,7 +180,7 @@ impl Network {
 impl Streams for ModelStreams {
     fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
         Box::pin(async move {
-            let labels = self.call(Call::Streams, Model::list_streams).await?;
+            let labels = self.request(Request::Streams, Model::list_streams).await?;
             Ok(labels.iter().map(|label| StreamLabel::new(label)).collect())
         })
     }
@@ -187,17 +188,17 @@ impl Streams for ModelStreams {
     fn describe<'a>(
         &'a self,
         stream: &'a StreamLabel,
-        listed: ShardFilter<'a>,
+        filter: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
         Box::pin(async move {
-            let children_of = match listed {
+            let children_of = match filter {
                 ShardFilter::All => None,
                 ShardFilter::ChildrenOf(parent) => Some(parent.name.as_str()),
             };
             let after = after.map(|shard| shard.name.as_str());
             let id = |name: String| ShardId::new(stream, name);
-            let ask = |model: &mut Model| {
+            let handle = |model: &mut Model| {
                 let described = model.describe(stream.as_str(), children_of, after, None)?;
                 let shard = |shard: super::DescribedShard| Shard {
                     id: id(shard.id),
@@ -212,7 +213,7 @@ impl Streams for ModelStreams {
                     service_time: seconds(model.now()),
                 })
             };
-            self.call(Call::Describe, ask).await
+            self.request(Request::Describe, handle).await
         })
     }
 
@@ -223,21 +224,21 @@ impl Streams for ModelStreams {
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
         Box::pin(async move {
             let from = match from {
-                // What the trait asks of a client whose service does not know timestamps.
-                IteratorStart::At(_) if !self.with(|model| model.settings.knows_timestamps) => {
-                    From::TrimHorizon
+                // The trait requires this of a client whose service does not support timestamps.
+                IteratorStart::At(_) if !self.with(|model| model.settings.supports_timestamps) => {
+                    IteratorPosition::TrimHorizon
                 }
-                IteratorStart::Start => From::TrimHorizon,
+                IteratorStart::Start => IteratorPosition::TrimHorizon,
                 IteratorStart::At(at) => {
-                    From::Timestamp(at.0.try_into().expect("it is after 1970"))
+                    IteratorPosition::Timestamp(at.0.try_into().expect("the time is after 1970"))
                 }
                 IteratorStart::After(number) => {
-                    From::After(number.as_str().parse().expect("a number"))
+                    IteratorPosition::After(number.as_str().parse().expect("a sequence number"))
                 }
             };
-            let ask =
+            let handle =
                 |model: &mut Model| model.shard_iterator(shard.stream.as_str(), &shard.name, from);
-            self.call(Call::Iterator, ask).await.map(ShardIterator)
+            self.request(Request::Iterator, handle).await.map(ShardIterator)
         })
     }
 
@@ -246,22 +247,22 @@ impl Streams for ModelStreams {
         iterator: &'a ShardIterator,
     ) -> BoxFuture<'a, Result<RecordPage, StreamError>> {
         Box::pin(async move {
-            let ask = |model: &mut Model| {
+            let handle = |model: &mut Model| {
                 let page = model.get_records(&iterator.0, None)?;
                 Ok(RecordPage {
-                    records: page.records.iter().map(|record| change(model, *record)).collect(),
+                    records: page.records.iter().map(|record| to_record(model, *record)).collect(),
                     malformed: 0,
                     next_iterator: page.next.map(ShardIterator),
                     service_time: Some(seconds(model.now())),
                 })
             };
-            self.call(Call::Records, ask).await
+            self.request(Request::Records, handle).await
         })
     }
 }
 
-/// A record as a client gives it.
-pub fn change(model: &Model, index: usize) -> Record {
+/// The record as a client returns it.
+pub fn to_record(model: &Model, index: usize) -> Record {
     let record = &model.records()[index];
     let text = |text: &str| AttributeValue::S(text.to_owned());
     let keys = Item::from([
@@ -316,23 +317,23 @@ fn status(status: Status) -> StreamStatus {
     }
 }
 
-fn kind(refusal: Refusal) -> StreamErrorKind {
-    match refusal {
-        Refusal::ExpiredIterator => StreamErrorKind::ExpiredIterator,
-        Refusal::TrimmedDataAccess => StreamErrorKind::Trimmed,
-        Refusal::ResourceNotFound => StreamErrorKind::NotFound,
-        Refusal::LimitExceeded => StreamErrorKind::Throttled,
-        Refusal::Validation => StreamErrorKind::Invalid,
-        Refusal::InternalServerError => StreamErrorKind::Unavailable,
+fn kind(service_error: ServiceError) -> StreamErrorKind {
+    match service_error {
+        ServiceError::ExpiredIterator => StreamErrorKind::ExpiredIterator,
+        ServiceError::TrimmedDataAccess => StreamErrorKind::Trimmed,
+        ServiceError::ResourceNotFound => StreamErrorKind::NotFound,
+        ServiceError::LimitExceeded => StreamErrorKind::Throttled,
+        ServiceError::Validation => StreamErrorKind::Invalid,
+        ServiceError::InternalServerError => StreamErrorKind::Unavailable,
     }
 }
 
-fn failed(call: Call, kind: StreamErrorKind, answered: Option<u64>) -> StreamError {
-    let action = match call {
-        Call::Streams => "dynamodb:ListStreams",
-        Call::Describe => "dynamodb:DescribeStream",
-        Call::Iterator => "dynamodb:GetShardIterator",
-        Call::Records => "dynamodb:GetRecords",
+fn failed(request: Request, kind: StreamErrorKind, service_time_ms: Option<u64>) -> StreamError {
+    let action = match request {
+        Request::Streams => "dynamodb:ListStreams",
+        Request::Describe => "dynamodb:DescribeStream",
+        Request::Iterator => "dynamodb:GetShardIterator",
+        Request::Records => "dynamodb:GetRecords",
     };
-    StreamError { action, kind, service_time: answered.map(seconds), source: None }
+    StreamError { action, kind, service_time: service_time_ms.map(seconds), source: None }
 }

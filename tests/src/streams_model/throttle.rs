@@ -1,105 +1,105 @@
-//! Which calls are refused because there were too many.
+//! Throttles requests by the limits of the settings.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Model, Refusal};
+use super::{Model, ServiceError};
 
 const SECOND: u64 = 1_000;
 
-/// The calls of the last second.
+/// The requests of the last second.
 #[derive(Debug, Default)]
-pub struct Calls {
+pub struct RequestLog {
     describes: VecDeque<u64>,
     lists: VecDeque<u64>,
     /// By shard.
     reads: BTreeMap<usize, VecDeque<u64>>,
-    /// By shard: when each reader last asked.
+    /// The last request of each reader, by shard.
     readers: BTreeMap<usize, BTreeMap<u64, u64>>,
-    /// The last reader there was.
+    /// The number of the last reader.
     last_reader: u64,
 }
 
-impl Calls {
-    /// A number for a reader of its own.
+impl RequestLog {
+    /// Allocates the number of a reader.
     pub(super) fn new_reader(&mut self) -> u64 {
         self.last_reader += 1;
         self.last_reader
     }
 }
 
-/// Whether one more call would be too many; if not, it is counted.
-fn too_many(calls: &mut VecDeque<u64>, most: usize, now: u64) -> bool {
-    while calls.front().is_some_and(|at| at + SECOND <= now) {
-        calls.pop_front();
+/// Whether one more request exceeds a limit. Counts it otherwise.
+fn exceeds(requests: &mut VecDeque<u64>, max: usize, now: u64) -> bool {
+    while requests.front().is_some_and(|at| at + SECOND <= now) {
+        requests.pop_front();
     }
-    let too_many = calls.len() >= most;
-    if !too_many {
-        calls.push_back(now);
+    let is_exceeded = requests.len() >= max;
+    if !is_exceeded {
+        requests.push_back(now);
     }
-    too_many
+    is_exceeded
 }
 
 impl Model {
-    pub(super) fn admit_list(&mut self) -> Result<(), Refusal> {
+    pub(super) fn admit_list(&mut self) -> Result<(), ServiceError> {
         self.count("ListStreams");
         self.admit_any()?;
         match self.settings.throttling.lists {
-            Some(most) if too_many(&mut self.calls.lists, most, self.now) => {
-                self.throttled("ListStreams throttled")
+            Some(max) if exceeds(&mut self.requests.lists, max, self.now) => {
+                self.reject("ListStreams throttled")
             }
             _ => Ok(()),
         }
     }
 
-    pub(super) fn admit_describe(&mut self) -> Result<(), Refusal> {
+    pub(super) fn admit_describe(&mut self) -> Result<(), ServiceError> {
         self.count("DescribeStream");
         self.admit_any()?;
         match self.settings.throttling.describes {
-            Some(most) if too_many(&mut self.calls.describes, most, self.now) => {
-                self.throttled("DescribeStream throttled")
+            Some(max) if exceeds(&mut self.requests.describes, max, self.now) => {
+                self.reject("DescribeStream throttled")
             }
             _ => Ok(()),
         }
     }
 
-    pub(super) fn admit_iterator(&mut self) -> Result<(), Refusal> {
+    pub(super) fn admit_iterator(&mut self) -> Result<(), ServiceError> {
         self.count("GetShardIterator");
         self.admit_any()
     }
 
-    pub(super) fn admit_read(&mut self, shard: usize, reader: u64) -> Result<(), Refusal> {
+    pub(super) fn admit_read(&mut self, shard: usize, reader: u64) -> Result<(), ServiceError> {
         self.count("GetRecords");
         self.admit_any()?;
         let now = self.now;
-        if let Some(most) = self.settings.throttling.readers {
-            let readers = self.calls.readers.entry(shard).or_default();
-            readers.retain(|_, asked| now < *asked + SECOND);
-            if readers.len() >= most && !readers.contains_key(&reader) {
-                return self.throttled("too many readers of a shard");
+        if let Some(max) = self.settings.throttling.readers {
+            let readers = self.requests.readers.entry(shard).or_default();
+            readers.retain(|_, requested_at| now < *requested_at + SECOND);
+            if readers.len() >= max && !readers.contains_key(&reader) {
+                return self.reject("too many readers of a shard");
             }
             readers.insert(reader, now);
         }
         match self.settings.throttling.reads {
-            Some(most) if too_many(self.calls.reads.entry(shard).or_default(), most, now) => {
-                self.throttled("too many reads of a shard")
+            Some(max) if exceeds(self.requests.reads.entry(shard).or_default(), max, now) => {
+                self.reject("too many reads of a shard")
             }
             _ => Ok(()),
         }
     }
 
-    fn admit_any(&mut self) -> Result<(), Refusal> {
+    fn admit_any(&mut self) -> Result<(), ServiceError> {
         if self.chance(self.settings.unavailable) {
-            self.count("fault of the service");
-            return Err(Refusal::InternalServerError);
+            self.count("internal server error");
+            return Err(ServiceError::InternalServerError);
         }
         if self.chance(self.settings.throttling.random) {
-            return self.throttled("throttled at random");
+            return self.reject("throttled at random");
         }
         Ok(())
     }
 
-    fn throttled(&mut self, what: &'static str) -> Result<(), Refusal> {
+    fn reject(&mut self, what: &'static str) -> Result<(), ServiceError> {
         self.count(what);
-        Err(Refusal::LimitExceeded)
+        Err(ServiceError::LimitExceeded)
     }
 }

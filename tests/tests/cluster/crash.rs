@@ -1,95 +1,99 @@
-//! Nothing lost over a crash: the operator is killed and started again while changes come in, at
-//! every moment that hurts, and each start goes on exactly where the checkpoint ends.
+//! Crashes: the operator is killed at the worst moments while items change. Each start continues exactly
+//! after the checkpoint, and no record is lost.
 
-mod story;
-mod walk;
+mod history;
+mod scenario;
 
 use anyhow::{Result, ensure};
-use story::Story;
-use stream_notifier_tests::proxy::{Recorded, Reply};
+use scenario::Scenario;
+use stream_notifier_tests::proxy::{ProxiedRequest, ProxyResponse};
 
-use crate::fixture::{Checkpoint, LIMIT, is_later};
+use crate::fixture::{Checkpoint, WAIT_TIMEOUT, is_later};
 
 #[tokio::test]
-async fn every_change_arrives_whenever_the_operator_is_killed() -> Result<()> {
-    let mut story = Story::begin().await?;
+async fn loses_no_record_whenever_the_operator_is_killed() -> Result<()> {
+    let mut scenario = Scenario::start().await?;
 
-    // Before the first checkpoint: the client is told, and the operator never learns of it.
-    let held = story.world.proxy.hold_answer(Recorded::is_post_to_connection);
-    let operator = story.start().await?;
-    let (written, told) = tokio::join!(story.write(20), story.told_more(1));
-    written.and(told)?;
+    // Before the first checkpoint: the client has the message, but the operator gets no response.
+    let held = scenario.env.proxy.hold_response(ProxiedRequest::is_post_to_connection);
+    let operator = scenario.start_operator().await?;
+    let (written, delivered) =
+        tokio::join!(scenario.update_items(20), scenario.wait_more_messages(1));
+    written.and(delivered)?;
     operator.kill().await?;
     held.release();
-    let left = story.ended().await?;
-    ensure!(left.after()? == "latest", "{left:?}");
+    let stored = scenario.record_kill().await?;
+    ensure!(stored.position()? == "latest", "{stored:?}");
 
-    // Between a post that was answered and its checkpoint, while changes go on coming in.
+    // Between a response and its checkpoint, while items still change.
     let mut behind = 0;
     for _ in 0..2 {
-        let before = story.left()?;
-        let operator = story.start().await?;
-        story.write(5).await?;
+        let before = scenario.stored_position()?;
+        let operator = scenario.start_operator().await?;
+        scenario.update_items(5).await?;
         let what = "a later position";
-        let moved = |now: &str| is_later(now, &before);
-        story.checkpointed(what, |now| now.after().is_ok_and(moved)).await?;
+        let is_past = |now: &str| is_later(now, &before);
+        scenario.wait_checkpoint(what, |now| now.position().is_ok_and(is_past)).await?;
         let crash = async {
-            story.told_more(3).await?;
+            scenario.wait_more_messages(3).await?;
             operator.kill().await
         };
-        let (written, killed) = tokio::join!(story.write(35), crash);
+        let (written, killed) = tokio::join!(scenario.update_items(35), crash);
         written.and(killed.map(drop))?;
-        let left = story.ended().await?;
-        ensure!(moved(left.after()?), "{left:?} after {before}");
-        if is_later(&story.last_number()?, left.after()?) {
+        let stored = scenario.record_kill().await?;
+        ensure!(is_past(stored.position()?), "{stored:?} after {before}");
+        if is_later(&scenario.last_delivered()?, stored.position()?) {
             behind += 1;
         }
     }
-    ensure!(behind > 0, "no kill came between a post and its checkpoint");
+    ensure!(behind > 0, "at least one kill must come between a post and its checkpoint");
 
-    // While a post does not get through, the checkpoint waits for it.
-    let operator = story.start().await?;
-    story.write(1).await?;
-    story.told_last().await?;
-    let told = story.last_number()?;
-    let reply = Reply::gateway_error(500, "InternalServerError", "")?;
-    let failing = story.world.proxy.answer(reply, Recorded::is_post_to_connection);
-    story.write(9).await?;
-    failing.caught(1, LIMIT).await?;
-    let there = |now: &Checkpoint| now.after().is_ok_and(|now| !is_later(&told, now));
-    let stored = story.checkpointed("the position of what was told", there).await?;
-    ensure!(stored.after()? == told, "{stored:?} after {told}");
+    // While a post fails, the checkpoint stays before its record.
+    let operator = scenario.start_operator().await?;
+    scenario.update_items(1).await?;
+    scenario.wait_last_message().await?;
+    let delivered = scenario.last_delivered()?;
+    let response = ProxyResponse::gateway_error(500, "InternalServerError", "")?;
+    let failing = scenario.env.proxy.respond(response, ProxiedRequest::is_post_to_connection);
+    scenario.update_items(9).await?;
+    failing.wait_matched(1, WAIT_TIMEOUT).await?;
+    let has_delivered =
+        |now: &Checkpoint| now.position().is_ok_and(|now| !is_later(&delivered, now));
+    let stored = scenario
+        .wait_checkpoint("the position of the last delivered record", has_delivered)
+        .await?;
+    ensure!(stored.position()? == delivered, "{stored:?} after {delivered}");
     operator.kill().await?;
     failing.release();
-    let left = story.ended().await?;
-    ensure!(left.after()? == told, "{left:?} after {told}");
+    let stored = scenario.record_kill().await?;
+    ensure!(stored.position()? == delivered, "{stored:?} after {delivered}");
 
     // Between the claim and the first read.
-    let (before, epoch) = (story.left()?, story.epoch());
-    let held = story.world.proxy.hold(|request| request.is("GetShardIterator"));
-    let operator = story.world.operator()?;
-    story.checkpointed("a claim", |now| now.epoch > epoch).await?;
+    let (before, epoch) = (scenario.stored_position()?, scenario.epoch());
+    let held = scenario.env.proxy.hold(|request| request.is("GetShardIterator"));
+    let operator = scenario.env.start_operator()?;
+    scenario.wait_checkpoint("a claim", |now| now.epoch > epoch).await?;
     operator.kill().await?;
     held.release();
-    let left = story.ended().await?;
-    ensure!(left.after()? == before, "{left:?} after {before}");
+    let stored = scenario.record_kill().await?;
+    ensure!(stored.position()? == before, "{stored:?} after {before}");
 
-    // Told to stop, it finishes what is under way: nothing is repeated.
-    let operator = story.start().await?;
+    // On SIGTERM, the operator finishes the posts in flight. No message is repeated.
+    let operator = scenario.start_operator().await?;
     let stop = async {
-        story.told_more(10).await?;
+        scenario.wait_more_messages(10).await?;
         operator.stop().await
     };
-    let (written, stopped) = tokio::join!(story.write(60), stop);
+    let (written, stopped) = tokio::join!(scenario.update_items(60), stop);
     written.and(stopped)?;
-    let left = story.stopped().await?;
-    ensure!(left.after()? == story.last_number()?, "{left:?}");
+    let stored = scenario.record_stop().await?;
+    ensure!(stored.position()? == scenario.last_delivered()?, "{stored:?}");
 
-    let operator = story.start().await?;
-    story.write(30).await?;
-    story.told_last().await?;
+    let operator = scenario.start_operator().await?;
+    scenario.update_items(30).await?;
+    scenario.wait_last_message().await?;
     operator.stop().await?;
-    let left = story.stopped().await?;
-    ensure!(left.after()? == story.last_number()?, "{left:?}");
-    story.verify(200).await
+    let stored = scenario.record_stop().await?;
+    ensure!(stored.position()? == scenario.last_delivered()?, "{stored:?}");
+    scenario.verify(200).await
 }

@@ -1,12 +1,12 @@
-//! The operator's real binary on a real API server, against an emulated AWS: one control plane for
-//! all, a namespace and an AWS of its own for each test.
+//! The operator's binary against a real Kubernetes API server and an emulated AWS. The tests share one
+//! control plane. Each test has its own namespace and its own emulated AWS.
 
-mod beginnings;
-mod capacity;
 mod chart;
+mod checkpoint_size;
+mod claims;
+mod conditions;
 mod crash;
 mod fixture;
 mod manifests;
-mod origin;
-mod troubles;
-mod writers;
+mod readme_example;
+mod starting_position;

@@ -1,21 +1,22 @@
-//! Bad manifests: refused at `kubectl apply` with a sentence that says what to write, or told in the
-//! conditions with the field's name, and nobody else is held up.
+//! Invalid manifests: `kubectl apply` rejects them with a message that says what to write, or a condition
+//! names the field. Other notifiers continue.
 
-mod refused;
-mod told;
+mod invalid;
+mod rejected;
 
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use stream_notifier_tests::tools::built;
+use stream_notifier_tests::wait::eventually;
 
-use crate::fixture::{cluster, repository};
+use crate::fixture::{WAIT_TIMEOUT, cluster, repository_root};
 
 #[test]
-fn the_committed_definition_is_the_operators() -> Result<()> {
+fn commits_the_definition_that_the_operator_prints() -> Result<()> {
     let output = Command::new(built("stream-notifier")?).arg("crd").output()?;
     ensure!(output.status.success(), "{output:?}");
-    let committed = std::fs::read_to_string(repository()?.join("crds/streamnotifiers.yaml"))?;
+    let committed = std::fs::read_to_string(repository_root()?.join("crds/streamnotifiers.yaml"))?;
     ensure!(
         committed == String::from_utf8(output.stdout)?,
         "crds/streamnotifiers.yaml is not what `stream-notifier crd` prints: \
@@ -25,18 +26,17 @@ fn the_committed_definition_is_the_operators() -> Result<()> {
 }
 
 #[tokio::test]
-async fn kubectl_explains_every_field() -> Result<()> {
+async fn describes_every_field_for_kubectl_explain() -> Result<()> {
     let kubectl = cluster().await?.kubectl();
     let explain = ["explain", "streamnotifier.spec", "--recursive=false"];
-    let explained = stream_notifier_tests::wait::eventually(
-        crate::fixture::LIMIT,
-        "the API server to publish the definition",
-        async || kubectl.run(&explain).await,
-    )
-    .await?;
-    // Wherever kubectl wraps it.
+    let explained =
+        eventually(WAIT_TIMEOUT, "the API server to publish the definition", async || {
+            kubectl.run(&explain).await
+        })
+        .await?;
+    // kubectl may wrap lines anywhere.
     let explained = explained.split_whitespace().collect::<Vec<_>>().join(" ");
-    for says in [
+    for part in [
         "streamArn <string>",
         "tableArn <string>",
         "enum: Continue, Stop",
@@ -44,7 +44,7 @@ async fn kubectl_explains_every_field() -> Result<()> {
         "Default: `[Modify]`",
         "enum: Latest, TrimHorizon, AtTimestamp",
     ] {
-        ensure!(explained.contains(says), "{says:?} is not in:\n{explained}");
+        ensure!(explained.contains(part), "{part:?} is not in:\n{explained}");
     }
     let definition = kubectl.get(&["crd", "streamnotifiers.streamnotifier.dev"]).await?;
     let spec =
@@ -52,12 +52,12 @@ async fn kubectl_explains_every_field() -> Result<()> {
     let undescribed = undescribed("spec", spec);
     ensure!(undescribed.is_empty(), "no description: {undescribed:?}");
     let conditions = definition["status"]["conditions"].as_array().context("no conditions")?;
-    let complaint = conditions.iter().find(|condition| condition["type"] == "NonStructuralSchema");
-    ensure!(complaint.is_none(), "{complaint:?}");
+    let violation = conditions.iter().find(|condition| condition["type"] == "NonStructuralSchema");
+    ensure!(violation.is_none(), "{violation:?}");
     Ok(())
 }
 
-/// Every field below a schema that says nothing about itself.
+/// The fields of a schema without a description.
 fn undescribed(path: &str, schema: &serde_json::Value) -> Vec<String> {
     let mut found = Vec::new();
     if schema["description"].as_str().is_none_or(str::is_empty) {

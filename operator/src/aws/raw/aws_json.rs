@@ -1,5 +1,5 @@
-//! Calls of a service that speaks AWS JSON 1.0, for one that is called many times a second: what it
-//! answers is ours to parse, and what it refuses is told by its own code.
+//! Sends requests of the AWS JSON 1.0 protocol. It returns the unparsed body, or the error code of
+//! the service.
 //!
 //! <https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html>
 
@@ -9,100 +9,100 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::clock_skew::date;
+use super::clock_skew::date_header;
 use super::sigv4_client::{Request, Response, SendError, SigV4Client};
 
-/// An answer is not longer than this: a page has 1 MB of items, which JSON and base64 stretch.
+/// The maximum length of a response body. A page has up to 1 MB of items, which JSON and Base64
+/// expand.
 const MAX_RESPONSE_BYTES: usize = 16 << 20;
 
-/// One call of a service.
+/// An operation of a service.
 #[derive(Debug)]
 pub struct AwsJsonOperation {
-    /// None without credentials.
+    /// `None` without credentials.
     pub client: Option<SigV4Client>,
-    /// The service's address.
+    /// The endpoint of the service.
     pub endpoint: String,
-    /// The service's name and version, and the call's name.
+    /// The header `X-Amz-Target`: the service with its version, and the operation.
     pub target: &'static str,
 }
 
-/// What a call gives.
+/// A successful response.
 #[derive(Debug)]
 pub struct JsonResponse {
-    /// The body.
     pub body: Vec<u8>,
-    /// The service's clock, if it told.
+    /// The service's clock, if the response has it.
     pub date: Option<DateTime>,
 }
 
-/// Why a call has no result.
+/// A failed request.
 #[derive(Debug, Error)]
 pub enum CallError {
-    /// There was no answer.
+    /// There is no response.
     #[error(transparent)]
     NotSent(#[from] SendError),
-    /// It came in part.
-    #[error("the answer broke off, or is longer than {MAX_RESPONSE_BYTES} bytes")]
+    /// The body is incomplete.
+    #[error("the response is incomplete or longer than {MAX_RESPONSE_BYTES} bytes")]
     Incomplete,
-    /// The service refuses it.
-    #[error("{refusal}")]
+    /// The service returned an error.
+    #[error("{error}")]
     Service {
-        /// Its code, and what it says.
-        refusal: ErrorMetadata,
-        /// The service's clock, if it told.
+        /// The code and message of the service.
+        error: ErrorMetadata,
+        /// The service's clock, if the response has it.
         date: Option<DateTime>,
     },
 }
 
 impl AwsJsonOperation {
-    /// Sends this and gives what comes back.
+    /// Sends one request with this body.
     pub async fn send(&self, body: &Bytes) -> Result<JsonResponse, CallError> {
         let client = self.client.as_ref().ok_or(SendError::NoCredentials(None))?;
         let headers =
             [("content-type", "application/x-amz-json-1.0"), ("x-amz-target", self.target)];
         let (endpoint, path) = (&*self.endpoint, "/");
         let request = Request { method: "POST", endpoint, path, headers: &headers, body };
-        let reply = client.send(request, MAX_RESPONSE_BYTES).await?;
-        let date = date(&reply.headers);
-        match reply.status {
-            200..=299 if reply.is_complete => Ok(JsonResponse { body: reply.body, date }),
+        let response = client.send(request, MAX_RESPONSE_BYTES).await?;
+        let date = date_header(&response.headers);
+        match response.status {
+            200..=299 if response.is_complete => Ok(JsonResponse { body: response.body, date }),
             200..=299 => Err(CallError::Incomplete),
-            _ => Err(CallError::Service { refusal: service_error(&reply), date }),
+            _ => Err(CallError::Service { error: service_error(&response), date }),
         }
     }
 }
 
-/// What a service says of a call that it refuses: the code in a header or in the body, where it may
-/// have a namespace before it and a URL behind it.
-fn service_error(reply: &Response) -> ErrorMetadata {
-    let body: Map<String, Value> = serde_json::from_slice(&reply.body).unwrap_or_default();
+/// Parses the error of a service. The code is in a header or in the body. It can have a namespace
+/// before it and a URL after it.
+fn service_error(response: &Response) -> ErrorMetadata {
+    let body: Map<String, Value> = serde_json::from_slice(&response.body).unwrap_or_default();
     let text = |name| body.get(name).and_then(Value::as_str);
-    let code = reply.headers.get("x-amzn-errortype").or(text("code")).or(text("__type"));
+    let code = response.headers.get("x-amzn-errortype").or(text("code")).or(text("__type"));
     let message = text("message").or(text("Message")).or(text("errorMessage"));
-    let mut refusal = ErrorMetadata::builder();
+    let mut error = ErrorMetadata::builder();
     if let Some(code) = code {
         let code = code.split(':').next().unwrap_or_default();
-        refusal = refusal.code(code.rsplit('#').next().unwrap_or_default());
+        error = error.code(code.rsplit('#').next().unwrap_or_default());
     }
     if let Some(message) = message {
-        refusal = refusal.message(message);
+        error = error.message(message);
     }
-    if let Some(request) = reply.headers.get("x-amzn-requestid") {
-        refusal = refusal.custom("aws_request_id", request);
+    if let Some(request_id) = response.headers.get("x-amzn-requestid") {
+        error = error.custom("aws_request_id", request_id);
     }
-    refusal.build()
+    error.build()
 }
 
 impl CallError {
-    /// The service's code, if it gave one.
+    /// The error code of the service, if there is one.
     pub fn code(&self) -> Option<&str> {
         match self {
             Self::NotSent(_) | Self::Incomplete => None,
-            Self::Service { refusal, .. } => refusal.code(),
+            Self::Service { error, .. } => error.code(),
         }
     }
 
-    /// The service's clock, if it told.
+    /// The service's clock, if the response has it.
     pub fn date(&self) -> Option<DateTime> {
         match self {
             Self::NotSent(_) | Self::Incomplete => None,
@@ -110,8 +110,8 @@ impl CallError {
         }
     }
 
-    /// Whether there were no credentials.
-    pub fn lacks_credentials(&self) -> bool {
+    /// Whether no credentials were available.
+    pub fn is_missing_credentials(&self) -> bool {
         matches!(self, Self::NotSent(SendError::NoCredentials(_)))
     }
 }
@@ -122,35 +122,35 @@ mod tests {
 
     use super::*;
 
-    fn refusal(headers: &[(&'static str, &'static str)], body: &str) -> ErrorMetadata {
-        let mut given = Headers::new();
-        for (name, value) in headers {
-            given.insert(*name, *value);
+    fn error(pairs: &[(&'static str, &'static str)], body: &str) -> ErrorMetadata {
+        let mut headers = Headers::new();
+        for (name, value) in pairs {
+            headers.insert(*name, *value);
         }
         let body = body.as_bytes().to_vec();
-        super::service_error(&Response { status: 400, headers: given, body, is_complete: true })
+        service_error(&Response { status: 400, headers, body, is_complete: true })
     }
 
     #[test]
-    fn a_refusal_is_told_by_its_bare_code() {
+    fn strips_namespace_and_url_from_the_code() {
         for code in [
             "ExpiredIteratorException",
             "com.amazonaws.dynamodb.v20120810#ExpiredIteratorException",
             "com.amazonaws.dynamodb#ExpiredIteratorException:http://internal.amazon.com/",
         ] {
-            let of_type = format!(r#"{{"__type":"{code}","message":"it is old"}}"#);
-            let of_code = format!(r#"{{"code":"{code}","Message":"it is old","message":null}}"#);
-            for body in [of_type, of_code] {
-                let refusal = refusal(&[("x-amzn-requestid", "7")], &body);
-                assert_eq!(refusal.code(), Some("ExpiredIteratorException"), "{body}");
-                assert_eq!(refusal.message(), Some("it is old"), "{body}");
-                assert_eq!(refusal.extra("aws_request_id"), Some("7"));
+            let in_type = format!(r#"{{"__type":"{code}","message":"it is old"}}"#);
+            let in_code = format!(r#"{{"code":"{code}","Message":"it is old","message":null}}"#);
+            for body in [in_type, in_code] {
+                let error = error(&[("x-amzn-requestid", "7")], &body);
+                assert_eq!(error.code(), Some("ExpiredIteratorException"), "{body}");
+                assert_eq!(error.message(), Some("it is old"), "{body}");
+                assert_eq!(error.extra("aws_request_id"), Some("7"));
             }
         }
         for body in ["", "<html>", "{}", r#"{"__type":7}"#] {
-            assert_eq!(refusal(&[], body).code(), None, "{body}");
+            assert_eq!(error(&[], body).code(), None, "{body}");
             let header = [("x-amzn-errortype", "ExpiredIteratorException")];
-            assert_eq!(refusal(&header, body).code(), Some("ExpiredIteratorException"), "{body}");
+            assert_eq!(error(&header, body).code(), Some("ExpiredIteratorException"), "{body}");
         }
     }
 }

@@ -1,5 +1,7 @@
-//! How far this machine's clock is from a service's, learned from every answer, as the SDK's clients do:
-//! AWS refuses what is signed for another time than its own, by five minutes.
+//! Corrects the time of signatures by the service's clock, as the SDK's clients do.
+//!
+//! AWS rejects a signature whose time differs from the service's clock by more than 5 minutes.
+//! Every response shows the service's clock.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -9,47 +11,50 @@ use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
-/// What an answer says that time it is.
-pub fn date(headers: &Headers) -> Option<DateTime> {
+/// The `Date` header, which is the service's clock.
+pub fn date_header(headers: &Headers) -> Option<DateTime> {
     headers.get("date").and_then(|date| DateTime::from_str(date, Format::HttpDate).ok())
 }
 
-/// By how much the service's clock is ahead.
+/// The offset between the service's clock and this machine's.
 #[derive(Debug)]
 pub struct ClockSkew {
-    /// In milliseconds; negative if it is behind.
+    /// How far the service's clock is ahead, in milliseconds. Negative if it is behind.
     offset_ms: AtomicI64,
-    /// Off where the environment says so (`AWS_DISABLE_CLOCK_SKEW_CORRECTION`).
-    is_on: bool,
+    /// Whether times are corrected. `AWS_DISABLE_CLOCK_SKEW_CORRECTION` turns this off.
+    is_enabled: bool,
 }
 
 impl ClockSkew {
-    /// None is known yet.
-    pub fn new(is_on: bool) -> Self {
-        Self { offset_ms: AtomicI64::new(0), is_on }
+    /// No offset, until the first response.
+    pub fn new(is_enabled: bool) -> Self {
+        Self { offset_ms: AtomicI64::new(0), is_enabled }
     }
 
-    /// What the service's clock shows now.
+    /// The service's clock when this machine's clock is at `now`.
     pub fn apply(&self, now: SystemTime) -> SystemTime {
-        let ahead = self.offset_ms.load(Ordering::Relaxed);
-        let by = Duration::from_millis(ahead.unsigned_abs());
-        let then = if ahead < 0 { now.checked_sub(by) } else { now.checked_add(by) };
-        then.unwrap_or(now)
+        let offset_ms = self.offset_ms.load(Ordering::Relaxed);
+        let offset = Duration::from_millis(offset_ms.unsigned_abs());
+        let corrected =
+            if offset_ms < 0 { now.checked_sub(offset) } else { now.checked_add(offset) };
+        corrected.unwrap_or(now)
     }
 
-    /// Learns from an answer, good or bad, that came between the two.
-    pub fn learn(&self, answer: &HttpResponse, sent: SystemTime, received: SystemTime) {
-        let headers = answer.headers();
-        // An answer out of a cache shows an old date.
-        if !self.is_on || headers.get("age").is_some() {
+    /// Updates the offset from a response of any status, which was received between the two times.
+    pub fn update(&self, response: &HttpResponse, sent: SystemTime, received: SystemTime) {
+        let headers = response.headers();
+        // A cached response has an old date.
+        if !self.is_enabled || headers.get("age").is_some() {
             return;
         }
-        let Some(date) = date(headers).and_then(|date| date.to_millis().ok()) else { return };
+        let Some(date) = date_header(headers).and_then(|date| date.to_millis().ok()) else {
+            return;
+        };
         let [sent, received] = [sent, received].map(|it| DateTime::from(it).to_millis());
         if let (Ok(sent), Ok(received)) = (sent, received) {
-            // Made halfway, as far as can be told.
-            let ahead = date.saturating_sub(sent.midpoint(received));
-            self.offset_ms.store(ahead, Ordering::Relaxed);
+            // The service set the date at an unknown time in between.
+            let offset_ms = date.saturating_sub(sent.midpoint(received));
+            self.offset_ms.store(offset_ms, Ordering::Relaxed);
         }
     }
 }
@@ -60,25 +65,25 @@ mod tests {
 
     use super::*;
 
-    fn answer(headers: &[(&'static str, &'static str)]) -> HttpResponse {
+    fn response(headers: &[(&'static str, &'static str)]) -> HttpResponse {
         let status = 403.try_into().unwrap();
-        let mut answer = HttpResponse::new(status, SdkBody::empty());
+        let mut response = HttpResponse::new(status, SdkBody::empty());
         for (name, value) in headers {
-            answer.headers_mut().insert(*name, *value);
+            response.headers_mut().insert(*name, *value);
         }
-        answer
+        response
     }
 
     #[test]
-    fn a_clock_that_is_off_is_corrected_in_both_directions() {
+    fn corrects_a_clock_in_both_directions() {
         let skew = ClockSkew::new(true);
         let noon = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_348_800);
         assert_eq!(skew.apply(noon), noon);
         let hour = Duration::from_secs(3_600);
         for now in [noon - hour, noon + hour] {
             let second = Duration::from_secs(1);
-            skew.learn(
-                &answer(&[("date", "Sun, 22 Nov 2026 12:00:00 GMT")]),
+            skew.update(
+                &response(&[("date", "Sun, 22 Nov 2026 12:00:00 GMT")]),
                 now - second,
                 now + second,
             );
@@ -87,15 +92,15 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_changes_nothing() {
-        let (noon, off) = (SystemTime::UNIX_EPOCH, ClockSkew::new(false));
-        off.learn(&answer(&[("date", "Sun, 22 Nov 2026 12:00:00 GMT")]), noon, noon);
-        assert_eq!(off.apply(noon), noon);
+    fn ignores_responses_without_a_usable_date() {
+        let (epoch, disabled) = (SystemTime::UNIX_EPOCH, ClockSkew::new(false));
+        disabled.update(&response(&[("date", "Sun, 22 Nov 2026 12:00:00 GMT")]), epoch, epoch);
+        assert_eq!(disabled.apply(epoch), epoch);
         let skew = ClockSkew::new(true);
-        skew.learn(&answer(&[]), noon, noon);
-        skew.learn(&answer(&[("date", "yesterday")]), noon, noon);
+        skew.update(&response(&[]), epoch, epoch);
+        skew.update(&response(&[("date", "yesterday")]), epoch, epoch);
         let cached = [("date", "Sun, 22 Nov 2026 12:00:00 GMT"), ("age", "7")];
-        skew.learn(&answer(&cached), noon, noon);
-        assert_eq!(skew.apply(noon), noon);
+        skew.update(&response(&cached), epoch, epoch);
+        assert_eq!(skew.apply(epoch), epoch);
     }
 }

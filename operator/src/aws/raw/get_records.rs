@@ -1,13 +1,13 @@
-//! What GetRecords answers, read straight into changes: the SDK's own records hold maps of maps, and to
-//! make those, and then changes of them, takes longer than all else that is done with most changes.
-//! What the SDK refuses to read is refused here, except in fields that nobody looks at. Pure.
+//! Parses a GetRecords response directly into records. Pure.
+//!
+//! The SDK's own types contain maps of maps. Building them and converting them to records takes
+//! longer than the rest of the work on most records. The parser rejects every response that the SDK
+//! rejects, except for malformed values in unused fields.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::str::{
-    Utf8Error, {self},
-};
+use std::str::{self, Utf8Error};
 
 use aws_smithy_types::base64;
 use bytes::Bytes;
@@ -18,45 +18,41 @@ use crate::model::{
 };
 use crate::streams::{RecordPage, ShardIterator};
 
-/// An answer that cannot be read. What stands there instead is not told: it may be an item's value.
+/// A malformed response. The error contains none of its text, which may be the value of an item.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// It is no text.
-    #[error("the answer is not UTF-8: {0}")]
-    Text(#[from] Utf8Error),
-    /// It is no JSON, or not the JSON that is documented.
-    #[error("the answer is not what DynamoDB documents, at line {line}, column {column}")]
-    Form { line: usize, column: usize },
-    /// It is no page.
-    #[error("the answer has no list of records")]
+    /// The body is not UTF-8.
+    #[error("the response is not UTF-8: {0}")]
+    NotUtf8(#[from] Utf8Error),
+    /// The body is not JSON, or not the documented JSON.
+    #[error("the response does not match the DynamoDB API at line {line}, column {column}")]
+    UnexpectedJson { line: usize, column: usize },
+    /// The body has no field `Records`.
+    #[error("the response has no list of records")]
     NoRecords,
 }
 
 impl From<serde_json::Error> for ParseError {
     fn from(error: serde_json::Error) -> Self {
-        Self::Form { line: error.line(), column: error.column() }
+        Self::UnexpectedJson { line: error.line(), column: error.column() }
     }
 }
 
-/// Reads the body of an answer. DynamoDB's lists and maps nest 32 levels deep, each of them two of
-/// JSON; JSON of more than 127 is refused.
+/// Parses the body of a response. DynamoDB's values have at most 32 levels, each of which is two
+/// levels of JSON. JSON with more than 127 levels is rejected.
 pub fn parse_get_records(body: &[u8]) -> Result<RecordPage, ParseError> {
     let JsonObject(Body { records, next }) = serde_json::from_str(str::from_utf8(body)?)?;
-    // Whatever else says 200 to be helpful would be the end of a shard.
+    // Without this check, another JSON object with status 200 would mean the end of the shard.
     let records = records.ok_or(ParseError::NoRecords)?;
-    let all = records.len();
-    let changes: Vec<_> =
+    let total = records.len();
+    let records: Vec<_> =
         records.into_iter().filter_map(|JsonObject(record)| to_record(record)).collect();
-    let unreadable = all - changes.len();
-    Ok(RecordPage {
-        records: changes,
-        malformed: unreadable,
-        next_iterator: next.map(ShardIterator),
-        service_time: None,
-    })
+    let malformed = total - records.len();
+    let next_iterator = next.map(ShardIterator);
+    Ok(RecordPage { records, malformed, next_iterator, service_time: None })
 }
 
-/// The change that a record tells of; `None` if it lacks what every record has.
+/// Converts a record; `None` if a mandatory field is missing.
 fn to_record(record: JsonRecord) -> Option<Record> {
     let JsonObject(stream) = record.stream?;
     let user_identity = record.user_identity.map(|JsonObject(identity)| UserIdentity {
@@ -79,14 +75,15 @@ fn item(JsonObject(Attributes(attributes)): JsonObject<Attributes>) -> Item {
     attributes.into_iter().collect()
 }
 
-/// The fields of an object, taken one by one: of one that comes twice the last value counts, one that
-/// is null is not there, and one that is not known is passed over.
+/// Receives the fields of an object one by one. The last value of a duplicate field wins, a null
+/// field is absent, and an unknown field is skipped.
 trait FieldSink<'de>: Default {
-    /// Takes the value of the field of this name, which comes next.
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error>;
+    /// Reads the value of the field `name`, which is the next value of `object`.
+    fn read_field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A)
+    -> Result<(), A::Error>;
 }
 
-/// An object with these fields; before it is read, who reads it.
+/// An object with these fields, and the visitor that reads it.
 struct JsonObject<T>(T);
 
 impl<'de, T: FieldSink<'de>> Deserialize<'de> for JsonObject<T> {
@@ -104,13 +101,13 @@ impl<'de, T: FieldSink<'de>> Visitor<'de> for JsonObject<T> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut object: A) -> Result<Self, A::Error> {
         while let Some(Text(name)) = object.next_key()? {
-            self.0.field(&name, &mut object)?;
+            self.0.read_field(&name, &mut object)?;
         }
         Ok(self)
     }
 }
 
-/// A text that is not kept.
+/// A text that is borrowed from the body if it has no escapes.
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -122,7 +119,11 @@ struct Body {
 }
 
 impl<'de> FieldSink<'de> for Body {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+    fn read_field<A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
         match name {
             "Records" => self.records = object.next_value()?,
             "NextShardIterator" => self.next = object.next_value()?,
@@ -141,10 +142,14 @@ struct JsonRecord {
 }
 
 impl<'de> FieldSink<'de> for JsonRecord {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+    fn read_field<A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
         match name {
             "eventID" => self.event_id = object.next_value()?,
-            "eventName" => self.event = text(object)?.and_then(|name| event(&name)),
+            "eventName" => self.event = read_text(object)?.and_then(|name| event_name(&name)),
             "dynamodb" => self.stream = object.next_value()?,
             "userIdentity" => self.user_identity = object.next_value()?,
             _ => skip(object)?,
@@ -163,7 +168,11 @@ struct StreamRecord {
 }
 
 impl<'de> FieldSink<'de> for StreamRecord {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+    fn read_field<A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
         match name {
             "ApproximateCreationDateTime" => {
                 let seconds: Option<f64> = object.next_value()?;
@@ -173,7 +182,7 @@ impl<'de> FieldSink<'de> for StreamRecord {
             "OldImage" => self.old = object.next_value()?,
             "NewImage" => self.new = object.next_value()?,
             "SequenceNumber" => {
-                let number = text(object)?;
+                let number = read_text(object)?;
                 self.sequence_number = number.and_then(|number| SequenceNumber::parse(&number));
             }
             _ => skip(object)?,
@@ -189,9 +198,14 @@ struct Identity {
 }
 
 impl<'de> FieldSink<'de> for Identity {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+    fn read_field<A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
         match name {
-            // The API has the first, a Lambda function gets the second, emulators mix them up.
+            // The API uses the first spelling, Lambda events use the second, and emulators use
+            // both.
             "Type" | "type" => self.kind = object.next_value()?,
             "PrincipalId" | "principalId" => self.principal_id = object.next_value()?,
             _ => skip(object)?,
@@ -200,12 +214,15 @@ impl<'de> FieldSink<'de> for Identity {
     }
 }
 
-/// Attributes by name.
 #[derive(Default)]
 struct Attributes(Vec<(String, AttributeValue)>);
 
 impl<'de> FieldSink<'de> for Attributes {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+    fn read_field<A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
         let Value(value) = object.next_value()?;
         self.0.push((name.to_owned(), value));
         Ok(())
@@ -220,16 +237,20 @@ struct Value(AttributeValue);
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let JsonObject(TaggedValue(value)) = JsonObject::deserialize(deserializer)?;
-        value.map(Self).ok_or_else(|| Error::custom("an attribute value has a type"))
+        value.map(Self).ok_or_else(|| Error::custom("an attribute value without a type"))
     }
 }
 
-/// An attribute value as an object: the one field is named by the type.
+/// The JSON object of an attribute value. The name of its only field is the type.
 #[derive(Default)]
 struct TaggedValue(Option<AttributeValue>);
 
 impl<'de> FieldSink<'de> for TaggedValue {
-    fn field<A: MapAccess<'de>>(&mut self, name: &str, object: &mut A) -> Result<(), A::Error> {
+    fn read_field<A: MapAccess<'de>>(
+        &mut self,
+        name: &str,
+        object: &mut A,
+    ) -> Result<(), A::Error> {
         let value = match name {
             "S" => object.next_value::<Option<_>>()?.map(AttributeValue::S),
             "N" => object.next_value::<Option<_>>()?.map(AttributeValue::N),
@@ -251,18 +272,19 @@ impl<'de> FieldSink<'de> for TaggedValue {
                 skip(object)?;
                 None
             }
-            // DynamoDB's types are a closed set, and so the client for tables has it.
+            // The types of DynamoDB are a closed set. `value_from_sdk` treats an unknown type in
+            // the same way.
             _ => object.next_value::<Option<IgnoredAny>>()?.map(|_| AttributeValue::Null),
         };
         if value.is_some() && self.0.is_some() {
-            return Err(Error::custom("an attribute value has one type"));
+            return Err(Error::custom("an attribute value with several types"));
         }
         self.0 = self.0.take().or(value);
         Ok(())
     }
 }
 
-/// Binary, in Base64.
+/// A binary value in Base64.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Blob(Bytes);
 
@@ -273,12 +295,12 @@ impl<'de> Deserialize<'de> for Blob {
     }
 }
 
-fn event(name: &str) -> Option<EventName> {
+fn event_name(name: &str) -> Option<EventName> {
     let events = [EventName::Insert, EventName::Modify, EventName::Remove];
     events.into_iter().find(|event| event.as_str() == name)
 }
 
-fn text<'de, A: MapAccess<'de>>(object: &mut A) -> Result<Option<Cow<'de, str>>, A::Error> {
+fn read_text<'de, A: MapAccess<'de>>(object: &mut A) -> Result<Option<Cow<'de, str>>, A::Error> {
     Ok(object.next_value::<Option<_>>()?.map(|Text(text)| text))
 }
 
@@ -292,7 +314,7 @@ mod tests {
 
     use super::*;
 
-    /// A page of one whole record.
+    /// A page with one complete record.
     fn page() -> serde_json::Value {
         json!({
             "Records": [{
@@ -307,12 +329,12 @@ mod tests {
         })
     }
 
-    fn parsed(page: &serde_json::Value) -> RecordPage {
+    fn parse(page: &serde_json::Value) -> RecordPage {
         parse_get_records(page.to_string().as_bytes()).unwrap()
     }
 
     #[test]
-    fn every_type_of_value_is_kept_as_it_was_written() {
+    fn keeps_values_of_every_type() {
         let body = r#"{"Records": [{
             "eventName": "INSERT",
             "userIdentity": {"type": "Service", "principalId": "dynamodb.amazonaws.com"},
@@ -327,7 +349,7 @@ mod tests {
                 "ApproximateCreationDateTime": 1.79e9, "SequenceNumber": "7"
             }
         }]}"#;
-        let change = parse_get_records(body.as_bytes()).unwrap().records.remove(0);
+        let record = parse_get_records(body.as_bytes()).unwrap().records.remove(0);
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let bytes = |bytes: &'static [u8]| Bytes::from_static(bytes);
         let inner = Item::from([("a".to_owned(), AttributeValue::Null)]);
@@ -342,24 +364,24 @@ mod tests {
             ("H", AttributeValue::L(vec![text("😀/"), AttributeValue::M(inner)])),
             ("Z", AttributeValue::N("12345678901234567890123456789012345678".to_owned())),
         ];
-        assert_eq!(change.new, new.map(|(name, value)| (name.to_owned(), value)).into());
-        assert_eq!((change.keys, change.old), (Item::new(), Item::new()));
+        assert_eq!(record.new, new.map(|(name, value)| (name.to_owned(), value)).into());
+        assert_eq!((record.keys, record.old), (Item::new(), Item::new()));
         assert_eq!(
-            (change.event, change.approximate_creation_time),
+            (record.event, record.approximate_creation_time),
             (EventName::Insert, UnixSeconds(1_790_000_000))
         );
-        assert_eq!(change.user_identity.unwrap().principal_id, "dynamodb.amazonaws.com");
+        assert_eq!(record.user_identity.unwrap().principal_id, "dynamodb.amazonaws.com");
     }
 
     #[test]
-    fn a_record_that_lacks_what_every_record_has_is_counted_and_the_others_are_read() {
-        let whole = &page()["Records"][0];
+    fn counts_records_without_mandatory_fields_and_reads_the_others() {
+        let complete = &page()["Records"][0];
         let without = |pointer: &str| {
-            let mut record = whole.clone();
+            let mut record = complete.clone();
             *record.pointer_mut(pointer).unwrap() = serde_json::Value::Null;
             record
         };
-        let broken = [
+        let mandatory = [
             "/eventName",
             "/dynamodb",
             "/dynamodb/ApproximateCreationDateTime",
@@ -367,14 +389,14 @@ mod tests {
             "/dynamodb/SequenceNumber",
         ];
         let mut page = page();
-        page["Records"] = broken.map(without).into_iter().chain([whole.clone()]).collect();
-        let page = parsed(&page);
+        page["Records"] = mandatory.map(without).into_iter().chain([complete.clone()]).collect();
+        let page = parse(&page);
         assert_eq!((page.records.len(), page.malformed), (1, 5));
         assert_eq!(page.next_iterator, Some(ShardIterator("next".to_owned())));
     }
 
     #[test]
-    fn a_moment_is_rounded_down_however_it_is_written() {
+    fn rounds_times_down_to_seconds() {
         for (text, seconds) in [
             ("1790000000", 1_790_000_000),
             ("1790000000.999", 1_790_000_000),
@@ -390,27 +412,27 @@ mod tests {
     }
 
     #[test]
-    fn the_deepest_item_there_can_be_is_read() {
+    fn reads_an_item_of_maximum_depth() {
         let mut page = page();
         let deepest = (0..32).fold(json!({"S": "a"}), |value, n| match n % 2 {
             0 => json!({"L": [value]}),
             _ => json!({"M": {"a": value}}),
         });
         page["Records"][0]["dynamodb"]["NewImage"] = json!({"a": deepest});
-        assert_eq!(parsed(&page).records[0].new.len(), 1);
+        assert_eq!(parse(&page).records[0].new.len(), 1);
     }
 
     #[test]
-    fn what_is_no_page_is_an_error_that_shows_no_value() {
+    fn reports_malformed_responses_without_values() {
         let cases: [(&str, &[u8]); 8] = [
-            ("nothing", b""),
-            ("a proxy's page", b"<html>secret</html>"),
-            ("no object", br#"["secret"]"#),
+            ("an empty body", b""),
+            ("an HTML page", b"<html>secret</html>"),
+            ("an array", br#"["secret"]"#),
             ("another object", br#"{"message": "secret"}"#),
             ("no list", br#"{"Records": null, "NextShardIterator": "secret"}"#),
-            ("two answers", br#"{"Records": [], "NextShardIterator": "secret"} {}"#),
+            ("two objects", br#"{"Records": [], "NextShardIterator": "secret"} {}"#),
             ("another type", br#"{"Records": [{"dynamodb": {"Keys": "secret"}}]}"#),
-            ("no text", b"{\"NextShardIterator\": \"secret\xff\"}"),
+            ("invalid UTF-8", b"{\"NextShardIterator\": \"secret\xff\"}"),
         ];
         for (what, body) in cases {
             let error = parse_get_records(body).expect_err(what);

@@ -1,4 +1,5 @@
-//! Calls that bypass the SDK's clients because they are on the hot path: posts and GetRecords.
+//! Sends posts and GetRecords without the SDK's clients, because these requests are on the hot
+//! path.
 
 pub mod aws_json;
 pub mod clock_skew;

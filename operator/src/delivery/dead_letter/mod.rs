@@ -1,4 +1,4 @@
-//! Sends the records of dropped messages to a queue, before they are settled.
+//! Dead letters: records with dropped messages, sent to a queue before they settle.
 
 pub mod payload;
 pub mod queue;

@@ -1,5 +1,5 @@
-//! What a dead-letter queue gets: the whole stream record as DynamoDB JSON, whose it is, and why and
-//! how often it was not delivered. Pure.
+//! The payload of a dead letter: the stream record as DynamoDB JSON, its notifier, and why and how
+//! often its messages were dropped.
 
 use std::collections::BTreeMap;
 
@@ -10,92 +10,92 @@ use serde_json::{Map, Value, json};
 use crate::model::{AttributeValue, Item, Record, ShardId};
 use crate::telemetry::DropReason;
 
-/// How many messages of a record were given up, by the reason.
+/// Number of dropped messages of a record, by reason.
 pub type DropCounts = BTreeMap<DropReason, u64>;
 
-/// Which notifier a letter is from.
+/// The notifier and the table that a dead letter comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetterSource {
-    /// Its namespace and name.
+    /// Namespace and name.
     pub notifier: (String, String),
-    /// The ARN of the table.
-    pub table: String,
+    pub table_arn: String,
 }
 
-/// The letter; without the images if it has to be shorter.
+/// Builds the payload. A truncated one identifies the record, but lacks its images.
 pub fn build_payload(
-    from: &DeadLetterSource,
+    source: &DeadLetterSource,
     shard: &ShardId,
-    change: &Record,
-    losses: &DropCounts,
-    is_whole: bool,
+    record: &Record,
+    drops: &DropCounts,
+    is_truncated: bool,
 ) -> String {
     let reasons: Map<_, _> =
-        losses.iter().map(|(why, count)| (why.reason().to_owned(), json!(count))).collect();
-    let (namespace, name) = &from.notifier;
-    // Of one that no message could be made of, nobody knows whom it concerns.
-    let addressed = losses.iter().filter(|(why, _)| **why != DropReason::Invalid);
-    let mut letter = json!({
+        drops.iter().map(|(reason, count)| (reason.reason().to_owned(), json!(count))).collect();
+    let (namespace, name) = &source.notifier;
+    // The connections of an invalid record are unknown.
+    let addressed = drops.iter().filter(|(reason, _)| **reason != DropReason::Invalid);
+    let mut payload = json!({
         "notifier": {"namespace": namespace, "name": name},
         "reasons": reasons,
         "connections": addressed.map(|(_, count)| count).sum::<u64>(),
-        "streamArn": shard.stream.arn(&from.table),
+        "streamArn": shard.stream.arn(&source.table_arn),
         "shardId": shard.name,
-        "record": record(change, is_whole),
+        "record": record_json(record, is_truncated),
     });
-    if !is_whole {
-        letter["truncated"] = json!(true);
+    if is_truncated {
+        payload["truncated"] = json!(true);
     }
-    // A queue refuses these two, unless they are escaped.
-    letter.to_string().replace('\u{fffe}', r"\ufffe").replace('\u{ffff}', r"\uffff")
+    // SQS rejects these two characters unless they are escaped.
+    payload.to_string().replace('\u{fffe}', r"\ufffe").replace('\u{ffff}', r"\uffff")
 }
 
-/// A record as Lambda gets it.
+/// A record in the form of a Lambda event.
 ///
 /// <https://docs.aws.amazon.com/lambda/latest/dg/with-ddb.html>
-fn record(change: &Record, is_whole: bool) -> Value {
+fn record_json(record: &Record, is_truncated: bool) -> Value {
     let mut dynamodb = json!({
-        "Keys": item(&change.keys),
-        "SequenceNumber": change.sequence_number.as_str(),
+        "Keys": item_json(&record.keys),
+        "SequenceNumber": record.sequence_number.as_str(),
     });
-    let mut record = json!({
-        "eventID": change.event_id,
-        "eventName": change.event.as_str(),
+    let mut event = json!({
+        "eventID": record.event_id,
+        "eventName": record.event.as_str(),
         "eventSource": "aws:dynamodb",
     });
-    if is_whole {
-        dynamodb["ApproximateCreationDateTime"] = json!(change.approximate_creation_time.0);
-        for (name, image) in [("NewImage", &change.new), ("OldImage", &change.old)] {
+    if !is_truncated {
+        dynamodb["ApproximateCreationDateTime"] = json!(record.approximate_creation_time.0);
+        for (name, image) in [("NewImage", &record.new), ("OldImage", &record.old)] {
             if !image.is_empty() {
-                dynamodb[name] = item(image);
+                dynamodb[name] = item_json(image);
             }
         }
-        if let Some(identity) = &change.user_identity {
-            record["userIdentity"] =
+        if let Some(identity) = &record.user_identity {
+            event["userIdentity"] =
                 json!({"type": identity.identity_type, "principalId": identity.principal_id});
         }
     }
-    record["dynamodb"] = dynamodb;
-    record
+    event["dynamodb"] = dynamodb;
+    event
 }
 
-fn item(item: &Item) -> Value {
-    item.iter().map(|(name, value)| (name.clone(), attribute(value))).collect::<Map<_, _>>().into()
+fn item_json(item: &Item) -> Value {
+    let attributes = item.iter().map(|(name, value)| (name.clone(), attribute_json(value)));
+    attributes.collect::<Map<_, _>>().into()
 }
 
-fn attribute(value: &AttributeValue) -> Value {
+fn attribute_json(attribute: &AttributeValue) -> Value {
     let binary = |bytes: &bytes::Bytes| json!(STANDARD.encode(bytes));
-    let value_of = match value {
+    let value = match attribute {
         AttributeValue::S(text) | AttributeValue::N(text) => json!(text),
         AttributeValue::B(bytes) => binary(bytes),
         AttributeValue::Bool(bool) => json!(bool),
         AttributeValue::Null => json!(true),
         AttributeValue::Ss(set) | AttributeValue::Ns(set) => json!(set),
         AttributeValue::Bs(set) => set.iter().map(binary).collect(),
-        AttributeValue::L(list) => list.iter().map(attribute).collect(),
-        AttributeValue::M(map) => item(map),
+        AttributeValue::L(list) => list.iter().map(attribute_json).collect(),
+        AttributeValue::M(map) => item_json(map),
     };
-    json!({value.kind(): value_of})
+    json!({attribute.kind(): value})
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::model::{EventName, SequenceNumber, StreamLabel, UnixSeconds};
 
-    fn change() -> Record {
+    fn record() -> Record {
         let text = |text: &str| AttributeValue::S(text.to_owned());
         let keys = Item::from([("PK".to_owned(), text("order#1"))]);
         let new = Item::from([
@@ -125,28 +125,28 @@ mod tests {
         }
     }
 
-    fn of(is_whole: bool) -> Value {
-        let losses = DropCounts::from([(DropReason::TooLarge, 2), (DropReason::Expired, 1)]);
-        serde_json::from_str(&text_of(&change(), &losses, is_whole)).unwrap()
-    }
-
-    fn text_of(change: &Record, losses: &DropCounts, is_whole: bool) -> String {
-        let from = DeadLetterSource {
+    fn payload(record: &Record, drops: &DropCounts, is_truncated: bool) -> String {
+        let source = DeadLetterSource {
             notifier: ("dev".to_owned(), "orders".to_owned()),
-            table: "arn:aws:dynamodb:eu-west-1:123456789012:table/orders".to_owned(),
+            table_arn: "arn:aws:dynamodb:eu-west-1:123456789012:table/orders".to_owned(),
         };
         let shard = ShardId::new(&StreamLabel::new("2024-12-03T08:06:15.779"), "shardId-1");
-        build_payload(&from, &shard, change, losses, is_whole)
+        build_payload(&source, &shard, record, drops, is_truncated)
+    }
+
+    fn parsed_payload(is_truncated: bool) -> Value {
+        let drops = DropCounts::from([(DropReason::TooLarge, 2), (DropReason::Expired, 1)]);
+        serde_json::from_str(&payload(&record(), &drops, is_truncated)).unwrap()
     }
 
     #[test]
-    fn it_holds_the_record_as_dynamodb_json() {
-        let letter = of(true);
-        assert_eq!(letter["notifier"], json!({"namespace": "dev", "name": "orders"}));
-        assert_eq!(letter["reasons"], json!({"TooLarge": 2, "Expired": 1}));
-        assert_eq!(letter["connections"], 3);
+    fn contains_the_record_as_dynamodb_json() {
+        let payload = parsed_payload(false);
+        assert_eq!(payload["notifier"], json!({"namespace": "dev", "name": "orders"}));
+        assert_eq!(payload["reasons"], json!({"TooLarge": 2, "Expired": 1}));
+        assert_eq!(payload["connections"], 3);
         assert_eq!(
-            letter["record"]["dynamodb"],
+            payload["record"]["dynamodb"],
             json!({
                 "ApproximateCreationDateTime": 1_795_341_600,
                 "Keys": {"PK": {"S": "order#1"}},
@@ -160,39 +160,39 @@ mod tests {
                 },
             })
         );
-        assert_eq!(letter.get("truncated"), None);
+        assert_eq!(payload.get("truncated"), None);
     }
 
     #[test]
-    fn a_shorter_one_says_which_record_it_is() {
-        let letter = of(false);
-        assert_eq!(letter["truncated"], true);
-        assert_eq!(letter["record"]["eventID"], "id");
+    fn identifies_the_record_when_truncated() {
+        let payload = parsed_payload(true);
+        assert_eq!(payload["truncated"], true);
+        assert_eq!(payload["record"]["eventID"], "id");
         let dynamodb = json!({"Keys": {"PK": {"S": "order#1"}}, "SequenceNumber": "111"});
-        assert_eq!(letter["record"]["dynamodb"], dynamodb);
+        assert_eq!(payload["record"]["dynamodb"], dynamodb);
     }
 
     #[test]
-    fn of_a_change_without_a_message_nobody_knows_whom_it_concerns() {
-        let text = text_of(&change(), &DropCounts::from([(DropReason::Invalid, 1)]), true);
-        let letter: Value = serde_json::from_str(&text).unwrap();
+    fn counts_no_connections_for_an_invalid_record() {
+        let text = payload(&record(), &DropCounts::from([(DropReason::Invalid, 1)]), false);
+        let payload: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
-            (&letter["reasons"], &letter["connections"]),
+            (&payload["reasons"], &payload["connections"]),
             (&json!({"Invalid": 1}), &json!(0))
         );
     }
 
-    /// The characters that SQS takes:
+    /// SQS accepts only some characters:
     /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>
     #[test]
-    fn it_has_only_characters_that_the_queue_takes() {
-        let any = "\u{0}\u{1f}\t\\\u{7f}\u{fffd}\u{fffe}\u{ffff}\u{10ffff}";
-        let mut change = change();
-        change.new.insert("Any".to_owned(), AttributeValue::S(any.to_owned()));
-        let text = text_of(&change, &DropCounts::from([(DropReason::Expired, 1)]), true);
-        let is_taken = |c: char| c >= ' ' && !matches!(c, '\u{fffe}' | '\u{ffff}');
-        assert!(text.chars().all(is_taken), "{text}");
-        let letter: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(letter["record"]["dynamodb"]["NewImage"]["Any"]["S"], any);
+    fn contains_only_characters_that_sqs_accepts() {
+        let special = "\u{0}\u{1f}\t\\\u{7f}\u{fffd}\u{fffe}\u{ffff}\u{10ffff}";
+        let mut record = record();
+        record.new.insert("Special".to_owned(), AttributeValue::S(special.to_owned()));
+        let text = payload(&record, &DropCounts::from([(DropReason::Expired, 1)]), false);
+        let is_accepted = |c: char| c >= ' ' && !matches!(c, '\u{fffe}' | '\u{ffff}');
+        assert!(text.chars().all(is_accepted), "{text}");
+        let payload: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(payload["record"]["dynamodb"]["NewImage"]["Special"]["S"], special);
     }
 }

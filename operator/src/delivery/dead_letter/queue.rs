@@ -1,51 +1,45 @@
-//! The dead-letter queue, whichever client sends to it.
+//! The interface to the dead-letter queue, which production and tests implement.
 
 use std::fmt;
 
 use futures::future::BoxFuture;
 
-/// A queue for the records of lost messages.
+/// A queue that receives dead letters.
 pub trait DeadLetterQueue: fmt::Debug + Send + Sync + 'static {
-    /// The queue's ARN, which conditions name.
+    /// ARN of the queue, for condition messages.
     fn arn(&self) -> &str;
 
-    /// Sends a letter, once. A queue that keeps order keeps it within `group`, and takes the same
-    /// `id` once.
+    /// Sends a dead letter, once. A FIFO queue keeps the order within `group`, and discards another
+    /// dead letter with the same `id`.
     fn send<'a>(
         &'a self,
-        letter: &'a str,
+        payload: &'a str,
         group: &'a str,
         id: &'a str,
     ) -> BoxFuture<'a, Result<(), DeadLetterError>>;
 }
 
-/// Why a letter was not sent.
+/// A dead letter could not be sent.
 #[derive(Debug, thiserror::Error)]
 #[error("sqs:SendMessage failed: {kind}")]
 pub struct DeadLetterError {
-    /// What it means.
     pub kind: DeadLetterErrorKind,
-    /// What the client said.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// What a letter that was not sent means.
+/// Why a dead letter could not be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeadLetterErrorKind {
-    /// The queue takes shorter ones only.
-    #[error("the message is longer than the queue takes")]
+    #[error("the message exceeds the queue's maximum size")]
     TooLarge,
-    /// There is no such queue.
-    #[error("there is no such queue")]
+    #[error("queue not found")]
     NotFound,
-    /// The identity lacks the right.
     #[error("access denied")]
     AccessDenied,
-    /// The process has no identity.
     #[error("no AWS credentials")]
     NoCredentials,
-    /// Anything that may pass.
-    #[error("no usable answer")]
+    /// A problem that can pass by itself.
+    #[error("no usable response")]
     Unavailable,
 }

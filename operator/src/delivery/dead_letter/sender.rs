@@ -1,5 +1,6 @@
-//! Sends the records of lost messages to a dead-letter queue before they are settled. A queue that
-//! fails is told, and holds nothing up for ever: after a minute the loss is only counted.
+//! Sends records with dropped messages to a dead-letter queue before they settle.
+//!
+//! A failing queue never blocks a record indefinitely. After 60 s the dead letter is only counted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,62 +10,57 @@ use tokio::time::{Instant, sleep};
 
 use super::payload::{DeadLetterSource, DropCounts, build_payload};
 use super::queue::{DeadLetterErrorKind, DeadLetterQueue};
-use crate::api::Reason;
 use crate::delivery::task_group::TaskGroup;
 use crate::model::{Record, ShardId};
-use crate::telemetry::{Component, Health, NotifierTelemetry, Problem};
+use crate::telemetry::{Component, Health, NotifierTelemetry, Problem, Reason};
 use crate::timing::{Backoff, JitterRng};
 
-/// What the queue takes at the most, in bytes.
+/// Maximum size of a dead letter, in bytes. SQS rejects longer ones.
 ///
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>
 const MAX_DEAD_LETTER_BYTES: usize = 1024 * 1024;
 
-/// How long a letter is tried.
+/// How long a failed dead letter is retried. The queue counts as down after the same time.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Letters under way at once.
+/// Maximum number of dead letters in flight.
 const MAX_IN_FLIGHT: usize = 32;
 
-/// Sends letters.
+/// Sends the dead letters of one notifier.
 #[derive(Debug)]
 pub struct DeadLetterSender {
     queue: Arc<dyn DeadLetterQueue>,
     source: DeadLetterSource,
     tasks: TaskGroup,
     permits: Semaphore,
-    /// Whoever has it tries a queue that has failed for long.
+    /// Permit for the only dead letter in flight while the queue is down.
     probe: Semaphore,
-    /// Since when every try has failed, and when the last one did.
-    failing: Mutex<Option<(Instant, Instant)>>,
+    /// Times of the first and the last failure since the last success.
+    failures: Mutex<Option<(Instant, Instant)>>,
     health: Arc<Health>,
     telemetry: NotifierTelemetry,
     rng: Arc<JitterRng>,
 }
 
-/// What is sent if anything of a record is lost.
+/// A dead letter to send if any message of its record is dropped.
 pub struct PendingDeadLetter {
-    /// The record.
     pub record: Record,
-    /// The shard it is from.
     pub shard: ShardId,
-    /// Who sends it.
     pub sender: Arc<DeadLetterSender>,
 }
 
 impl PendingDeadLetter {
-    /// Sends it, and calls `settle` once it is sent or given up.
-    pub fn send(self, losses: DropCounts, settle: impl FnOnce() + Send + 'static) {
+    /// Sends the dead letter in a task, then calls `settle`, whether or not the send succeeded.
+    pub fn send(self, drops: DropCounts, settle: impl FnOnce() + Send + 'static) {
         let tasks = self.sender.tasks.clone();
         tasks.spawn(async move {
-            self.sender.send(&self.shard, &self.record, &losses).await;
+            self.sender.send(&self.shard, &self.record, &drops).await;
             settle();
         });
     }
 }
 
 impl DeadLetterSender {
-    /// Sends to this queue.
     pub fn new(
         queue: Arc<dyn DeadLetterQueue>,
         source: DeadLetterSource,
@@ -74,45 +70,49 @@ impl DeadLetterSender {
         rng: Arc<JitterRng>,
     ) -> Self {
         let (permits, probe) = (Semaphore::new(MAX_IN_FLIGHT), Semaphore::new(1));
-        let failing = Mutex::default();
-        Self { queue, source, tasks, permits, probe, failing, health, telemetry, rng }
+        let failures = Mutex::default();
+        Self { queue, source, tasks, permits, probe, failures, health, telemetry, rng }
     }
 
-    async fn send(&self, shard: &ShardId, change: &Record, losses: &DropCounts) {
-        let whole = build_payload(&self.source, shard, change, losses, true);
-        let mut is_whole = whole.len() <= MAX_DEAD_LETTER_BYTES;
-        let short = || build_payload(&self.source, shard, change, losses, false);
-        let mut text = if is_whole { whole } else { short() };
-        let begun = Instant::now();
+    async fn send(&self, shard: &ShardId, record: &Record, drops: &DropCounts) {
+        let payload_of =
+            |is_truncated| build_payload(&self.source, shard, record, drops, is_truncated);
+        let mut payload = payload_of(false);
+        let mut is_truncated = payload.len() > MAX_DEAD_LETTER_BYTES;
+        if is_truncated {
+            payload = payload_of(true);
+        }
+        let start = Instant::now();
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
         loop {
-            // Never closed, so that this cannot fail.
-            let place = self.permits.acquire().await;
-            // One at a time finds out whether it is up again: a try may take long.
+            // The semaphore is never closed, so this cannot fail.
+            let permit = self.permits.acquire().await;
+            // While the queue is down, only one dead letter probes it, because a request may take
+            // long.
             let probe = self.is_down().then(|| self.probe.try_acquire());
             if matches!(probe, Some(Err(_))) {
-                return self.telemetry.dead_letter_lost(&change.sequence_number);
+                return self.telemetry.dead_letter_lost(&record.sequence_number);
             }
-            let sent = self.queue.send(&text, &shard.name, &change.event_id).await;
-            drop((place, probe));
-            match sent {
+            let result = self.queue.send(&payload, &shard.name, &record.event_id).await;
+            drop((permit, probe));
+            match result {
                 Ok(()) => {
-                    *self.failing_since() = None;
+                    *self.failures() = None;
                     self.health.clear(&Component::DeadLetters);
-                    return self.telemetry.dead_letter(is_whole);
+                    return self.telemetry.dead_letter(!is_truncated);
                 }
-                Err(error) if error.kind == DeadLetterErrorKind::TooLarge && is_whole => {
-                    (text, is_whole) = (short(), false);
+                Err(error) if error.kind == DeadLetterErrorKind::TooLarge && !is_truncated => {
+                    (payload, is_truncated) = (payload_of(true), true);
                     continue;
                 }
                 Err(error) => {
-                    let since = self.record_failure();
-                    self.telemetry.retry(&error);
-                    self.report_problem(error.kind, since);
-                    // Behind others that have failed for so long, one try is enough.
-                    let is_late = begun.min(since).elapsed() >= RETRY_TIMEOUT;
+                    let failing_since = self.record_failure();
+                    self.telemetry.request_failed(&error);
+                    self.report_problem(error.kind, failing_since);
+                    // If the queue has failed for that long, one attempt is enough.
+                    let is_late = start.min(failing_since).elapsed() >= RETRY_TIMEOUT;
                     if is_late || fault!(DeadLetterDroppedOnFirstFailure) {
-                        return self.telemetry.dead_letter_lost(&change.sequence_number);
+                        return self.telemetry.dead_letter_lost(&record.sequence_number);
                     }
                 }
             }
@@ -120,9 +120,9 @@ impl DeadLetterSender {
         }
     }
 
-    /// Reports a problem of the queue, unless it may still end without help. A warning, because delivery
-    /// continues.
-    fn report_problem(&self, kind: DeadLetterErrorKind, since: Instant) {
+    /// Reports a problem of the queue, unless it may still pass by itself. It is only a warning,
+    /// because delivery continues.
+    fn report_problem(&self, kind: DeadLetterErrorKind, failing_since: Instant) {
         let (reason, cause) = match kind {
             DeadLetterErrorKind::NotFound => (
                 Reason::DeadLetterQueueNotFound,
@@ -138,7 +138,7 @@ impl DeadLetterSender {
                 return self.health.set_warning(Component::DeadLetters, problem);
             }
             DeadLetterErrorKind::TooLarge | DeadLetterErrorKind::Unavailable => {
-                if since.elapsed() < RETRY_TIMEOUT / 2 {
+                if failing_since.elapsed() < RETRY_TIMEOUT / 2 {
                     return;
                 }
                 (
@@ -151,24 +151,25 @@ impl DeadLetterSender {
         self.health.set_warning(Component::DeadLetters, Problem::new(reason, message));
     }
 
-    /// Notes a failure, and says since when there was nothing else. What was long ago is forgotten.
+    /// Records a failure, and returns the time of the first one since the last success. A failure
+    /// 60 s after the previous one starts again.
     fn record_failure(&self) -> Instant {
         let now = Instant::now();
-        let mut failing = self.failing_since();
+        let mut failures = self.failures();
         let is_recent = |last: Instant| now.duration_since(last) < RETRY_TIMEOUT;
-        let since = failing.filter(|(_, last)| is_recent(*last)).map_or(now, |(since, _)| since);
-        *failing = Some((since, now));
-        since
+        let first = failures.filter(|(_, last)| is_recent(*last)).map_or(now, |(first, _)| first);
+        *failures = Some((first, now));
+        first
     }
 
-    /// Whether it has failed for so long that nobody waits for it.
+    /// Whether the queue has failed for 60 s, and did so within the last 60 s.
     fn is_down(&self) -> bool {
-        self.failing_since().is_some_and(|(since, last)| {
-            since.elapsed() >= RETRY_TIMEOUT && last.elapsed() < RETRY_TIMEOUT
+        self.failures().is_some_and(|(first, last)| {
+            first.elapsed() >= RETRY_TIMEOUT && last.elapsed() < RETRY_TIMEOUT
         })
     }
 
-    fn failing_since(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Instant)>> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failures(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Instant)>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,7 @@
-//! Holds every post while rights or endpoint are wrong, and lets one at a time through to see
-//! whether they still are. Its clock stands still meanwhile, so that no message ages.
+//! Circuit breaker for the posts of a notifier.
+//!
+//! It opens while permissions or the endpoint are wrong, and then holds every post except one probe
+//! at a time. Its clock stops while it is open, so no message ages because of the endpoint.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -12,43 +14,43 @@ use crate::timing::{Backoff, JitterRng};
 const INITIAL_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The gate before all posts of a notifier.
+/// Circuit breaker for the posts of one notifier. It is closed at first.
 #[derive(Debug)]
 pub struct CircuitBreaker {
     state: std::sync::Mutex<BreakerState>,
-    /// Told when it opens; not a watch channel, which wakes those who wait in random order.
+    /// Notified when the breaker closes. It is not a watch channel, because that would wake the
+    /// waiting posts in random order.
     closed: Notify,
-    /// Whoever has it may probe.
+    /// Held by the post that is the probe.
     probe: Mutex<Backoff>,
-    random: Arc<JitterRng>,
+    rng: Arc<JitterRng>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct BreakerState {
-    /// Since when it is shut, if it is.
+    /// When the breaker opened. `None` while it is closed.
     opened_at: Option<Instant>,
-    /// When its clock began, later by all the time it was shut.
-    began: Instant,
+    /// When the clock started, moved forward by all the time that the breaker was open.
+    clock_start: Instant,
 }
 
-/// Leave to post. While the gate is shut there is one of these at a time.
+/// Permit for a post. While the breaker is open, there is at most one, for the probe.
 #[derive(Debug)]
 pub struct Permit<'a> {
     probe: Option<MutexGuard<'a, Backoff>>,
 }
 
 impl CircuitBreaker {
-    /// An open gate.
-    pub fn new(random: Arc<JitterRng>) -> Self {
+    pub fn new(rng: Arc<JitterRng>) -> Self {
         let probe = Mutex::new(Backoff::new(INITIAL_PROBE_INTERVAL, MAX_PROBE_INTERVAL));
-        let state = std::sync::Mutex::new(BreakerState { opened_at: None, began: Instant::now() });
-        Self { state, closed: Notify::new(), probe, random }
+        let state = BreakerState { opened_at: None, clock_start: Instant::now() };
+        Self { state: std::sync::Mutex::new(state), closed: Notify::new(), probe, rng }
     }
 
-    /// How long the gate has been open, all in all.
+    /// Time that the breaker has been closed in total.
     pub fn clock(&self) -> Duration {
-        let BreakerState { opened_at: shut, began } = *self.state();
-        shut.unwrap_or_else(Instant::now).duration_since(began)
+        let BreakerState { opened_at, clock_start } = *self.state();
+        opened_at.unwrap_or_else(Instant::now).duration_since(clock_start)
     }
 
     /// Whether posts are held.
@@ -56,49 +58,49 @@ impl CircuitBreaker {
         self.state().opened_at.is_some()
     }
 
-    /// Waits until the gate is open, or it is this caller's turn to probe.
+    /// Waits until the breaker is closed, or until this post may be the probe.
     pub async fn acquire(&self) -> Permit<'_> {
         tokio::select! {
             biased;
-            () = self.open() => Permit { probe: None },
+            () = self.wait_closed() => Permit { probe: None },
             probe = self.probe_permit() => Permit { probe: Some(probe) },
         }
     }
 
-    async fn open(&self) {
+    async fn wait_closed(&self) {
         loop {
-            // Asked for before looking, so that what happens in between is not missed.
-            let opened = self.closed.notified();
+            // Created before the check, so that no notification in between is missed.
+            let closed = self.closed.notified();
             if !self.is_open() {
                 return;
             }
-            opened.await;
+            closed.await;
         }
     }
 
     async fn probe_permit(&self) -> MutexGuard<'_, Backoff> {
         let mut probe = self.probe.lock().await;
-        sleep(probe.next_wait(&self.random)).await;
+        sleep(probe.next_wait(&self.rng)).await;
         probe
     }
 
-    /// Posts do not get through.
+    /// Opens the breaker.
     pub fn trip(&self) {
         self.state().opened_at.get_or_insert_with(Instant::now);
     }
 
-    /// Posts get through.
-    pub fn reset(&self, pass: &mut Permit<'_>) {
-        if let Some(probe) = &mut pass.probe {
+    /// Closes the breaker.
+    pub fn reset(&self, permit: &mut Permit<'_>) {
+        if let Some(probe) = &mut permit.probe {
             probe.reset();
         }
-        let was_shut = {
+        let was_open = {
             let mut state = self.state();
-            let since = state.opened_at.take();
-            state.began += since.map_or(Duration::ZERO, |since| since.elapsed());
-            since.is_some()
+            let opened_at = state.opened_at.take();
+            state.clock_start += opened_at.map_or(Duration::ZERO, |at| at.elapsed());
+            opened_at.is_some()
         };
-        if was_shut {
+        if was_open {
             self.closed.notify_waiters();
         }
     }

@@ -1,6 +1,8 @@
-//! One queue per connection: messages of one connection leave one after the other, those of
-//! different connections side by side, in turn. A queue is there only while it holds something, and
-//! what it holds is bounded: a client that does not read holds up nobody else.
+//! One message queue per connection.
+//!
+//! The messages of a connection are posted one after the other. Ready connections are served
+//! round-robin, and their posts run concurrently. A queue exists only while it has messages, and
+//! its size is bounded, so a client that does not read delays no other client.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,56 +21,52 @@ use crate::delivery::message::Message;
 use crate::model::Item;
 use crate::telemetry::{DropReason, NotifierTelemetry, QueuedGuard};
 
-/// A post that takes so long hangs.
+/// Minimum duration of a post with high latency.
 const HIGH_LATENCY: Duration = Duration::from_secs(1);
 
-/// A connection that did not take a message is not waited for, for so long.
+/// How long a connection counts as unresponsive after a failed post.
 const FAILURE_WINDOW: Duration = Duration::from_secs(10);
 
-/// Nor one that takes longer than others by this factor, and a little.
+/// A connection is unresponsive if its latency exceeds this multiple of the baseline, plus the
+/// margin.
 const LATENCY_FACTOR: u32 = 4;
 const LATENCY_MARGIN: Duration = Duration::from_millis(250);
 
-/// One message on its way to one connection.
+/// Number of responses that the baseline latency averages.
+const BASELINE_RESPONSES: u32 = 32;
+
+/// A message in the queue of one connection.
 #[derive(Debug)]
 struct QueuedMessage {
     connection: Arc<Connection>,
     message: Arc<Message>,
-    /// Settles it; what is dropped without being settled is delivered again after a restart.
+    /// Without an acknowledgement, the record is delivered again after a restart.
     ack: AckHandle,
-    /// When it was queued, by the gate's clock.
+    /// When it was queued, by the clock of the circuit breaker.
     queued_at: Duration,
-    /// Its place among those that wait, and in their number.
     _permit: (OwnedSemaphorePermit, QueuedGuard),
 }
 
-/// A message that is tried now, the first of its connection's queue.
+/// A message that is being posted. It is the first one in the queue of its connection.
 #[derive(Debug)]
 pub struct InFlightMessage {
-    /// The connection.
     pub connection: Arc<Connection>,
-    /// The message.
     pub message: Arc<Message>,
-    /// When it was queued, by the gate's clock.
+    /// When it was queued, by the clock of the circuit breaker.
     pub queued_at: Duration,
-    /// What was tried so far.
     pub retry: RetryState,
-    /// Whether its connection's last try was in vain.
     pub last_post_failed: bool,
-    /// Whether its connection counts among those that hang.
+    /// Whether it takes up high-latency capacity.
     is_high_latency: bool,
-    /// The connection's row, as it was read before the gateway had the last word.
+    /// Row of the connection, read before the last post to a connection that seems closed.
     pub row: Option<Item>,
 }
 
-/// A message that left its queue.
+/// A message that was removed from its queue.
 #[derive(Debug)]
 pub struct RemovedMessage {
-    /// Its connection.
     pub connection: Arc<Connection>,
-    /// The message.
     pub message: Arc<Message>,
-    /// Settles it.
     pub ack: AckHandle,
 }
 
@@ -77,147 +75,148 @@ pub struct RemovedMessage {
 struct ConnectionQueue {
     messages: VecDeque<QueuedMessage>,
     kib: u32,
-    /// Whether somebody has the first one, to post it.
+    /// Whether the first message is in flight.
     is_in_flight: bool,
-    /// When that post left; it may have to wait before, for what is not its connection's fault.
+    /// When the post of the first message started. Time before that does not count as latency,
+    /// because the rate limiter or the circuit breaker may have delayed the post.
     post_started_at: Option<Instant>,
-    /// What was tried of the first one, while nobody has it.
+    /// State of the first message while it is not in flight.
     retry: Option<RetryState>,
-    /// Whether the connection's last post found its buffer full.
+    /// Whether the last post was throttled because the client's buffer was full.
     is_buffer_full: bool,
-    /// Whether the last post was in vain.
     last_post_failed: bool,
-    /// When one was in vain last, whatever came since.
+    /// When a post last failed, even if later ones succeeded.
     last_failure_at: Option<Instant>,
-    /// How long the last post took, and the last ones, mostly.
     last_latency: Duration,
+    /// Moving average of the latency.
     avg_latency: Duration,
 }
 
 #[derive(Debug)]
 struct QueuesState {
     queues: HashMap<Arc<str>, ConnectionQueue>,
-    /// Connections whose first message may leave, in turn; those that hang apart, so that they take a
-    /// part of the posts only.
+    /// Connections whose first message can be posted, in order.
     ready: VecDeque<Arc<str>>,
+    /// The same for connections with high latency, which get only a part of the posts.
     high_latency: VecDeque<Arc<str>>,
-    /// How many tasks post, and how many of them post again.
+    /// Number of poster tasks.
     posters: usize,
+    /// Number of poster tasks whose connection has high latency.
     high_latency_posters: usize,
     concurrency: AdaptiveConcurrency,
-    /// How long a post takes, mostly; and over how many of the last answers.
+    /// Moving average of the latency over all connections.
     baseline_latency: Duration,
-    responses: u32,
+    /// Number of responses in `baseline_latency`.
+    baseline_responses: u32,
 }
 
-/// The queues of a notifier.
+/// The queues of one notifier.
 #[derive(Clone, Debug)]
 pub struct ConnectionQueues {
     state: Arc<Mutex<QueuesState>>,
     message_permits: Arc<Semaphore>,
-    /// Told when a message leaves while somebody waits for room.
+    /// Notified when a queue may have room again.
     has_room: Arc<Notify>,
     connection_kib: u32,
     telemetry: NotifierTelemetry,
 }
 
 impl ConnectionQueues {
-    /// An empty outbox.
-    pub fn new(bounds: &DeliveryLimits, telemetry: NotifierTelemetry) -> Self {
+    pub fn new(limits: &DeliveryLimits, telemetry: NotifierTelemetry) -> Self {
         let state = QueuesState {
             queues: HashMap::new(),
             ready: VecDeque::new(),
             high_latency: VecDeque::new(),
             posters: 0,
             high_latency_posters: 0,
-            concurrency: AdaptiveConcurrency::new(bounds.max_posts, Instant::now()),
+            concurrency: AdaptiveConcurrency::new(limits.max_posts, Instant::now()),
             baseline_latency: Duration::ZERO,
-            responses: 0,
+            baseline_responses: 0,
         };
-        let message_permits = Arc::new(Semaphore::new(bounds.max_queued_messages));
-        let (has_room, connection_kib) = (Arc::default(), bounds.connection_kib);
         Self {
             state: Arc::new(Mutex::new(state)),
-            message_permits,
-            has_room,
-            connection_kib,
+            message_permits: Arc::new(Semaphore::new(limits.max_queued_messages)),
+            has_room: Arc::default(),
+            connection_kib: limits.connection_kib,
             telemetry,
         }
     }
 
-    /// Queues a message behind all earlier ones of its connection; waits while too many wait in all,
-    /// or for a connection that takes what it gets, as each may while the gate is shut. What has to go
-    /// for it comes back: where its connection has too many and takes none, or is slow and `conflates`.
+    /// Queues a message behind all earlier ones of its connection.
+    ///
+    /// Waits while the notifier has too many messages. If the queue of the connection is full, it
+    /// also waits for a responsive connection, and for every connection while the circuit breaker
+    /// is open. Returns the messages to drop: the oldest ones of an unresponsive connection, or one
+    /// that is superseded.
     pub async fn enqueue(
         &self,
         connection: &Arc<Connection>,
         message: &Arc<Message>,
-        ticket: AckHandle,
-        gate: &CircuitBreaker,
-        conflates: bool,
+        ack: AckHandle,
+        breaker: &CircuitBreaker,
+        conflate: bool,
     ) -> Vec<(DropReason, RemovedMessage)> {
-        let queued_at = gate.clock();
-        // Never closed, so that this cannot fail.
-        let Ok(place) = self.message_permits.clone().acquire_owned().await else {
+        let queued_at = breaker.clock();
+        // The semaphore is never closed, so this cannot fail.
+        let Ok(permit) = self.message_permits.clone().acquire_owned().await else {
             return vec![];
         };
         let (connection, message) = (connection.clone(), message.clone());
-        let place = (place, self.telemetry.queued(message.kib()));
-        let mut delivery =
-            QueuedMessage { connection, message, ack: ticket, queued_at, _permit: place };
+        let permit = (permit, self.telemetry.message_queued(message.size_kib()));
+        let mut queued = QueuedMessage { connection, message, ack, queued_at, _permit: permit };
         loop {
-            // Asked for before looking, so that what happens in between is not missed.
-            let room = self.has_room.notified();
-            let is_held = gate.is_open() && !fault!(OverflowWhilePostsHeld);
-            match self.push(delivery, is_held, conflates) {
-                Ok(gone) => return gone,
-                Err((refused, until)) => {
-                    delivery = refused;
+            // Created before the check, so that no notification in between is missed.
+            let has_room = self.has_room.notified();
+            let is_held = breaker.is_open() && !fault!(OverflowWhilePostsHeld);
+            match self.try_push(queued, is_held, conflate) {
+                Ok(removed) => return removed,
+                Err((returned, retry_at)) => {
+                    queued = returned;
                     tokio::select! {
                         biased;
-                        () = room => {}
-                        () = sleep_until(until) => {}
+                        () = has_room => {}
+                        () = sleep_until(retry_at) => {}
                     }
                 }
             }
         }
     }
 
-    /// Queues a message, unless its connection has too many and may still take them: it is to be
-    /// asked again then, at this time at the latest.
-    fn push(
+    /// Pushes a message to the queue of its connection. Returns it if the queue is full and the
+    /// connection may still accept posts, with the time of the next attempt.
+    fn try_push(
         &self,
-        delivery: QueuedMessage,
+        queued: QueuedMessage,
         is_held: bool,
-        conflates: bool,
+        conflate: bool,
     ) -> Result<Vec<(DropReason, RemovedMessage)>, (QueuedMessage, Instant)> {
         let mut state = self.lock();
         let state = &mut *state;
-        let id = &*delivery.connection.id;
+        let id = &*queued.connection.id;
         let Some(queue) = state.queues.get_mut(id) else {
             let id: Arc<str> = Arc::from(id);
-            state.queues.insert(id.clone(), ConnectionQueue::new(delivery));
+            state.queues.insert(id.clone(), ConnectionQueue::new(queued));
             state.ready.push_back(id);
             return Ok(vec![]);
         };
-        if queue.kib + delivery.message.kib() > self.connection_kib
+        if queue.kib + queued.message.size_kib() > self.connection_kib
             && (is_held || !queue.is_unresponsive(state.baseline_latency))
             && !fault!(ResponsiveConnectionOverflows)
         {
-            return Err((delivery, Instant::now() + HIGH_LATENCY));
+            return Err((queued, Instant::now() + HIGH_LATENCY));
         }
-        Ok(queue.push(delivery, self.connection_kib, conflates))
+        Ok(queue.push(queued, self.connection_kib, conflate))
     }
 
-    /// Whether one more task should post.
+    /// Reserves a place for another poster task if one is needed and allowed.
     pub fn try_reserve_poster(&self) -> bool {
         let mut state = self.lock();
-        let wants = state.posters < state.concurrency.limit() && state.has_next();
-        state.posters += usize::from(wants);
-        wants
+        let is_needed = state.posters < state.concurrency.limit() && state.has_next();
+        state.posters += usize::from(is_needed);
+        is_needed
     }
 
-    /// The next message to post; `None` if whoever asks is to end.
+    /// Returns the next message to post. With `None`, the calling poster task must end.
     pub fn next(&self) -> Option<InFlightMessage> {
         let mut state = self.lock();
         let state = &mut *state;
@@ -228,78 +227,78 @@ impl ConnectionQueues {
         next
     }
 
-    /// An answer came, good or bad, after so long.
-    pub fn record_response(&self, took: Duration, is_good: bool) {
+    /// Records the latency of a post, and whether it had a usable response.
+    pub fn record_response(&self, latency: Duration, is_usable: bool) {
         let mut state = self.lock();
         let state = &mut *state;
-        let is_full = state.posters >= state.concurrency.limit();
-        match is_good {
+        let is_saturated = state.posters >= state.concurrency.limit();
+        match is_usable {
             true => {
-                state.concurrency.record_response(took, is_full, Instant::now());
-                // The first ones count more, so that it soon tells.
-                state.responses = (state.responses + 1).min(32);
-                state.baseline_latency =
-                    (state.baseline_latency * (state.responses - 1) + took) / state.responses;
+                state.concurrency.record_response(latency, is_saturated, Instant::now());
+                // The first responses have more weight, so the average soon has a useful value.
+                state.baseline_responses = (state.baseline_responses + 1).min(BASELINE_RESPONSES);
+                state.baseline_latency = (state.baseline_latency * (state.baseline_responses - 1)
+                    + latency)
+                    / state.baseline_responses;
             }
             false => state.concurrency.record_failure(Instant::now()),
         }
     }
 
-    /// A message is over, in vain unless the connection `is_well`; its next one comes once it is that
-    /// connection's turn.
-    pub fn remove(&self, head: InFlightMessage, is_well: bool) -> Option<RemovedMessage> {
+    /// Removes a message that has its outcome. The next one of its connection becomes ready.
+    pub fn remove(&self, in_flight: InFlightMessage, has_failed: bool) -> Option<RemovedMessage> {
         let mut state = self.lock();
         let state = &mut *state;
-        state.high_latency_posters -= usize::from(head.is_high_latency);
-        let (id, queue) = state.queues.get_key_value(&*head.connection.id)?;
+        state.high_latency_posters -= usize::from(in_flight.is_high_latency);
+        let (id, queue) = state.queues.get_key_value(&*in_flight.connection.id)?;
         let (id, is_last) = (id.clone(), queue.messages.len() <= 1);
         let queue = state.queues.get_mut(&id)?;
-        queue.release(!is_well);
-        let left = queue.take(0)?;
+        queue.release(has_failed);
+        let removed = queue.remove(0)?;
         if is_last {
             state.queues.remove(&id);
         } else {
-            let mut tries = head.retry;
-            tries.start_next_message();
-            queue.is_buffer_full = tries.is_throttled();
-            queue.retry = Some(tries);
+            let mut retry = in_flight.retry;
+            retry.start_next_message();
+            queue.is_buffer_full = retry.is_throttled();
+            queue.retry = Some(retry);
             state.enqueue_ready(id);
         }
         self.has_room.notify_waiters();
-        Some(left)
+        Some(removed)
     }
 
-    /// Every message of a connection that is no more.
-    pub fn remove_all(&self, head: InFlightMessage) -> Vec<RemovedMessage> {
+    /// Removes every message of a closed connection.
+    pub fn remove_all(&self, in_flight: InFlightMessage) -> Vec<RemovedMessage> {
         let mut state = self.lock();
-        state.high_latency_posters -= usize::from(head.is_high_latency);
-        let queue = state.queues.remove(&*head.connection.id).unwrap_or_default();
+        state.high_latency_posters -= usize::from(in_flight.is_high_latency);
+        let queue = state.queues.remove(&*in_flight.connection.id).unwrap_or_default();
         self.has_room.notify_waiters();
         queue.messages.into_iter().map(RemovedMessage::from).collect()
     }
 
-    /// The post of a message leaves.
-    pub fn mark_post_started(&self, head: &InFlightMessage) {
-        if let Some(queue) = self.lock().queues.get_mut(&*head.connection.id) {
+    /// Records that the post of a message starts.
+    pub fn mark_post_started(&self, in_flight: &InFlightMessage) {
+        if let Some(queue) = self.lock().queues.get_mut(&*in_flight.connection.id) {
             queue.post_started_at = Some(Instant::now());
         }
     }
 
-    /// A message is to be tried again, after a while: until [`Self::wake`] nobody has it. Its
-    /// connection took nothing, unless the post was held.
-    pub fn park(&self, head: InFlightMessage, was_held: bool) -> Option<Arc<str>> {
+    /// Returns a message to its queue, where it stays until [`Self::resume`]. Counts as a failed
+    /// post of the connection, unless the post was held.
+    pub fn park(&self, in_flight: InFlightMessage, was_held: bool) -> Option<Arc<str>> {
         let mut state = self.lock();
-        state.high_latency_posters -= usize::from(head.is_high_latency);
-        let id = state.queues.get_key_value(&*head.connection.id)?.0.clone();
+        state.high_latency_posters -= usize::from(in_flight.is_high_latency);
+        let id = state.queues.get_key_value(&*in_flight.connection.id)?.0.clone();
         let queue = state.queues.get_mut(&id)?;
         queue.release(!was_held);
-        queue.is_buffer_full = head.retry.is_throttled();
-        queue.retry = Some(head.retry);
+        queue.is_buffer_full = in_flight.retry.is_throttled();
+        queue.retry = Some(in_flight.retry);
         self.has_room.notify_waiters();
         Some(id)
     }
 
-    /// A connection's first message may be tried again.
+    /// Makes a connection with a parked message ready again.
     pub fn resume(&self, id: Arc<str>) {
         self.lock().enqueue_ready(id);
     }
@@ -310,111 +309,112 @@ impl ConnectionQueues {
 }
 
 impl QueuesState {
-    /// Whether there is one to post.
+    /// Whether a message can be posted.
     fn has_next(&self) -> bool {
         !self.ready.is_empty() || !self.high_latency.is_empty() && self.has_high_latency_capacity()
     }
 
-    /// A connection's first message may leave.
+    /// Makes the first message of a connection ready.
     fn enqueue_ready(&mut self, id: Arc<str>) {
-        let hangs = self.queues.get(&id).is_some_and(|queue| queue.last_latency >= HIGH_LATENCY);
-        if hangs { self.high_latency.push_back(id) } else { self.ready.push_back(id) }
+        let is_high_latency =
+            self.queues.get(&id).is_some_and(|queue| queue.last_latency >= HIGH_LATENCY);
+        if is_high_latency { self.high_latency.push_back(id) } else { self.ready.push_back(id) }
     }
 
-    /// At most a quarter of the posts are to connections that hang.
+    /// Whether a post to another connection with high latency may start. They get at most a quarter
+    /// of the posts.
     fn has_high_latency_capacity(&self) -> bool {
         self.high_latency_posters < self.concurrency.limit().div_ceil(4)
     }
 
     fn next(&mut self) -> Option<InFlightMessage> {
-        let hanging =
+        let high_latency =
             if self.has_high_latency_capacity() { self.high_latency.pop_front() } else { None };
-        let hangs = hanging.is_some();
-        let id = hanging.or_else(|| self.ready.pop_front())?;
+        let is_high_latency = high_latency.is_some();
+        let id = high_latency.or_else(|| self.ready.pop_front())?;
         let queue = self.queues.get_mut(&id)?;
         let first = queue.messages.front()?;
         queue.is_in_flight = true;
-        self.high_latency_posters += usize::from(hangs);
+        self.high_latency_posters += usize::from(is_high_latency);
         Some(InFlightMessage {
             connection: first.connection.clone(),
             message: first.message.clone(),
             queued_at: first.queued_at,
-            retry: queue.retry.take().unwrap_or(RetryState::new()),
+            retry: queue.retry.take().unwrap_or_default(),
             last_post_failed: queue.last_post_failed,
-            is_high_latency: hangs,
+            is_high_latency,
             row: None,
         })
     }
 }
 
 impl ConnectionQueue {
-    fn new(delivery: QueuedMessage) -> Self {
-        let kib = delivery.message.kib();
-        Self { messages: VecDeque::from([delivery]), kib, ..Self::default() }
+    fn new(queued: QueuedMessage) -> Self {
+        let kib = queued.message.size_kib();
+        Self { messages: VecDeque::from([queued]), kib, ..Self::default() }
     }
 
-    /// Whether the connection is not to be waited for: it takes nothing, or not as others do.
-    fn is_unresponsive(&self, typical: Duration) -> bool {
-        self.post_started_at.is_some_and(|left_at| left_at.elapsed() >= HIGH_LATENCY)
+    /// Whether the connection accepts no posts, or accepts them far more slowly than others.
+    fn is_unresponsive(&self, baseline_latency: Duration) -> bool {
+        self.post_started_at.is_some_and(|at| at.elapsed() >= HIGH_LATENCY)
             || self.last_failure_at.is_some_and(|at| at.elapsed() < FAILURE_WINDOW)
-            || self.avg_latency > typical * LATENCY_FACTOR + LATENCY_MARGIN
+            || self.avg_latency > baseline_latency * LATENCY_FACTOR + LATENCY_MARGIN
     }
 
-    /// Whoever had the first message is done with it.
-    fn release(&mut self, was_in_vain: bool) {
+    /// Records that the first message is no longer in flight.
+    fn release(&mut self, has_failed: bool) {
         self.is_in_flight = false;
-        if let Some(left_at) = self.post_started_at.take() {
-            self.last_latency = left_at.elapsed();
+        if let Some(started_at) = self.post_started_at.take() {
+            self.last_latency = started_at.elapsed();
             self.avg_latency = (self.avg_latency * 3 + self.last_latency) / 4;
         }
-        self.last_post_failed = was_in_vain;
-        if was_in_vain {
+        self.last_post_failed = has_failed;
+        if has_failed {
             self.last_failure_at = Some(Instant::now());
         }
     }
 
-    /// Queues a message, and returns what has to go for it.
+    /// Pushes a message, and returns those that must be dropped for it.
     fn push(
         &mut self,
-        delivery: QueuedMessage,
-        most_kib: u32,
-        conflates: bool,
+        queued: QueuedMessage,
+        max_kib: u32,
+        conflate: bool,
     ) -> Vec<(DropReason, RemovedMessage)> {
-        let mut gone = Vec::new();
-        self.kib += delivery.message.kib();
-        // One that is being posted stays: it may arrive, and must arrive before what follows it.
+        let mut dropped = Vec::new();
+        self.kib += queued.message.size_kib();
+        // A message in flight stays. It may arrive, and must arrive before later messages.
         let first = usize::from(self.is_in_flight && !fault!(OverflowDropsMessageInFlight));
-        if conflates && self.is_buffer_full || self.kib > most_kib {
-            let item = &delivery.message.item;
-            let mut older = (first..self.messages.len()).filter(|at| {
-                self.messages.get(*at).is_some_and(|older| older.message.item == *item)
+        if conflate && self.is_buffer_full || self.kib > max_kib {
+            let key = &queued.message.item_key;
+            let mut same_item = (first..self.messages.len()).filter(|at| {
+                self.messages.get(*at).is_some_and(|older| older.message.item_key == *key)
             });
-            if let Some(left) = older.next().and_then(|at| self.take(at)) {
-                gone.push((DropReason::Superseded, left));
+            if let Some(removed) = same_item.next().and_then(|at| self.remove(at)) {
+                dropped.push((DropReason::Superseded, removed));
             }
         }
-        while self.kib > most_kib && self.messages.len() > first {
-            gone.extend(self.take(first).map(|left| (DropReason::Overflow, left)));
+        while self.kib > max_kib && self.messages.len() > first {
+            dropped.extend(self.remove(first).map(|removed| (DropReason::Overflow, removed)));
         }
-        self.messages.push_back(delivery);
-        gone
+        self.messages.push_back(queued);
+        dropped
     }
 
-    /// Takes a message out.
-    fn take(&mut self, at: usize) -> Option<RemovedMessage> {
-        let left = RemovedMessage::from(self.messages.remove(at)?);
-        self.kib -= left.message.kib();
+    fn remove(&mut self, at: usize) -> Option<RemovedMessage> {
+        let removed = RemovedMessage::from(self.messages.remove(at)?);
+        self.kib -= removed.message.size_kib();
         if at == 0
-            && let Some(tries) = &mut self.retry
+            && let Some(retry) = &mut self.retry
         {
-            tries.start_next_message();
+            retry.start_next_message();
         }
-        Some(left)
+        Some(removed)
     }
 }
 
 impl From<QueuedMessage> for RemovedMessage {
-    fn from(QueuedMessage { connection, message, ack: ticket, .. }: QueuedMessage) -> Self {
-        Self { connection, message, ack: ticket }
+    fn from(QueuedMessage { connection, message, ack, .. }: QueuedMessage) -> Self {
+        Self { connection, message, ack }
     }
 }

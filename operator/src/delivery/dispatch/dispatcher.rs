@@ -1,5 +1,7 @@
-//! Posts messages: to one connection in order, to different ones side by side, each until it has an
-//! outcome.
+//! Posts queued messages until each has an outcome.
+//!
+//! Poster tasks take messages from the queues. A connection becomes ready again only after its post
+//! has ended, so it has at most one post in flight.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,28 +29,21 @@ use crate::delivery::task_group::TaskGroup;
 use crate::telemetry::{Component, DropReason, Health, NotifierTelemetry};
 use crate::timing::{FailureTracker, JitterRng, ServiceClock};
 
-/// Who posts for a notifier, and by which rules.
+/// Settings and dependencies of a dispatcher.
 #[derive(Debug)]
 pub struct DispatcherConfig {
-    /// Where connections are stored.
     pub lookup: Arc<Lookup>,
-    /// The WebSocket API.
     pub gateway: Arc<dyn Gateway>,
-    /// Its endpoint, named in conditions.
+    /// URL of the WebSocket API, for condition messages.
     pub endpoint: String,
-    /// What is done about messages that do not get through.
     pub policy: DeliveryPolicy,
-    /// How fast all notifiers may post together.
+    /// Shared by all notifiers of the process that post to the same region.
     pub rate_limiter: Arc<PostRateLimiter>,
-    /// How much may be under way at once.
     pub limits: DeliveryLimits,
-    /// The tasks that post.
+    /// The poster tasks, and the waits of retries.
     pub tasks: TaskGroup,
-    /// Where troubles are told.
     pub health: Arc<Health>,
-    /// Where events are told.
     pub telemetry: NotifierTelemetry,
-    /// What spreads the waits.
     pub rng: Arc<JitterRng>,
 }
 
@@ -59,16 +54,14 @@ pub struct Dispatcher {
     queues: ConnectionQueues,
     breaker: CircuitBreaker,
     guard: Mutex<MassDeletionGuard>,
-    /// Whether, and since when, no post has had a usable answer.
+    /// Posts without a usable response since the last one that had one.
     failures: Mutex<FailureTracker>,
-    /// The service's clock.
     clock: Arc<ServiceClock>,
-    /// How many messages were delivered.
+    /// Number of messages that connections received.
     delivered_count: AtomicU64,
 }
 
 impl Dispatcher {
-    /// A deliverer with an empty outbox.
     pub fn new(config: DispatcherConfig, clock: Arc<ServiceClock>) -> Self {
         Self {
             queues: ConnectionQueues::new(&config.limits, config.telemetry.clone()),
@@ -81,29 +74,28 @@ impl Dispatcher {
         }
     }
 
-    /// Queues a message for each of these connections, and settles the ticket once each has an
-    /// outcome. Returns when all are queued.
-    pub async fn send(
+    /// Queues a message for each of these connections. Returns once all are queued. Acknowledges
+    /// `ack` once each message has an outcome.
+    pub async fn queue_message(
         self: &Arc<Self>,
         connections: Vec<Arc<Connection>>,
         message: Message,
-        ticket: AckHandle,
+        ack: AckHandle,
     ) {
         let message = Arc::new(message);
-        let conflates = self.config.policy.slow_client == SlowClientAction::Drop;
+        let conflate = self.config.policy.slow_client == SlowClientAction::Drop;
         for connection in connections {
-            let share = ticket.split();
-            let gone =
-                self.queues.enqueue(&connection, &message, share, &self.breaker, conflates).await;
-            for (why, left) in gone {
-                self.drop_message(left, why);
+            let ack = ack.split();
+            let dropped =
+                self.queues.enqueue(&connection, &message, ack, &self.breaker, conflate).await;
+            for (reason, removed) in dropped {
+                self.drop_message(removed, reason);
             }
             self.clone().spawn_poster_if_needed();
         }
-        ticket.ack();
+        ack.ack();
     }
 
-    /// Begins another task that posts, if one is wanted.
     fn spawn_poster_if_needed(self: Arc<Self>) {
         if self.queues.try_reserve_poster() {
             let tasks = self.config.tasks.clone();
@@ -111,97 +103,96 @@ impl Dispatcher {
         }
     }
 
-    /// Posts what is ready, until there is nothing more. Boxed, because it begins others like itself.
+    /// Posts messages until none is ready. The future is boxed, because it spawns tasks of its own
+    /// type.
     fn run_poster(self: Arc<Self>) -> BoxFuture<'static, ()> {
         async move {
-            while let Some(mut head) = self.queues.next() {
-                let next = self.attempt(&mut head).await;
-                // Its place is taken until here, so that what it leaves to do is done by others too.
+            while let Some(mut in_flight) = self.queues.next() {
+                let decision = self.attempt(&mut in_flight).await;
+                // This task keeps its place during the work that follows, such as the deletion of a
+                // row. Other messages may be ready meanwhile.
                 self.clone().spawn_poster_if_needed();
-                match next {
-                    RetryDecision::Finish(end) => self.complete(head, end).await,
-                    RetryDecision::Retry(wait) => self.schedule_retry(head, wait, false),
-                    RetryDecision::RetryHeld(wait) => self.schedule_retry(head, wait, true),
+                match decision {
+                    RetryDecision::Finish(outcome) => self.complete(in_flight, outcome).await,
+                    RetryDecision::Retry(delay) => self.schedule_retry(in_flight, delay, false),
+                    RetryDecision::RetryHeld(delay) => self.schedule_retry(in_flight, delay, true),
                 }
             }
         }
         .boxed()
     }
 
-    /// Tries a message again after a while.
-    fn schedule_retry(self: &Arc<Self>, head: InFlightMessage, wait: Duration, was_held: bool) {
-        let Some(id) = self.queues.park(head, was_held) else {
+    fn schedule_retry(
+        self: &Arc<Self>,
+        in_flight: InFlightMessage,
+        delay: Duration,
+        was_held: bool,
+    ) {
+        let Some(id) = self.queues.park(in_flight, was_held) else {
             return;
         };
         let this = self.clone();
         self.config.tasks.spawn(async move {
-            if !wait.is_zero() {
-                sleep(wait).await;
+            if !delay.is_zero() {
+                sleep(delay).await;
             }
             this.queues.resume(id);
             this.spawn_poster_if_needed();
         });
     }
 
-    /// One try, and what follows from it.
-    async fn attempt(&self, head: &mut InFlightMessage) -> RetryDecision {
+    /// Makes one attempt to deliver a message, and decides the next step.
+    async fn attempt(&self, in_flight: &mut InFlightMessage) -> RetryDecision {
         let policy = &self.config.policy;
-        let age = self.breaker.clock().saturating_sub(head.queued_at);
-        if head.last_post_failed && head.retry.is_expired(age, policy) {
+        let age = self.breaker.clock().saturating_sub(in_flight.queued_at);
+        if in_flight.last_post_failed && in_flight.retry.is_expired(age, policy) {
             return RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Expired));
         }
-        if head.retry.is_last_gone_check() && self.may_delete() {
-            // Before the gateway has the last word, see the lookup.
-            head.row = self.config.lookup.read_row(&head.connection).await;
+        if in_flight.retry.is_last_gone_check() && self.can_delete_rows() {
+            // The row must be read before the last post. The module docs of `lookup` say why.
+            in_flight.row = self.config.lookup.read_row(&in_flight.connection).await;
         }
-        let short = head.message.keys_only.as_ref().filter(|_| head.retry.uses_keys_only());
-        let body = short.unwrap_or(&head.message.body).clone();
+        let keys_only =
+            in_flight.message.keys_only.as_ref().filter(|_| in_flight.retry.uses_keys_only());
+        let body = keys_only.unwrap_or(&in_flight.message.body).clone();
         let outcome = match body.len() {
-            0..=MAX_MESSAGE_BYTES => self.post(head, &body).await,
+            0..=MAX_MESSAGE_BYTES => self.post(in_flight, &body).await,
             _ => PostOutcome::TooLarge,
         };
-        let known = RetryContext {
-            age: self.breaker.clock().saturating_sub(head.queued_at),
-            has_keys_only: head.message.keys_only.is_some(),
-            is_account_throttled: self.record_throttling(outcome, &head.connection),
+        let context = RetryContext {
+            age: self.breaker.clock().saturating_sub(in_flight.queued_at),
+            has_keys_only: in_flight.message.keys_only.is_some(),
+            is_account_throttled: self.record_throttling(outcome, &in_flight.connection),
             delivered_count: self.delivered_count.load(Ordering::Relaxed),
         };
-        match head.retry.decide(outcome, policy, &known, &self.config.rng) {
-            RetryDecision::Finish(MessageOutcome::Disconnect) => self.disconnect(head).await,
-            next => next,
+        match in_flight.retry.decide(outcome, policy, &context, &self.config.rng) {
+            RetryDecision::Finish(MessageOutcome::Disconnect) => self.disconnect(in_flight).await,
+            decision => decision,
         }
     }
 
-    /// Whether it is the account that is throttled, as the outcomes of all posts tell.
+    /// Records an outcome in the rate limiter. Returns whether the account is throttled.
     fn record_throttling(&self, outcome: PostOutcome, connection: &Connection) -> bool {
+        let rate_limiter = &self.config.rate_limiter;
         match outcome {
-            PostOutcome::Throttled => {
-                self.config.rate_limiter.record_response(&connection.id, true)
-            }
+            PostOutcome::Throttled => rate_limiter.record_response(&connection.id, true),
             PostOutcome::Delivered | PostOutcome::Gone => {
-                self.config.rate_limiter.record_response(&connection.id, false)
+                rate_limiter.record_response(&connection.id, false)
             }
-            // These say nothing of it.
+            // These outcomes say nothing about throttling.
             PostOutcome::TooLarge | PostOutcome::Hold(_) | PostOutcome::Retry => false,
         }
     }
 
-    /// Disconnects a client that does not read; if that fails, its message is tried again.
-    async fn disconnect(&self, head: &mut InFlightMessage) -> RetryDecision {
-        let DispatcherConfig {
-            lookup,
-            gateway,
-            rate_limiter: limits,
-            health,
-            telemetry,
-            rng: random,
-            ..
-        } = &self.config;
-        head.row = lookup.read_row(&head.connection).await;
-        telemetry.post_rate_limited(limits.acquire().await);
-        let _pass = self.breaker.acquire().await;
-        let outcome = classify_response(&gateway.disconnect(&head.connection.id).await);
-        telemetry.disconnected(&head.connection.id, outcome.metric_label());
+    /// Closes the connection of a client that does not read. If that fails, the message is retried.
+    async fn disconnect(&self, in_flight: &mut InFlightMessage) -> RetryDecision {
+        let DispatcherConfig { lookup, gateway, rate_limiter, health, telemetry, rng, .. } =
+            &self.config;
+        in_flight.row = lookup.read_row(&in_flight.connection).await;
+        telemetry.post_rate_limited(rate_limiter.acquire().await);
+        let _permit = self.breaker.acquire().await;
+        let outcome = classify_response(&gateway.disconnect(&in_flight.connection.id).await);
+        telemetry.client_disconnected(&in_flight.connection.id, outcome.metric_label());
         match outcome {
             PostOutcome::Delivered | PostOutcome::Gone => {
                 health.clear(&Component::Disconnection);
@@ -218,136 +209,138 @@ impl Dispatcher {
         if fault!(RowDeletedAfterFailedDisconnect) {
             return RetryDecision::Finish(MessageOutcome::Disconnect);
         }
-        RetryDecision::Retry(head.retry.next_wait(random))
+        RetryDecision::Retry(in_flight.retry.next_wait(rng))
     }
 
-    /// One post, once it may leave.
-    async fn post(&self, head: &InFlightMessage, body: &Bytes) -> PostOutcome {
-        let connection = &head.connection;
-        let DispatcherConfig { rate_limiter: limits, gateway, telemetry, .. } = &self.config;
-        telemetry.post_rate_limited(limits.acquire().await);
-        let mut pass = self.breaker.acquire().await;
-        self.queues.mark_post_started(head);
-        let begun = Instant::now();
-        let answer = gateway.post(&connection.id, body).await;
-        let outcome = classify_response(&answer);
-        let took = begun.elapsed();
-        telemetry.posted(outcome.metric_label(), took);
-        self.queues.record_response(took, !matches!(outcome, PostOutcome::Retry));
-        self.record_outcome(outcome, connection, &mut pass);
+    /// Posts a message once the rate limiter and the circuit breaker allow it.
+    async fn post(&self, in_flight: &InFlightMessage, body: &Bytes) -> PostOutcome {
+        let connection = &in_flight.connection;
+        let DispatcherConfig { rate_limiter, gateway, telemetry, .. } = &self.config;
+        telemetry.post_rate_limited(rate_limiter.acquire().await);
+        let mut permit = self.breaker.acquire().await;
+        self.queues.mark_post_started(in_flight);
+        let start = Instant::now();
+        let response = gateway.post(&connection.id, body).await;
+        let outcome = classify_response(&response);
+        let latency = start.elapsed();
+        telemetry.posted(outcome.metric_label(), latency);
+        self.queues.record_response(latency, !matches!(outcome, PostOutcome::Retry));
+        self.record_outcome(outcome, connection, &mut permit);
         outcome
     }
 
-    /// A message is over.
-    async fn complete(&self, head: InFlightMessage, end: MessageOutcome) {
+    /// Completes a message with its outcome.
+    async fn complete(&self, in_flight: InFlightMessage, outcome: MessageOutcome) {
         let telemetry = &self.config.telemetry;
-        match end {
+        match outcome {
             MessageOutcome::Delivered => {
                 self.delivered_count.fetch_add(1, Ordering::Relaxed);
-                let created = head.message.created_at;
-                if let Some(left) = self.queues.remove(head, true) {
-                    telemetry.delivered(self.clock.now().0.saturating_sub(created.0));
-                    left.ack.ack();
+                let created_at = in_flight.message.created_at;
+                if let Some(removed) = self.queues.remove(in_flight, false) {
+                    telemetry.message_delivered(self.clock.now().0.saturating_sub(created_at.0));
+                    removed.ack.ack();
                 }
             }
-            MessageOutcome::Dropped(why) => {
-                let is_in_vain = why != DropReason::TooLarge;
-                if let Some(left) = self.queues.remove(head, !is_in_vain) {
-                    self.drop_message(left, why);
+            MessageOutcome::Dropped(reason) => {
+                let has_failed = reason != DropReason::TooLarge;
+                if let Some(removed) = self.queues.remove(in_flight, has_failed) {
+                    self.drop_message(removed, reason);
                 }
             }
-            // What was queued behind a connection's end is for nobody.
+            // Messages for a closed connection are not dropped: they have no receiver.
             MessageOutcome::Gone => {
-                self.handle_gone(&head).await;
-                for left in self.queues.remove_all(head) {
-                    telemetry.gone();
-                    left.ack.ack();
+                self.delete_gone_row(&in_flight).await;
+                for removed in self.queues.remove_all(in_flight) {
+                    telemetry.connection_gone();
+                    removed.ack.ack();
                 }
             }
             MessageOutcome::Disconnect => {
-                self.config.lookup.delete_stale_row(&head.connection, head.row.clone()).await;
-                for left in self.queues.remove_all(head) {
-                    self.drop_message(left, DropReason::Disconnected);
+                let row = in_flight.row.clone();
+                self.config.lookup.delete_stale_row(&in_flight.connection, row).await;
+                for removed in self.queues.remove_all(in_flight) {
+                    self.drop_message(removed, DropReason::Disconnected);
                 }
             }
         }
     }
 
-    /// A message is given up.
-    fn drop_message(&self, left: RemovedMessage, why: DropReason) {
-        if why == DropReason::Superseded && fault!(SupersededMessageNotCounted) {
-            return left.ack.ack();
+    fn drop_message(&self, removed: RemovedMessage, reason: DropReason) {
+        if reason == DropReason::Superseded && fault!(SupersededMessageNotCounted) {
+            return removed.ack.ack();
         }
         if !fault!(DroppedMessageNotCounted) {
-            self.config.telemetry.dropped(why, &left.connection.id, left.ack.sequence_number());
+            let RemovedMessage { connection, ack, .. } = &removed;
+            self.config.telemetry.message_dropped(reason, &connection.id, ack.sequence_number());
         }
-        left.ack.ack_dropped(why);
+        removed.ack.ack_dropped(reason);
     }
 
-    /// The connection is gone for good: its row goes, unless all of them seem to be.
-    async fn handle_gone(&self, head: &InFlightMessage) {
-        let DispatcherConfig { lookup, health, .. } = &self.config;
-        if self.may_delete() {
+    /// Deletes the row of a closed connection, unless every connection seems closed.
+    async fn delete_gone_row(&self, in_flight: &InFlightMessage) {
+        let DispatcherConfig { lookup, health, endpoint, .. } = &self.config;
+        if self.can_delete_rows() {
             health.clear(&Component::RowDeletionGuard);
-            lookup.delete_stale_row(&head.connection, head.row.clone()).await;
+            lookup.delete_stale_row(&in_flight.connection, in_flight.row.clone()).await;
         } else {
-            health.set_problem(
-                Component::RowDeletionGuard,
-                problems::all_gone(&self.config.endpoint),
-            );
+            health.set_problem(Component::RowDeletionGuard, problems::all_gone(endpoint));
         }
     }
 
-    fn may_delete(&self) -> bool {
-        self.deletion_guard().may_delete(Instant::now())
+    fn can_delete_rows(&self) -> bool {
+        self.guard().can_delete(Instant::now())
     }
 
-    /// Learns from an outcome what it says about the endpoint.
-    fn record_outcome(&self, outcome: PostOutcome, connection: &Connection, pass: &mut Permit<'_>) {
-        let is_answering = outcome != PostOutcome::Retry;
-        let has_failed = {
-            let mut failing = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-            if is_answering {
-                failing.record_success();
-            }
-            !is_answering && failing.record_failure()
-        };
+    /// Records an outcome in the circuit breaker, the deletion guard and the health.
+    fn record_outcome(
+        &self,
+        outcome: PostOutcome,
+        connection: &Connection,
+        permit: &mut Permit<'_>,
+    ) {
+        let DispatcherConfig { health, endpoint, .. } = &self.config;
+        let is_unavailable = self.record_availability(outcome != PostOutcome::Retry);
         match outcome {
-            // Told before it is shut, so that whoever opens it takes this back.
-            PostOutcome::Hold(why) => {
-                self.config.health.set_problem(
-                    Component::Gateway,
-                    problems::rejected(&self.config.endpoint, why),
-                );
+            // The problem is set before the breaker opens, so that the post that closes the breaker
+            // also clears it.
+            PostOutcome::Hold(fault) => {
+                health.set_problem(Component::Gateway, problems::rejected(endpoint, fault));
                 self.breaker.trip();
             }
             PostOutcome::Delivered | PostOutcome::Gone | PostOutcome::TooLarge => {
-                self.breaker.reset(pass);
-                self.config.health.clear(&Component::Gateway);
+                self.breaker.reset(permit);
+                health.clear(&Component::Gateway);
             }
-            PostOutcome::Retry if has_failed => {
-                self.config
-                    .health
-                    .set_problem(Component::Gateway, problems::unavailable(&self.config.endpoint));
+            PostOutcome::Retry if is_unavailable => {
+                health.set_problem(Component::Gateway, problems::unavailable(endpoint));
             }
-            // It answers, whatever else is the matter.
-            PostOutcome::Throttled if !self.breaker.is_open() => {
-                self.config.health.clear(&Component::Gateway)
-            }
-            // These say nothing about rights or endpoint.
+            // The endpoint is available.
+            PostOutcome::Throttled if !self.breaker.is_open() => health.clear(&Component::Gateway),
+            // These outcomes say nothing about permissions or the endpoint.
             PostOutcome::Throttled | PostOutcome::Retry => {}
         }
         match outcome {
             PostOutcome::Delivered => {
-                self.deletion_guard().record_delivery(Instant::now());
-                self.config.health.clear(&Component::RowDeletionGuard);
+                self.guard().record_delivery(Instant::now());
+                health.clear(&Component::RowDeletionGuard);
             }
-            PostOutcome::Gone => self.deletion_guard().record_gone(&connection.id, Instant::now()),
+            PostOutcome::Gone => self.guard().record_gone(&connection.id, Instant::now()),
             _ => {}
         }
     }
 
-    fn deletion_guard(&self) -> std::sync::MutexGuard<'_, MassDeletionGuard> {
+    /// Records whether a post had a usable response. Returns whether the endpoint has been
+    /// unavailable for long enough to report it.
+    fn record_availability(&self, is_available: bool) -> bool {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_available {
+            failures.record_success();
+            return false;
+        }
+        failures.record_failure()
+    }
+
+    fn guard(&self) -> std::sync::MutexGuard<'_, MassDeletionGuard> {
         self.guard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! Posts queued messages: in order for each connection, concurrently over all of them.
+//! Posts queued messages: in order for each connection, and concurrently for different ones.
 
 pub mod adaptive_concurrency;
 pub mod circuit_breaker;
@@ -8,4 +8,5 @@ pub mod mass_deletion_guard;
 pub mod outcome;
 pub mod post_rate_limiter;
 pub mod problems;
+pub mod response_window;
 pub mod retry;

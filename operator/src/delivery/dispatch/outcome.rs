@@ -1,42 +1,42 @@
-//! What an answer of the WebSocket API means. By HTTP status alone: bodies and error types are
-//! missing, or not JSON, often enough.
+//! Classifies the responses of the WebSocket API.
+//!
+//! Only the HTTP status decides, because bodies and error types are often missing or not JSON.
 //!
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>
 
 use crate::delivery::gateway::PostResponse;
 
-/// What follows from one post.
+/// The outcome of one post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PostOutcome {
-    /// The connection has the message.
+    /// The connection received the message.
     Delivered,
-    /// The connection is gone, or not there yet: the row may have been written inside `$connect`.
+    /// The connection is closed, or not yet established: `$connect` can write the row before.
     Gone,
-    /// The message is over 128 KB.
+    /// The message is over 128 KiB.
     TooLarge,
-    /// Rights or endpoint are wrong, for every connection: hold everything, drop nothing.
+    /// Permissions or the endpoint are wrong for every connection. All posts must be held.
     Hold(EndpointFault),
-    /// Too many posts, or a client that does not read.
+    /// The account or a client that does not read is throttled.
     Throttled,
-    /// Anything that may pass.
+    /// A problem that can pass by itself.
     Retry,
 }
 
 /// Why posts are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndpointFault {
-    /// 401 or 403: the right is missing, or domain or stage are wrong.
+    /// 401 or 403: the permission is missing, or the domain or stage is wrong.
     Forbidden,
-    /// Another answer that no WebSocket API gives: the endpoint is not one.
+    /// A response that no WebSocket API gives.
     WrongEndpoint,
     /// The endpoint does not resolve, refuses connections, or fails TLS.
     Unreachable,
-    /// The process has no AWS credentials.
     NoCredentials,
 }
 
 impl PostOutcome {
-    /// Value of the metric's label.
+    /// Value of the metric label `outcome`.
     pub fn metric_label(self) -> &'static str {
         match self {
             Self::Delivered => "delivered",
@@ -49,15 +49,15 @@ impl PostOutcome {
     }
 }
 
-/// What an answer means.
-pub fn classify_response(answer: &PostResponse) -> PostOutcome {
-    match *answer {
+/// Classifies a response.
+pub fn classify_response(response: &PostResponse) -> PostOutcome {
+    match *response {
         PostResponse::Unreachable => PostOutcome::Hold(EndpointFault::Unreachable),
         PostResponse::NoCredentials => PostOutcome::Hold(EndpointFault::NoCredentials),
         PostResponse::NoResponse => PostOutcome::Retry,
-        PostResponse::Status { status, names_connection } => match status {
+        PostResponse::Status { status, mentions_connection_id } => match status {
             200..=299 => PostOutcome::Delivered,
-            400 if names_connection => PostOutcome::Gone,
+            400 if mentions_connection_id => PostOutcome::Gone,
             401 | 403 => PostOutcome::Hold(EndpointFault::Forbidden),
             408 | 500..=599 => PostOutcome::Retry,
             410 => PostOutcome::Gone,
@@ -73,9 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_status_has_its_outcome() {
-        let of =
-            |status| classify_response(&PostResponse::Status { status, names_connection: false });
+    fn classifies_each_status() {
         for (status, expected) in [
             (200, PostOutcome::Delivered),
             (204, PostOutcome::Delivered),
@@ -91,18 +89,19 @@ mod tests {
             (500, PostOutcome::Retry),
             (503, PostOutcome::Retry),
         ] {
-            assert_eq!(of(status), expected, "{status}");
+            let response = PostResponse::Status { status, mentions_connection_id: false };
+            assert_eq!(classify_response(&response), expected, "{status}");
         }
     }
 
     #[test]
-    fn a_malformed_connection_id_is_as_good_as_gone() {
-        let answer = PostResponse::Status { status: 400, names_connection: true };
-        assert_eq!(classify_response(&answer), PostOutcome::Gone);
+    fn treats_a_malformed_connection_id_as_gone() {
+        let response = PostResponse::Status { status: 400, mentions_connection_id: true };
+        assert_eq!(classify_response(&response), PostOutcome::Gone);
     }
 
     #[test]
-    fn no_connection_holds_and_no_answer_is_tried_again() {
+    fn holds_without_a_connection_and_retries_without_a_response() {
         assert_eq!(
             classify_response(&PostResponse::Unreachable),
             PostOutcome::Hold(EndpointFault::Unreachable)

@@ -1,10 +1,12 @@
-//! How fast WebSocket APIs are posted to: by all notifiers of the process together where they share
-//! an account and a region, since it is those that AWS limits, and its REST APIs share the limit.
+//! Rate limiter for posts, shared by all notifiers of the process in an account and region.
 //!
-//! A 429 says that the account posts too fast, or that one client does not read; the answer is the
-//! same. It is the account's if many connections are throttled at once, and stays so until others are
-//! seen to get theirs: however long it lasts, it is nobody's own trouble. A connection that is
-//! throttled while others are not is slow by itself, and says nothing of the account.
+//! AWS limits posts per account and region, and counts requests to its REST APIs too.
+//!
+//! API Gateway returns the same 429 whether the account is throttled or one client does not read.
+//! The limiter assumes the account if many connections are throttled at once. It keeps this
+//! assumption until other connections receive their messages, because a client must not suffer for
+//! the account. A connection that is throttled while others are not is slow, so its responses say
+//! nothing about the account.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,39 +14,34 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::response_window::{MIN_FAILURES, ResponseWindow, WINDOW};
 use crate::timing::FifoRateLimiter;
 
-/// How long what was saved up lasts: a burst of a tenth of a second's posts goes out at once.
+/// Maximum burst, as the time in which the limiter saves it up: the posts of 100 ms.
 const BURST: Duration = Duration::from_millis(100);
 
-/// What was answered within so long says whether the account is throttled.
-pub(crate) const WINDOW: Duration = Duration::from_secs(1);
-
-/// The account is throttled if at least so many connections are, and a tenth of the posts. It is not
-/// if so many posts are taken, and fewer than a tenth throttled.
-const MIN_THROTTLED: u32 = 5;
-
-/// It is for so long at least: each window has to fill before it says so again.
+/// Minimum time that the account counts as throttled. Each window must fill before it shows
+/// throttling again.
 const ACCOUNT_THROTTLED_TTL: Duration = WINDOW.saturating_mul(2);
 
-/// A connection that was throttled is a suspect for so long, if there are not too many.
+/// How long a throttled connection is remembered.
 const THROTTLED_TTL: Duration = Duration::from_secs(60);
 const MAX_THROTTLED_CONNECTIONS: usize = 10_000;
 
-/// One that took a message since is for so long: a slow client takes one now and then, and is
-/// throttled again soon.
+/// How long a throttled connection is remembered after it accepted a message. A slow client accepts
+/// some messages, but is soon throttled again.
 const RECOVERY_WINDOW: Duration = Duration::from_secs(2);
 
-/// The pace is never less than the limit by this.
+/// Minimum rate, as a fraction of the maximum.
 const MIN_RATE_FRACTION: f64 = 1.0 / 64.0;
 
-/// From a standstill the pace is back at the limit after this.
+/// Time in which the rate would grow from 0 to the maximum.
 const RAMP_UP: Duration = Duration::from_secs(20);
 
-/// So many posts a second, in the order in which they were asked for; fewer while AWS throttles.
+/// Rate limiter for posts. It serves requests in order, and slows down while AWS throttles.
 #[derive(Debug)]
 pub struct PostRateLimiter {
-    /// Posts a second at the most.
+    /// Maximum rate, in posts per second.
     max_rate: f64,
     state: Mutex<RateState>,
     limiter: FifoRateLimiter,
@@ -52,63 +49,164 @@ pub struct PostRateLimiter {
 
 #[derive(Debug)]
 struct RateState {
-    /// When it was last halved, and to which share of the most.
+    /// When the rate was last reduced, and the fraction of the maximum to which it was reduced.
     reduced: Option<(Instant, f64)>,
-    /// When the account was last found throttled, and what became of posts since.
+    /// When the account was last found throttled, and the outcomes since.
     account_throttled: Option<(Instant, OutcomeCounts)>,
-    window: ThrottleWindow,
-    /// How many answers came since the window began, whatever they say.
+    /// The responses that say something about the account.
+    window: ResponseWindow,
+    /// Number of all responses in the window.
     responses: u32,
-    /// What became of posts to connections that were no suspects: what is in their way can only be
-    /// the account.
+    /// Outcomes of posts to connections that were not throttled before. Only the account can
+    /// throttle these.
     unaffected: OutcomeCounts,
     throttled: HashMap<String, ThrottledConnection>,
 }
 
-/// What was answered lately.
-#[derive(Debug)]
-pub(crate) struct ThrottleWindow {
-    began: Instant,
-    responses: u32,
-    failures: u32,
-}
-
-/// What became of posts.
+/// Outcomes of posts.
 #[derive(Clone, Copy, Debug, Default)]
 struct OutcomeCounts {
     accepted: u64,
     throttled: u64,
 }
 
-/// A connection that was throttled lately.
+/// A connection that was throttled recently.
 #[derive(Debug)]
 struct ThrottledConnection {
     throttled_at: Instant,
-    /// Whether it took a message since.
+    /// Whether it accepted a message since.
     has_delivered: bool,
-    /// When an answer of it last counted.
+    /// When a response of it last counted for the account.
     counted_at: Instant,
-    /// What had become of innocent posts when it became one.
-    then: OutcomeCounts,
+    /// The outcomes of unaffected connections when it was first throttled.
+    unaffected_before: OutcomeCounts,
 }
 
-impl ThrottleWindow {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self { began: now, responses: 0, failures: 0 }
+impl PostRateLimiter {
+    /// Returns a limiter with a maximum rate in posts per second.
+    pub fn new(per_second: u32) -> Self {
+        let state = RateState {
+            reduced: None,
+            account_throttled: None,
+            window: ResponseWindow::new(Instant::now()),
+            responses: 0,
+            unaffected: OutcomeCounts::default(),
+            throttled: HashMap::new(),
+        };
+        let max_rate = f64::from(per_second.max(1));
+        Self { max_rate, state: Mutex::new(state), limiter: FifoRateLimiter::default() }
     }
 
-    fn is_over(&self, now: Instant) -> bool {
-        now.duration_since(self.began) >= WINDOW
+    /// Waits until a post may start, and returns the duration of the wait.
+    pub async fn acquire(&self) -> Duration {
+        let start = Instant::now();
+        let cost =
+            |now| Duration::from_secs_f64(1.0 / (self.max_rate * self.lock().rate_fraction(now)));
+        self.limiter.acquire(BURST, cost).await;
+        start.elapsed()
     }
 
-    /// Notes an answer; `true` if there are now too many bad ones.
-    pub(crate) fn record(&mut self, is_bad: bool, now: Instant) -> bool {
-        if self.is_over(now) {
-            *self = Self::new(now);
+    /// Records whether a connection accepted a message or was throttled. Returns `true` if the
+    /// account is throttled. For an accepted message, that holds only while the account was
+    /// recently found throttled.
+    pub fn record_response(&self, connection: &str, is_throttled: bool) -> bool {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.start_window_if_over(now);
+        state.responses += 1;
+        if state.track_connection(connection, is_throttled, now) {
+            state.record_account_response(is_throttled, self.max_rate, now);
         }
-        self.responses += 1;
-        self.failures += u32::from(is_bad);
-        is_bad && self.failures >= MIN_THROTTLED && self.failures * 10 >= self.responses
+        let is_recent = |at: Instant| now.duration_since(at) < ACCOUNT_THROTTLED_TTL;
+        let is_over =
+            |since: &OutcomeCounts| since.is_healthy() || fault!(AccountThrottlingEndsEarly);
+        state.account_throttled.take_if(|(at, since)| !is_recent(*at) && is_over(since));
+        state.account_throttled.is_some_and(|(at, _)| is_throttled || is_recent(at))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, RateState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl RateState {
+    /// Starts the next window if the current one is over. Then forgets expired connections, if
+    /// there are too many.
+    fn start_window_if_over(&mut self, now: Instant) {
+        if !self.window.is_over(now) {
+            return;
+        }
+        (self.window, self.responses) = (ResponseWindow::new(now), 0);
+        if self.throttled.len() >= MAX_THROTTLED_CONNECTIONS {
+            self.throttled.retain(|_, connection| !connection.is_expired(now));
+        }
+    }
+
+    /// Records a response of a connection. Returns whether it says something about the account.
+    fn track_connection(&mut self, id: &str, is_throttled: bool, now: Instant) -> bool {
+        if let Some(connection) = self.throttled.get_mut(id) {
+            connection.has_delivered |= !is_throttled;
+            if !connection.is_expired(now) {
+                if is_throttled {
+                    (connection.throttled_at, connection.has_delivered) = (now, false);
+                }
+                // Only its first response in each window counts. A slow client is posted to often,
+                // so it would look like many. It does not count at all once unaffected connections
+                // receive their messages.
+                let is_first = connection.counted_at < self.window.started_at();
+                if is_first {
+                    connection.counted_at = now;
+                }
+                let since = self.unaffected.since(connection.unaffected_before);
+                return is_first && !since.is_healthy();
+            }
+            self.throttled.remove(id);
+        }
+        self.unaffected.record(is_throttled);
+        if is_throttled && self.throttled.len() < MAX_THROTTLED_CONNECTIONS {
+            let connection = ThrottledConnection {
+                throttled_at: now,
+                has_delivered: false,
+                counted_at: now,
+                unaffected_before: self.unaffected,
+            };
+            self.throttled.insert(id.to_owned(), connection);
+        }
+        true
+    }
+
+    /// Records a response that says something about the account.
+    fn record_account_response(&mut self, is_throttled: bool, max_rate: f64, now: Instant) {
+        if let Some((_, since)) = &mut self.account_throttled {
+            since.record(is_throttled);
+        }
+        if self.window.record(is_throttled, now) {
+            self.account_throttled = Some((now, OutcomeCounts::default()));
+            self.reduce_rate_if_near(max_rate, now);
+        }
+    }
+
+    /// Halves the rate, unless posts stay far below it. In that case a lower rate would not reduce
+    /// throttling, and would delay the next notifier with many messages.
+    fn reduce_rate_if_near(&mut self, max_rate: f64, now: Instant) {
+        // Posts in flight together are also throttled together, so they reduce the rate only once.
+        let is_new = self.reduced.is_none_or(|(at, _)| now.duration_since(at) >= WINDOW);
+        let fraction = self.rate_fraction(now);
+        // A burst is posted at once, so a shorter time would show too high a rate.
+        let elapsed = now.duration_since(self.window.started_at()).max(BURST);
+        let is_near =
+            f64::from(self.responses) * 4.0 >= max_rate * fraction * elapsed.as_secs_f64();
+        if is_new && is_near {
+            self.reduced = Some((now, (fraction / 2.0).max(MIN_RATE_FRACTION)));
+        }
+    }
+
+    /// The current rate, as a fraction of the maximum.
+    fn rate_fraction(&self, now: Instant) -> f64 {
+        let recovered = |(at, fraction): (Instant, f64)| {
+            fraction + now.duration_since(at).as_secs_f64() / RAMP_UP.as_secs_f64()
+        };
+        self.reduced.map_or(1.0, recovered).min(1.0)
     }
 }
 
@@ -118,144 +216,24 @@ impl OutcomeCounts {
         *count += 1;
     }
 
-    fn since(self, then: Self) -> Self {
-        Self { accepted: self.accepted - then.accepted, throttled: self.throttled - then.throttled }
+    fn since(self, before: Self) -> Self {
+        Self {
+            accepted: self.accepted - before.accepted,
+            throttled: self.throttled - before.throttled,
+        }
     }
 
-    /// Whether posts are taken.
+    /// Whether connections receive their messages: at least 5, with fewer than a tenth throttled.
     fn is_healthy(self) -> bool {
-        self.accepted >= u64::from(MIN_THROTTLED)
+        self.accepted >= u64::from(MIN_FAILURES)
             && self.throttled * 10 < self.accepted + self.throttled
     }
 }
 
 impl ThrottledConnection {
     fn is_expired(&self, now: Instant) -> bool {
-        let lasts = if self.has_delivered { RECOVERY_WINDOW } else { THROTTLED_TTL };
-        now.duration_since(self.throttled_at) >= lasts
-    }
-}
-
-impl PostRateLimiter {
-    /// This many posts a second.
-    pub fn new(per_second: u32) -> Self {
-        let pace = RateState {
-            reduced: None,
-            account_throttled: None,
-            window: ThrottleWindow::new(Instant::now()),
-            responses: 0,
-            unaffected: OutcomeCounts::default(),
-            throttled: HashMap::new(),
-        };
-        let max_rate = f64::from(per_second.max(1));
-        Self { max_rate, state: Mutex::new(pace), limiter: FifoRateLimiter::default() }
-    }
-
-    /// Waits for its turn, and returns how long that took.
-    pub async fn acquire(&self) -> Duration {
-        let asked = Instant::now();
-        let each =
-            |now| Duration::from_secs_f64(1.0 / (self.max_rate * self.lock().rate_fraction(now)));
-        self.limiter.acquire(BURST, each).await;
-        asked.elapsed()
-    }
-
-    /// Notes that a connection took a message or was throttled. `true` if that is the account's doing,
-    /// as far as can be told; and whatever it is, while many are throttled.
-    pub fn record_response(&self, connection: &str, is_throttled: bool) -> bool {
-        let now = Instant::now();
-        let mut pace = self.lock();
-        pace.begin_window(now);
-        pace.responses += 1;
-        if pace.track_connection(connection, is_throttled, now) {
-            pace.record(is_throttled, self.max_rate, now);
-        }
-        let is_recent = |at: Instant| now.duration_since(at) < ACCOUNT_THROTTLED_TTL;
-        let is_over =
-            |since: &OutcomeCounts| since.is_healthy() || fault!(AccountThrottlingEndsEarly);
-        pace.account_throttled.take_if(|(at, since)| !is_recent(*at) && is_over(since));
-        pace.account_throttled.is_some_and(|(at, _)| is_throttled || is_recent(at))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, RateState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl RateState {
-    /// Begins another window if one is over, and forgets suspects if there are too many.
-    fn begin_window(&mut self, now: Instant) {
-        if !self.window.is_over(now) {
-            return;
-        }
-        (self.window, self.responses) = (ThrottleWindow::new(now), 0);
-        if self.throttled.len() >= MAX_THROTTLED_CONNECTIONS {
-            self.throttled.retain(|_, suspect| !suspect.is_expired(now));
-        }
-    }
-
-    /// Whether an answer says anything of the account.
-    fn track_connection(&mut self, connection: &str, is_throttled: bool, now: Instant) -> bool {
-        if let Some(suspect) = self.throttled.get_mut(connection) {
-            suspect.has_delivered |= !is_throttled;
-            if !suspect.is_expired(now) {
-                if is_throttled {
-                    (suspect.throttled_at, suspect.has_delivered) = (now, false);
-                }
-                // Good or bad, the first of each window: one that is slow by itself is posted to again
-                // and again, and would be taken for many. Once others get theirs it says nothing.
-                let is_first = suspect.counted_at < self.window.began;
-                if is_first {
-                    suspect.counted_at = now;
-                }
-                return is_first && !self.unaffected.since(suspect.then).is_healthy();
-            }
-            self.throttled.remove(connection);
-        }
-        self.unaffected.record(is_throttled);
-        if is_throttled && self.throttled.len() < MAX_THROTTLED_CONNECTIONS {
-            let suspect = ThrottledConnection {
-                throttled_at: now,
-                has_delivered: false,
-                counted_at: now,
-                then: self.unaffected,
-            };
-            self.throttled.insert(connection.to_owned(), suspect);
-        }
-        true
-    }
-
-    /// Notes an answer that does.
-    fn record(&mut self, is_throttled: bool, most: f64, now: Instant) {
-        if let Some((_, since)) = &mut self.account_throttled {
-            since.record(is_throttled);
-        }
-        if self.window.record(is_throttled, now) {
-            self.account_throttled = Some((now, OutcomeCounts::default()));
-            self.reduce_rate(most, now);
-        }
-    }
-
-    /// Halves the pace, unless posts stay far below it: it changes nothing for them then, and would
-    /// slow down whoever comes next.
-    fn reduce_rate(&mut self, most: f64, now: Instant) {
-        // Those that were under way together are throttled together: that is one sign, not many.
-        let is_new = self.reduced.is_none_or(|(at, _)| now.duration_since(at) >= WINDOW);
-        let share = self.rate_fraction(now);
-        // As a burst begins, what was saved up leaves at once.
-        let time = now.duration_since(self.window.began).max(BURST);
-        let is_near = f64::from(self.responses) * 4.0 >= most * share * time.as_secs_f64();
-        if is_new && is_near {
-            self.reduced = Some((now, (share / 2.0).max(MIN_RATE_FRACTION)));
-        }
-    }
-
-    /// The pace, as a share of the most.
-    fn rate_fraction(&self, now: Instant) -> f64 {
-        let recovered = |(at, share): (Instant, f64)| {
-            share + now.duration_since(at).as_secs_f64() / RAMP_UP.as_secs_f64()
-        };
-        self.reduced.map_or(1.0, recovered).min(1.0)
+        let ttl = if self.has_delivered { RECOVERY_WINDOW } else { THROTTLED_TTL };
+        now.duration_since(self.throttled_at) >= ttl
     }
 }
 
@@ -263,146 +241,145 @@ impl RateState {
 mod tests {
     use super::*;
 
-    async fn time_of(limits: &PostRateLimiter, posts: u32) -> f64 {
-        let begun = Instant::now();
+    /// Time in which the limiter allows this number of posts, in seconds.
+    async fn time_of(limiter: &PostRateLimiter, posts: u32) -> f64 {
+        let start = Instant::now();
         for _ in 0..posts {
-            limits.acquire().await;
+            limiter.acquire().await;
         }
-        begun.elapsed().as_secs_f64()
+        start.elapsed().as_secs_f64()
     }
 
-    async fn after(seconds: u64) {
+    async fn sleep_seconds(seconds: u64) {
         tokio::time::sleep(Duration::from_secs(seconds)).await;
     }
 
-    /// What each of so many connections is told whose post is throttled.
-    fn throttled(limits: &PostRateLimiter, connections: u32) -> Vec<bool> {
-        (0..connections).map(|n| limits.record_response(&n.to_string(), true)).collect()
+    /// Throttles one post of each connection, and returns whether the account was throttled.
+    fn throttle(limiter: &PostRateLimiter, connections: u32) -> Vec<bool> {
+        (0..connections).map(|n| limiter.record_response(&n.to_string(), true)).collect()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn so_many_leave_a_second_and_a_tenth_of_it_at_once() {
-        let limits = PostRateLimiter::new(1000);
-        assert_eq!(time_of(&limits, 101).await, 0.0);
-        let time = time_of(&limits, 2000).await;
+    async fn allows_the_maximum_rate_and_a_burst() {
+        let limiter = PostRateLimiter::new(1000);
+        assert_eq!(time_of(&limiter, 101).await, 0.0);
+        let time = time_of(&limiter, 2000).await;
         assert!((1.99..2.02).contains(&time), "{time}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_slow_client_slows_nobody() {
-        let limits = PostRateLimiter::new(1000);
+    async fn ignores_a_single_slow_client() {
+        let limiter = PostRateLimiter::new(1000);
         for _ in 0..100 {
-            assert!(!limits.record_response("slow", true));
-            assert!(!limits.record_response("quick", false));
+            assert!(!limiter.record_response("slow", true));
+            assert!(!limiter.record_response("fast", false));
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_throttled_account_slows_everyone_and_recovers() {
-        let limits = PostRateLimiter::new(1000);
-        // So many that they come near the pace.
-        let told = throttled(&limits, 25);
-        assert_eq!(told.iter().position(|is_account| *is_account), Some(4), "with the fifth");
-        assert!(told[4..].iter().all(|is_account| *is_account));
-        assert!(limits.record_response("quick", false), "and it stays so for a while");
-        time_of(&limits, 101).await;
-        let time = time_of(&limits, 500).await;
+    async fn halves_the_rate_of_a_throttled_account_and_restores_it() {
+        let limiter = PostRateLimiter::new(1000);
+        // 25 posts at once come near the rate.
+        let account = throttle(&limiter, 25);
+        let first = account.iter().position(|is_throttled| *is_throttled);
+        assert_eq!(first, Some(4), "not with the fifth connection");
+        assert!(account[4..].iter().all(|is_throttled| *is_throttled));
+        assert!(limiter.record_response("fast", false), "throttling ended at once");
+        time_of(&limiter, 101).await;
+        let time = time_of(&limiter, 500).await;
         assert!((0.9..1.1).contains(&time), "{time}");
         tokio::time::sleep(RAMP_UP).await;
-        assert!(!limits.record_response("quick", false));
-        assert_eq!(limits.lock().rate_fraction(Instant::now()), 1.0);
+        assert!(!limiter.record_response("fast", false));
+        assert_eq!(limiter.lock().rate_fraction(Instant::now()), 1.0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_few_among_many_are_slow_clients() {
-        let limits = PostRateLimiter::new(1000);
-        let slowed =
-            (0..1000_u32).filter(|n| limits.record_response(&n.to_string(), n % 11 == 10)).count();
-        assert_eq!(slowed, 0);
+    async fn treats_less_than_a_tenth_of_throttled_posts_as_slow_clients() {
+        let limiter = PostRateLimiter::new(1000);
+        let throttled =
+            (0..1000_u32).filter(|n| limiter.record_response(&n.to_string(), n % 11 == 10)).count();
+        assert_eq!(throttled, 0);
     }
 
-    /// A few connections that are tried ever more rarely, for an hour.
+    /// For one hour, 20 throttled connections are posted to less and less often.
     #[tokio::test(start_paused = true)]
-    async fn it_is_the_account_until_others_get_theirs() {
-        let limits = PostRateLimiter::new(1000);
-        throttled(&limits, 20);
+    async fn keeps_the_account_throttled_until_others_receive_messages() {
+        let limiter = PostRateLimiter::new(1000);
+        throttle(&limiter, 20);
         for _ in 0..360 {
-            after(10).await;
+            sleep_seconds(10).await;
             for n in 0..20 {
                 tokio::time::sleep(Duration::from_millis(300)).await;
-                assert!(limits.record_response(&n.to_string(), true));
+                assert!(limiter.record_response(&n.to_string(), true));
             }
         }
-        assert!(
-            limits.record_response("new", true),
-            "nor is it one's own that was not there before"
-        );
-        after(10).await;
-        let well = |n: u32| limits.record_response(&n.to_string(), false);
-        (0..4).for_each(|n| assert!(!well(n)));
-        assert!(limits.record_response("19", true), "too few to tell");
-        (4..19).for_each(|n| assert!(!well(n)));
-        assert!(!limits.record_response("19", true));
+        assert!(limiter.record_response("new", true), "a new connection counts as slow");
+        sleep_seconds(10).await;
+        let accept = |n: u32| limiter.record_response(&n.to_string(), false);
+        (0..4).for_each(|n| assert!(!accept(n)));
+        assert!(limiter.record_response("19", true), "4 accepted messages ended throttling");
+        (4..19).for_each(|n| assert!(!accept(n)));
+        assert!(!limiter.record_response("19", true));
     }
 
-    /// Each minute a burst that is throttled, and in between others are not.
+    /// Once a minute a burst is throttled. Between the bursts, other connections are not.
     #[tokio::test(start_paused = true)]
-    async fn who_was_throttled_with_the_account_is_innocent_the_next_time() {
-        let limits = PostRateLimiter::new(1000);
+    async fn counts_a_connection_as_unaffected_again_after_account_throttling() {
+        let limiter = PostRateLimiter::new(1000);
         for _ in 0..10 {
-            let told = throttled(&limits, 20);
-            assert!(told[4..].iter().all(|is_account| *is_account), "{told:?}");
-            after(1).await;
-            (0..20).for_each(|n| assert!(limits.record_response(&n.to_string(), false)));
-            after(2).await;
-            assert!(!limits.record_response("deaf", true), "the others got theirs");
+            let account = throttle(&limiter, 20);
+            assert!(account[4..].iter().all(|is_throttled| *is_throttled), "{account:?}");
+            sleep_seconds(1).await;
+            (0..20).for_each(|n| assert!(limiter.record_response(&n.to_string(), false)));
+            sleep_seconds(2).await;
+            assert!(!limiter.record_response("slow", true), "others received their messages");
             for _ in 0..20 {
-                after(1).await;
-                limits.record_response("other", false);
+                sleep_seconds(1).await;
+                limiter.record_response("other", false);
             }
         }
     }
 
-    /// Some have full buffers all the time, and take a message now and then, as others go on.
+    /// The buffers of 10 clients are full most of the time. Another 20 clients are fast.
     #[tokio::test(start_paused = true)]
-    async fn who_is_throttled_alone_is_slow() {
-        let limits = PostRateLimiter::new(1000);
-        let mut told = vec![];
+    async fn treats_clients_that_are_throttled_alone_as_slow() {
+        let limiter = PostRateLimiter::new(1000);
+        let mut account = vec![];
         for round in 0..100 {
             for n in 0..20 {
-                limits.record_response(&format!("quick{n}"), false);
+                limiter.record_response(&format!("fast{n}"), false);
             }
             for n in 0..10 {
-                told.push(limits.record_response(&format!("slow{n}"), round % 2 == 0));
+                account.push(limiter.record_response(&format!("slow{n}"), round % 2 == 0));
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        // Until those are known that all were throttled at once.
-        let last = told.iter().rposition(|is_account| *is_account).unwrap();
+        // At first, 10 connections are throttled at once, so the account seems throttled.
+        let last = account.iter().rposition(|is_throttled| *is_throttled).unwrap();
         assert!(last / 10 * 200 <= 2_000, "{last}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_posted_rarely_is_not_slowed() {
-        let limits = PostRateLimiter::new(1000);
+    async fn keeps_the_rate_while_posts_stay_far_below_it() {
+        let limiter = PostRateLimiter::new(1000);
         for _ in 0..100 {
-            throttled(&limits, 20);
-            after(1).await;
+            throttle(&limiter, 20);
+            sleep_seconds(1).await;
         }
-        assert_eq!(limits.lock().rate_fraction(Instant::now()), 1.0);
+        assert_eq!(limiter.lock().rate_fraction(Instant::now()), 1.0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn there_are_never_too_many_suspects() {
-        let limits = PostRateLimiter::new(1000);
+    async fn bounds_the_throttled_connections() {
+        let limiter = PostRateLimiter::new(1000);
         for minute in 0..3 {
             for n in 0..2 * MAX_THROTTLED_CONNECTIONS {
-                limits.record_response(&format!("{minute}-{n}"), true);
+                limiter.record_response(&format!("{minute}-{n}"), true);
             }
-            assert_eq!(limits.lock().throttled.len(), MAX_THROTTLED_CONNECTIONS);
-            after(60).await;
-            limits.record_response("quick", false);
-            assert_eq!(limits.lock().throttled.len(), 0);
+            assert_eq!(limiter.lock().throttled.len(), MAX_THROTTLED_CONNECTIONS);
+            sleep_seconds(60).await;
+            limiter.record_response("fast", false);
+            assert_eq!(limiter.lock().throttled.len(), 0);
         }
     }
 }

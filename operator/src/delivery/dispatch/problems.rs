@@ -1,12 +1,11 @@
-//! Conditions about the WebSocket API.
+//! Condition messages about the WebSocket API.
 
 use super::outcome::EndpointFault;
-use crate::api::Reason;
-use crate::telemetry::Problem;
+use crate::telemetry::{Problem, Reason};
 
 /// Problem of an endpoint that rejects every post.
-pub fn rejected(endpoint: &str, why: EndpointFault) -> Problem {
-    let (reason, message) = match why {
+pub fn rejected(endpoint: &str, fault: EndpointFault) -> Problem {
+    let (reason, message) = match fault {
         EndpointFault::Forbidden => (
             Reason::GatewayForbidden,
             format!(
@@ -32,7 +31,7 @@ pub fn rejected(endpoint: &str, why: EndpointFault) -> Problem {
     Problem::new(reason, message)
 }
 
-/// Problem of an endpoint that has had no usable response for 60 s.
+/// Problem of an endpoint that has given no usable response for 60 s.
 pub fn unavailable(endpoint: &str) -> Problem {
     let message = format!(
         "posting to {endpoint} failed: no usable response; check API Gateway, messages older than delivery.maxRecordAgeSeconds are dropped"
@@ -48,10 +47,10 @@ pub fn disconnect_denied(endpoint: &str) -> Problem {
     Problem::new(Reason::DisconnectForbidden, message)
 }
 
-/// Problem of an endpoint that reports every connection as gone.
+/// Problem of an endpoint that reports every connection as closed.
 pub fn all_gone(endpoint: &str) -> Problem {
     let message = format!(
-        "rows of closed connections are kept: {endpoint} reports every connection as gone; check webSocket.domain and webSocket.stage"
+        "rows of closed connections are kept: {endpoint} returns 410 for every connection; check webSocket.domain and webSocket.stage"
     );
     Problem::new(Reason::AllConnectionsGone, message)
 }

@@ -1,5 +1,7 @@
-//! What follows from each try of a message: it is over, or it is tried again after a while. Pure:
-//! what is known of the time and of others comes in as [`Known`].
+//! Decides after each attempt whether a message is complete, or when it is retried.
+//!
+//! The state machine of a connection is pure. It gets the time and the state of other connections
+//! as a [`RetryContext`].
 
 use std::time::Duration;
 
@@ -8,173 +10,190 @@ use crate::delivery::config::{DeliveryPolicy, SlowClientAction};
 use crate::telemetry::DropReason;
 use crate::timing::{Backoff, JitterRng};
 
-/// When a connection that seems gone is asked again: its row may have been written inside
-/// `$connect`, just before it is established.
+/// Delays of the retries after a 410. A client can store its row within `$connect`, just before its
+/// connection is established.
 const GONE_RETRY_DELAYS: [Duration; 3] =
     [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
-/// A client is disconnected once so many posts in a row found its buffer full; one that was refused
-/// for the account's sake can only be the first of them.
+/// Number of consecutive 429 responses after which a client is disconnected. At most the first of
+/// them may be due to account throttling.
 const MAX_CONSECUTIVE_THROTTLES: u32 = 3;
 
-/// What was tried of the messages of one connection so far.
+/// The attempts to deliver messages to one connection.
 #[derive(Clone, Debug)]
 pub struct RetryState {
+    /// Number of failed attempts of the current message.
     attempts: u32,
+    /// Number of 410 responses for the current message.
     gone_responses: usize,
-    is_short: bool,
+    is_keys_only: bool,
     backoff: Backoff,
-    /// How often in a row the connection was throttled, over all its messages; once, where the last
-    /// time was the account's doing.
+    /// Number of consecutive 429 responses over all messages of the connection. It is 1 if the last
+    /// one was due to account throttling.
     consecutive_throttles: u32,
-    /// How many messages others had got when that began.
+    /// Number of messages that all connections had received at the first of these responses.
     delivered_before: u64,
 }
 
-/// What is known beside the outcome of a try.
+/// Input of a decision besides the outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryContext {
-    /// For how long the message has been tried.
+    /// Age of the message by the clock of the circuit breaker.
     pub age: Duration,
-    /// Whether it can be made shorter.
+    /// Whether the message has a shorter form.
     pub has_keys_only: bool,
-    /// Whether the account is throttled: many connections are at once.
     pub is_account_throttled: bool,
-    /// How many messages all connections have got.
+    /// Number of messages that all connections have received.
     pub delivered_count: u64,
 }
 
-/// What follows from a try.
+/// The next step after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
-    /// It is over.
+    /// The message is complete.
     Finish(MessageOutcome),
-    /// It is tried again after this.
+    /// Retry after this delay.
     Retry(Duration),
-    /// The same, and nothing is wrong with its connection.
+    /// Retry after this delay. The attempt does not count as a failure of the connection.
     RetryHeld(Duration),
 }
 
-/// How a message ends.
+/// The outcome of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageOutcome {
-    /// The connection has it.
     Delivered,
-    /// The connection is gone.
+    /// The connection is closed.
     Gone,
-    /// It is given up.
     Dropped(DropReason),
-    /// The client does not read, and is disconnected.
+    /// The client does not read, and must be disconnected.
     Disconnect,
 }
 
-impl RetryState {
-    /// Nothing was tried.
-    pub const fn new() -> Self {
-        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+impl Default for RetryState {
+    fn default() -> Self {
         Self {
             attempts: 0,
             gone_responses: 0,
-            is_short: false,
-            backoff,
+            is_keys_only: false,
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
             consecutive_throttles: 0,
             delivered_before: 0,
         }
     }
+}
 
-    /// Whether the shorter message is the one to send.
+impl RetryState {
+    /// Whether the next attempt sends the short form of the message.
     pub fn uses_keys_only(&self) -> bool {
-        self.is_short
+        self.is_keys_only
     }
 
-    /// Whether the connection's last post found its buffer full.
+    /// Whether the connection was throttled and has not accepted a message since.
     pub fn is_throttled(&self) -> bool {
         self.consecutive_throttles > 0
     }
 
-    /// Whether the connection is gone if it answers so once more.
+    /// Whether the connection counts as closed after one more 410.
     pub fn is_last_gone_check(&self) -> bool {
         self.gone_responses == GONE_RETRY_DELAYS.len()
     }
 
-    /// Whether a message of this age need not be tried any more, since its connection's last try was
-    /// in vain: else one that hangs would have each of its messages tried once, however old.
+    /// Whether a message of this age must be dropped without another attempt. Otherwise each queued
+    /// message of a connection that hangs would get one attempt, regardless of its age.
     pub fn is_expired(&self, age: Duration, policy: &DeliveryPolicy) -> bool {
-        let is_new = self.gone_responses > 0 || self.is_short && self.attempts == 0;
-        !is_new && age >= policy.max_age
+        let is_exempt = self.gone_responses > 0 || self.is_keys_only && self.attempts == 0;
+        !is_exempt && age >= policy.max_age
     }
 
-    /// The wait before another try.
-    pub fn next_wait(&mut self, random: &JitterRng) -> Duration {
-        self.backoff.next_wait(random)
+    /// Returns the delay before the next attempt, and doubles it.
+    pub fn next_wait(&mut self, rng: &JitterRng) -> Duration {
+        self.backoff.next_wait(rng)
     }
 
-    /// Begins the connection's next message.
+    /// Resets what belongs to the current message. Throttling belongs to the connection.
     pub fn start_next_message(&mut self) {
-        let Self { consecutive_throttles: throttled, delivered_before: delivered, .. } = *self;
-        *self =
-            Self { consecutive_throttles: throttled, delivered_before: delivered, ..Self::new() };
+        let Self { consecutive_throttles, delivered_before, .. } = *self;
+        *self = Self { consecutive_throttles, delivered_before, ..Self::default() };
     }
 
-    /// What follows from an outcome.
+    /// Decides the next step after an attempt.
     pub fn decide(
         &mut self,
         outcome: PostOutcome,
         policy: &DeliveryPolicy,
-        known: &RetryContext,
-        random: &JitterRng,
+        context: &RetryContext,
+        rng: &JitterRng,
     ) -> RetryDecision {
+        self.track_throttling(outcome, context);
+        match outcome {
+            PostOutcome::Delivered => RetryDecision::Finish(MessageOutcome::Delivered),
+            PostOutcome::Gone => {
+                let delay = GONE_RETRY_DELAYS.get(self.gone_responses);
+                let delay = delay.filter(|_| !fault!(RowDeletedOnFirstGone));
+                self.gone_responses += 1;
+                delay.map_or(RetryDecision::Finish(MessageOutcome::Gone), |delay| {
+                    RetryDecision::Retry(*delay)
+                })
+            }
+            PostOutcome::TooLarge if context.has_keys_only && !self.is_keys_only => {
+                self.is_keys_only = true;
+                RetryDecision::RetryHeld(Duration::ZERO)
+            }
+            PostOutcome::TooLarge => {
+                RetryDecision::Finish(MessageOutcome::Dropped(DropReason::TooLarge))
+            }
+            PostOutcome::Hold(_) => RetryDecision::RetryHeld(self.backoff.next_wait(rng)),
+            PostOutcome::Throttled
+                if context.is_account_throttled && !fault!(AccountThrottlingCountsAsAttempt) =>
+            {
+                self.decide_after_failure(outcome, policy, context, rng)
+            }
+            PostOutcome::Throttled | PostOutcome::Retry => {
+                self.attempts += 1;
+                self.decide_after_failure(outcome, policy, context, rng)
+            }
+        }
+    }
+
+    fn track_throttling(&mut self, outcome: PostOutcome, context: &RetryContext) {
         match outcome {
             PostOutcome::Throttled if self.consecutive_throttles == 0 => {
-                (self.consecutive_throttles, self.delivered_before) = (1, known.delivered_count);
+                (self.consecutive_throttles, self.delivered_before) = (1, context.delivered_count);
             }
-            PostOutcome::Throttled if known.is_account_throttled => self.consecutive_throttles = 1,
+            PostOutcome::Throttled if context.is_account_throttled => {
+                self.consecutive_throttles = 1;
+            }
             PostOutcome::Throttled => {
-                self.consecutive_throttles = self.consecutive_throttles.saturating_add(1)
+                self.consecutive_throttles = self.consecutive_throttles.saturating_add(1);
             }
             PostOutcome::Delivered | PostOutcome::Gone => self.consecutive_throttles = 0,
             PostOutcome::TooLarge | PostOutcome::Hold(_) | PostOutcome::Retry => {}
         }
-        match outcome {
-            PostOutcome::Delivered => return RetryDecision::Finish(MessageOutcome::Delivered),
-            PostOutcome::Gone => {
-                let wait = GONE_RETRY_DELAYS.get(self.gone_responses);
-                let wait = wait.filter(|_| !fault!(RowDeletedOnFirstGone));
-                self.gone_responses += 1;
-                return wait.map_or(RetryDecision::Finish(MessageOutcome::Gone), |wait| {
-                    RetryDecision::Retry(*wait)
-                });
-            }
-            PostOutcome::TooLarge if known.has_keys_only && !self.is_short => {
-                self.is_short = true;
-                return RetryDecision::RetryHeld(Duration::ZERO);
-            }
-            PostOutcome::TooLarge => {
-                return RetryDecision::Finish(MessageOutcome::Dropped(DropReason::TooLarge));
-            }
-            PostOutcome::Hold(_) => {
-                return RetryDecision::RetryHeld(self.backoff.next_wait(random));
-            }
-            PostOutcome::Throttled
-                if known.is_account_throttled && !fault!(AccountThrottlingCountsAsAttempt) => {}
-            PostOutcome::Throttled | PostOutcome::Retry => self.attempts += 1,
-        }
+    }
+
+    fn decide_after_failure(
+        &mut self,
+        outcome: PostOutcome,
+        policy: &DeliveryPolicy,
+        context: &RetryContext,
+        rng: &JitterRng,
+    ) -> RetryDecision {
         let attempts = self.attempts + u32::from(fault!(LastAttemptSkipped));
-        // It is the client's own trouble if others get their messages meanwhile.
-        let is_slow = outcome == PostOutcome::Throttled
+        // The client itself is slow only if other connections received messages meanwhile.
+        let is_slow_client = outcome == PostOutcome::Throttled
             && self.consecutive_throttles >= MAX_CONSECUTIVE_THROTTLES
-            && known.delivered_count > self.delivered_before;
-        let disconnects = policy.slow_client == SlowClientAction::Disconnect;
-        if is_slow && (disconnects || fault!(SlowClientAlwaysDisconnected)) {
+            && context.delivered_count > self.delivered_before;
+        let can_disconnect = policy.slow_client == SlowClientAction::Disconnect;
+        if is_slow_client && (can_disconnect || fault!(SlowClientAlwaysDisconnected)) {
             RetryDecision::Finish(MessageOutcome::Disconnect)
-        } else if known.age >= policy.max_age
+        } else if context.age >= policy.max_age
             || outcome == PostOutcome::Retry && fault!(MessageDroppedOnFirstFailure)
         {
             RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Expired))
-        } else if policy.max_attempts.is_some_and(|most| attempts >= most) {
+        } else if policy.max_attempts.is_some_and(|max| attempts >= max) {
             RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Attempts))
         } else {
-            RetryDecision::Retry(self.backoff.next_wait(random))
+            RetryDecision::Retry(self.backoff.next_wait(rng))
         }
     }
 }
@@ -190,106 +209,106 @@ mod tests {
         slow_client: SlowClientAction::Wait,
     };
 
-    fn known(age: u64) -> RetryContext {
-        let age = Duration::from_secs(age);
+    fn context(age_seconds: u64) -> RetryContext {
+        let age = Duration::from_secs(age_seconds);
         RetryContext { age, has_keys_only: false, is_account_throttled: false, delivered_count: 0 }
     }
 
-    fn next(
-        tries: &mut RetryState,
+    fn decide(
+        retry: &mut RetryState,
         outcome: PostOutcome,
         policy: &DeliveryPolicy,
-        known: &RetryContext,
+        context: &RetryContext,
     ) -> RetryDecision {
-        tries.decide(outcome, policy, known, &JitterRng::seeded(1))
+        retry.decide(outcome, policy, context, &JitterRng::seeded(1))
     }
 
     #[test]
-    fn a_connection_is_gone_with_its_fourth_answer() {
-        let mut tries = RetryState::new();
-        for wait in GONE_RETRY_DELAYS {
-            assert!(!tries.is_last_gone_check());
+    fn treats_a_connection_as_closed_after_four_410_responses() {
+        let mut retry = RetryState::default();
+        for delay in GONE_RETRY_DELAYS {
+            assert!(!retry.is_last_gone_check());
             assert_eq!(
-                next(&mut tries, PostOutcome::Gone, &WAIT, &known(0)),
-                RetryDecision::Retry(wait)
+                decide(&mut retry, PostOutcome::Gone, &WAIT, &context(0)),
+                RetryDecision::Retry(delay)
             );
         }
-        assert!(tries.is_last_gone_check());
+        assert!(retry.is_last_gone_check());
         assert_eq!(
-            next(&mut tries, PostOutcome::Gone, &WAIT, &known(0)),
+            decide(&mut retry, PostOutcome::Gone, &WAIT, &context(0)),
             RetryDecision::Finish(MessageOutcome::Gone)
         );
     }
 
     #[test]
-    fn what_is_too_large_is_shortened_once_if_it_can_be() {
-        let mut tries = RetryState::new();
-        let known = RetryContext { has_keys_only: true, ..known(0) };
-        let shorter = next(&mut tries, PostOutcome::TooLarge, &WAIT, &known);
-        assert_eq!(shorter, RetryDecision::RetryHeld(Duration::ZERO));
-        let still = next(&mut tries, PostOutcome::TooLarge, &WAIT, &known);
-        assert_eq!(still, RetryDecision::Finish(MessageOutcome::Dropped(DropReason::TooLarge)));
+    fn shortens_a_message_that_is_too_large_once() {
+        let mut retry = RetryState::default();
+        let context = RetryContext { has_keys_only: true, ..context(0) };
+        let first = decide(&mut retry, PostOutcome::TooLarge, &WAIT, &context);
+        assert_eq!(first, RetryDecision::RetryHeld(Duration::ZERO));
+        let second = decide(&mut retry, PostOutcome::TooLarge, &WAIT, &context);
+        assert_eq!(second, RetryDecision::Finish(MessageOutcome::Dropped(DropReason::TooLarge)));
     }
 
     #[test]
-    fn it_is_given_up_by_age() {
+    fn drops_a_message_at_its_maximum_age() {
         for outcome in [PostOutcome::Retry, PostOutcome::Throttled] {
-            let at = |age| next(&mut RetryState::new(), outcome, &WAIT, &known(age));
-            assert!(matches!(at(299), RetryDecision::Retry(_)));
+            let decide_at = |age| decide(&mut RetryState::default(), outcome, &WAIT, &context(age));
+            assert!(matches!(decide_at(299), RetryDecision::Retry(_)));
             assert_eq!(
-                at(300),
+                decide_at(300),
                 RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Expired))
             );
         }
     }
 
     #[test]
-    fn it_is_given_up_by_attempts_of_its_own() {
-        let thrice = DeliveryPolicy { max_attempts: Some(3), ..WAIT };
-        let mut tries = RetryState::new();
-        let throttled = RetryContext { is_account_throttled: true, ..known(0) };
+    fn drops_a_message_after_its_own_failed_attempts() {
+        let policy = DeliveryPolicy { max_attempts: Some(3), ..WAIT };
+        let mut retry = RetryState::default();
+        let account_throttled = RetryContext { is_account_throttled: true, ..context(0) };
         for _ in 0..9 {
             let held = PostOutcome::Hold(EndpointFault::Forbidden);
             assert!(matches!(
-                next(&mut tries, held, &thrice, &known(999_999)),
+                decide(&mut retry, held, &policy, &context(999_999)),
                 RetryDecision::RetryHeld(_)
             ));
-            let of_all = next(&mut tries, PostOutcome::Throttled, &thrice, &throttled);
-            assert!(matches!(of_all, RetryDecision::Retry(_)));
+            let decision = decide(&mut retry, PostOutcome::Throttled, &policy, &account_throttled);
+            assert!(matches!(decision, RetryDecision::Retry(_)));
         }
         for outcome in [PostOutcome::Retry, PostOutcome::Throttled] {
             assert!(matches!(
-                next(&mut tries, outcome, &thrice, &known(0)),
+                decide(&mut retry, outcome, &policy, &context(0)),
                 RetryDecision::Retry(_)
             ));
         }
-        let last = next(&mut tries, PostOutcome::Retry, &thrice, &known(0));
+        let last = decide(&mut retry, PostOutcome::Retry, &policy, &context(0));
         assert_eq!(last, RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Attempts)));
     }
 
     #[test]
-    fn a_client_is_disconnected_only_for_its_own_trouble() {
-        let disconnect = DeliveryPolicy { slow_client: SlowClientAction::Disconnect, ..WAIT };
-        let others = |n| RetryContext { delivered_count: n, ..known(0) };
-        let account = |n| RetryContext { is_account_throttled: true, ..others(n) };
-        for (what, expected) in [
-            ([others(0), others(0), others(1)], true),
-            ([others(5), others(5), others(5)], false),
-            ([others(0), others(1), account(2)], false),
-            ([account(0), account(1), others(2)], false),
-            ([account(0), others(1), others(2)], true),
+    fn disconnects_a_client_only_if_the_client_itself_is_slow() {
+        let policy = DeliveryPolicy { slow_client: SlowClientAction::Disconnect, ..WAIT };
+        let client = |delivered_count| RetryContext { delivered_count, ..context(0) };
+        let account = |n| RetryContext { is_account_throttled: true, ..client(n) };
+        for (contexts, is_disconnected) in [
+            ([client(0), client(0), client(1)], true),
+            ([client(5), client(5), client(5)], false),
+            ([client(0), client(1), account(2)], false),
+            ([account(0), account(1), client(2)], false),
+            ([account(0), client(1), client(2)], true),
         ] {
-            let mut tries = RetryState::new();
+            let mut retry = RetryState::default();
             let mut last = None;
-            for known in &what {
-                // Also over several messages.
-                tries.start_next_message();
-                last = Some(next(&mut tries, PostOutcome::Throttled, &disconnect, known));
+            for context in &contexts {
+                // Throttling counts over several messages.
+                retry.start_next_message();
+                last = Some(decide(&mut retry, PostOutcome::Throttled, &policy, context));
             }
             assert_eq!(
                 last == Some(RetryDecision::Finish(MessageOutcome::Disconnect)),
-                expected,
-                "{what:?}"
+                is_disconnected,
+                "{contexts:?}"
             );
         }
     }

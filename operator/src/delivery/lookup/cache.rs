@@ -1,8 +1,10 @@
-//! Lookups that records share: at most one of a key is under way, and what it finds serves every
-//! record that was read before it began. With a cache it serves later ones too, for so long.
+//! The lookups of a notifier, shared by its records.
 //!
-//! What was found is kept while a page that it may serve is at work, or the cache lasts, and within
-//! bounds. It is out of date for nobody: a record says by its page's moment which lookups it takes.
+//! At most one lookup of a key is in flight. Its result serves every record whose page was read
+//! before it began. With a cache, it also serves later records until it expires.
+//!
+//! The cache keeps a result, within bounds, until it is expired and can serve no page in progress.
+//! It is never stale for a record, because each page remembers the latest lookup at its read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,20 +18,21 @@ use super::row::Connection;
 use crate::model::AttributeValue;
 use crate::telemetry::LookupKind;
 
-/// The most lookups kept.
+/// Maximum number of results.
 const MAX_RESULTS: usize = 2_048;
 
-/// The most rows kept, over all lookups but the newest: a page of changes for more connections than
-/// this still looks them up once.
+/// Maximum number of rows in all results except the latest. A page of records for more connections
+/// than this still looks them up only once.
 const MAX_ROWS: usize = 65_536;
 
-/// The most connections remembered to be gone.
+/// Maximum number of closed connections that are remembered.
 const MAX_TOMBSTONES: usize = 16_384;
 
-/// What is looked up: a partition key's value, or every row.
+/// The partition key to look up. `None` reads every row.
 pub(crate) type LookupKey = Option<AttributeValue>;
 
-/// How many lookups have begun. Told by number, since two things may happen at one time.
+/// Numbers lookups in the order in which they begin. Times would not do, because two lookups can
+/// begin at the same time.
 #[derive(Debug, Default)]
 pub(crate) struct LookupSequence(AtomicU64);
 
@@ -41,147 +44,147 @@ pub(crate) struct LookupStart {
 }
 
 impl LookupSequence {
-    /// Another lookup begins.
-    pub fn start(&self) -> LookupStart {
+    /// Records that another lookup begins.
+    pub fn record_start(&self) -> LookupStart {
         LookupStart { number: self.0.fetch_add(1, Ordering::SeqCst) + 1, at: Instant::now() }
     }
 
-    /// The newest that has begun.
-    pub fn newest(&self) -> u64 {
+    /// Number of the latest lookup that has begun. 0 before the first one.
+    pub fn latest(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// What a lookup found.
+/// The result of a lookup.
 #[derive(Debug)]
 pub(crate) struct LookupResult {
-    /// When it began.
     pub start: LookupStart,
-    /// The connections.
     pub connections: Vec<Arc<Connection>>,
 }
 
-/// A lookup under way. Whoever waits for it moves it on, so that it stands still for nobody.
+/// A lookup in flight. Every record that waits for it also polls it, so it makes progress even if
+/// the record that started it is stopped.
 pub(crate) type InFlightLookup = Shared<BoxFuture<'static, Arc<LookupResult>>>;
 
-/// How a record comes to its connections.
+/// The lookup for a record.
 #[derive(Debug)]
 pub(crate) enum CacheEntry {
-    /// They were found.
+    /// A result that serves the record.
     Hit(Arc<LookupResult>),
-    /// It waits for this lookup, which is of use to it or keeps the next one from beginning.
+    /// A lookup in flight. It may not serve the record, but the next one must wait for its end.
     Pending(InFlightLookup),
-    /// It has begun this one.
+    /// A lookup that the record started.
     Started(InFlightLookup),
 }
 
 /// The lookups of one notifier.
 #[derive(Debug)]
 pub(crate) struct LookupCache {
-    cache: Duration,
+    ttl: Duration,
     state: Mutex<CacheState>,
 }
 
 #[derive(Debug, Default)]
 struct CacheState {
-    /// Pages at work: the newest lookup that had begun when they were read, and how many of them.
+    /// Number of pages in progress, by the latest lookup when they were read.
     pages: BTreeMap<u64, usize>,
     in_flight: HashMap<LookupKey, InFlightLookup>,
     results: HashMap<LookupKey, Arc<LookupResult>>,
-    /// What is in `found`, by when it began.
+    /// Keys of `results`, by the number of their lookup.
     by_age: BTreeMap<u64, LookupKey>,
-    /// How many rows are in `found`.
+    /// Number of rows in `results`.
     rows: usize,
-    /// Connections that are gone, and the newest lookup that may still show them.
+    /// Closed connections, each with the latest lookup that may still contain it.
     tombstones: HashMap<String, u64>,
 }
 
 impl LookupCache {
-    pub fn new(cache: Duration) -> Self {
-        Self { cache, state: Mutex::default() }
+    pub fn new(ttl: Duration) -> Self {
+        Self { ttl, state: Mutex::default() }
     }
 
-    /// A page was read, when this lookup was the newest that had begun.
-    pub fn begin_page(&self, newest: u64) {
-        *self.state().pages.entry(newest).or_default() += 1;
+    /// Records that a page was read, and that `latest_lookup` was the latest lookup then.
+    pub fn begin_page(&self, latest_lookup: u64) {
+        *self.state().pages.entry(latest_lookup).or_default() += 1;
     }
 
-    /// A page is done.
-    pub fn end_page(&self, newest: u64) {
+    /// Records that a page needs no more lookups.
+    pub fn end_page(&self, latest_lookup: u64) {
         let mut state = self.state();
-        if let Some(count) = state.pages.get_mut(&newest) {
+        if let Some(count) = state.pages.get_mut(&latest_lookup) {
             *count -= 1;
             if *count == 0 {
-                state.pages.remove(&newest);
+                state.pages.remove(&latest_lookup);
             }
         }
-        state.forget(self.cache);
+        state.evict_unusable(self.ttl);
     }
 
-    /// As what a lookup serves a record of this page, if it does.
-    pub fn reuse_kind(&self, begun: LookupStart, page: u64) -> Option<LookupKind> {
-        if begun.number > page || begun.number > 0 && fault!(StaleLookupReused) {
-            Some(LookupKind::Shared)
-        } else if begun.at.elapsed() < self.cache {
+    /// How a lookup serves the records of a page. `None` if it must not serve them.
+    pub fn reuse_kind(&self, start: LookupStart, latest_lookup: u64) -> Option<LookupKind> {
+        if start.number > latest_lookup || start.number > 0 && fault!(StaleLookupReused) {
+            Some(LookupKind::Coalesced)
+        } else if start.at.elapsed() < self.ttl {
             Some(LookupKind::Cached)
         } else {
             None
         }
     }
 
-    /// What a record of this page is to do; `begin` makes a lookup that has not begun.
+    /// Returns the lookup for a record of a page. Calls `start` only if none is in flight.
     pub fn get_or_start(
         &self,
         key: &LookupKey,
-        page: u64,
-        begin: impl FnOnce() -> InFlightLookup,
+        latest_lookup: u64,
+        start: impl FnOnce() -> InFlightLookup,
     ) -> CacheEntry {
         let mut state = self.state();
-        if let Some(found) =
-            state.results.get(key).filter(|it| self.reuse_kind(it.start, page).is_some())
+        if let Some(result) =
+            state.results.get(key).filter(|it| self.reuse_kind(it.start, latest_lookup).is_some())
         {
-            return CacheEntry::Hit(found.clone());
+            return CacheEntry::Hit(result.clone());
         }
         if let Some(lookup) = state.in_flight.get(key) {
             return CacheEntry::Pending(lookup.clone());
         }
-        let lookup = begin();
+        let lookup = start();
         state.in_flight.insert(key.clone(), lookup.clone());
         CacheEntry::Started(lookup)
     }
 
-    /// Waits for what a lookup finds.
+    /// Waits for the result of a lookup in flight.
     pub async fn wait(&self, key: &LookupKey, lookup: InFlightLookup) -> Arc<LookupResult> {
-        let found = lookup.clone().await;
+        let result = lookup.clone().await;
         let mut state = self.state();
-        // The first of those who waited for it keeps it.
-        if state.in_flight.get(key).is_some_and(|known| known.ptr_eq(&lookup)) {
+        // Only the first of several waiting records stores the result.
+        if state.in_flight.get(key).is_some_and(|current| current.ptr_eq(&lookup)) {
             state.in_flight.remove(key);
-            state.keep(key, &found);
+            state.insert(key, &result);
         }
-        found
+        result
     }
 
-    /// A connection is gone: no lookup up to `newest` shows it any more.
-    pub fn add_tombstone(&self, connection: &str, newest: u64) {
+    /// Excludes a closed connection from the results of all lookups up to `latest_lookup`.
+    pub fn add_tombstone(&self, connection: &str, latest_lookup: u64) {
         let mut state = self.state();
         if state.tombstones.len() >= MAX_TOMBSTONES {
-            // Without what was found nobody needs to know who is gone of it.
-            state.drop_found();
+            // Without results, no tombstones are needed.
+            state.clear_results();
         }
-        state.tombstones.insert(connection.to_owned(), newest);
+        state.tombstones.insert(connection.to_owned(), latest_lookup);
     }
 
-    /// The connections found, without those that were found to be gone since.
-    pub fn without_gone(&self, found: &LookupResult) -> Vec<Arc<Connection>> {
+    /// The connections of a result, except those that were found closed since.
+    pub fn without_gone(&self, result: &LookupResult) -> Vec<Arc<Connection>> {
         let state = self.state();
         if state.tombstones.is_empty() {
-            return found.connections.clone();
+            return result.connections.clone();
         }
-        let is_there = |connection: &&Arc<Connection>| {
-            state.tombstones.get(&connection.id).is_none_or(|newest| found.start.number > *newest)
+        let is_open = |connection: &&Arc<Connection>| {
+            let closed_at = state.tombstones.get(&connection.id);
+            closed_at.is_none_or(|latest_lookup| result.start.number > *latest_lookup)
         };
-        found.connections.iter().filter(is_there).cloned().collect()
+        result.connections.iter().filter(is_open).cloned().collect()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, CacheState> {
@@ -190,45 +193,46 @@ impl LookupCache {
 }
 
 impl CacheState {
-    fn keep(&mut self, key: &LookupKey, found: &Arc<LookupResult>) {
-        if let Some(older) = self.results.insert(key.clone(), found.clone()) {
-            self.by_age.remove(&older.start.number);
-            self.rows -= older.connections.len();
+    fn insert(&mut self, key: &LookupKey, result: &Arc<LookupResult>) {
+        if let Some(previous) = self.results.insert(key.clone(), result.clone()) {
+            self.by_age.remove(&previous.start.number);
+            self.rows -= previous.connections.len();
         }
-        self.by_age.insert(found.start.number, key.clone());
-        self.rows += found.connections.len();
+        self.by_age.insert(result.start.number, key.clone());
+        self.rows += result.connections.len();
         while self.by_age.len() > 1 && (self.by_age.len() > MAX_RESULTS || self.rows > MAX_ROWS) {
-            self.drop_oldest();
+            self.evict_oldest();
         }
     }
 
-    /// Forgets what can serve nobody any more.
-    fn forget(&mut self, cache: Duration) {
+    /// Evicts the results that can serve no record, and the tombstones that no result needs.
+    fn evict_unusable(&mut self, ttl: Duration) {
         let oldest_page = self.pages.keys().next().copied();
         while let Some((number, key)) = self.by_age.first_key_value() {
-            let serves_a_page = oldest_page.is_some_and(|page| *number > page);
-            let is_fresh = |found: &Arc<LookupResult>| found.start.at.elapsed() < cache;
-            if serves_a_page || self.results.get(key).is_some_and(is_fresh) {
+            let serves_page = oldest_page.is_some_and(|latest_lookup| *number > latest_lookup);
+            let is_fresh = |result: &Arc<LookupResult>| result.start.at.elapsed() < ttl;
+            if serves_page || self.results.get(key).is_some_and(is_fresh) {
                 break;
             }
-            self.drop_oldest();
+            self.evict_oldest();
         }
         if self.in_flight.is_empty() {
             let oldest = self.by_age.keys().next().copied();
-            self.tombstones.retain(|_, newest| oldest.is_some_and(|oldest| oldest <= *newest));
+            self.tombstones
+                .retain(|_, latest_lookup| oldest.is_some_and(|oldest| oldest <= *latest_lookup));
         }
     }
 
-    fn drop_oldest(&mut self) {
+    fn evict_oldest(&mut self) {
         let Some((_, key)) = self.by_age.pop_first() else {
             return;
         };
-        if let Some(found) = self.results.remove(&key) {
-            self.rows -= found.connections.len();
+        if let Some(result) = self.results.remove(&key) {
+            self.rows -= result.connections.len();
         }
     }
 
-    fn drop_found(&mut self) {
+    fn clear_results(&mut self) {
         self.results.clear();
         self.by_age.clear();
         self.tombstones.clear();
@@ -246,110 +250,111 @@ mod tests {
         Some(AttributeValue::N(n.to_string()))
     }
 
-    fn connection(id: &str) -> Arc<Connection> {
-        Arc::new(Connection::of(id))
-    }
-
-    /// A lookup that finds these connections at once.
+    /// Runs a lookup that returns these connections at once.
     async fn look_up(
-        lookups: &LookupCache,
-        beginnings: &LookupSequence,
+        cache: &LookupCache,
+        sequence: &LookupSequence,
         key: &LookupKey,
         ids: &[&str],
     ) {
-        let found = LookupResult {
-            start: beginnings.start(),
-            connections: ids.iter().map(|id| connection(id)).collect(),
+        let result = LookupResult {
+            start: sequence.record_start(),
+            connections: ids.iter().map(|id| Arc::new(Connection::with_id(id))).collect(),
         };
-        let begin = || async { Arc::new(found) }.boxed().shared();
-        let CacheEntry::Started(lookup) = lookups.get_or_start(key, u64::MAX, begin) else {
-            panic!("there is one");
+        let start = || async { Arc::new(result) }.boxed().shared();
+        let CacheEntry::Started(lookup) = cache.get_or_start(key, u64::MAX, start) else {
+            panic!("the cache has an entry for {key:?}");
         };
-        lookups.wait(key, lookup).await;
+        cache.wait(key, lookup).await;
     }
 
-    /// How many lookups and how many rows are kept.
-    fn kept(lookups: &LookupCache) -> (usize, usize) {
-        let state = lookups.state();
+    /// Number of cached lookups, and of their rows.
+    fn sizes(cache: &LookupCache) -> (usize, usize) {
+        let state = cache.state();
         (state.results.len(), state.rows)
     }
 
-    fn begin_none() -> InFlightLookup {
-        async { panic!("nothing is looked up") }.boxed().shared()
+    fn unexpected_lookup() -> InFlightLookup {
+        async { panic!("the lookup was polled") }.boxed().shared()
     }
 
-    fn ids(lookups: &LookupCache, key: &LookupKey, page: u64) -> Option<Vec<String>> {
-        let turn = lookups.get_or_start(key, page, begin_none);
-        let CacheEntry::Hit(found) = turn else {
-            lookups.state().in_flight.remove(key);
+    /// The cached connection ids that serve a page. `None` if it needs a lookup.
+    fn cached_ids(cache: &LookupCache, key: &LookupKey, latest_lookup: u64) -> Option<Vec<String>> {
+        let CacheEntry::Hit(result) = cache.get_or_start(key, latest_lookup, unexpected_lookup)
+        else {
+            cache.state().in_flight.remove(key);
             return None;
         };
-        let present = lookups.without_gone(&found);
-        Some(present.iter().map(|connection| connection.id.clone()).collect())
+        let connections = cache.without_gone(&result);
+        Some(connections.iter().map(|connection| connection.id.clone()).collect())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_found_is_forgotten_with_the_last_page_that_it_serves() {
-        let (lookups, beginnings) = (LookupCache::new(Duration::ZERO), LookupSequence::default());
-        let (first, second) = (beginnings.newest(), beginnings.newest());
-        lookups.begin_page(first);
-        lookups.begin_page(second);
-        look_up(&lookups, &beginnings, &key(1), &["a"]).await;
-        let third = beginnings.newest();
-        lookups.begin_page(third);
-        assert_eq!(ids(&lookups, &key(1), second), Some(vec!["a".to_owned()]));
-        assert_eq!(ids(&lookups, &key(1), third), None, "it began before that page was read");
-        lookups.end_page(first);
-        assert_eq!(kept(&lookups), (1, 1));
-        lookups.end_page(second);
-        assert_eq!(kept(&lookups), (0, 0));
-        assert_eq!(lookups.state().pages.len(), 1);
+    async fn evicts_a_result_with_the_last_page_that_it_serves() {
+        let (cache, sequence) = (LookupCache::new(Duration::ZERO), LookupSequence::default());
+        let (first, second) = (sequence.latest(), sequence.latest());
+        cache.begin_page(first);
+        cache.begin_page(second);
+        look_up(&cache, &sequence, &key(1), &["a"]).await;
+        let third = sequence.latest();
+        cache.begin_page(third);
+        assert_eq!(cached_ids(&cache, &key(1), second), Some(vec!["a".to_owned()]));
+        assert_eq!(cached_ids(&cache, &key(1), third), None, "began before the page was read");
+        cache.end_page(first);
+        assert_eq!(sizes(&cache), (1, 1));
+        cache.end_page(second);
+        assert_eq!(sizes(&cache), (0, 0));
+        assert_eq!(cache.state().pages.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_cache_forgets_by_age() {
-        let (lookups, beginnings) =
+    async fn evicts_results_by_age() {
+        let (cache, sequence) =
             (LookupCache::new(Duration::from_secs(5)), LookupSequence::default());
-        look_up(&lookups, &beginnings, &key(1), &["a"]).await;
+        look_up(&cache, &sequence, &key(1), &["a"]).await;
         tokio::time::advance(Duration::from_secs(3)).await;
-        look_up(&lookups, &beginnings, &key(2), &["b"]).await;
+        look_up(&cache, &sequence, &key(2), &["b"]).await;
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(ids(&lookups, &key(1), u64::MAX), None);
-        assert_eq!(ids(&lookups, &key(2), u64::MAX), Some(vec!["b".to_owned()]));
-        lookups.begin_page(2);
-        lookups.end_page(2);
-        assert_eq!(kept(&lookups), (1, 1));
+        assert_eq!(cached_ids(&cache, &key(1), u64::MAX), None);
+        assert_eq!(cached_ids(&cache, &key(2), u64::MAX), Some(vec!["b".to_owned()]));
+        cache.begin_page(2);
+        cache.end_page(2);
+        assert_eq!(sizes(&cache), (1, 1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_kept_is_bounded_and_the_newest_stays() {
-        let (lookups, beginnings) =
+    async fn bounds_results_and_rows_but_keeps_the_latest_result() {
+        let (cache, sequence) =
             (LookupCache::new(Duration::from_secs(300)), LookupSequence::default());
         for n in 0..MAX_RESULTS + 10 {
-            look_up(&lookups, &beginnings, &key(n), &["a"]).await;
+            look_up(&cache, &sequence, &key(n), &["a"]).await;
         }
-        assert_eq!(kept(&lookups).0, MAX_RESULTS);
-        assert_eq!(ids(&lookups, &key(9), u64::MAX), None, "the oldest went");
+        assert_eq!(sizes(&cache).0, MAX_RESULTS);
+        assert_eq!(
+            cached_ids(&cache, &key(9), u64::MAX),
+            None,
+            "the oldest result was not evicted"
+        );
         let many = vec!["b"; MAX_ROWS + 1];
-        look_up(&lookups, &beginnings, &key(0), &many).await;
-        assert_eq!(kept(&lookups), (1, MAX_ROWS + 1));
-        look_up(&lookups, &beginnings, &key(1), &["a"]).await;
-        assert_eq!(kept(&lookups), (1, 1));
+        look_up(&cache, &sequence, &key(0), &many).await;
+        assert_eq!(sizes(&cache), (1, MAX_ROWS + 1));
+        look_up(&cache, &sequence, &key(1), &["a"]).await;
+        assert_eq!(sizes(&cache), (1, 1));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_is_gone_is_left_out_of_what_was_found_before() {
-        let (lookups, beginnings) =
+    async fn excludes_a_closed_connection_from_earlier_results() {
+        let (cache, sequence) =
             (LookupCache::new(Duration::from_secs(5)), LookupSequence::default());
-        look_up(&lookups, &beginnings, &key(1), &["a", "b"]).await;
-        lookups.add_tombstone("a", beginnings.newest());
-        assert_eq!(ids(&lookups, &key(1), u64::MAX), Some(vec!["b".to_owned()]));
-        look_up(&lookups, &beginnings, &key(2), &["a"]).await;
-        let again = Some(vec!["a".to_owned()]);
-        assert_eq!(ids(&lookups, &key(2), u64::MAX), again, "its row was written again");
+        look_up(&cache, &sequence, &key(1), &["a", "b"]).await;
+        cache.add_tombstone("a", sequence.latest());
+        assert_eq!(cached_ids(&cache, &key(1), u64::MAX), Some(vec!["b".to_owned()]));
+        look_up(&cache, &sequence, &key(2), &["a"]).await;
+        let later = Some(vec!["a".to_owned()]);
+        assert_eq!(cached_ids(&cache, &key(2), u64::MAX), later, "its row was written again");
         tokio::time::advance(Duration::from_secs(5)).await;
-        lookups.begin_page(2);
-        lookups.end_page(2);
-        assert!(lookups.state().tombstones.is_empty());
+        cache.begin_page(2);
+        cache.end_page(2);
+        assert!(cache.state().tombstones.is_empty());
     }
 }

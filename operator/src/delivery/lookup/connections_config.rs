@@ -1,32 +1,27 @@
-//! Where connections are stored, and the condition messages about problems of that place.
+//! Where the connections are stored.
 
 use std::time::Duration;
 
-use crate::api::Reason;
 use crate::delivery::connections::TableDescription;
-use crate::telemetry::Problem;
+use crate::telemetry::{Problem, Reason};
 
-/// Where connections are stored, as the spec says.
+/// Where the connections are stored, from `connections` of the spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionsConfig {
-    /// The region of the table.
     pub region: String,
-    /// The table, named in conditions.
     pub table: String,
-    /// The index that is asked, if not the table.
+    /// The index that lookups query. `None` queries the table.
     pub index: Option<String>,
-    /// The partition key that is asked; `None` asks for every row.
+    /// The partition key that lookups query. `None` reads every row.
     pub partition_key: Option<String>,
-    /// The row's attribute that holds the connection id.
     pub connection_id_attribute: String,
-    /// The row's attribute that says when it is out of date.
     pub ttl_attribute: Option<String>,
-    /// For how long a lookup may serve records that are read after it began.
-    pub cache: Duration,
+    /// How long after its start a lookup serves records that are read later. 0 disables the cache.
+    pub cache_ttl: Duration,
 }
 
 impl ConnectionsConfig {
-    /// Whether the table can be asked as the spec says.
+    /// Checks that the table has the index and the partition key of the spec.
     pub(crate) fn check_table(&self, table: &TableDescription) -> Result<(), Problem> {
         let keys = match &self.index {
             None => &table.keys,
@@ -35,19 +30,19 @@ impl ConnectionsConfig {
                 None => return Err(self.index_not_found(name)),
             },
         };
-        let Some(asked) = self.partition_key.as_ref().filter(|asked| **asked != keys.partition)
+        let Some(requested) = self.partition_key.as_ref().filter(|key| **key != keys.partition)
         else {
             return Ok(());
         };
         let message = format!(
-            "lookups in {} failed: its partition key is {:?}, and connections.partitionKey is {asked:?}; correct connections.partitionKey",
+            "lookups in {} failed: its partition key is {:?}, and connections.partitionKey is {requested:?}; correct connections.partitionKey",
             self.target(),
             keys.partition
         );
         Err(Problem::new(Reason::ConnectionsKeyMismatch, message))
     }
 
-    /// The index or table that lookups query, as conditions name it.
+    /// The index or table that lookups query, for condition messages.
     pub(crate) fn target(&self) -> String {
         match &self.index {
             Some(index) => format!("index {index:?} of {}", self.table_description()),
@@ -55,7 +50,7 @@ impl ConnectionsConfig {
         }
     }
 
-    /// The table, as conditions name it.
+    /// The table, for condition messages.
     pub(crate) fn table_description(&self) -> String {
         format!("table {:?} in {}", self.table, self.region)
     }

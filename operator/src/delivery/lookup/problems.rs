@@ -1,35 +1,35 @@
-//! Conditions about the connections table.
+//! Condition messages about the connections table.
 
 use super::connections_config::ConnectionsConfig;
-use crate::api::Reason;
 use crate::delivery::connections::{ConnectionsError, ConnectionsErrorKind};
-use crate::telemetry::Problem;
+use crate::telemetry::{Problem, Reason};
 use crate::timing::FailureTracker;
 
 impl ConnectionsConfig {
-    /// Problem of a failed request, or `None` while it may still end without help.
-    pub(crate) fn request_failed(
+    /// Records a failed request, and returns its problem. Returns `None` while the failure may pass
+    /// by itself.
+    pub(crate) fn request_problem(
         &self,
         error: &ConnectionsError,
-        failing: &mut FailureTracker,
+        failures: &mut FailureTracker,
     ) -> Option<Problem> {
-        let (asked, action) = (self.target(), error.action);
-        let has_lasted = failing.record_failure();
+        let (target, action) = (self.target(), error.action);
+        let has_lasted = failures.record_failure();
         let (reason, message) = match error.kind {
             ConnectionsErrorKind::NotFound => (
                 Reason::ConnectionsNotFound,
                 format!(
-                    "{action} on {asked} failed: not found; create it, or correct connections.tableName or connections.region"
+                    "{action} on {target} failed: not found; create it, or correct connections.tableName or connections.region"
                 ),
             ),
             ConnectionsErrorKind::AccessDenied => (
                 Reason::ConnectionsAccessDenied,
                 format!(
-                    "{action} on {asked} failed: access denied; grant this permission to the operator"
+                    "{action} on {target} failed: access denied; grant this permission to the operator"
                 ),
             ),
             ConnectionsErrorKind::NoCredentials => {
-                return Some(Problem::no_credentials(&format!("{action} on {asked}")));
+                return Some(Problem::no_credentials(&format!("{action} on {target}")));
             }
             ConnectionsErrorKind::Invalid | ConnectionsErrorKind::Unavailable => {
                 if !has_lasted {
@@ -38,7 +38,7 @@ impl ConnectionsConfig {
                 (
                     Reason::ConnectionsUnavailable,
                     format!(
-                        "{action} on {asked} failed: no usable response; check the capacity of the table and the network"
+                        "{action} on {target} failed: no usable response; check the capacity of the table and the network"
                     ),
                 )
             }
@@ -46,20 +46,20 @@ impl ConnectionsConfig {
         Some(Problem::new(reason, message))
     }
 
-    /// Problem of a row that could not be read or deleted, if a person must act.
+    /// Returns the problem of a row that could not be read or deleted, if you must act.
     pub(crate) fn deletion_problem(&self, error: &ConnectionsError) -> Option<Problem> {
-        let (stored, action) = (self.table_description(), error.action);
+        let (table, action) = (self.table_description(), error.action);
         match error.kind {
             ConnectionsErrorKind::AccessDenied => {
                 let message = format!(
-                    "rows of closed connections cannot be deleted from {stored}: access denied; grant {action}"
+                    "rows of closed connections cannot be deleted from {table}: access denied; grant {action}"
                 );
                 Some(Problem::new(Reason::StaleRowDeletionDenied, message))
             }
             ConnectionsErrorKind::NoCredentials => {
-                Some(Problem::no_credentials(&format!("{action} on {stored}")))
+                Some(Problem::no_credentials(&format!("{action} on {table}")))
             }
-            // Seldom, and the next record of its connection tries again.
+            // These pass by themselves, and the connection's next message causes another attempt.
             ConnectionsErrorKind::NotFound
             | ConnectionsErrorKind::Invalid
             | ConnectionsErrorKind::Unavailable => None,
@@ -68,22 +68,22 @@ impl ConnectionsConfig {
 
     /// Problem of rows that lack a usable connection id.
     pub(crate) fn connection_id_missing(&self) -> Problem {
-        let (id, asked) = (&self.connection_id_attribute, self.target());
+        let (id, target) = (&self.connection_id_attribute, self.target());
         let action = match &self.index {
             Some(_) => {
                 "add it to the projection of the index (KEYS_ONLY has keys only), or correct connections.connectionIdAttribute"
             }
             None => "correct connections.connectionIdAttribute",
         };
-        let message = format!("rows of {asked} are skipped: no connection id in {id:?}; {action}");
+        let message = format!("rows of {target} are skipped: no connection id in {id:?}; {action}");
         Problem::new(Reason::ConnectionIdMissing, message)
     }
 
     /// Problem of rows whose TTL cannot be in seconds.
     pub(crate) fn invalid_ttl_unit(&self, attribute: &str) -> Problem {
-        let stored = self.table_description();
+        let table = self.table_description();
         let message = format!(
-            "rows of {stored} never expire: their TTL in {attribute:?} is in milliseconds; write seconds since 1970"
+            "rows of {table} never expire: their TTL in {attribute:?} is in milliseconds; write seconds since 1970"
         );
         Problem::new(Reason::InvalidTtlUnit, message)
     }
@@ -107,7 +107,7 @@ mod tests {
     use crate::model::KeySchema;
     use crate::telemetry::health::assert_message_form;
 
-    fn source(index: Option<&str>) -> ConnectionsConfig {
+    fn config(index: Option<&str>) -> ConnectionsConfig {
         ConnectionsConfig {
             region: "eu-west-1".to_owned(),
             table: "connections".to_owned(),
@@ -115,22 +115,22 @@ mod tests {
             partition_key: Some("sk".to_owned()),
             connection_id_attribute: "connection_id".to_owned(),
             ttl_attribute: Some("ttl".to_owned()),
-            cache: Duration::ZERO,
+            cache_ttl: Duration::ZERO,
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_message_names_the_failure_the_cause_and_the_action() {
+    async fn names_the_failure_the_cause_and_the_action() {
         let keys = KeySchema { partition: "pk".to_owned(), sort: None };
         let table = TableDescription { keys, indexes: vec![], types: [].into() };
-        let mut failing = FailureTracker::new(Duration::ZERO);
-        failing.record_failure();
+        let mut failures = FailureTracker::new(Duration::ZERO);
+        failures.record_failure();
         tokio::time::sleep(Duration::from_secs(120)).await;
         let mut problems = Vec::new();
         for index in [None, Some("sk-index")] {
-            let source = source(index);
-            problems.extend([source.connection_id_missing(), source.invalid_ttl_unit("ttl")]);
-            problems.extend(source.check_table(&table).err());
+            let config = config(index);
+            problems.extend([config.connection_id_missing(), config.invalid_ttl_unit("ttl")]);
+            problems.extend(config.check_table(&table).err());
             for kind in [
                 ConnectionsErrorKind::NotFound,
                 ConnectionsErrorKind::AccessDenied,
@@ -139,8 +139,8 @@ mod tests {
                 ConnectionsErrorKind::Unavailable,
             ] {
                 let error = ConnectionsError { action: "dynamodb:Query", kind, source: None };
-                problems.extend(source.request_failed(&error, &mut failing));
-                problems.extend(source.deletion_problem(&error));
+                problems.extend(config.request_problem(&error, &mut failures));
+                problems.extend(config.deletion_problem(&error));
             }
         }
         assert_eq!(problems.len(), 2 * (3 + 5 + 2));

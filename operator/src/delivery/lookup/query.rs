@@ -1,4 +1,7 @@
-//! Asks the table, until it answers: one lookup from its first call to its last row.
+//! Queries the connections table until a lookup succeeds.
+//!
+//! A lookup reads every page of its rows. If a request fails, the lookup starts again from its
+//! first request, so a result never combines rows from different attempts.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,58 +16,61 @@ use super::row::{Connection, Row, RowSchema};
 use crate::delivery::connections::{
     ConnectionsError, ConnectionsErrorKind, ConnectionsTable, Segment,
 };
-use crate::delivery::lookup::MAX_BACKOFF;
 use crate::model::{AttributeValue, Item, UnixSeconds};
 use crate::telemetry::{Component, Health, LookupKind, NotifierTelemetry, Problem};
 use crate::timing::{FailureTracker, JitterRng};
 
-/// In how many segments every row is read: enough to read 100,000 rows within a second, and cheap
-/// for a table that fits on a page.
+/// Maximum wait between two attempts.
+pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(15);
+
+/// Number of segments of a scan: enough to read 100,000 rows within one second, and cheap for a
+/// table that fits on one page.
 const SCAN_SEGMENTS: u32 = 8;
 
-/// For how long a fault of some rows is told after it was seen last: other lookups find other rows.
+/// How long a fault of rows is reported after it was last seen. The lookups in between may have
+/// read other rows.
 const ROW_FAULT_TTL: Duration = Duration::from_secs(600);
 
-/// The table, and how it is asked.
+/// Runs the lookups of one notifier.
 #[derive(Debug)]
 pub(crate) struct ConnectionsQuery {
     pub connections: Arc<dyn ConnectionsTable>,
     pub config: ConnectionsConfig,
     pub schema: RowSchema,
-    /// The attributes that a lookup asks for.
+    /// The attributes that a lookup requests.
     attributes: Vec<String>,
     pub sequence: LookupSequence,
     row_faults: Mutex<RowFaults>,
-    /// How many lookups fail, of those that have told so.
-    failing: Mutex<usize>,
+    /// Number of lookups in flight that have reported a problem.
+    failing_lookups: Mutex<usize>,
     health: Arc<Health>,
     pub telemetry: NotifierTelemetry,
     rng: Arc<JitterRng>,
 }
 
-/// When faults of rows were seen last.
+/// When each fault of rows was last seen.
 #[derive(Debug, Default)]
 struct RowFaults {
     connection_id_missing: Option<Instant>,
     invalid_ttl_unit: Option<Instant>,
 }
 
-/// Which rows are asked for, page by page.
+/// The rows that a sequence of requests reads.
 #[derive(Clone, Copy, Debug)]
 enum QueryScope<'a> {
-    /// Those of a partition key's value.
+    /// The rows with this partition key.
     Key(&'a AttributeValue),
-    /// A share of all.
+    /// A segment of all rows.
     Segment(Segment),
 }
 
-/// The rows of a lookup, as they come.
+/// The rows of a lookup, parsed.
 #[derive(Debug, Default)]
 struct Rows {
     connections: Vec<Arc<Connection>>,
     unusable: u64,
     expired: u64,
-    with_invalid_ttl: bool,
+    has_invalid_ttl_unit: bool,
 }
 
 impl ConnectionsQuery {
@@ -77,7 +83,7 @@ impl ConnectionsQuery {
         rng: Arc<JitterRng>,
     ) -> Self {
         let attributes = schema.attributes();
-        let (sequence, row_faults, failing) =
+        let (sequence, row_faults, failing_lookups) =
             (LookupSequence::default(), Mutex::default(), Mutex::default());
         Self {
             connections,
@@ -86,64 +92,66 @@ impl ConnectionsQuery {
             attributes,
             sequence,
             row_faults,
-            failing,
+            failing_lookups,
             health,
             telemetry,
             rng,
         }
     }
 
-    /// The connections stored under this key; rows are out of date that are so at `now`.
-    pub async fn find(self: Arc<Self>, key: LookupKey, now: UnixSeconds) -> LookupResult {
-        let mut failing = FailureTracker::new(MAX_BACKOFF);
-        let mut has_told = false;
+    /// Finds the connections stored under this key, without the rows that are expired at `now`.
+    pub async fn find_connections(
+        self: Arc<Self>,
+        key: LookupKey,
+        now: UnixSeconds,
+    ) -> LookupResult {
+        let mut failures = FailureTracker::new(MAX_BACKOFF);
+        let mut is_reported = false;
         loop {
-            let begun = self.sequence.start();
-            let error = match self.rows(&key, now).await {
+            let start = self.sequence.record_start();
+            let error = match self.read_rows(&key, now).await {
                 Ok(rows) => {
-                    self.record_success(has_told);
-                    return LookupResult {
-                        start: begun,
-                        connections: self.report_row_faults(rows),
-                    };
+                    self.record_success(is_reported);
+                    return LookupResult { start, connections: self.report_row_faults(rows) };
                 }
                 Err(error) => error,
             };
-            self.telemetry.retry(&error);
-            let trouble = match self.diagnose(&error).await {
-                None => self.config.request_failed(&error, &mut failing),
-                explained => explained,
+            self.telemetry.request_failed(&error);
+            let problem = match self.diagnose(&error).await {
+                None => self.config.request_problem(&error, &mut failures),
+                diagnosed => diagnosed,
             };
-            if let Some(trouble) = trouble {
-                self.record_failure(trouble, std::mem::replace(&mut has_told, true));
+            if let Some(problem) = problem {
+                self.record_failure(problem, std::mem::replace(&mut is_reported, true));
             }
-            sleep(failing.next_wait(&self.rng)).await;
+            sleep(failures.next_wait(&self.rng)).await;
         }
     }
 
-    /// A lookup fails, and tells why, again if it `has_told`.
-    fn record_failure(&self, trouble: Problem, has_told: bool) {
+    /// Reports the problem of a lookup, which may have reported one before.
+    fn record_failure(&self, problem: Problem, was_reported: bool) {
         let mut failing = self.failing_lookups();
-        *failing += usize::from(!has_told);
-        self.health.set_problem(Component::Connections, trouble);
+        *failing += usize::from(!was_reported);
+        self.health.set_problem(Component::Connections, problem);
     }
 
-    /// A lookup works. What others tell stays: one key may be throttled while the rest is well.
-    fn record_success(&self, has_told: bool) {
+    /// Records the success of a lookup. The problem stays while other lookups fail, because
+    /// DynamoDB may throttle only one key.
+    fn record_success(&self, was_reported: bool) {
         let mut failing = self.failing_lookups();
-        *failing -= usize::from(has_told);
+        *failing -= usize::from(was_reported);
         if *failing == 0 {
             self.health.clear(&Component::Connections);
         }
     }
 
     fn failing_lookups(&self) -> std::sync::MutexGuard<'_, usize> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.failing_lookups.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is wrong with the table, where DynamoDB only says that a request is invalid: so it
-    /// answers for an index that was taken away or is being made. Never for a value: what cannot be
-    /// a key was refused before it got here.
+    /// Finds the problem behind a request that DynamoDB rejected as invalid. DynamoDB also returns
+    /// this error while an index is being created, or after it was deleted. The value is never the
+    /// cause, because a value that cannot be a key does not get here.
     async fn diagnose(&self, error: &ConnectionsError) -> Option<Problem> {
         if error.kind != ConnectionsErrorKind::Invalid {
             return None;
@@ -154,28 +162,27 @@ impl ConnectionsQuery {
         }
     }
 
-    async fn rows(&self, key: &LookupKey, now: UnixSeconds) -> Result<Rows, ConnectionsError> {
+    async fn read_rows(&self, key: &LookupKey, now: UnixSeconds) -> Result<Rows, ConnectionsError> {
         let Some(value) = key else {
-            self.telemetry.lookup_reused(LookupKind::Scan);
+            self.telemetry.connections_looked_up(LookupKind::Scan);
             let segment = |number| QueryScope::Segment(Segment { number, total: SCAN_SEGMENTS });
-            let segments = (0..SCAN_SEGMENTS).map(|number| self.pages(segment(number), now));
+            let segments = (0..SCAN_SEGMENTS).map(|number| self.read_pages(segment(number), now));
             return Ok(Rows::merge(try_join_all(segments).await?));
         };
-        self.telemetry.lookup_reused(LookupKind::Query);
-        Ok(Rows::merge(vec![self.pages(QueryScope::Key(value), now).await?]))
+        self.telemetry.connections_looked_up(LookupKind::Query);
+        Ok(Rows::merge(vec![self.read_pages(QueryScope::Key(value), now).await?]))
     }
 
-    /// Every page of these rows.
-    async fn pages(
+    async fn read_pages(
         &self,
-        asked: QueryScope<'_>,
+        scope: QueryScope<'_>,
         now: UnixSeconds,
     ) -> Result<Rows, ConnectionsError> {
         let (connections, attributes) = (&self.connections, &self.attributes);
         let mut rows = Rows::default();
         let mut start = None;
         loop {
-            let page = match asked {
+            let page = match scope {
                 QueryScope::Key(value) => {
                     connections.query(value, attributes, start.as_ref()).await?
                 }
@@ -193,26 +200,23 @@ impl ConnectionsQuery {
         }
     }
 
-    /// Tells what is the matter with rows, and gives the connections.
+    /// Reports the faults of rows, and returns the connections.
     fn report_row_faults(&self, rows: Rows) -> Vec<Arc<Connection>> {
-        let Rows { connections, unusable: unaddressed, expired, with_invalid_ttl: in_milliseconds } =
-            rows;
-        self.telemetry.rows_skipped(unaddressed, expired);
-        let mut seen = self.row_faults.lock().unwrap_or_else(PoisonError::into_inner);
-        let trouble = || self.config.connection_id_missing();
+        let Rows { connections, unusable, expired, has_invalid_ttl_unit } = rows;
+        self.telemetry.rows_skipped(unusable, expired);
+        let mut last_seen = self.row_faults.lock().unwrap_or_else(PoisonError::into_inner);
         self.report_row_fault(
-            &mut seen.connection_id_missing,
-            unaddressed > 0,
+            &mut last_seen.connection_id_missing,
+            unusable > 0,
             Component::ConnectionIds,
-            trouble,
+            || self.config.connection_id_missing(),
         );
         if let Some(attribute) = &self.config.ttl_attribute {
-            let trouble = || self.config.invalid_ttl_unit(attribute);
             self.report_row_fault(
-                &mut seen.invalid_ttl_unit,
-                in_milliseconds,
+                &mut last_seen.invalid_ttl_unit,
+                has_invalid_ttl_unit,
                 Component::RowTtl,
-                trouble,
+                || self.config.invalid_ttl_unit(attribute),
             );
         }
         connections
@@ -220,44 +224,44 @@ impl ConnectionsQuery {
 
     fn report_row_fault(
         &self,
-        seen: &mut Option<Instant>,
-        is_seen: bool,
-        part: Component,
-        trouble: impl FnOnce() -> Problem,
+        last_seen: &mut Option<Instant>,
+        is_present: bool,
+        component: Component,
+        problem: impl FnOnce() -> Problem,
     ) {
-        if is_seen {
-            *seen = Some(Instant::now());
-            self.health.set_warning(part, trouble());
-        } else if seen.is_some_and(|seen| seen.elapsed() >= ROW_FAULT_TTL) {
-            *seen = None;
-            self.health.clear(&part);
+        if is_present {
+            *last_seen = Some(Instant::now());
+            self.health.set_warning(component, problem());
+        } else if last_seen.is_some_and(|at| at.elapsed() >= ROW_FAULT_TTL) {
+            *last_seen = None;
+            self.health.clear(&component);
         }
     }
 }
 
 impl Rows {
-    fn add(&mut self, columns: &RowSchema, row: &Item, now: UnixSeconds) {
-        self.with_invalid_ttl |= columns.is_in_milliseconds(row);
-        match columns.parse(row, now) {
+    fn add(&mut self, schema: &RowSchema, row: &Item, now: UnixSeconds) {
+        self.has_invalid_ttl_unit |= schema.has_ttl_in_milliseconds(row);
+        match schema.parse(row, now) {
             Row::Connected(connection) => self.connections.push(Arc::new(connection)),
             Row::Expired => self.expired += 1,
             Row::Unusable => self.unusable += 1,
         }
     }
 
-    /// All of them. A connection that is stored in several rows, as one for each thing that it
-    /// watches, is told once.
+    /// Merges the rows of all segments. A connection with several rows, such as one for each item
+    /// that it watches, is included once.
     fn merge(parts: Vec<Self>) -> Self {
-        let mut all = Self::default();
+        let mut merged = Self::default();
         for part in parts {
-            all.connections.extend(part.connections);
-            all.unusable += part.unusable;
-            all.expired += part.expired;
-            all.with_invalid_ttl |= part.with_invalid_ttl;
+            merged.connections.extend(part.connections);
+            merged.unusable += part.unusable;
+            merged.expired += part.expired;
+            merged.has_invalid_ttl_unit |= part.has_invalid_ttl_unit;
         }
-        let mut ids = HashSet::with_capacity(all.connections.len());
-        let connections = all.connections.iter().filter(|connection| ids.insert(&connection.id));
-        all.connections = connections.cloned().collect();
-        all
+        let mut ids = HashSet::with_capacity(merged.connections.len());
+        let connections = merged.connections.iter().filter(|connection| ids.insert(&connection.id));
+        merged.connections = connections.cloned().collect();
+        merged
     }
 }

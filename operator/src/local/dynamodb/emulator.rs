@@ -1,98 +1,102 @@
-//! An embedded DynamoDB: the API's operations by name, JSON in and JSON out, as the service has
-//! them on the wire. What the engine gets wrong in its streams is mended in `streams`.
+//! Embedded DynamoDB: operations by name, with JSON requests and responses as on the wire.
+//!
+//! The module `streams` corrects the differences between the engine's streams and those of AWS.
 
 use dynoxide::{Database, DynoxideError};
 use serde_json::Value;
 
-use super::json::{Answer, answer, internal};
+use super::json::{DynamoResult, internal_error, respond};
 use super::streams;
 use crate::local::plan::AwsLocation;
 
-/// The tables and their streams. Clones share them.
+/// Tables and streams. Clones share them.
 #[derive(Clone)]
-pub struct Dynamo {
+pub struct Emulator {
     database: Database,
-    home: AwsLocation,
+    location: AwsLocation,
 }
 
-impl Dynamo {
-    /// Opens the tables in a file, or in memory; their ARNs are of `home`.
-    pub fn open(path: Option<&str>, home: AwsLocation) -> Answer<Self> {
+impl Emulator {
+    /// Opens the tables in a file or in memory. Their ARNs have the partition, region and account of
+    /// `location`.
+    pub fn open(path: Option<&str>, location: AwsLocation) -> DynamoResult<Self> {
         let database = match path {
             Some(path) => Database::new(path)?,
             None => Database::memory()?,
         };
-        Ok(Self { database, home })
+        Ok(Self { database, location })
     }
 
-    /// Runs an operation (`UpdateItem`, `GetRecords`, …) and blocks while SQLite works.
-    /// `None`: there is no such operation.
-    pub fn run(&self, operation: &str, body: &str) -> Option<Answer<String>> {
-        let (db, home) = (&self.database, &self.home);
+    /// Executes an operation such as `UpdateItem` or `GetRecords`. Blocks while SQLite works.
+    ///
+    /// Returns `None` if no such operation exists.
+    pub fn execute(&self, operation: &str, body: &str) -> Option<DynamoResult<String>> {
+        let (db, location) = (&self.database, &self.location);
         Some(match operation {
-            "DescribeStream" => streams::describe_stream(db, home, body),
-            "GetShardIterator" => streams::get_shard_iterator(db, home, body),
-            "GetRecords" => streams::get_records(db, home, body),
-            "ListStreams" => {
-                answer(body, |ask| db.list_streams(ask)).map(|json| self.move_arns(json))
-            }
-            "CreateTable" => {
-                answer(body, |ask| db.create_table(ask)).map(|json| self.move_arns(json))
-            }
-            "DeleteTable" => {
-                answer(body, |ask| db.delete_table(ask)).map(|json| self.move_arns(json))
-            }
-            "UpdateTable" => {
-                answer(body, |ask| db.update_table(ask)).map(|json| self.move_arns(json))
-            }
-            "DescribeTable" => {
-                answer(body, |ask| db.describe_table(ask)).map(|json| self.move_arns(json))
-            }
-            "ListTables" => answer(body, |ask| db.list_tables(ask)),
-            "UpdateTimeToLive" => answer(body, |ask| db.update_time_to_live(ask)),
-            "DescribeTimeToLive" => answer(body, |ask| db.describe_time_to_live(ask)),
-            _ => return self.run_on_items(operation, body),
+            "DescribeStream" => streams::describe_stream(db, location, body),
+            "GetShardIterator" => streams::get_shard_iterator(db, location, body),
+            "GetRecords" => streams::get_records(db, location, body),
+            "ListStreams" => respond(body, |request| db.list_streams(request))
+                .map(|json| self.relocate_arns(json)),
+            "CreateTable" => respond(body, |request| db.create_table(request))
+                .map(|json| self.relocate_arns(json)),
+            "DeleteTable" => respond(body, |request| db.delete_table(request))
+                .map(|json| self.relocate_arns(json)),
+            "UpdateTable" => respond(body, |request| db.update_table(request))
+                .map(|json| self.relocate_arns(json)),
+            "DescribeTable" => respond(body, |request| db.describe_table(request))
+                .map(|json| self.relocate_arns(json)),
+            "ListTables" => respond(body, |request| db.list_tables(request)),
+            "UpdateTimeToLive" => respond(body, |request| db.update_time_to_live(request)),
+            "DescribeTimeToLive" => respond(body, |request| db.describe_time_to_live(request)),
+            _ => return self.execute_on_items(operation, body),
         })
     }
 
-    fn run_on_items(&self, operation: &str, body: &str) -> Option<Answer<String>> {
+    fn execute_on_items(&self, operation: &str, body: &str) -> Option<DynamoResult<String>> {
         let db = &self.database;
         Some(match operation {
-            "PutItem" => answer(body, |ask| db.put_item(ask)),
-            "GetItem" => answer(body, |ask| db.get_item(ask)),
-            "UpdateItem" => answer(body, |ask| db.update_item(ask)),
-            "DeleteItem" => answer(body, |ask| db.delete_item(ask)),
-            "Query" => answer(body, |ask| db.query(ask)),
-            "Scan" => answer(body, |ask| db.scan(ask)),
-            "BatchGetItem" => answer(body, |ask| db.batch_get_item(ask)),
-            "BatchWriteItem" => answer(body, |ask| db.batch_write_item(ask)),
-            "TransactGetItems" => answer(body, |ask| db.transact_get_items(ask)),
-            "TransactWriteItems" => answer(body, |ask| db.transact_write_items(ask)),
-            "ExecuteStatement" => answer(body, |ask| db.execute_statement(ask)),
-            "ExecuteTransaction" => answer(body, |ask| db.execute_transaction(ask)),
-            "BatchExecuteStatement" => answer(body, |ask| db.batch_execute_statement(ask)),
+            "PutItem" => respond(body, |request| db.put_item(request)),
+            "GetItem" => respond(body, |request| db.get_item(request)),
+            "UpdateItem" => respond(body, |request| db.update_item(request)),
+            "DeleteItem" => respond(body, |request| db.delete_item(request)),
+            "Query" => respond(body, |request| db.query(request)),
+            "Scan" => respond(body, |request| db.scan(request)),
+            "BatchGetItem" => respond(body, |request| db.batch_get_item(request)),
+            "BatchWriteItem" => respond(body, |request| db.batch_write_item(request)),
+            "TransactGetItems" => respond(body, |request| db.transact_get_items(request)),
+            "TransactWriteItems" => respond(body, |request| db.transact_write_items(request)),
+            "ExecuteStatement" => respond(body, |request| db.execute_statement(request)),
+            "ExecuteTransaction" => respond(body, |request| db.execute_transaction(request)),
+            "BatchExecuteStatement" => respond(body, |request| db.batch_execute_statement(request)),
             _ => return None,
         })
     }
 
-    /// Runs an operation off the async workers.
-    pub async fn ask(&self, operation: &'static str, body: Value) -> Answer<Value> {
+    /// Executes an operation on a blocking thread, so that SQLite does not block the async runtime.
+    pub async fn request(&self, operation: &'static str, body: Value) -> DynamoResult<Value> {
         let this = self.clone();
-        let work = move || this.run(operation, &body.to_string());
-        let answer = tokio::task::spawn_blocking(work).await.map_err(internal)?;
-        let unknown = || DynoxideError::InternalServerError(format!("no operation {operation}"));
-        serde_json::from_str(&answer.ok_or_else(unknown)??).map_err(internal)
+        let execute = move || this.execute(operation, &body.to_string());
+        let response = tokio::task::spawn_blocking(execute).await.map_err(internal_error)?;
+        let unknown =
+            || DynoxideError::InternalServerError(format!("unknown operation {operation}"));
+        serde_json::from_str(&response.ok_or_else(unknown)??).map_err(internal_error)
     }
 
-    /// The ARN of a table's stream, if it has one.
-    pub async fn stream_arn(&self, table: &str) -> Answer<Option<String>> {
-        let answer = self.ask("DescribeTable", serde_json::json!({ "TableName": table })).await?;
-        Ok(answer["Table"]["LatestStreamArn"].as_str().map(str::to_owned))
+    /// Returns the ARN of a table's stream, if it has one.
+    pub async fn stream_arn(&self, table: &str) -> DynamoResult<Option<String>> {
+        let request = serde_json::json!({ "TableName": table });
+        let response = self.request("DescribeTable", request).await?;
+        Ok(response["Table"]["LatestStreamArn"].as_str().map(str::to_owned))
     }
 
-    /// The engine's ARNs are of a region of its own; the manifest's are of a real one. None of the
-    /// answers this is used for holds an item, so no user's text is touched.
-    fn move_arns(&self, json: String) -> String {
-        json.replace(&dynoxide::streams::table_arn("").replace("table/", ""), &self.home.prefix())
+    /// Replaces the fixed location in the engine's ARNs by that of the manifest.
+    ///
+    /// Use it only for responses without items, because it replaces text anywhere.
+    fn relocate_arns(&self, json: String) -> String {
+        json.replace(
+            &dynoxide::streams::table_arn("").replace("table/", ""),
+            &self.location.arn_prefix(),
+        )
     }
 }

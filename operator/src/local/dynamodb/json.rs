@@ -1,50 +1,53 @@
-//! Requests and answers as the API has them on the wire, and refusals worded as DynamoDB words them.
+//! JSON requests, responses and errors in the wire format of DynamoDB.
 
 use dynoxide::DynoxideError;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// An operation's answer, or its refusal, which knows its JSON and its HTTP status.
-pub type Answer<T> = Result<T, DynoxideError>;
+/// Response of an operation, or an error with its JSON and HTTP status.
+pub type DynamoResult<T> = Result<T, DynoxideError>;
 
-/// Reads a request, runs it, and writes its answer.
-pub fn answer<Q: DeserializeOwned, A: Serialize>(
+/// Parses a request, executes it and serializes the response.
+pub fn respond<Q: DeserializeOwned, R: Serialize>(
     body: &str,
-    operation: impl FnOnce(Q) -> Answer<A>,
-) -> Answer<String> {
-    write(&operation(read(body)?)?)
+    operation: impl FnOnce(Q) -> DynamoResult<R>,
+) -> DynamoResult<String> {
+    to_json(&operation(parse(body)?)?)
 }
 
-/// Reads a request. The engine's own readers mark how DynamoDB words a refusal.
-pub fn read<Q: DeserializeOwned>(body: &str) -> Answer<Q> {
-    serde_json::from_str(body).map_err(|error| refusal(&error.to_string()))
+/// Parses a request. An error has the type and the text of DynamoDB's.
+pub fn parse<Q: DeserializeOwned>(body: &str) -> DynamoResult<Q> {
+    serde_json::from_str(body).map_err(|error| parse_error(&error.to_string()))
 }
 
-/// Writes an answer.
-pub fn write<A: Serialize>(answer: &A) -> Answer<String> {
-    serde_json::to_string(answer).map_err(internal)
+/// Serializes a response.
+pub fn to_json<R: Serialize>(response: &R) -> DynamoResult<String> {
+    serde_json::to_string(response).map_err(internal_error)
 }
 
-fn refusal(message: &str) -> DynoxideError {
+/// Converts an error of the deserializer.
+///
+/// The engine marks the type of an error with a prefix such as `VALIDATION:`.
+fn parse_error(message: &str) -> DynoxideError {
     let text = message.rfind(" at line ").map_or(message, |end| &message[..end]);
-    let (mark, text) = match text.split_once(':') {
-        Some((mark, rest)) if mark.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') => {
-            (mark, rest)
+    let (prefix, text) = match text.split_once(':') {
+        Some((prefix, rest)) if prefix.bytes().all(|b| b.is_ascii_uppercase() || b == b'_') => {
+            (prefix, rest)
         }
         _ => ("", text),
     };
-    let validation = mark.starts_with("VALIDATION")
+    let is_validation = prefix.starts_with("VALIDATION")
         || ["missing field", "unknown variant", "invalid type: null", "AttributeValue"]
             .iter()
-            .any(|sign| text.contains(sign));
-    if validation && !mark.starts_with("SERIALIZATION") {
+            .any(|part| text.contains(part));
+    if is_validation && !prefix.starts_with("SERIALIZATION") {
         return DynoxideError::ValidationException(text.to_owned());
     }
     DynoxideError::SerializationException(text.to_owned())
 }
 
-/// The answer to a fault of our own.
-pub fn internal(error: impl std::fmt::Display) -> DynoxideError {
+/// Converts a failure of the emulator itself to an error with status 500.
+pub fn internal_error(error: impl std::fmt::Display) -> DynoxideError {
     DynoxideError::InternalServerError(error.to_string())
 }
 
@@ -53,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_is_worded_without_the_engines_marks() {
+    fn removes_the_prefixes_of_the_engine_from_errors() {
         let cases = [
             (
                 "VALIDATION:The parameter is required at line 1 column 2",
@@ -65,12 +68,12 @@ mod tests {
             ("expected value at line 1 column 1", "expected value", false),
             ("SERIALIZATION:Wrong AttributeValue", "Wrong AttributeValue", false),
         ];
-        for (message, text, validation) in cases {
-            let refusal = refusal(message);
-            assert_eq!(refusal.to_string(), text);
+        for (message, text, is_validation) in cases {
+            let error = parse_error(message);
+            assert_eq!(error.to_string(), text);
             assert_eq!(
-                refusal.error_type().ends_with("#ValidationException"),
-                validation,
+                error.error_type().ends_with("#ValidationException"),
+                is_validation,
                 "{text}"
             );
         }

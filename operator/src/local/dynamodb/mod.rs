@@ -1,4 +1,4 @@
-//! The embedded DynamoDB with streams.
+//! Embedded DynamoDB with streams.
 
 pub mod emulator;
 pub mod json;

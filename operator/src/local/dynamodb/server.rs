@@ -1,5 +1,6 @@
-//! The embedded DynamoDB over HTTP, as the SDKs and `aws dynamodb --endpoint-url` speak to it. It
-//! works on a thread of its own, so that SQLite holds up none of the process's tasks.
+//! HTTP server of the embedded DynamoDB, for the SDKs and `aws dynamodb --endpoint-url`.
+//!
+//! It runs on its own thread, so that SQLite does not block other tasks of the process.
 
 use std::io;
 use std::net::TcpListener;
@@ -13,61 +14,65 @@ use axum::middleware::from_fn;
 use axum::routing::post;
 use tokio_util::sync::CancellationToken;
 
-use super::emulator::Dynamo;
-use crate::local::loopback_only::local_only;
+use super::emulator::Emulator;
+use crate::local::loopback_only::require_loopback;
 use crate::local::serve;
 
-/// What requests name their operation with.
-const TARGETS: [&str; 2] = ["DynamoDB_20120810.", "DynamoDBStreams_20120810."];
-/// The largest request that DynamoDB takes.
+/// Prefixes of the operation in the header `X-Amz-Target`.
+const TARGET_PREFIXES: [&str; 2] = ["DynamoDB_20120810.", "DynamoDBStreams_20120810."];
+/// Maximum size of a request, as in DynamoDB.
 const MAX_REQUEST_BYTES: usize = 16 * 1024 * 1024;
 const UNKNOWN_OPERATION: &str =
     r#"{"__type":"com.amazon.coral.service#UnknownOperationException"}"#;
 
-/// A running server.
+/// Running server of the embedded DynamoDB.
 pub struct TableServer {
     stop: CancellationToken,
     thread: JoinHandle<io::Result<()>>,
 }
 
 impl TableServer {
-    /// Serves the tables on a new thread.
-    pub fn start(listener: TcpListener, dynamo: Dynamo) -> io::Result<Self> {
+    /// Starts the server on a new thread.
+    pub fn start(listener: TcpListener, emulator: Emulator) -> io::Result<Self> {
         let stop = CancellationToken::new();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let served = serve::until(listener, router(dynamo), stop.clone());
+        let server = serve::serve_until(listener, router(emulator), stop.clone());
         let thread = std::thread::Builder::new()
             .name("dynamodb".to_owned())
-            .spawn(move || runtime.block_on(served))?;
+            .spawn(move || runtime.block_on(server))?;
         Ok(Self { stop, thread })
     }
 
-    /// Stops serving, and waits for the thread's end. Blocks.
+    /// Stops the server, and blocks until its thread has ended.
     pub fn stop(self) -> io::Result<()> {
         self.stop.cancel();
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
     }
 }
 
-fn router(dynamo: Dynamo) -> Router {
+fn router(emulator: Emulator) -> Router {
     Router::new()
         .route("/", post(handle).get(async || "healthy: dynamodb\n"))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
-        .layer(from_fn(local_only))
-        .with_state(dynamo)
+        .layer(from_fn(require_loopback))
+        .with_state(emulator)
 }
 
-/// Blocks while SQLite works; the thread does nothing else.
-async fn handle(State(dynamo): State<Dynamo>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+/// Executes one request. It may block on SQLite, because the thread serves nothing else.
+async fn handle(
+    State(emulator): State<Emulator>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
     let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok());
-    let operation =
-        target.and_then(|target| TARGETS.iter().find_map(|prefix| target.strip_prefix(prefix)));
+    let operation = target
+        .and_then(|target| TARGET_PREFIXES.iter().find_map(|prefix| target.strip_prefix(prefix)));
     let body = String::from_utf8_lossy(&body);
-    let (status, json) = match operation.and_then(|operation| dynamo.run(operation, &body)) {
+    let (status, json) = match operation.and_then(|operation| emulator.execute(operation, &body)) {
         Some(Ok(json)) => (StatusCode::OK, json),
-        Some(Err(refusal)) => {
-            let status = StatusCode::from_u16(refusal.status_code());
-            (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), refusal.to_json())
+        Some(Err(error)) => {
+            let status = StatusCode::from_u16(error.status_code());
+            (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), error.to_json())
         }
         None => (StatusCode::BAD_REQUEST, UNKNOWN_OPERATION.to_owned()),
     };
@@ -89,32 +94,33 @@ mod tests {
 
     use super::*;
     use crate::local::plan::AwsLocation;
-    use crate::local::tests::client::{Reply, request};
+    use crate::local::tests::client::{HttpResponse, request};
 
     fn start() -> (TableServer, String) {
-        let home = AwsLocation { partition: "aws".into(), region: "r".into(), account: "1".into() };
-        let listener = serve::bind(0).unwrap();
+        let location =
+            AwsLocation { partition: "aws".into(), region: "r".into(), account: "1".into() };
+        let listener = serve::bind_loopback(0).unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let dynamo = Dynamo::open(None, home).unwrap();
-        (TableServer::start(listener, dynamo).unwrap(), address)
+        let emulator = Emulator::open(None, location).unwrap();
+        (TableServer::start(listener, emulator).unwrap(), address)
     }
 
-    fn call(address: &str, target: &str, body: &serde_json::Value) -> Reply {
+    fn call(address: &str, target: &str, body: &serde_json::Value) -> HttpResponse {
         let headers = [("x-amz-target", target), ("content-type", "application/x-amz-json-1.0")];
         request(address, "POST", "/", &headers, body.to_string().as_bytes())
     }
 
     #[test]
-    fn answers_carry_the_services_time_and_refusals_their_type() {
+    fn sends_the_date_and_the_error_type() {
         let (server, address) = start();
         let listed = call(&address, "DynamoDB_20120810.ListTables", &json!({}));
         assert_eq!((listed.status, listed.body.as_str()), (200, r#"{"TableNames":[]}"#));
         assert!(listed.header("date").is_some_and(|date| date.ends_with("GMT")));
         let arn = json!({"StreamArn": "arn:aws:dynamodb:r:1:table/none/stream/x"});
-        let refused = call(&address, "DynamoDBStreams_20120810.DescribeStream", &arn);
-        assert_eq!(refused.status, 400);
-        assert!(refused.header("date").is_some());
-        assert!(refused.body.contains(r#"#ResourceNotFoundException","#), "{}", refused.body);
+        let rejected = call(&address, "DynamoDBStreams_20120810.DescribeStream", &arn);
+        assert_eq!(rejected.status, 400);
+        assert!(rejected.header("date").is_some());
+        assert!(rejected.body.contains(r#"#ResourceNotFoundException","#), "{}", rejected.body);
         let unknown = call(&address, "DynamoDB_20120810.MakeTea", &json!({}));
         assert!(unknown.body.contains("#UnknownOperationException"));
         server.stop().unwrap();
@@ -122,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn other_sites_pages_are_refused() {
+    fn rejects_pages_of_other_sites() {
         let (server, address) = start();
         let headers = [("x-amz-target", "DynamoDB_20120810.ListTables"), ("origin", "https://a.b")];
         assert_eq!(request(&address, "POST", "/", &headers, b"{}").status, 403);

@@ -1,7 +1,9 @@
-//! The streams' operations as AWS answers them, where the engine does otherwise: a write that
-//! changes nothing leaves no record, an open shard has no last sequence number, a shard's id has
-//! the length that SDKs demand whatever the table's name, and a stream is found by its own ARN
-//! only.
+//! Operations of DynamoDB Streams, corrected where the engine differs from AWS.
+//!
+//! - A write that changes nothing creates no record.
+//! - An open shard has no last sequence number.
+//! - A shard id has a length that the SDKs accept, with any table name.
+//! - A stream is found only by its own ARN.
 
 use dynoxide::actions::describe_stream::{DescribeStreamRequest, DescribeStreamResponse};
 use dynoxide::actions::get_records::{GetRecordsResponse, StreamRecord};
@@ -9,21 +11,21 @@ use dynoxide::actions::get_shard_iterator::GetShardIteratorRequest;
 use dynoxide::{AttributeValue, Database, DynoxideError, Item, TableMetadata};
 use serde_json::Value;
 
-use super::json::{Answer, internal, read, write};
+use super::json::{DynamoResult, internal_error, parse, to_json};
 use crate::local::plan::AwsLocation;
 
-/// DescribeStream, with the key schema that the engine leaves out.
-pub fn describe_stream(db: &Database, home: &AwsLocation, body: &str) -> Answer<String> {
-    let options: Value = read(body)?;
-    let request: DescribeStreamRequest = read(body)?;
-    let table = find(db, home, &request.stream_arn)?;
+/// Executes DescribeStream. Adds the key schema, which the engine omits.
+pub fn describe_stream(db: &Database, location: &AwsLocation, body: &str) -> DynamoResult<String> {
+    let options: Value = parse(body)?;
+    let request: DescribeStreamRequest = parse(body)?;
+    let table = find_table(db, location, &request.stream_arn)?;
     let shard = shard_id(&request.stream_arn, table.created_at);
-    // The only shard: it has no child, and nothing comes after it.
-    let past = !options["ShardFilter"].is_null()
+    // A stream has one shard, without a child and without a next shard.
+    let excludes_shard = !options["ShardFilter"].is_null()
         || request.exclusive_start_shard_id.as_ref().is_some_and(|start| *start >= shard);
-    let mut answer: DescribeStreamResponse = db.describe_stream(request)?;
-    let description = &mut answer.stream_description;
-    if past {
+    let mut response: DescribeStreamResponse = db.describe_stream(request)?;
+    let description = &mut response.stream_description;
+    if excludes_shard {
         description.shards.clear();
     }
     for listed in &mut description.shards {
@@ -32,19 +34,24 @@ pub fn describe_stream(db: &Database, home: &AwsLocation, body: &str) -> Answer<
         range.ending_sequence_number = None;
         range.starting_sequence_number.get_or_insert_with(|| FIRST_SEQUENCE_NUMBER.to_owned());
     }
-    let mut answer = serde_json::to_value(&answer).map_err(internal)?;
-    answer["StreamDescription"]["KeySchema"] = read(&table.key_schema)?;
-    write(&answer)
+    let mut response = serde_json::to_value(&response).map_err(internal_error)?;
+    response["StreamDescription"]["KeySchema"] = parse(&table.key_schema)?;
+    to_json(&response)
 }
 
-/// What an empty shard begins with; AWS always names one.
+/// First sequence number of an empty shard. AWS always returns one.
 const FIRST_SEQUENCE_NUMBER: &str = "100000000000000000001";
 
-/// GetShardIterator of the shard that DescribeStream showed. `AT_TIMESTAMP` is refused with a
-/// ValidationException, as by every service that does not know it yet.
-pub fn get_shard_iterator(db: &Database, home: &AwsLocation, body: &str) -> Answer<String> {
-    let mut request: GetShardIteratorRequest = read(body)?;
-    let table = find(db, home, &request.stream_arn)?;
+/// Executes GetShardIterator for the shard of DescribeStream.
+///
+/// It rejects `AT_TIMESTAMP` with a ValidationException, as a service without this iterator type does.
+pub fn get_shard_iterator(
+    db: &Database,
+    location: &AwsLocation,
+    body: &str,
+) -> DynamoResult<String> {
+    let mut request: GetShardIteratorRequest = parse(body)?;
+    let table = find_table(db, location, &request.stream_arn)?;
     if request.shard_id != shard_id(&request.stream_arn, table.created_at) {
         return Err(DynoxideError::ResourceNotFoundException(format!(
             "Requested resource not found: Shard: {} in Stream: {} not found",
@@ -52,22 +59,23 @@ pub fn get_shard_iterator(db: &Database, home: &AwsLocation, body: &str) -> Answ
         )));
     }
     request.shard_id = dynoxide::streams::shard_id(&table.table_name);
-    write(&db.get_shard_iterator(request)?)
+    to_json(&db.get_shard_iterator(request)?)
 }
 
-/// GetRecords, without the records of writes that changed nothing. The next iterator is the
-/// engine's, so they are passed, not met again.
-pub fn get_records(db: &Database, home: &AwsLocation, body: &str) -> Answer<String> {
-    let mut answer: GetRecordsResponse = db.get_records(read(body)?)?;
-    answer.records.retain(|record| !changed_nothing(&record.dynamodb));
-    for record in &mut answer.records {
-        record.aws_region.clone_from(&home.region);
+/// Executes GetRecords, and omits the records of writes that changed nothing.
+///
+/// The next iterator is the engine's and points behind the omitted records.
+pub fn get_records(db: &Database, location: &AwsLocation, body: &str) -> DynamoResult<String> {
+    let mut response: GetRecordsResponse = db.get_records(parse(body)?)?;
+    response.records.retain(|record| !is_unchanged(&record.dynamodb));
+    for record in &mut response.records {
+        record.aws_region.clone_from(&location.region);
     }
-    write(&answer)
+    to_json(&response)
 }
 
-/// The table whose present stream has this ARN.
-fn find(db: &Database, home: &AwsLocation, arn: &str) -> Answer<TableMetadata> {
+/// Finds the table whose current stream has this ARN.
+fn find_table(db: &Database, location: &AwsLocation, arn: &str) -> DynamoResult<TableMetadata> {
     let missing = || {
         DynoxideError::ResourceNotFoundException(format!(
             "Requested resource not found: Stream: {arn} not found"
@@ -77,43 +85,49 @@ fn find(db: &Database, home: &AwsLocation, arn: &str) -> Answer<TableMetadata> {
     let table = db.get_table_metadata(name)?.filter(|table| table.stream_enabled);
     let table = table.ok_or_else(missing)?;
     let label = table.stream_label.as_deref().ok_or_else(missing)?;
-    if home.stream_arn(name, label) == arn { Ok(table) } else { Err(missing()) }
+    if location.stream_arn(name, label) == arn { Ok(table) } else { Err(missing()) }
 }
 
-/// `shardId-` + milliseconds in 20 digits + 8 hexadecimal ones, as AWS's ids look. The engine's
-/// hold the table's name, which makes them too short or too long for the SDKs.
+/// Creates a shard id in the format of AWS: `shardId-`, 20 digits of milliseconds and 8 hexadecimal
+/// digits.
+///
+/// The engine's ids contain the table name, which makes them too short or too long for the SDKs.
 fn shard_id(stream_arn: &str, created_at: i64) -> String {
-    // FNV-1a: any stable digest will do.
+    // FNV-1a. Any stable hash works.
     let hash = stream_arn
         .bytes()
         .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("shardId-{:020}-{hash:08x}", created_at.max(0).saturating_mul(1000))
 }
 
-fn changed_nothing(record: &StreamRecord) -> bool {
+fn is_unchanged(record: &StreamRecord) -> bool {
     match (&record.old_image, &record.new_image) {
-        (Some(old), Some(new)) => same_items(old, new),
+        (Some(old), Some(new)) => are_items_equal(old, new),
         _ => false,
     }
 }
 
-fn same_items(old: &Item, new: &Item) -> bool {
+fn are_items_equal(old: &Item, new: &Item) -> bool {
     old.len() == new.len()
-        && old.iter().all(|(name, value)| new.get(name).is_some_and(|other| same(value, other)))
+        && old
+            .iter()
+            .all(|(name, value)| new.get(name).is_some_and(|other| are_values_equal(value, other)))
 }
 
-fn same(old: &AttributeValue, new: &AttributeValue) -> bool {
+/// Compares two values. Sets are equal regardless of order.
+fn are_values_equal(old: &AttributeValue, new: &AttributeValue) -> bool {
     use AttributeValue::{BS, L, M, NS, SS};
-    fn same_sets<T: PartialEq>(old: &[T], new: &[T]) -> bool {
+    fn are_sets_equal<T: PartialEq>(old: &[T], new: &[T]) -> bool {
         old.len() == new.len() && old.iter().all(|member| new.contains(member))
     }
     match (old, new) {
-        (SS(old), SS(new)) | (NS(old), NS(new)) => same_sets(old, new),
-        (BS(old), BS(new)) => same_sets(old, new),
+        (SS(old), SS(new)) | (NS(old), NS(new)) => are_sets_equal(old, new),
+        (BS(old), BS(new)) => are_sets_equal(old, new),
         (L(old), L(new)) => {
-            old.len() == new.len() && old.iter().zip(new).all(|(old, new)| same(old, new))
+            old.len() == new.len()
+                && old.iter().zip(new).all(|(old, new)| are_values_equal(old, new))
         }
-        (M(old), M(new)) => same_items(old, new),
+        (M(old), M(new)) => are_items_equal(old, new),
         (old, new) => old == new,
     }
 }
@@ -123,11 +137,11 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::local::dynamodb::emulator::Dynamo;
+    use crate::local::dynamodb::emulator::Emulator;
 
     const TABLE: &str = "tiny";
 
-    fn home() -> AwsLocation {
+    fn location() -> AwsLocation {
         AwsLocation {
             partition: "aws".into(),
             region: "eu-west-2".into(),
@@ -135,15 +149,15 @@ mod tests {
         }
     }
 
-    fn ask(dynamo: &Dynamo, operation: &str, body: Value) -> Value {
-        let answer = dynamo.run(operation, &body.to_string()).unwrap();
-        serde_json::from_str(&answer.unwrap_or_else(|error| error.to_json())).unwrap()
+    fn request(emulator: &Emulator, operation: &str, body: Value) -> Value {
+        let response = emulator.execute(operation, &body.to_string()).unwrap();
+        serde_json::from_str(&response.unwrap_or_else(|error| error.to_json())).unwrap()
     }
 
-    fn table() -> (Dynamo, String) {
-        let dynamo = Dynamo::open(None, home()).unwrap();
-        let created = ask(
-            &dynamo,
+    fn table() -> (Emulator, String) {
+        let emulator = Emulator::open(None, location()).unwrap();
+        let created = request(
+            &emulator,
             "CreateTable",
             json!({
                 "TableName": TABLE,
@@ -155,58 +169,58 @@ mod tests {
             }),
         );
         let arn = created["TableDescription"]["LatestStreamArn"].as_str().unwrap().to_owned();
-        (dynamo, arn)
+        (emulator, arn)
     }
 
-    fn put(dynamo: &Dynamo, set: Value) {
+    fn put(emulator: &Emulator, set: Value) {
         let item = json!({"id": {"S": "1"}, "set": set});
-        ask(dynamo, "PutItem", json!({"TableName": TABLE, "Item": item}));
+        request(emulator, "PutItem", json!({"TableName": TABLE, "Item": item}));
     }
 
-    fn shard(dynamo: &Dynamo, arn: &str) -> Value {
-        let answer = ask(dynamo, "DescribeStream", json!({ "StreamArn": arn }));
-        answer["StreamDescription"]["Shards"][0].clone()
+    fn shard(emulator: &Emulator, arn: &str) -> Value {
+        let response = request(emulator, "DescribeStream", json!({ "StreamArn": arn }));
+        response["StreamDescription"]["Shards"][0].clone()
     }
 
-    fn iterator(dynamo: &Dynamo, arn: &str, kind: &str) -> Value {
-        let shard = shard(dynamo, arn)["ShardId"].clone();
+    fn iterator(emulator: &Emulator, arn: &str, kind: &str) -> Value {
+        let shard = shard(emulator, arn)["ShardId"].clone();
         let body = json!({
             "StreamArn": arn, "ShardId": shard, "ShardIteratorType": kind, "Timestamp": 1.0e9,
         });
-        ask(dynamo, "GetShardIterator", body)
+        request(emulator, "GetShardIterator", body)
     }
 
     #[test]
-    fn a_write_that_changes_nothing_leaves_no_record() {
-        let (dynamo, arn) = table();
-        let first = iterator(&dynamo, &arn, "TRIM_HORIZON")["ShardIterator"].clone();
-        put(&dynamo, json!({"SS": ["a", "b"]}));
-        put(&dynamo, json!({"SS": ["b", "a"]}));
-        let page = ask(&dynamo, "GetRecords", json!({ "ShardIterator": first }));
+    fn omits_records_of_writes_that_change_nothing() {
+        let (emulator, arn) = table();
+        let first = iterator(&emulator, &arn, "TRIM_HORIZON")["ShardIterator"].clone();
+        put(&emulator, json!({"SS": ["a", "b"]}));
+        put(&emulator, json!({"SS": ["b", "a"]}));
+        let page = request(&emulator, "GetRecords", json!({ "ShardIterator": first }));
         assert_eq!(page["Records"].as_array().unwrap().len(), 1);
         assert_eq!(page["Records"][0]["eventName"], "INSERT");
         assert_eq!(page["Records"][0]["awsRegion"], "eu-west-2");
-        put(&dynamo, json!({"SS": ["b"]}));
+        put(&emulator, json!({"SS": ["b"]}));
         let next = json!({ "ShardIterator": page["NextShardIterator"] });
-        let page = ask(&dynamo, "GetRecords", next);
+        let page = request(&emulator, "GetRecords", next);
         assert_eq!(page["Records"].as_array().unwrap().len(), 1);
         let number = page["Records"][0]["dynamodb"]["SequenceNumber"].as_str().unwrap();
         assert!(number.len() >= 21, "{number}");
     }
 
     #[test]
-    fn the_open_shard_looks_like_one_of_aws() {
-        let (dynamo, arn) = table();
+    fn describes_the_open_shard_as_aws_does() {
+        let (emulator, arn) = table();
         for _ in 0..2 {
-            let shard = shard(&dynamo, &arn);
+            let shard = shard(&emulator, &arn);
             let id = shard["ShardId"].as_str().unwrap();
             assert!((28..=65).contains(&id.len()), "{id}");
             let range = &shard["SequenceNumberRange"];
             assert!(range["StartingSequenceNumber"].as_str().unwrap().len() >= 21);
             assert_eq!(range["EndingSequenceNumber"], Value::Null);
-            put(&dynamo, json!({"SS": ["a"]}));
+            put(&emulator, json!({"SS": ["a"]}));
         }
-        let described = ask(&dynamo, "DescribeStream", json!({ "StreamArn": arn }));
+        let described = request(&emulator, "DescribeStream", json!({ "StreamArn": arn }));
         assert_eq!(
             described["StreamDescription"]["KeySchema"],
             json!([{"AttributeName": "id", "KeyType": "HASH"}])
@@ -214,32 +228,32 @@ mod tests {
     }
 
     #[test]
-    fn the_only_shard_has_no_child_and_no_next() {
-        let (dynamo, arn) = table();
-        let id = shard(&dynamo, &arn)["ShardId"].clone();
+    fn lists_no_child_and_no_next_shard() {
+        let (emulator, arn) = table();
+        let id = shard(&emulator, &arn)["ShardId"].clone();
         let filter = json!({"Type": "CHILD_SHARDS", "ShardId": id});
         for body in [
             json!({"StreamArn": arn, "ShardFilter": filter}),
             json!({"StreamArn": arn, "ExclusiveStartShardId": id}),
         ] {
-            let answer = ask(&dynamo, "DescribeStream", body);
-            assert_eq!(answer["StreamDescription"]["Shards"], json!([]));
+            let response = request(&emulator, "DescribeStream", body);
+            assert_eq!(response["StreamDescription"]["Shards"], json!([]));
         }
     }
 
     #[test]
-    fn a_timestamp_is_refused_as_services_refuse_it_that_do_not_know_it() {
-        let (dynamo, arn) = table();
-        let refused = iterator(&dynamo, &arn, "AT_TIMESTAMP");
-        assert!(refused["__type"].as_str().unwrap().ends_with("#ValidationException"));
+    fn rejects_at_timestamp_as_unsupported() {
+        let (emulator, arn) = table();
+        let rejected = iterator(&emulator, &arn, "AT_TIMESTAMP");
+        assert!(rejected["__type"].as_str().unwrap().ends_with("#ValidationException"));
     }
 
     #[test]
-    fn another_label_is_another_stream() {
-        let (dynamo, arn) = table();
+    fn finds_a_stream_only_by_its_own_label() {
+        let (emulator, arn) = table();
         assert!(arn.starts_with("arn:aws:dynamodb:eu-west-2:123456789012:table/tiny/stream/"));
-        let other = home().stream_arn(TABLE, "2024-12-03T08:06:15.779");
-        let refused = ask(&dynamo, "DescribeStream", json!({ "StreamArn": other }));
-        assert!(refused["__type"].as_str().unwrap().ends_with("#ResourceNotFoundException"));
+        let other = location().stream_arn(TABLE, "2024-12-03T08:06:15.779");
+        let rejected = request(&emulator, "DescribeStream", json!({ "StreamArn": other }));
+        assert!(rejected["__type"].as_str().unwrap().ends_with("#ResourceNotFoundException"));
     }
 }

@@ -1,63 +1,63 @@
-//! The rows of the connections table, as the integrations of `$connect` and `$disconnect` write
-//! them: id, lookup key and time of connection.
+//! Rows of the connections table: connection id, lookup key and time of connection.
+//!
+//! `$connect` and `$disconnect` of the emulated API write them as a Lambda integration would.
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::api::Connections;
-use crate::local::dynamodb::emulator::Dynamo;
-use crate::local::dynamodb::json::Answer;
+use crate::local::dynamodb::emulator::Emulator;
+use crate::local::dynamodb::json::DynamoResult;
 use crate::local::plan::TablePlan;
 
-/// One connection's row.
+/// Row of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Row {
-    /// The connection.
+pub struct ConnectionRow {
+    /// Connection id.
     pub id: String,
-    /// What it is looked up by, unless everybody is told.
+    /// Value of the lookup key. `None` if the manifest sends each message to every connection.
     pub lookup: Option<String>,
 }
 
-/// The connections table.
+/// Rows of the connections table. Clones share them.
 #[derive(Clone)]
-pub struct Rows {
-    dynamo: Dynamo,
+pub struct ConnectionRows {
+    emulator: Emulator,
     table: TablePlan,
     id_attribute: String,
     lookup_attribute: Option<String>,
 }
 
-impl Rows {
-    /// The rows of the table that `connections` names.
-    pub fn new(dynamo: Dynamo, table: TablePlan, connections: &Connections) -> Self {
+impl ConnectionRows {
+    pub fn new(emulator: Emulator, table: TablePlan, connections: &Connections) -> Self {
         Self {
-            dynamo,
+            emulator,
             table,
             id_attribute: connections.connection_id_attribute.clone(),
             lookup_attribute: connections.partition_key.clone(),
         }
     }
 
-    /// Stores a row.
-    pub async fn put(&self, row: &Row, connected_at: Timestamp) -> Answer<()> {
+    pub async fn put(&self, row: &ConnectionRow, connected_at: Timestamp) -> DynamoResult<()> {
         let mut item = Map::new();
         item.insert("created_at".to_owned(), json!({ "S": connected_at.to_string() }));
-        self.fill(&mut item, row);
+        self.add_key_and_id(&mut item, row);
         let body = json!({ "TableName": self.table.name, "Item": item });
-        self.dynamo.ask("PutItem", body).await.map(drop)
+        self.emulator.request("PutItem", body).await.map(drop)
     }
 
-    /// Deletes a row; one that is gone already is fine.
-    pub async fn delete(&self, row: &Row) -> Answer<()> {
+    /// Deletes a row. Succeeds if the row does not exist.
+    pub async fn delete(&self, row: &ConnectionRow) -> DynamoResult<()> {
         let mut item = Map::new();
-        self.fill(&mut item, row);
+        self.add_key_and_id(&mut item, row);
         self.delete_item(&Value::Object(item)).await
     }
 
-    /// Deletes every row: those of sockets that closed with an earlier process.
-    pub async fn clear(&self) -> Answer<()> {
+    /// Deletes every row. They belong to connections of an earlier process.
+    pub async fn clear(&self) -> DynamoResult<()> {
         loop {
-            let page = self.dynamo.ask("Scan", json!({ "TableName": self.table.name })).await?;
+            let page =
+                self.emulator.request("Scan", json!({ "TableName": self.table.name })).await?;
             for item in page["Items"].as_array().into_iter().flatten() {
                 self.delete_item(item).await?;
             }
@@ -67,14 +67,14 @@ impl Rows {
         }
     }
 
-    fn fill(&self, item: &mut Map<String, Value>, row: &Row) {
+    fn add_key_and_id(&self, item: &mut Map<String, Value>, row: &ConnectionRow) {
         if let (Some(name), Some(lookup)) = (&self.lookup_attribute, &row.lookup) {
             item.insert(name.clone(), json!({ "S": lookup }));
         }
         item.insert(self.id_attribute.clone(), json!({ "S": row.id }));
     }
 
-    async fn delete_item(&self, item: &Value) -> Answer<()> {
+    async fn delete_item(&self, item: &Value) -> DynamoResult<()> {
         let key: Map<String, Value> = self
             .table
             .key_attributes()
@@ -82,7 +82,7 @@ impl Rows {
             .map(|name| (name.to_owned(), item[name].clone()))
             .collect();
         let body = json!({ "TableName": self.table.name, "Key": key });
-        self.dynamo.ask("DeleteItem", body).await.map(drop)
+        self.emulator.request("DeleteItem", body).await.map(drop)
     }
 }
 
@@ -91,32 +91,32 @@ mod tests {
     use super::*;
     use crate::local::dynamodb::provision;
     use crate::local::plan::Plan;
-    use crate::local::tests::fixture::{origin, spec_with};
+    use crate::local::tests::fixture::{example_manifest, spec_with};
 
-    async fn rows(spec: &crate::api::StreamNotifierSpec) -> (Dynamo, Rows) {
-        let plan = Plan::of(spec, &[]).unwrap();
-        let dynamo = Dynamo::open(None, plan.home.clone()).unwrap();
-        provision::ensure(&dynamo, &plan).await.unwrap();
-        (dynamo.clone(), Rows::new(dynamo, plan.connections, &spec.connections))
+    async fn rows(spec: &crate::api::StreamNotifierSpec) -> (Emulator, ConnectionRows) {
+        let plan = Plan::from_spec(spec, &[]).unwrap();
+        let emulator = Emulator::open(None, plan.location.clone()).unwrap();
+        provision::ensure_tables(&emulator, &plan).await.unwrap();
+        (emulator.clone(), ConnectionRows::new(emulator, plan.connections, &spec.connections))
     }
 
-    async fn stored(dynamo: &Dynamo, rows: &Rows) -> Vec<Value> {
-        let page = dynamo.ask("Scan", json!({ "TableName": rows.table.name })).await.unwrap();
+    async fn stored(emulator: &Emulator, rows: &ConnectionRows) -> Vec<Value> {
+        let page = emulator.request("Scan", json!({ "TableName": rows.table.name })).await.unwrap();
         page["Items"].as_array().unwrap().clone()
     }
 
     #[tokio::test]
-    async fn a_row_is_what_the_origin_stores() {
+    async fn stores_the_same_row_as_the_original_application() {
         let keyed = spec_with(|spec| {
             spec["connections"].as_object_mut().unwrap().remove("indexName");
         });
-        for spec in [origin().spec, keyed] {
-            let (dynamo, rows) = rows(&spec).await;
-            let row = Row { id: "abc=".to_owned(), lookup: Some("hoge".to_owned()) };
+        for spec in [example_manifest().spec, keyed] {
+            let (emulator, rows) = rows(&spec).await;
+            let row = ConnectionRow { id: "abc=".to_owned(), lookup: Some("hoge".to_owned()) };
             let time = Timestamp::from_second(1_733_213_175).unwrap();
             rows.put(&row, time).await.unwrap();
             assert_eq!(
-                stored(&dynamo, &rows).await,
+                stored(&emulator, &rows).await,
                 [json!({
                     "connection_id": {"S": "abc="},
                     "sk": {"S": "hoge"},
@@ -125,18 +125,18 @@ mod tests {
             );
             rows.delete(&row).await.unwrap();
             rows.delete(&row).await.unwrap();
-            assert!(stored(&dynamo, &rows).await.is_empty());
+            assert!(stored(&emulator, &rows).await.is_empty());
         }
     }
 
     #[tokio::test]
-    async fn rows_of_an_earlier_run_are_cleared() {
-        let (dynamo, rows) = rows(&origin().spec).await;
+    async fn clears_rows_of_an_earlier_run() {
+        let (emulator, rows) = rows(&example_manifest().spec).await;
         for id in ["a", "b", "c"] {
-            let row = Row { id: id.to_owned(), lookup: Some("hoge".to_owned()) };
+            let row = ConnectionRow { id: id.to_owned(), lookup: Some("hoge".to_owned()) };
             rows.put(&row, Timestamp::now()).await.unwrap();
         }
         rows.clear().await.unwrap();
-        assert!(stored(&dynamo, &rows).await.is_empty());
+        assert!(stored(&emulator, &rows).await.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! `@connections`: the answers of API Gateway's management API, status by status.
+//! `@connections` routes, with the status codes and bodies of API Gateway's management API.
 //!
 //! <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-how-to-call-websocket-api-connections.html>
 
@@ -10,16 +10,17 @@ use axum::http::{HeaderValue, Response, StatusCode};
 use axum::routing::post;
 use serde_json::{Value, json};
 
-use super::websockets::{Posted, Sockets, is_id};
+use super::websockets::{PostStatus, WebSockets, is_connection_id};
 
-/// The largest message.
+/// Maximum size of a message, as in API Gateway.
 const MAX_MESSAGE_BYTES: usize = 128 * 1024;
 
-/// Read at most, so that a message over the limit gets its answer and not a broken connection.
+/// Maximum size of a request body. It exceeds [`MAX_MESSAGE_BYTES`], so that a message over the limit
+/// gets a 413 response and not a closed connection.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// The routes below `base`, which is empty or `/<stage>`.
-pub fn routes(base: &str, sockets: Sockets) -> Router {
+/// Creates the routes below `base`, which is empty or `/<stage>`.
+pub fn routes(base: &str, sockets: WebSockets) -> Router {
     let connection = post(post_to_connection).get(get_connection).delete(delete_connection);
     Router::new()
         .route(&format!("{base}/@connections/{{id}}"), connection)
@@ -29,15 +30,15 @@ pub fn routes(base: &str, sockets: Sockets) -> Router {
 
 /// `POST /<stage>/@connections/<id>`.
 async fn post_to_connection(
-    State(sockets): State<Sockets>,
+    State(sockets): State<WebSockets>,
     Path(id): Path<String>,
     body: Bytes,
 ) -> Response<Body> {
-    if !is_id(&id) {
-        return malformed(&id);
+    if !is_connection_id(&id) {
+        return malformed_id(&id);
     }
     if body.len() > MAX_MESSAGE_BYTES {
-        return refuse(
+        return error_response(
             StatusCode::PAYLOAD_TOO_LARGE,
             "PayloadTooLargeException",
             json!({ "message": "Message too long", "connectionId": id }),
@@ -45,12 +46,12 @@ async fn post_to_connection(
     }
     let Ok(text) = Utf8Bytes::try_from(body) else {
         let body = json!({ "message": "Only text messages are supported" });
-        return refuse(StatusCode::BAD_REQUEST, "BadRequestException", body);
+        return error_response(StatusCode::BAD_REQUEST, "BadRequestException", body);
     };
     match sockets.post(&id, text) {
-        Posted::Queued => answer(StatusCode::OK, Body::empty()),
-        Posted::Gone => gone(&id),
-        Posted::BufferFull => refuse(
+        PostStatus::Queued => response_with(StatusCode::OK, Body::empty()),
+        PostStatus::Gone => gone_response(&id),
+        PostStatus::BufferFull => error_response(
             StatusCode::TOO_MANY_REQUESTS,
             "LimitExceededException",
             json!({ "message": "The client's buffer is full", "connectionId": id }),
@@ -59,12 +60,15 @@ async fn post_to_connection(
 }
 
 /// `GET /<stage>/@connections/<id>`.
-async fn get_connection(State(sockets): State<Sockets>, Path(id): Path<String>) -> Response<Body> {
-    if !is_id(&id) {
-        return malformed(&id);
+async fn get_connection(
+    State(sockets): State<WebSockets>,
+    Path(id): Path<String>,
+) -> Response<Body> {
+    if !is_connection_id(&id) {
+        return malformed_id(&id);
     }
     let Some(connection) = sockets.get(&id) else {
-        return gone(&id);
+        return gone_response(&id);
     };
     let body = json!({
         "connectedAt": connection.connected_at.to_string(),
@@ -74,43 +78,47 @@ async fn get_connection(State(sockets): State<Sockets>, Path(id): Path<String>) 
         },
         "lastActiveAt": connection.last_active_at.to_string(),
     });
-    answer(StatusCode::OK, Body::from(body.to_string()))
+    response_with(StatusCode::OK, Body::from(body.to_string()))
 }
 
 /// `DELETE /<stage>/@connections/<id>`.
 async fn delete_connection(
-    State(sockets): State<Sockets>,
+    State(sockets): State<WebSockets>,
     Path(id): Path<String>,
 ) -> Response<Body> {
-    if !is_id(&id) {
-        return malformed(&id);
+    if !is_connection_id(&id) {
+        return malformed_id(&id);
     }
-    if sockets.close(&id) { answer(StatusCode::NO_CONTENT, Body::empty()) } else { gone(&id) }
+    if sockets.close(&id) {
+        response_with(StatusCode::NO_CONTENT, Body::empty())
+    } else {
+        gone_response(&id)
+    }
 }
 
-/// Whatever is not the stage: API Gateway does not tell a wrong stage from a missing right.
+/// Responds to a path outside the stage. API Gateway sends the same response for a missing permission.
 pub async fn forbidden() -> Response<Body> {
-    refuse(StatusCode::FORBIDDEN, "ForbiddenException", json!({ "message": "Forbidden" }))
+    error_response(StatusCode::FORBIDDEN, "ForbiddenException", json!({ "message": "Forbidden" }))
 }
 
-fn gone(id: &str) -> Response<Body> {
+fn gone_response(id: &str) -> Response<Body> {
     let body = json!({ "message": "Gone", "connectionId": id });
-    refuse(StatusCode::GONE, "GoneException", body)
+    error_response(StatusCode::GONE, "GoneException", body)
 }
 
-fn malformed(id: &str) -> Response<Body> {
+fn malformed_id(id: &str) -> Response<Body> {
     let message = format!("Invalid connectionId: {id}");
     let body = json!({ "message": message, "connectionId": id });
-    refuse(StatusCode::BAD_REQUEST, "BadRequestException", body)
+    error_response(StatusCode::BAD_REQUEST, "BadRequestException", body)
 }
 
-fn refuse(status: StatusCode, kind: &'static str, body: Value) -> Response<Body> {
-    let mut response = answer(status, Body::from(body.to_string()));
+fn error_response(status: StatusCode, kind: &'static str, body: Value) -> Response<Body> {
+    let mut response = response_with(status, Body::from(body.to_string()));
     response.headers_mut().insert("x-amzn-errortype", HeaderValue::from_static(kind));
     response
 }
 
-fn answer(status: StatusCode, body: Body) -> Response<Body> {
+fn response_with(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();

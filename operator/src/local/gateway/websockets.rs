@@ -1,5 +1,6 @@
-//! The open WebSockets, by connection id. A post to one is queued in bounded space and written in
-//! order; an id that is not here is gone.
+//! Open WebSockets, by connection id.
+//!
+//! Each one has a bounded queue, which is written in order. An id without a WebSocket is closed.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,98 +14,97 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-/// Messages that wait for a client which does not read, beyond what the system's buffers take.
-const BUFFER: usize = 32;
-/// How long a client may take over its half of the closing handshake.
-const CLOSING: Duration = Duration::from_secs(1);
-/// An id's length before it is encoded: its text ends in `=`, as API Gateway's ids do.
+/// Number of messages queued for a client that does not read, besides those in the socket's buffers.
+const MAX_QUEUED_MESSAGES: usize = 32;
+/// Time for the client's half of the closing handshake.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Length of an id before encoding. The encoded text ends in `=`, as in API Gateway.
 const ID_BYTES: usize = 11;
 
-/// A connection id as API Gateway makes them: `L0SM9cOFvHcCIhw=`.
-pub fn new_id() -> String {
+/// Creates a connection id in the format of API Gateway. Example: `L0SM9cOFvHcCIhw=`.
+pub fn new_connection_id() -> String {
     let mut bytes = [0; ID_BYTES];
     fastrand::fill(&mut bytes);
     URL_SAFE.encode(bytes)
 }
 
-/// Whether a text could be a connection id at all.
-pub fn is_id(text: &str) -> bool {
+/// Whether a text has the format of a connection id.
+pub fn is_connection_id(text: &str) -> bool {
     URL_SAFE.decode(text).is_ok_and(|bytes| bytes.len() == ID_BYTES)
 }
 
-/// The present, to the millisecond.
+/// Returns the current time in whole milliseconds, as API Gateway reports it.
 pub fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
 }
 
-/// Who is at the other end.
+/// Client of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Client {
-    /// Its address.
+pub struct ClientInfo {
     pub source_ip: IpAddr,
-    /// Its `User-Agent`, or nothing.
+    /// Value of `User-Agent`, or an empty text.
     pub user_agent: String,
 }
 
-/// What is known of an open connection.
+/// Open connection, as `GET @connections/<id>` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connection {
-    /// Who is at the other end.
-    pub client: Client,
-    /// Since when.
+pub struct ConnectionInfo {
+    pub client: ClientInfo,
     pub connected_at: Timestamp,
-    /// When a message last went either way.
+    /// Time of the last message in either direction.
     pub last_active_at: Timestamp,
 }
 
-/// What became of a post.
+/// Result of a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Posted {
-    /// It will be written after those before it.
+pub enum PostStatus {
+    /// The message is queued.
     Queued,
-    /// The client does not read, and no more of its messages are kept.
+    /// The client does not read, and its queue is full.
     BufferFull,
-    /// There is no such connection.
+    /// No connection has this id.
     Gone,
 }
 
-struct Open {
-    connection: Connection,
+struct OpenSocket {
+    connection: ConnectionInfo,
     outgoing: mpsc::Sender<Utf8Bytes>,
     closing: CancellationToken,
 }
 
-/// The open connections. Clones share them.
+/// Open WebSockets. Clones share them.
 #[derive(Clone, Default)]
-pub struct Sockets {
-    open: Arc<Mutex<HashMap<String, Open>>>,
+pub struct WebSockets {
+    open: Arc<Mutex<HashMap<String, OpenSocket>>>,
     closing: CancellationToken,
 }
 
-impl Sockets {
-    /// Queues a message.
-    pub fn post(&self, id: &str, text: Utf8Bytes) -> Posted {
+impl WebSockets {
+    /// Queues a message for a connection.
+    pub fn post(&self, id: &str, text: Utf8Bytes) -> PostStatus {
         let mut open = self.lock();
         let Some(socket) = open.get_mut(id) else {
-            return Posted::Gone;
+            return PostStatus::Gone;
         };
         match socket.outgoing.try_send(text) {
             Ok(()) => {
                 socket.connection.last_active_at = now();
-                Posted::Queued
+                PostStatus::Queued
             }
-            Err(mpsc::error::TrySendError::Full(_)) => Posted::BufferFull,
-            Err(mpsc::error::TrySendError::Closed(_)) => Posted::Gone,
+            Err(mpsc::error::TrySendError::Full(_)) => PostStatus::BufferFull,
+            Err(mpsc::error::TrySendError::Closed(_)) => PostStatus::Gone,
         }
     }
 
-    /// What is known of a connection.
-    pub fn get(&self, id: &str) -> Option<Connection> {
+    /// Returns the description of an open connection.
+    pub fn get(&self, id: &str) -> Option<ConnectionInfo> {
         self.lock().get(id).map(|open| open.connection.clone())
     }
 
-    /// Closes a connection, if there is one. It is gone at once; the client hears of it soon.
+    /// Closes a connection and returns whether it existed.
+    ///
+    /// Posts to it fail from now on. The client receives the close frame soon after.
     pub fn close(&self, id: &str) -> bool {
         let open = self.lock().remove(id);
         open.is_some_and(|open| {
@@ -113,35 +113,35 @@ impl Sockets {
         })
     }
 
-    /// Closes every connection, and those to come.
+    /// Closes every connection, also those that are accepted later.
     pub fn close_all(&self) {
         self.closing.cancel();
     }
 
-    /// Serves a connection that is established, until either side closes it.
-    pub async fn run(&self, id: &str, mut socket: WebSocket, client: Client) {
-        let (outgoing, mut queued) = mpsc::channel(BUFFER);
+    /// Serves an established connection until either side closes it.
+    pub async fn run(&self, id: &str, mut socket: WebSocket, client: ClientInfo) {
+        let (outgoing, mut queued) = mpsc::channel(MAX_QUEUED_MESSAGES);
         let closing = self.closing.child_token();
         let now = now();
-        let connection = Connection { client, connected_at: now, last_active_at: now };
-        let open = Open { connection, outgoing, closing: closing.clone() };
+        let connection = ConnectionInfo { client, connected_at: now, last_active_at: now };
+        let open = OpenSocket { connection, outgoing, closing: closing.clone() };
         self.lock().insert(id.to_owned(), open);
         tokio::select! {
             () = closing.cancelled() => {}
             () = self.relay(id, &mut socket, &mut queued) => {}
         }
         self.lock().remove(id);
-        let farewell = CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::default() };
-        // The client may be gone, or not read: then there is nobody to tell.
-        let told = tokio::time::timeout(CLOSING, async {
-            if socket.send(Message::Close(Some(farewell))).await.is_ok() {
+        let frame = CloseFrame { code: close_code::NORMAL, reason: Utf8Bytes::default() };
+        // The handshake fails if the client has disconnected or does not read.
+        let handshake = tokio::time::timeout(CLOSE_TIMEOUT, async {
+            if socket.send(Message::Close(Some(frame))).await.is_ok() {
                 while let Some(Ok(_)) = socket.recv().await {}
             }
         });
-        let _ = told.await;
+        let _ = handshake.await;
     }
 
-    /// Writes what is queued. What the client says is ignored: this API has no routes.
+    /// Writes queued messages. Ignores messages of the client, because the emulated API has no routes.
     async fn relay(
         &self,
         id: &str,
@@ -156,8 +156,8 @@ impl Sockets {
                         return;
                     }
                 }
-                said = socket.recv() => {
-                    let Some(Ok(message)) = said else { return };
+                received = socket.recv() => {
+                    let Some(Ok(message)) = received else { return };
                     if matches!(message, Message::Close(_)) {
                         return;
                     }
@@ -169,8 +169,8 @@ impl Sockets {
         }
     }
 
-    /// The map is whole at any time, so a panic elsewhere spoils nothing.
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Open>> {
+    /// Ignores poisoning, because the map is consistent at any time.
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, OpenSocket>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -180,13 +180,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_look_like_api_gateways() {
-        let id = new_id();
+    fn creates_ids_in_the_format_of_api_gateway() {
+        let id = new_connection_id();
         assert_eq!(id.len(), 16);
         assert!(id.ends_with('='));
-        assert!(is_id(&id) && id != new_id());
+        assert!(is_connection_id(&id) && id != new_connection_id());
         for malformed in ["", "abc", "L0SM9cOFvHcCIhw", "L0SM9cOFvHcCIhw==", "not an id at all="] {
-            assert!(!is_id(malformed), "{malformed}");
+            assert!(!is_connection_id(malformed), "{malformed}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is printed at the start: where things are, and lines to paste that show a change arrive.
+//! Lines printed at the start: the addresses, and commands that show a message arrive.
 
 use serde_json::{Map, Value, json};
 
@@ -6,61 +6,60 @@ use super::example::Example;
 use crate::api::{ChangeKind, StreamNotifierSpec};
 use crate::local::plan::Plan;
 
-/// Where the servers are.
-pub struct Places<'a> {
-    /// `http://127.0.0.1:8080`.
-    pub origin: &'a str,
-    /// `http://127.0.0.1:8000`.
+/// URLs of the local servers.
+pub struct ServerUrls<'a> {
+    /// Example: `http://127.0.0.1:8080`.
+    pub gateway: &'a str,
+    /// Example: `http://127.0.0.1:8000`.
     pub dynamodb: &'a str,
 }
 
-/// The lines; the last one begins with `ready`.
-pub fn lines(
+/// Returns the lines. The last one begins with `ready`.
+pub fn hint_lines(
     spec: &StreamNotifierSpec,
     plan: &Plan,
     example: &Example,
-    places: &Places<'_>,
+    urls: &ServerUrls<'_>,
 ) -> Vec<String> {
-    let item = update_item(plan, example, places);
+    let update = update_command(plan, example, urls);
     let arrives = if spec.filter.is_some() {
-        "the message arrives if `filter` is true of it:"
+        "the message arrives if `filter` is true:"
     } else {
         "the message arrives:"
     };
     let created = if spec.events.contains(&ChangeKind::Insert) {
-        "# Create an item that somebody is told of:"
+        format!("# Create an item; {arrives}")
     } else {
-        "# Create an item (an INSERT, which this manifest does not tell anybody):"
+        "# Create an item (an INSERT, which does not match `events` of this manifest):".to_owned()
     };
     let mut lines = vec![
-        format!("# Change an item and watch the message arrive: {}/", places.origin),
-        "# Or watch in a terminal (npm install -g wscat):".to_owned(),
-        format!("wscat -c {}", quote_url(&socket_url(spec, example, places.origin))),
-        created.to_owned(),
-        item(80),
+        format!("# Change an item on the page and watch the message arrive: {}/", urls.gateway),
+        "# Or receive messages in a terminal (install wscat with npm install -g wscat):".to_owned(),
+        format!("wscat -c {}", quote_url(&socket_url(spec, example, urls.gateway))),
+        created,
+        update(80),
         format!("# Change it; {arrives}"),
-        item(90),
+        update(90),
     ];
-    // With `attribute` only a new value counts.
+    // With `attribute`, a deletion does not match, because there is no new value.
     if spec.events.contains(&ChangeKind::Remove) && spec.attribute.is_none() {
         lines.extend([
             format!("# Delete it; {arrives}"),
-            command("delete-item", plan, example, places),
+            command("delete-item", plan, example, urls),
         ]);
     }
-    if !example.certain {
+    if !example.is_certain {
         lines.push(
-            "# These values are a guess: see that they pass keyFilters and give the value that \
-             connections.value looks up."
+            "# These values are a guess. Check that they pass keyFilters, and that \
+             connections.value returns the value in the wscat command."
                 .to_owned(),
         );
     }
     if spec.delivery.dead_letter_queue_arn.is_some() {
-        let line =
-            "# There is no queue here: dead letters (delivery.deadLetterQueueArn) are not sent.";
+        let line = "# The local mode has no SQS queue: delivery.deadLetterQueueArn is ignored.";
         lines.push(line.to_owned());
     }
-    lines.push(format!("ready: {}/ and DynamoDB at {}", places.origin, places.dynamodb));
+    lines.push(format!("ready: {}/ and DynamoDB at {}", urls.gateway, urls.dynamodb));
     lines
 }
 
@@ -70,20 +69,20 @@ fn socket_url(spec: &StreamNotifierSpec, example: &Example, origin: &str) -> Str
     let Some(parameter) = &example.parameter else {
         return url;
     };
-    format!("{url}?{}={}", percent_encode(parameter), percent_encode(&example.lookup))
+    format!("{url}?{}={}", percent_encode(parameter), percent_encode(&example.lookup_value))
 }
 
-fn update_item<'a>(
+fn update_command<'a>(
     plan: &'a Plan,
     example: &'a Example,
-    places: &'a Places<'_>,
+    urls: &'a ServerUrls<'_>,
 ) -> impl Fn(u8) -> String + use<'a> {
     move |number| {
         let (mut names, mut values) = (Map::new(), Map::new());
         names.insert("#a".to_owned(), json!(example.attribute));
         values.insert(":a".to_owned(), json!({ "N": number.to_string() }));
         let mut expression = "SET #a = :a".to_owned();
-        if let Some((name, value)) = &example.also {
+        if let Some((name, value)) = &example.lookup_attribute {
             names.insert("#b".to_owned(), json!(name));
             values.insert(":b".to_owned(), json!({ "S": value }));
             expression.push_str(", #b = :b");
@@ -91,7 +90,7 @@ fn update_item<'a>(
         format!(
             "{} --update-expression {} --expression-attribute-names {} \
              --expression-attribute-values {}",
-            command("update-item", plan, example, places),
+            command("update-item", plan, example, urls),
             quote(&expression),
             quote(&Value::Object(names).to_string()),
             quote(&Value::Object(values).to_string()),
@@ -99,28 +98,28 @@ fn update_item<'a>(
     }
 }
 
-/// A command about the example's item, as far as all of them are the same.
-fn command(name: &str, plan: &Plan, example: &Example, places: &Places<'_>) -> String {
+/// Returns an `aws dynamodb` command for the example's item.
+fn command(name: &str, plan: &Plan, example: &Example, urls: &ServerUrls<'_>) -> String {
     format!(
         "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local aws dynamodb {name} --region {} \
          --endpoint-url {} --table-name {} --key {}",
-        quote(&plan.home.region),
-        quote(places.dynamodb),
+        quote(&plan.location.region),
+        quote(urls.dynamodb),
         quote(&plan.items.name),
         quote(&example.key_json().to_string()),
     )
 }
 
-/// A word as a POSIX shell reads it back.
+/// Quotes a word for a POSIX shell.
 fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_owned();
     }
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// In double quotes where nothing in it is special there (they are understood by every shell).
+/// Quotes a URL with double quotes, which every shell understands, unless it has special characters.
 fn quote_url(url: &str) -> String {
     if url.contains(['$', '`', '\\', '"', '!']) { quote(url) } else { format!("\"{url}\"") }
 }
@@ -139,18 +138,19 @@ fn percent_encode(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::tests::fixture::{origin, spec_with};
+    use crate::local::tests::fixture::{example_manifest, spec_with};
 
     fn lines_of(spec: &StreamNotifierSpec) -> Vec<String> {
-        let plan = Plan::of(spec, &[]).unwrap();
-        let example = Example::of(spec, &plan);
-        let places = Places { origin: "http://127.0.0.1:8080", dynamodb: "http://127.0.0.1:8000" };
-        lines(spec, &plan, &example, &places)
+        let plan = Plan::from_spec(spec, &[]).unwrap();
+        let example = Example::from_spec(spec, &plan);
+        let urls =
+            ServerUrls { gateway: "http://127.0.0.1:8080", dynamodb: "http://127.0.0.1:8000" };
+        hint_lines(spec, &plan, &example, &urls)
     }
 
     #[test]
-    fn the_origins_manifest_gives_lines_to_paste() {
-        let lines = lines_of(&origin().spec);
+    fn prints_commands_for_the_example() {
+        let lines = lines_of(&example_manifest().spec);
         assert!(lines.contains(&r#"wscat -c "ws://127.0.0.1:8080/api?SK=hoge""#.to_owned()));
         let update = "AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local aws dynamodb update-item \
             --region ap-northeast-1 --endpoint-url http://127.0.0.1:8000 \
@@ -166,13 +166,13 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_that_tells_inserts_says_so() {
+    fn mentions_inserts_only_if_they_do_not_match() {
         let spec = spec_with(|spec| spec["events"] = json!(["Insert", "Modify"]));
         assert!(!lines_of(&spec).iter().any(|line| line.contains("INSERT")));
     }
 
     #[test]
-    fn a_manifest_that_tells_removals_gives_a_line_for_one() {
+    fn prints_a_delete_command_only_if_removals_match() {
         let removals = |spec: &mut Value| spec["events"] = json!(["Modify", "Remove"]);
         let lines = lines_of(&spec_with(|spec| {
             removals(spec);
@@ -184,32 +184,35 @@ mod tests {
             --key '{\"PK\":{\"S\":\"target_pk#fuga\"},\"SK\":{\"S\":\"target_sk#hoge\"}}'";
         assert!(lines.contains(&delete.to_owned()), "{lines:#?}");
         let is_delete = |line: &String| line.contains("delete-item");
-        for told_none in [origin().spec, spec_with(removals)] {
-            assert!(!lines_of(&told_none).iter().any(is_delete));
+        for without_removals in [example_manifest().spec, spec_with(removals)] {
+            assert!(!lines_of(&without_removals).iter().any(is_delete));
         }
     }
 
     #[test]
-    fn a_message_is_not_promised_where_a_filter_decides() {
-        let says = |spec: &StreamNotifierSpec| {
-            lines_of(spec).iter().any(|line| line.contains("arrives if `filter` is true"))
+    fn promises_a_message_only_without_a_filter() {
+        let is_conditional = |spec: &StreamNotifierSpec| {
+            lines_of(spec).iter().any(|line| line.contains("arrives if `filter` is true:"))
         };
         let with = spec_with(|spec| spec["filter"] = json!("new.price < old.price"));
-        assert_eq!((says(&with), says(&origin().spec)), (true, false));
+        assert_eq!(
+            (is_conditional(&with), is_conditional(&example_manifest().spec)),
+            (true, false)
+        );
     }
 
     #[test]
-    fn a_manifest_with_a_queue_is_told_that_nothing_is_sent_to_it() {
-        let says = |spec: &StreamNotifierSpec| {
+    fn mentions_an_ignored_dead_letter_queue_once() {
+        let count_lines = |spec: &StreamNotifierSpec| {
             lines_of(spec).iter().filter(|line| line.contains("deadLetterQueueArn")).count()
         };
         let arn = "arn:aws:sqs:eu-west-1:123456789012:lost";
         let with = spec_with(|spec| spec["delivery"] = json!({"deadLetterQueueArn": arn}));
-        assert_eq!((says(&with), says(&origin().spec)), (1, 0));
+        assert_eq!((count_lines(&with), count_lines(&example_manifest().spec)), (1, 0));
     }
 
     #[test]
-    fn words_survive_the_shell() {
+    fn quotes_words_for_the_shell() {
         let words =
             ["it's", "a b", "$HOME", "`id`", "\"x\"", "", "plain-1.2", "#", "a\\'b", "日本"];
         let script = words.map(|word| format!("printf '%s\\n' {}", quote(word))).join(";");
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_are_encoded() {
+    fn percent_encodes_query_parameters() {
         let spec = spec_with(|spec| {
             spec["keyFilters"][1] = json!({"key": "SK", "equals": "a&b#c d"});
             spec["connections"]["value"] = json!("keys.SK");

@@ -1,20 +1,19 @@
-//! An HTTP client for this folder's tests: one request, one connection.
+//! HTTP client for the tests of this folder. Each request has its own connection.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// An answer.
 #[derive(Debug)]
-pub struct Reply {
+pub struct HttpResponse {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: String,
 }
 
-impl Reply {
+impl HttpResponse {
     pub fn header(&self, name: &str) -> Option<&str> {
-        let known = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-        known.map(|(_, value)| value.as_str())
+        let header = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+        header.map(|(_, value)| value.as_str())
     }
 }
 
@@ -24,7 +23,7 @@ pub fn request(
     path: &str,
     headers: &[(&str, &str)],
     body: &[u8],
-) -> Reply {
+) -> HttpResponse {
     let mut stream = TcpStream::connect(address).unwrap();
     let mut head = format!(
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {}\r\n",
@@ -41,9 +40,9 @@ pub fn request(
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let mut lines = head.lines();
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-    let header = |line: &str| {
+    let parse_header = |line: &str| {
         let (name, value) = line.split_once(": ").unwrap();
         (name.to_owned(), value.to_owned())
     };
-    Reply { status, headers: lines.map(header).collect(), body: body.to_owned() }
+    HttpResponse { status, headers: lines.map(parse_header).collect(), body: body.to_owned() }
 }

@@ -1,11 +1,13 @@
-//! What one record's expressions may cost, whatever they are and whatever the record holds.
+//! Cost budget for the expressions of one record, which bounds their time and memory.
 //!
-//! CEL has no variables of its own, yet 1,024 characters can ask for more memory than there is:
-//! `new.a.replace('a', new.a)`, or a list that each of twenty macros in a row doubles. So each use
-//! of a value costs its size ([`size`]), and so does each result that can be larger than what it
-//! was made of. One budget serves all expressions of a record; what is over it settles the record
-//! as invalid. The budget belongs to the thread: an evaluation never waits, and CEL's functions
-//! are plain function pointers that can carry nothing.
+//! CEL itself does not bound cost, and 1,024 characters can request more memory than the machine
+//! has: `new.a.replace('a', new.a)`, or a list that each of twenty consecutive macros doubles. Each
+//! use of a value therefore costs its [`size`], and so does each result that can be larger than its
+//! arguments. All expressions of a record share one budget. A record that exceeds it settles as
+//! invalid.
+//!
+//! The budget is thread-local, because CEL's functions are plain function pointers without state.
+//! An evaluation never waits, so it stays on one thread.
 
 use std::cell::Cell;
 
@@ -13,52 +15,55 @@ use cel::ExecutionError;
 use cel::common::types::{CelBytes, CelList, CelMap, CelOptional, CelString};
 use cel::common::value::{CowVal, Val};
 
-/// What the expressions of one record may cost: nanoseconds, roughly, and bytes that they touch.
-const BUDGET: usize = 48 << 20;
-/// What a step of an evaluation costs, such as an operator.
-pub(crate) const STEP: usize = 100;
-/// What a byte that is made costs, where one that is looked at costs one: writing doubles as text, or
-/// text as JSON, is the slowest.
-pub(crate) const COST_OF_MAKING: usize = 4;
-/// What a value costs besides its bytes.
-pub(crate) const VALUE: usize = 32;
-/// The longest list, or largest map, that a macro goes through.
-pub(crate) const LONGEST_LIST: usize = 1_000;
-/// Marks errors of ours: what they say holds no value and can be told.
+/// The budget of one record. One unit is about 1 ns, or one byte that is read.
+const RECORD_BUDGET: usize = 48 << 20;
+/// The cost of one node of the tree, such as an operator.
+pub(crate) const COST_PER_NODE: usize = 100;
+/// The cost of each byte that is created. A byte that is read costs 1. The slowest cases are
+/// doubles written as text and text written as JSON.
+pub(crate) const COST_PER_CREATED_BYTE: usize = 4;
+/// The cost of a value besides its bytes.
+pub(crate) const COST_PER_VALUE: usize = 32;
+/// The maximum number of elements that a macro visits.
+pub(crate) const MAX_MACRO_ELEMENTS: usize = 1_000;
+/// Marks errors that [`limit_error`] made. Their text contains no value, so it can be shown.
 pub(crate) const LIMIT_ERROR: &str = "@limit";
 
 thread_local! {
-    static LEFT: Cell<usize> = const { Cell::new(0) };
+    static REMAINING: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Begins another record.
+/// Restores the whole budget, for the next record.
 pub(crate) fn reset() {
-    LEFT.set(BUDGET);
+    REMAINING.set(RECORD_BUDGET);
 }
 
-/// Pays, or fails; once it failed it fails for the rest of the record.
+/// Charges the budget. After the first failure, every charge for the same record fails.
 pub(crate) fn charge(cost: usize) -> Result<(), ExecutionError> {
-    let left = LEFT.get().checked_sub(cost);
-    LEFT.set(left.unwrap_or(0));
-    match left {
+    let remaining = REMAINING.get().checked_sub(cost);
+    REMAINING.set(remaining.unwrap_or(0));
+    match remaining {
         Some(_) => Ok(()),
-        None => Err(limit_error("the expressions of this message take too much memory or time")),
+        None => Err(limit_error(
+            "the expressions of the record exceed their memory or time limit; use smaller values \
+             or simpler expressions",
+        )),
     }
 }
 
-/// An error whose text is ours.
+/// An error whose text contains no value of the item, so it can be shown.
 pub(crate) fn limit_error(message: &str) -> ExecutionError {
     ExecutionError::FunctionError { function: LIMIT_ERROR.to_owned(), message: message.to_owned() }
 }
 
-/// The types of arguments, for an error.
-pub(crate) fn kinds(arguments: &[CowVal]) -> Vec<String> {
+/// The names of the arguments' types, for an error.
+pub(crate) fn type_names(arguments: &[CowVal]) -> Vec<String> {
     arguments.iter().map(|argument| argument.get_type().name().to_owned()).collect()
 }
 
-/// What a use of the value costs: all that it holds.
+/// The cost of using a value: its bytes, and a fixed cost for each value in it.
 pub(crate) fn size(value: &dyn Val) -> usize {
-    let held = if let Some(text) = value.downcast_ref::<CelString>() {
+    let content = if let Some(text) = value.downcast_ref::<CelString>() {
         text.len()
     } else if let Some(bytes) = value.downcast_ref::<CelBytes>() {
         bytes.inner().len()
@@ -71,5 +76,5 @@ pub(crate) fn size(value: &dyn Val) -> usize {
     } else {
         0
     };
-    VALUE + held
+    COST_PER_VALUE + content
 }

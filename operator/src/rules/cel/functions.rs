@@ -1,10 +1,10 @@
-//! The functions an expression may call, none of which can exhaust the process.
+//! Functions that an expression can call. Their cost is bounded by [`super::cost`].
 //!
-//! They are CEL's standard library and its strings extension. A function whose cost is not in
-//! proportion to its arguments is replaced by one that pays first ([`crate::rules::cel::strings`]): declared
-//! before the library, with parameters of any type, an overload of ours is found before the
-//! library's. Names that begin with `@` are called by rewritten expressions only
-//! ([`crate::rules::cel::instrument`]): a user cannot write them.
+//! They are CEL's standard library and its strings extension. A function whose cost is not
+//! proportional to its arguments is replaced by one that charges the budget first
+//! ([`super::strings`]). Replacements are declared before the library with parameters of any type,
+//! because cel uses the first overload that matches. A user cannot write a name that begins with
+//! `@`. [`super::instrument`] inserts these calls.
 
 use std::cmp::Ordering;
 use std::sync::{Arc, LazyLock};
@@ -14,36 +14,41 @@ use cel::common::types::{CelBool, CelDouble, CelInt, CelList, CelMap, CelString,
 use cel::common::value::{CowVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
-use super::cost::{COST_OF_MAKING, LONGEST_LIST, charge, kinds, limit_error, size};
+use super::cost::{
+    COST_PER_CREATED_BYTE, MAX_MACRO_ELEMENTS, charge, limit_error, size, type_names,
+};
 use super::number::Decimal;
-use super::strings;
+use super::strings::{self, Arguments, CallResult};
 
-/// Pays for a value that an expression uses, and hands it on.
-pub(crate) const CHARGE_USE: &str = "@use";
-/// What a macro goes through: a list that is not too long, or a map's keys in order. Pays for going
-/// through it, at so much for each element.
-pub(crate) const RANGE: &str = "@range";
-/// Whether a macro goes on, as it says itself, unless there is nothing left to pay with.
-pub(crate) const CHARGE_ITERATION: &str = "@on";
+/// Charges the use of a value, and returns the value.
+pub(crate) const CHARGE_USE: &str = "@charge_use";
+/// Checks and charges the range of a macro: a list of bounded length, or the sorted keys of a map.
+/// The second argument is the cost of each element.
+pub(crate) const CHECK_RANGE: &str = "@check_range";
+/// Charges one iteration of a macro, and returns the macro's own loop condition. It fails once the
+/// budget is exhausted.
+pub(crate) const CHARGE_ITERATION: &str = "@charge_iteration";
+/// Charges the result of a library function, and returns it. The second argument is the cost of
+/// each byte.
+pub(crate) const CHARGE_RESULT: &str = "@charge_result";
 
-/// Pays for what a function of the library gives, at so much for each byte, and hands it on.
-pub(crate) const RESULT: &str = "@result_of";
-
-/// Those functions, and what a byte costs: what one gives may be handed to the next, and quoting, or
-/// writing as hex, doubles a text.
+/// Functions whose results are charged, with the cost of each byte. Calls can be nested, and
+/// `quote` or `%x` doubles the length of a text each time.
 #[rustfmt::skip]
-const RESULTS_TO_PAY: [(&str, usize); 9] = [
-    ("bytes", COST_OF_MAKING), ("format", 16 * COST_OF_MAKING), ("lowerAscii", COST_OF_MAKING),
-    ("quote", COST_OF_MAKING), ("reverse", COST_OF_MAKING), ("string", COST_OF_MAKING),
-    ("substring", COST_OF_MAKING), ("trim", COST_OF_MAKING), ("upperAscii", COST_OF_MAKING),
+const CHARGED_FUNCTIONS: [(&str, usize); 9] = [
+    ("bytes", COST_PER_CREATED_BYTE), ("format", 16 * COST_PER_CREATED_BYTE),
+    ("lowerAscii", COST_PER_CREATED_BYTE), ("quote", COST_PER_CREATED_BYTE),
+    ("reverse", COST_PER_CREATED_BYTE), ("string", COST_PER_CREATED_BYTE),
+    ("substring", COST_PER_CREATED_BYTE), ("trim", COST_PER_CREATED_BYTE),
+    ("upperAscii", COST_PER_CREATED_BYTE),
 ];
 
-/// What each byte costs of what a function gives, if that is to be paid for.
-pub(crate) fn cost_of_result(function: &str) -> Option<usize> {
-    RESULTS_TO_PAY.iter().find(|(name, _)| *name == function).map(|(_, cost)| *cost)
+/// The cost of each byte of a function's result, if the result is charged.
+pub(crate) fn result_cost_per_byte(function: &str) -> Option<usize> {
+    CHARGED_FUNCTIONS.iter().find(|(name, _)| *name == function).map(|(_, cost)| *cost)
 }
 
-/// Every function by the name a user calls it.
+/// Every function, by the name that a user writes.
 #[rustfmt::skip]
 pub(crate) const FUNCTIONS: [&str; 33] = [
     "bool", "bytes", "charAt", "contains", "double", "dyn", "endsWith", "format", "hasValue",
@@ -53,9 +58,9 @@ pub(crate) const FUNCTIONS: [&str; 33] = [
     "upperAscii", "value",
 ];
 
-/// Operators by our own name: comparisons that know a decimal on either side, and an addition
-/// that does not take a map, whose keys have no order, for a list.
-const OPERATORS: [(&str, Function); 7] = [
+/// Replaced operators. The comparisons accept a decimal on either side. The addition rejects a map,
+/// which cel would append to a list in random order.
+const REPLACED_OPERATORS: [(&str, Function); 7] = [
     ("@_+_", add),
     ("@_==_", |sides| Ok(boolean(equal(&sides)?))),
     ("@_!=_", |sides| Ok(boolean(!equal(&sides)?))),
@@ -65,25 +70,26 @@ const OPERATORS: [(&str, Function); 7] = [
     ("@_>=_", |sides| Ok(boolean(order("_>=_", &sides)?.is_ge()))),
 ];
 
-/// The name of ours for an operator that we replace.
+/// The replacement of an operator, if it has one.
 pub(crate) fn replacement(operator: &str) -> Option<&'static str> {
-    OPERATORS.iter().map(|(name, _)| *name).find(|name| name.strip_prefix('@') == Some(operator))
+    let mut names = REPLACED_OPERATORS.iter().map(|(name, _)| *name);
+    names.find(|name| name.strip_prefix('@') == Some(operator))
 }
 
-/// The environment of every expression, built once. An error would be a mistake in this file.
+/// The environment of every expression, built once. An error is a bug in this module.
 pub(crate) fn environment() -> Result<Arc<Env>, DeclarationError> {
-    static SHARED: LazyLock<Result<Arc<Env>, DeclarationError>> =
-        LazyLock::new(|| build().map(Arc::new));
-    SHARED.clone()
+    static ENVIRONMENT: LazyLock<Result<Arc<Env>, DeclarationError>> =
+        LazyLock::new(|| build_environment().map(Arc::new));
+    ENVIRONMENT.clone()
 }
 
-fn build() -> Result<Env, DeclarationError> {
+fn build_environment() -> Result<Env, DeclarationError> {
     let mut env = Env::default();
     env.add_overload(CHARGE_USE, CHARGE_USE, vec![DYN_TYPE], charge_use)?;
-    env.add_overload(RESULT, RESULT, vec![DYN_TYPE, DYN_TYPE], use_result)?;
-    env.add_overload(RANGE, RANGE, vec![DYN_TYPE, DYN_TYPE], range)?;
+    env.add_overload(CHARGE_RESULT, CHARGE_RESULT, vec![DYN_TYPE, DYN_TYPE], charge_result)?;
+    env.add_overload(CHECK_RANGE, CHECK_RANGE, vec![DYN_TYPE, DYN_TYPE], check_range)?;
     env.add_overload(CHARGE_ITERATION, CHARGE_ITERATION, vec![DYN_TYPE], charge_iteration)?;
-    for (name, function) in OPERATORS {
+    for (name, function) in REPLACED_OPERATORS {
         env.add_overload(name, name, vec![DYN_TYPE, DYN_TYPE], function)?;
     }
     strings::declare(&mut env)?;
@@ -96,24 +102,21 @@ fn build() -> Result<Env, DeclarationError> {
     Ok(env)
 }
 
-type Arguments<'b, 'v> = Vec<CowVal<'b, 'v>>;
-type Outcome<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
-
-fn charge_use<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn charge_use<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
     let value = arguments.pop().ok_or_else(ExecutionError::missing_argument_or_target)?;
     charge(size(value.as_ref()))?;
     Ok(value)
 }
 
-fn use_result<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
-    let cost = cost(&mut arguments);
+fn charge_result<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
+    let cost_per_byte = pop_cost(&mut arguments);
     let value = arguments.pop().ok_or_else(ExecutionError::missing_argument_or_target)?;
-    charge(size(value.as_ref()).saturating_mul(cost))?;
+    charge(size(value.as_ref()).saturating_mul(cost_per_byte))?;
     Ok(value)
 }
 
-/// The last argument, where [`crate::rules::cel::instrument`] has put a cost.
-fn cost(arguments: &mut Arguments) -> usize {
+/// Removes the last argument, which is the cost that [`super::instrument`] inserted.
+fn pop_cost(arguments: &mut Arguments) -> usize {
     let cost = arguments.pop().and_then(|cost| {
         let cost = cost.downcast_ref::<CelInt>()?;
         usize::try_from(*cost.inner()).ok()
@@ -121,13 +124,13 @@ fn cost(arguments: &mut Arguments) -> usize {
     cost.unwrap_or(usize::MAX)
 }
 
-fn charge_iteration<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn charge_iteration<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
     charge(1)?;
     arguments.pop().ok_or_else(ExecutionError::missing_argument_or_target)
 }
 
-fn range<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
-    let steps = cost(&mut arguments);
+fn check_range<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
+    let cost_per_element = pop_cost(&mut arguments);
     let value = arguments.pop().ok_or_else(ExecutionError::missing_argument_or_target)?;
     charge(size(value.as_ref()))?;
     let length = if let Some(list) = value.downcast_ref::<CelList>() {
@@ -137,13 +140,15 @@ fn range<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     } else {
         let kind = value.get_type().name();
         return Err(limit_error(&format!(
-            "a macro goes through a list or a map, not through a {kind}"
+            "a macro requires a list or a map, but its range is a {kind}"
         )));
     };
-    if length > LONGEST_LIST {
-        return Err(limit_error(&format!("a macro goes through at most {LONGEST_LIST} elements")));
+    if length > MAX_MACRO_ELEMENTS {
+        return Err(limit_error(&format!(
+            "a macro visits at most {MAX_MACRO_ELEMENTS} elements, but its range has more"
+        )));
     }
-    charge(length.saturating_mul(steps))?;
+    charge(length.saturating_mul(cost_per_element))?;
     let Some(map) = value.downcast_ref::<CelMap>() else {
         return Ok(value);
     };
@@ -154,19 +159,19 @@ fn range<'b, 'v>(mut arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     Ok(CowVal::owned(CelList::from(keys)))
 }
 
-fn add<'b, 'v>(sides: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn add<'b, 'v>(sides: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
     let [left, right] = sides.as_slice() else {
         return Err(ExecutionError::invalid_argument_count(2, sides.len()));
     };
     let is_map = right.downcast_ref::<CelMap>().is_some();
     let sum = match left.as_adder() {
         Some(left) if !is_map => left.add(right.as_ref()),
-        _ => Err(ExecutionError::no_such_overload("_+_", kinds(&sides))),
+        _ => Err(ExecutionError::no_such_overload("_+_", type_names(&sides))),
     };
     match sum {
         Ok(sum) => Ok(CowVal::Owned(sum.into_owned())),
         Err(ExecutionError::UnsupportedBinaryOperator(..)) => {
-            Err(ExecutionError::no_such_overload("_+_", kinds(&sides)))
+            Err(ExecutionError::no_such_overload("_+_", type_names(&sides)))
         }
         Err(error) => Err(error),
     }
@@ -191,23 +196,23 @@ fn order(operator: &str, sides: &[CowVal]) -> Result<Ordering, ExecutionError> {
         return Err(ExecutionError::invalid_argument_count(2, sides.len()));
     };
     let order = match right.downcast_ref::<Decimal>() {
-        Some(decimal) => decimal.order(left.as_ref()).map(Ordering::reverse),
+        Some(decimal) => decimal.numeric_cmp(left.as_ref()).map(Ordering::reverse),
         None => left.as_comparer().and_then(|left| left.compare(right.as_ref()).ok()),
     };
-    order.ok_or_else(|| ExecutionError::no_such_overload(operator, kinds(sides)))
+    order.ok_or_else(|| ExecutionError::no_such_overload(operator, type_names(sides)))
 }
 
-fn decimal_to_string<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn decimal_to_string<'b, 'v>(arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
     Ok(CowVal::owned(CelString::from(decimal("string", &arguments)?.text().to_owned())))
 }
 
-fn decimal_to_double<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn decimal_to_double<'b, 'v>(arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
     Ok(CowVal::owned(CelDouble::from(decimal("double", &arguments)?.to_double())))
 }
 
 fn decimal<'a>(name: &str, arguments: &'a [CowVal]) -> Result<&'a Decimal, ExecutionError> {
     let decimal = arguments.first().and_then(|argument| argument.downcast_ref::<Decimal>());
-    decimal.ok_or_else(|| ExecutionError::no_such_overload(name, kinds(arguments)))
+    decimal.ok_or_else(|| ExecutionError::no_such_overload(name, type_names(arguments)))
 }
 
 #[cfg(test)]
@@ -218,10 +223,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_function_named_here_exists() {
+    fn every_listed_function_exists() {
         let context = Context::with_env(environment().unwrap());
         for name in FUNCTIONS {
-            let called = |source: String| {
+            let exists = |source: String| {
                 let tree = PrattParser::new().parse(&source).unwrap();
                 !matches!(
                     Value::resolve_val(&tree, &context),
@@ -229,7 +234,7 @@ mod tests {
                 )
             };
             assert!(
-                called(format!("{name}(1, 2, 3, 4)")) || called(format!("(1).{name}(2, 3, 4)")),
+                exists(format!("{name}(1, 2, 3, 4)")) || exists(format!("(1).{name}(2, 3, 4)")),
                 "{name}"
             );
         }

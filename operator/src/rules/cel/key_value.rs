@@ -1,7 +1,7 @@
-//! The value by which connections are looked up: one that DynamoDB takes as a key.
+//! Converts the lookup value to a partition key that DynamoDB accepts.
 //!
-//! What it would refuse is refused here, for this record only; asked with it, DynamoDB's answer
-//! would look like a wrong table, and hold up every other record.
+//! An unusable value is detected here, so that only its record is invalid. DynamoDB would reject
+//! the query with the error of a misconfigured table, and all other records would wait.
 
 use bytes::Bytes;
 use cel::common::types::{CelBytes, CelDouble, CelInt, CelString, CelUInt};
@@ -10,46 +10,47 @@ use cel::common::value::Val;
 use super::number::{Decimal, is_json_number};
 use crate::model::AttributeValue;
 
-/// The longest partition key, in bytes.
+/// The maximum length of a partition key, in bytes.
+///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 const MAX_KEY_BYTES: usize = 2_048;
-/// The magnitudes a number may have, besides zero.
+/// The magnitudes of DynamoDB's numbers, besides zero.
 const MAGNITUDES: std::ops::Range<f64> = 1e-130..1e126;
 
-/// The key that an expression's value is, or why it is none.
+/// Converts the value of an expression, or returns the problem.
 pub(crate) fn to_key_value(value: &dyn Val) -> Result<AttributeValue, String> {
     if let Some(text) = value.downcast_ref::<CelString>() {
-        length(text.len())?;
+        check_length(text.len())?;
         Ok(AttributeValue::S(text.inner().to_owned()))
     } else if let Some(bytes) = value.downcast_ref::<CelBytes>() {
-        length(bytes.inner().len())?;
+        check_length(bytes.inner().len())?;
         Ok(AttributeValue::B(Bytes::copy_from_slice(bytes.inner())))
     } else if let Some(int) = value.downcast_ref::<CelInt>() {
         Ok(AttributeValue::N(int.to_string()))
     } else if let Some(uint) = value.downcast_ref::<CelUInt>() {
         Ok(AttributeValue::N(uint.to_string()))
     } else if let Some(double) = value.downcast_ref::<CelDouble>() {
-        number(double.to_string(), *double.inner())
+        to_number(double.to_string(), *double.inner())
     } else if let Some(decimal) = value.downcast_ref::<Decimal>() {
-        number(decimal.text().to_owned(), decimal.to_double())
+        to_number(decimal.text().to_owned(), decimal.to_double())
     } else {
         let kind = value.get_type().name();
         Err(format!("gives {kind}, but a key must be a string, number or binary"))
     }
 }
 
-fn length(bytes: usize) -> Result<(), String> {
+fn check_length(bytes: usize) -> Result<(), String> {
     match bytes {
         0 => Err("gives an empty value, but a key must not be empty".to_owned()),
         1..=MAX_KEY_BYTES => Ok(()),
-        _ => Err(format!("gives more than {MAX_KEY_BYTES} bytes, the most a key may have")),
+        _ => Err(format!("gives {bytes} bytes, but a key must have at most {MAX_KEY_BYTES}")),
     }
 }
 
-fn number(text: String, value: f64) -> Result<AttributeValue, String> {
+fn to_number(text: String, value: f64) -> Result<AttributeValue, String> {
     if is_json_number(&text) && (value == 0.0 || MAGNITUDES.contains(&value.abs())) {
         Ok(AttributeValue::N(text))
     } else {
-        Err("gives a number that DynamoDB cannot hold".to_owned())
+        Err("gives a number that DynamoDB cannot store".to_owned())
     }
 }

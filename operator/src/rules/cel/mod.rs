@@ -1,4 +1,4 @@
-//! The spec's expressions: CEL with DynamoDB's numbers, within a cost budget.
+//! CEL expressions with DynamoDB's numbers, within a cost budget for each record.
 
 pub mod cost;
 pub mod expression;

@@ -1,10 +1,11 @@
-//! Numbers keep every digit: `string(x)` gives exactly the text that DynamoDB stored.
+//! DynamoDB numbers as CEL values that keep every digit: `string(x)` gives the stored text.
 //!
-//! DynamoDB numbers have up to 38 digits. One that is an `i64`, or an `f64`, whose text is the
-//! stored text becomes CEL's `int` or `double`: `string()` of those prints that same text. Any
-//! other becomes a [`Decimal`], which knows `string()`, `double()` and comparison with every
-//! number, on either side, and no arithmetic: `double(x)` says that digits may go. (Within a literal,
-//! as in `x in [1, 2]`, it is the literal's element that compares, and an `int` knows no decimal.)
+//! DynamoDB numbers have up to 38 digits. If an `i64` or an `f64` prints the stored text, the
+//! number becomes CEL's `int` or `double`. Any other number becomes a [`Decimal`]. A decimal
+//! supports
+//! `string()`, `double()`, and comparison with every number on either side. It has no arithmetic,
+//! because `double(x)` shows that digits can be lost. In `x in [1, 2]`, cel compares the elements
+//! of the literal with `x`, and its `int` does not equal a decimal.
 
 use std::any::Any;
 use std::cmp::Ordering;
@@ -17,8 +18,8 @@ use cel::common::value::{StaticVal, Val};
 /// The type's name in expressions and messages.
 static DECIMAL_TYPE: Type = Type::new_unspecified_type("decimal");
 
-/// The value of a number as DynamoDB wrote it.
-pub(crate) fn number(text: &str) -> Box<dyn Val> {
+/// Converts the text of a DynamoDB number.
+pub(crate) fn number_to_cel(text: &str) -> Box<dyn Val> {
     if let Ok(int) = text.parse::<i64>()
         && int.to_string() == text
     {
@@ -33,7 +34,7 @@ pub(crate) fn number(text: &str) -> Box<dyn Val> {
     Box::new(Decimal(text.into()))
 }
 
-/// Whether a number's text may stand in JSON as it is.
+/// Whether JSON's grammar allows the text as a number.
 pub(crate) fn is_json_number(text: &str) -> bool {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (mantissa, exponent) = split_exponent(unsigned);
@@ -47,23 +48,23 @@ pub(crate) fn is_json_number(text: &str) -> bool {
         && exponent.is_none_or(|text| is_digits(text.strip_prefix(['+', '-']).unwrap_or(text)))
 }
 
-/// A number that is neither an `int` nor a `double` without losing digits.
+/// A number that would lose digits as an `int` or a `double`.
 #[derive(Clone, Debug)]
 pub(crate) struct Decimal(Box<str>);
 
 impl Decimal {
-    /// The number as DynamoDB wrote it.
+    /// The text that DynamoDB stored.
     pub(crate) fn text(&self) -> &str {
         &self.0
     }
 
-    /// The nearest double; not a number if the text is none.
+    /// The nearest double, or NaN if the text is not a number.
     pub(crate) fn to_double(&self) -> f64 {
         self.0.parse().unwrap_or(f64::NAN)
     }
 
-    /// How it orders against any number; `None` against anything else.
-    pub(crate) fn order(&self, other: &dyn Val) -> Option<Ordering> {
+    /// Compares with a number. Returns `None` for any other value.
+    pub(crate) fn numeric_cmp(&self, other: &dyn Val) -> Option<Ordering> {
         let other = if let Some(decimal) = other.downcast_ref::<Decimal>() {
             NormalizedDecimal::parse(&decimal.0)
         } else if let Some(int) = other.downcast_ref::<CelInt>() {
@@ -94,7 +95,7 @@ impl Val for Decimal {
 
     fn equals(&self, other: &dyn Val) -> bool {
         let same_text = other.downcast_ref::<Decimal>().is_some_and(|other| self.0 == other.0);
-        same_text || self.order(other) == Some(Ordering::Equal)
+        same_text || self.numeric_cmp(other) == Some(Ordering::Equal)
     }
 
     fn clone_as_boxed<'v>(&self) -> Box<dyn Val + 'v>
@@ -113,15 +114,15 @@ impl StaticVal for Decimal {}
 
 impl Comparer for Decimal {
     fn compare(&self, other: &dyn Val) -> Result<Ordering, ExecutionError> {
-        self.order(other).ok_or_else(|| {
+        self.numeric_cmp(other).ok_or_else(|| {
             let types = vec![DECIMAL_TYPE.name().to_owned(), other.get_type().name().to_owned()];
             ExecutionError::no_such_overload("_<_", types)
         })
     }
 }
 
-/// `0.<digits> * 10^exponent`, with neither leading nor trailing zeros: numbers that are equal are
-/// equal here, however they were written.
+/// `0.<digits> * 10^exponent`, without leading and trailing zeros. Equal numbers have equal fields,
+/// however they are written.
 #[derive(Debug, PartialEq, Eq)]
 struct NormalizedDecimal {
     negative: bool,
@@ -153,7 +154,7 @@ impl NormalizedDecimal {
         Some(Self { negative, digits, exponent })
     }
 
-    /// -1, 0 or 1.
+    /// Returns -1, 0 or 1.
     fn sign(&self) -> i8 {
         match (self.digits.is_empty(), self.negative) {
             (true, _) => 0,
@@ -197,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_is_the_simplest_type_that_keeps_its_text() {
+    fn converts_a_number_to_the_simplest_type_that_keeps_its_text() {
         for (text, kind) in [
             ("0", "int"),
             ("-90", "int"),
@@ -215,39 +216,42 @@ mod tests {
             ("NaN", "decimal"),
             ("not a number", "decimal"),
         ] {
-            assert_eq!(number(text).get_type().name(), kind, "{text}");
+            assert_eq!(number_to_cel(text).get_type().name(), kind, "{text}");
         }
     }
 
     #[test]
-    fn a_decimal_orders_against_every_number() {
+    fn compares_a_decimal_with_every_number() {
         let big = Decimal("9223372036854775808".into());
         let pi = Decimal("3.14159265358979323846264338327950288419".into());
         let minus = Decimal("-1E+30".into());
-        assert_eq!(big.order(&CelInt::from(i64::MAX)), Some(Ordering::Greater));
-        assert_eq!(big.order(&CelDouble::from(1e19)), Some(Ordering::Less));
-        assert_eq!(pi.order(&CelInt::from(3)), Some(Ordering::Greater));
-        assert_eq!(pi.order(&CelDouble::from(3.2)), Some(Ordering::Less));
-        assert_eq!(pi.order(&CelDouble::from(f64::NAN)), None);
-        assert_eq!(minus.order(&pi), Some(Ordering::Less));
-        assert_eq!(minus.order(&Decimal("-1E+31".into())), Some(Ordering::Greater));
-        assert_eq!(minus.order(&CelUInt::from(0)), Some(Ordering::Less));
-        assert_eq!(Decimal("1E+2".into()).order(&CelInt::from(100)), Some(Ordering::Equal));
-        assert_eq!(Decimal("-0.00".into()).order(&CelInt::from(0)), Some(Ordering::Equal));
-        assert_eq!(Decimal("0.001".into()).order(&Decimal("1e-3".into())), Some(Ordering::Equal));
+        assert_eq!(big.numeric_cmp(&CelInt::from(i64::MAX)), Some(Ordering::Greater));
+        assert_eq!(big.numeric_cmp(&CelDouble::from(1e19)), Some(Ordering::Less));
+        assert_eq!(pi.numeric_cmp(&CelInt::from(3)), Some(Ordering::Greater));
+        assert_eq!(pi.numeric_cmp(&CelDouble::from(3.2)), Some(Ordering::Less));
+        assert_eq!(pi.numeric_cmp(&CelDouble::from(f64::NAN)), None);
+        assert_eq!(minus.numeric_cmp(&pi), Some(Ordering::Less));
+        assert_eq!(minus.numeric_cmp(&Decimal("-1E+31".into())), Some(Ordering::Greater));
+        assert_eq!(minus.numeric_cmp(&CelUInt::from(0)), Some(Ordering::Less));
+        assert_eq!(Decimal("1E+2".into()).numeric_cmp(&CelInt::from(100)), Some(Ordering::Equal));
+        assert_eq!(Decimal("-0.00".into()).numeric_cmp(&CelInt::from(0)), Some(Ordering::Equal));
+        assert_eq!(
+            Decimal("0.001".into()).numeric_cmp(&Decimal("1e-3".into())),
+            Some(Ordering::Equal)
+        );
     }
 
     #[test]
-    fn what_is_no_number_equals_itself_and_orders_against_nothing() {
+    fn a_text_that_is_no_number_equals_only_itself() {
         for text in ["", "-", ".", "1e", "1e99999999999", "x", "1.2.3", "--1", "1e+-2"] {
             let value = Decimal(text.into());
             assert!(value.equals(&value), "{text}");
-            assert_eq!(value.order(&CelInt::from(0)), None, "{text}");
+            assert_eq!(value.numeric_cmp(&CelInt::from(0)), None, "{text}");
         }
     }
 
     #[test]
-    fn json_takes_only_its_own_grammar() {
+    fn accepts_only_numbers_of_the_json_grammar() {
         for text in ["0", "-0", "90", "0.10", "1E+30", "1e-7", "-12.5e3"] {
             assert!(is_json_number(text), "{text}");
         }

@@ -1,8 +1,8 @@
-//! String functions whose cost the budget bounds, in place of the strings extension's own.
+//! Replacements for functions of CEL's strings extension, with the same results and bounded cost.
 //!
-//! `replace` and `join` can give the product of two lengths, `split` many small values; `indexOf`
-//! and `lastIndexOf` take the product of two lengths of time there; `matches` compiles its pattern
-//! at every call. What they give is the same.
+//! The result of `replace` or `join` can be as large as the product of two lengths. `split` can
+//! create many small values. In the extension, `indexOf` and `lastIndexOf` take time in proportion
+//! to the product of two lengths, and `matches` compiles its pattern in every call.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,28 +12,34 @@ use cel::common::types::{CelBool, CelInt, CelList, CelString, DYN_TYPE};
 use cel::common::value::{CowVal, FromVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
 
-use super::cost::{VALUE, charge, kinds, limit_error};
+use super::cost::{COST_PER_VALUE, charge, limit_error, type_names};
 use crate::rules::pattern::Pattern;
 
-/// Finds a pattern in a text.
+/// The arguments of a call. The target of a member call comes first.
+pub(super) type Arguments<'b, 'v> = Vec<CowVal<'b, 'v>>;
+/// The result of a call.
+pub(super) type CallResult<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
+
+/// Whether a text matches a pattern.
 pub(crate) const MATCHES: &str = "matches";
-/// The same, for a pattern that stands in the expression.
+/// [`MATCHES`] for a literal pattern. The second argument is the number of the pattern.
 pub(crate) const MATCHES_LITERAL: &str = "@matches";
 
 thread_local! {
-    /// The patterns of the expression that is evaluated.
+    /// The literal patterns of the expression that is being evaluated.
     static PATTERNS: RefCell<Arc<[Pattern]>> = RefCell::new(Arc::new([]));
-    /// The last pattern that a record gave: in a macro it is mostly the same for each element.
-    static LAST: RefCell<Option<(String, Pattern)>> = const { RefCell::new(None) };
+    /// The last computed pattern, because in a macro it is mostly the same for each element.
+    static LAST_COMPUTED: RefCell<Option<(String, Pattern)>> = const { RefCell::new(None) };
 }
 
-/// Begins an evaluation of an expression with these patterns.
-pub(crate) fn begin(patterns: &Arc<[Pattern]>) {
+/// Sets the literal patterns for the next evaluation.
+pub(crate) fn set_patterns(patterns: &Arc<[Pattern]>) {
     PATTERNS.set(patterns.clone());
-    LAST.take();
+    LAST_COMPUTED.take();
 }
 
-/// Declares them, for arguments of any type, on an environment that has no others yet.
+/// Declares the functions for arguments of any type. Must precede the standard library, because cel
+/// uses the first overload that matches.
 pub(crate) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     env.add_overload(MATCHES, "any_matches", vec![DYN_TYPE, DYN_TYPE], matches)?;
     let literal = MATCHES_LITERAL;
@@ -60,10 +66,7 @@ pub(crate) fn declare(env: &mut Env) -> Result<(), DeclarationError> {
     Ok(())
 }
 
-type Arguments<'b, 'v> = Vec<CowVal<'b, 'v>>;
-type Outcome<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
-
-/// The arguments of one call, the target first.
+/// The name and arguments of one call. The target comes first.
 struct Call<'a, 'b, 'v> {
     name: &'static str,
     arguments: &'a [CowVal<'b, 'v>],
@@ -74,52 +77,53 @@ impl<'a, 'b, 'v> Call<'a, 'b, 'v> {
         Self { name, arguments }
     }
 
-    fn argument<T: FromVal<'a, 'v>>(&self, at: usize) -> Result<&'a T, ExecutionError> {
-        let argument = self.arguments.get(at).and_then(|argument| argument.as_ref().downcast_ref());
+    fn argument<T: FromVal<'a, 'v>>(&self, index: usize) -> Result<&'a T, ExecutionError> {
+        let argument =
+            self.arguments.get(index).and_then(|argument| argument.as_ref().downcast_ref());
         argument.ok_or_else(|| {
-            ExecutionError::no_such_member_overload(self.name, kinds(self.arguments))
+            ExecutionError::no_such_member_overload(self.name, type_names(self.arguments))
         })
     }
 
-    fn text(&self, at: usize) -> Result<&'a str, ExecutionError> {
-        Ok(self.argument::<CelString<'v>>(at)?.inner())
+    fn text(&self, index: usize) -> Result<&'a str, ExecutionError> {
+        Ok(self.argument::<CelString<'v>>(index)?.inner())
     }
 
-    /// A count, where `None` is no bound: absent, or negative.
-    fn count(&self, at: usize) -> Result<Option<usize>, ExecutionError> {
-        if self.arguments.len() <= at {
+    /// An optional count. `None` means no bound: the argument is absent or negative.
+    fn count(&self, index: usize) -> Result<Option<usize>, ExecutionError> {
+        if self.arguments.len() <= index {
             return Ok(None);
         }
-        Ok(usize::try_from(*self.argument::<CelInt>(at)?.inner()).ok())
+        Ok(usize::try_from(*self.argument::<CelInt>(index)?.inner()).ok())
     }
 
-    /// A place in a text, in characters; `None` if it is absent.
-    fn place(&self, at: usize) -> Result<Option<usize>, ExecutionError> {
-        match self.count(at)? {
-            None if self.arguments.len() > at => Err(self.out_of_range()),
-            place => Ok(place),
+    /// An optional position in a text, in characters. `None` means that the argument is absent.
+    fn position(&self, index: usize) -> Result<Option<usize>, ExecutionError> {
+        match self.count(index)? {
+            None if self.arguments.len() > index => Err(self.out_of_range()),
+            position => Ok(position),
         }
     }
 
     fn out_of_range(&self) -> ExecutionError {
-        limit_error(&format!("the index given to {} is out of range", self.name))
+        limit_error(&format!("the index argument of {}() is out of range", self.name))
     }
 }
 
-fn text<'b, 'v>(text: String) -> Outcome<'b, 'v> {
+fn text<'b, 'v>(text: String) -> CallResult<'b, 'v> {
     Ok(CowVal::owned(CelString::from(text)))
 }
 
-fn replace<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn replace<'b, 'v>(arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
     let call = Call::new("replace", &arguments);
     let (this, from, to) = (call.text(0)?, call.text(1)?, call.text(2)?);
-    let most = call.count(3)?.unwrap_or(usize::MAX);
-    let times = this.matches(from).take(most).count();
-    charge(this.len().saturating_add(times.saturating_mul(VALUE + to.len())))?;
-    text(this.replacen(from, to, times))
+    let max_count = call.count(3)?.unwrap_or(usize::MAX);
+    let count = this.matches(from).take(max_count).count();
+    charge(this.len().saturating_add(count.saturating_mul(COST_PER_VALUE + to.len())))?;
+    text(this.replacen(from, to, count))
 }
 
-fn join<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn join<'b, 'v>(arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
     let call = Call::new("join", &arguments);
     let list = call.argument::<CelList>(0)?;
     let separator = if arguments.len() > 1 { call.text(1)? } else { "" };
@@ -127,7 +131,9 @@ fn join<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     for element in list.iter() {
         let Some(part) = element.downcast_ref::<CelString>() else {
             let kind = element.get_type().name();
-            return Err(limit_error(&format!("join takes a list of strings, but it has a {kind}")));
+            return Err(limit_error(&format!(
+                "join() requires strings, but the list has a {kind}"
+            )));
         };
         charge(separator.len().saturating_add(part.len()))?;
         parts.push(part.inner());
@@ -135,39 +141,39 @@ fn join<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     text(parts.join(separator))
 }
 
-fn split<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn split<'b, 'v>(arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
     let call = Call::new("split", &arguments);
     let (this, separator) = (call.text(0)?, call.text(1)?);
-    let most = call.count(2)?.unwrap_or(usize::MAX);
+    let max_parts = call.count(2)?.unwrap_or(usize::MAX);
     let mut list: Vec<Box<dyn Val + 'v>> = Vec::new();
     let mut push = |part: &str| -> Result<(), ExecutionError> {
-        charge(3 * VALUE + part.len())?;
+        charge(3 * COST_PER_VALUE + part.len())?;
         list.push(Box::new(CelString::from(part.to_owned())));
         Ok(())
     };
     if separator.is_empty() {
-        // Between characters, and the last part is the rest; the standard library's splitn would
+        // One part for each character, except that the last part is the rest. Rust's splitn would
         // also give an empty part at either end.
         let mut rest = this;
-        for taken in 1..=most {
+        for count in 1..=max_parts {
             let Some(first) = rest.chars().next() else {
                 break;
             };
-            let end = if taken == most { rest.len() } else { first.len_utf8() };
+            let end = if count == max_parts { rest.len() } else { first.len_utf8() };
             let (part, tail) = rest.split_at(end);
             push(part)?;
             rest = tail;
         }
     } else {
-        this.splitn(most, separator).try_for_each(push)?;
+        this.splitn(max_parts, separator).try_for_each(push)?;
     }
     Ok(CowVal::owned(CelList::from(list)))
 }
 
-fn index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
     let call = Call::new("indexOf", &arguments);
     let (this, needle) = (call.text(0)?, call.text(1)?);
-    let start = call.place(2)?.unwrap_or(0);
+    let start = call.position(2)?.unwrap_or(0);
     charge(this.len().saturating_mul(2))?;
     if needle.is_empty() {
         return index(Some(start.min(this.chars().count())));
@@ -182,12 +188,12 @@ fn index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     }
 }
 
-fn last_index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn last_index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
     let call = Call::new("lastIndexOf", &arguments);
     let (this, needle) = (call.text(0)?, call.text(1)?);
     charge(this.len().saturating_mul(2))?;
     let length = this.chars().count();
-    let start = call.place(2)?;
+    let start = call.position(2)?;
     if needle.is_empty() {
         return index(Some(start.unwrap_or(length).min(length)));
     }
@@ -201,40 +207,39 @@ fn last_index_of<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
     index(found.map(|head| head.chars().count()))
 }
 
-fn index<'b, 'v>(place: Option<usize>) -> Outcome<'b, 'v> {
-    let place = place.and_then(|place| i64::try_from(place).ok()).unwrap_or(-1);
-    Ok(CowVal::owned(CelInt::from(place)))
+fn index<'b, 'v>(position: Option<usize>) -> CallResult<'b, 'v> {
+    let index = position.and_then(|position| i64::try_from(position).ok()).unwrap_or(-1);
+    Ok(CowVal::owned(CelInt::from(index)))
 }
 
-/// With the number of a literal pattern, which [`crate::rules::cel::instrument`] has compiled.
-fn matches_literal<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+/// `matches` with the number of a literal pattern, which [`super::instrument`] compiled.
+fn matches_literal<'b, 'v>(arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
     let call = Call::new(MATCHES, &arguments);
     let (this, number) = (call.text(0)?, call.count(1)?);
     PATTERNS.with_borrow(|patterns| {
         let pattern = number.and_then(|number| patterns.get(number));
-        find(pattern.ok_or_else(|| call.out_of_range())?, this)
+        search(pattern.ok_or_else(|| call.out_of_range())?, this)
     })
 }
 
-fn matches<'b, 'v>(arguments: Arguments<'b, 'v>) -> Outcome<'b, 'v> {
+fn matches<'b, 'v>(arguments: Arguments<'b, 'v>) -> CallResult<'b, 'v> {
     let call = Call::new(MATCHES, &arguments);
     let (this, pattern) = (call.text(0)?, call.text(1)?);
-    LAST.with_borrow_mut(|last| {
-        let known = last.take().filter(|(known, _)| known == pattern);
-        let (_, compiled) = match known {
-            Some(known) => last.insert(known),
+    LAST_COMPUTED.with_borrow_mut(|last| {
+        let (_, compiled) = match last.take().filter(|(source, _)| source == pattern) {
+            Some(same) => last.insert(same),
             None => {
-                charge(Pattern::cost_of_compiling(pattern))?;
+                charge(Pattern::compile_cost(pattern))?;
                 let compiled = Pattern::compile_once(pattern)
-                    .map_err(|_| limit_error("the pattern given to matches is not valid"))?;
+                    .map_err(|_| limit_error("the pattern of matches() is invalid"))?;
                 last.insert((pattern.to_owned(), compiled))
             }
         };
-        find(compiled, this)
+        search(compiled, this)
     })
 }
 
-fn find<'b, 'v>(pattern: &Pattern, text: &str) -> Outcome<'b, 'v> {
-    charge(pattern.cost(text))?;
+fn search<'b, 'v>(pattern: &Pattern, text: &str) -> CallResult<'b, 'v> {
+    charge(pattern.search_cost(text))?;
     Ok(CowVal::owned(CelBool::from(pattern.is_match(text))))
 }

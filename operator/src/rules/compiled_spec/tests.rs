@@ -1,4 +1,4 @@
-//! Whole specs and whole records, through the module's door.
+//! Tests of complete specs on complete records.
 
 pub mod expressions;
 pub mod hostile;
@@ -26,7 +26,7 @@ fn contains(key: &str, part: &str) -> KeyFilter {
     KeyFilter { key: key.to_owned(), contains, ..KeyFilter::default() }
 }
 
-/// The manifest of the origin.
+/// A spec like `examples/target-attribute.yaml`.
 pub(crate) fn spec() -> StreamNotifierSpec {
     let fields = [
         ("pk", "keys.PK.split('#')[1]"),
@@ -61,7 +61,8 @@ pub(crate) fn spec() -> StreamNotifierSpec {
     }
 }
 
-pub(crate) fn change() -> Record {
+/// A record that [`spec`] matches.
+pub(crate) fn record() -> Record {
     let keys = item([("PK", s("target_pk#fuga")), ("SK", s("target_sk#hoge"))]);
     let mut old = keys.clone();
     old.insert("TargetAttribute".to_owned(), n("80"));
@@ -79,85 +80,85 @@ pub(crate) fn change() -> Record {
     }
 }
 
-pub(crate) fn names() -> KeySchema {
+pub(crate) fn keys() -> KeySchema {
     KeySchema { partition: "PK".to_owned(), sort: Some("SK".to_owned()) }
 }
 
-fn judge(spec: &StreamNotifierSpec, change: &Record) -> Decision {
-    CompiledSpec::new(spec).unwrap().decide(&names(), change)
+fn decide(spec: &StreamNotifierSpec, record: &Record) -> Decision {
+    CompiledSpec::new(spec).unwrap().decide(&keys(), record)
 }
 
-fn body(verdict: Decision) -> String {
-    match verdict {
+fn body(decision: Decision) -> String {
+    match decision {
         Decision::Notify(notification) => String::from_utf8(notification.body.to_vec()).unwrap(),
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn the_origins_change_gives_the_origins_message() {
-    let Decision::Notify(notification) = judge(&spec(), &change()) else { panic!() };
+fn builds_the_message_of_the_example() {
+    let Decision::Notify(notification) = decide(&spec(), &record()) else { panic!() };
     assert_eq!(notification.lookup, Some(s("hoge")));
     assert_eq!(notification.body, r#"{"pk":"fuga","sk":"hoge","value":"90"}"#);
 }
 
 #[test]
-fn what_the_origin_ignores_is_skipped() {
+fn skips_records_that_the_example_does_not_match() {
     type Edit = fn(&mut Record);
-    let table: [(&str, Edit); 8] = [
-        ("an insert", |c| c.event = EventName::Insert),
-        ("a remove", |c| c.event = EventName::Remove),
-        ("PK without target_pk", |c| drop(c.keys.insert("PK".to_owned(), s("pk#fuga")))),
-        ("SK without target_sk", |c| drop(c.keys.insert("SK".to_owned(), s("sk#hoge")))),
-        ("no SK", |c| drop(c.keys.remove("SK"))),
-        ("another attribute", |c| c.old = c.new.clone()),
-        ("the attribute was taken away", |c| drop(c.new.remove("TargetAttribute"))),
-        ("no images", |c| (c.old, c.new) = Default::default()),
+    let cases: [(&str, Edit); 8] = [
+        ("an insert", |r| r.event = EventName::Insert),
+        ("a remove", |r| r.event = EventName::Remove),
+        ("PK without target_pk", |r| drop(r.keys.insert("PK".to_owned(), s("pk#fuga")))),
+        ("SK without target_sk", |r| drop(r.keys.insert("SK".to_owned(), s("sk#hoge")))),
+        ("no SK", |r| drop(r.keys.remove("SK"))),
+        ("another attribute", |r| r.old = r.new.clone()),
+        ("the attribute was removed", |r| drop(r.new.remove("TargetAttribute"))),
+        ("no images", |r| (r.old, r.new) = Default::default()),
     ];
-    for (name, edit) in table {
-        let mut change = change();
-        edit(&mut change);
-        assert_eq!(judge(&spec(), &change), Decision::Skip, "{name}");
+    for (name, edit) in cases {
+        let mut record = record();
+        edit(&mut record);
+        assert_eq!(decide(&spec(), &record), Decision::Skip, "{name}");
     }
 }
 
 #[test]
-fn an_attribute_that_was_not_there_counts_as_changed() {
-    let mut change = change();
-    change.old.remove("TargetAttribute");
-    assert!(matches!(judge(&spec(), &change), Decision::Notify(_)));
-    change.event = EventName::Insert;
-    change.old = Item::new();
+fn treats_a_new_attribute_as_changed() {
+    let mut record = record();
+    record.old.remove("TargetAttribute");
+    assert!(matches!(decide(&spec(), &record), Decision::Notify(_)));
+    record.event = EventName::Insert;
+    record.old = Item::new();
     let mut spec = spec();
     spec.events = vec![ChangeKind::Insert];
-    assert!(matches!(judge(&spec, &change), Decision::Notify(_)));
+    assert!(matches!(decide(&spec, &record), Decision::Notify(_)));
 }
 
 #[test]
-fn an_attribute_changes_as_dynamodb_stores_it() {
+fn compares_attribute_values_as_dynamodb_stores_them() {
     let set = |members: [&str; 2]| AttributeValue::Ss(members.map(str::to_owned).into());
-    for (old, new, counts) in [
+    for (old, new, is_changed) in [
         (n("1"), n("1"), false),
         (n("1"), n("1.0"), true),
         (n("1"), s("1"), true),
         (set(["a", "b"]), set(["b", "a"]), false),
         (set(["a", "b"]), set(["a", "c"]), true),
     ] {
-        let (mut change, mut spec) = (change(), spec());
+        let (mut record, mut spec) = (record(), spec());
         spec.message = None;
-        change.old.insert("TargetAttribute".to_owned(), old.clone());
-        change.new.insert("TargetAttribute".to_owned(), new.clone());
-        let told = matches!(judge(&spec, &change), Decision::Notify(_));
-        assert_eq!(told, counts, "{old:?} {new:?}");
+        record.old.insert("TargetAttribute".to_owned(), old.clone());
+        record.new.insert("TargetAttribute".to_owned(), new.clone());
+        let is_match = matches!(decide(&spec, &record), Decision::Notify(_));
+        assert_eq!(is_match, is_changed, "{old:?} {new:?}");
     }
 }
 
 #[test]
-fn without_a_message_the_keys_and_the_new_value_are_told() {
+fn sends_the_keys_and_the_new_value_by_default() {
     let mut spec = spec();
     spec.message = None;
     let expected = r#"{"pk":"target_pk#fuga","sk":"target_sk#hoge","value":90}"#;
-    assert_eq!(body(judge(&spec, &change())), expected);
+    assert_eq!(body(decide(&spec, &record())), expected);
 
     let value = AttributeValue::M(item([
         ("bin", AttributeValue::B(Bytes::from_static(b"\x00\xff"))),
@@ -166,37 +167,37 @@ fn without_a_message_the_keys_and_the_new_value_are_told() {
         ("numbers", AttributeValue::Ns(["2".to_owned(), "10".to_owned()].into())),
         ("texts", AttributeValue::Ss(["\"".to_owned(), "é\n\u{7}".to_owned()].into())),
     ]));
-    let mut change = change();
-    change.new.insert("TargetAttribute".to_owned(), value);
+    let mut record = record();
+    record.new.insert("TargetAttribute".to_owned(), value);
     let expected = concat!(
         r#"{"pk":"target_pk#fuga","sk":"target_sk#hoge","value":{"bin":"AP8=","bool":true,"#,
         r#""list":[null,1E+30,"007"],"numbers":[10,2],"texts":["\"","é\n\u0007"]}}"#,
     );
-    assert_eq!(body(judge(&spec, &change)), expected);
+    assert_eq!(body(decide(&spec, &record)), expected);
 
     spec.attribute = None;
     let pk_only = KeySchema { partition: "PK".to_owned(), sort: None };
-    let verdict = CompiledSpec::new(&spec).unwrap().decide(&pk_only, &change);
-    assert_eq!(body(verdict), r#"{"pk":"target_pk#fuga"}"#);
+    let decision = CompiledSpec::new(&spec).unwrap().decide(&pk_only, &record);
+    assert_eq!(body(decision), r#"{"pk":"target_pk#fuga"}"#);
 }
 
 #[test]
-fn a_filter_decides_after_everything_else() {
-    let filtered = |filter: &str, change: &Record| {
+fn evaluates_the_filter_after_all_other_conditions() {
+    let decide_with = |filter: &str, record: &Record| {
         let mut spec = spec();
         spec.filter = Some(filter.to_owned());
-        judge(&spec, change)
+        decide(&spec, record)
     };
-    let raised = "new.TargetAttribute > old.TargetAttribute";
-    assert!(matches!(filtered(raised, &change()), Decision::Notify(_)));
-    let mut lowered = change();
+    let is_raised = "new.TargetAttribute > old.TargetAttribute";
+    assert!(matches!(decide_with(is_raised, &record()), Decision::Notify(_)));
+    let mut lowered = record();
     lowered.new.insert("TargetAttribute".to_owned(), n("70"));
-    assert_eq!(filtered(raised, &lowered), Decision::Skip);
-    // What it skips is not asked for a message, and what is skipped before is not asked about.
-    lowered.keys.insert("SK".to_owned(), s("target_sk without its sign"));
-    assert_eq!(filtered(raised, &lowered), Decision::Skip);
+    assert_eq!(decide_with(is_raised, &lowered), Decision::Skip);
+    // The message of a skipped record is not evaluated, nor is the filter after an earlier skip.
+    lowered.keys.insert("SK".to_owned(), s("target_sk without a separator"));
+    assert_eq!(decide_with(is_raised, &lowered), Decision::Skip);
     lowered.event = EventName::Insert;
-    assert_eq!(filtered("old.absent", &lowered), Decision::Skip);
+    assert_eq!(decide_with("old.absent", &lowered), Decision::Skip);
 
     for (filter, problem) in [
         ("new.TargetAttribute", "gives int, but must give true or false"),
@@ -204,43 +205,43 @@ fn a_filter_decides_after_everything_else() {
         ("null", "gives null_type, but must give true or false"),
         ("new.absent == 1", "no such key: absent"),
     ] {
-        let Decision::Invalid(invalid) = filtered(filter, &change()) else { panic!("{filter}") };
+        let Decision::Invalid(invalid) = decide_with(filter, &record()) else { panic!("{filter}") };
         assert_eq!(invalid.to_string(), format!("filter: {problem}"));
     }
 }
 
 #[test]
-fn a_pattern_of_a_key_filter_is_searched_with_the_expressions() {
+fn searches_patterns_of_key_filters_with_the_expressions() {
     let mut spec = spec();
     spec.key_filters[0].matches = Some("^target_pk#[0-9]+$".to_owned());
-    let notifier = CompiledSpec::new(&spec).unwrap();
-    assert!(notifier.matches_prefilter(&change()), "it can take too long to be cheap");
-    assert_eq!(notifier.evaluate(&names(), &change()), Decision::Skip);
-    let mut numbered = change();
+    let rules = CompiledSpec::new(&spec).unwrap();
+    assert!(rules.matches_prefilter(&record()), "a search is too slow for the prefilter");
+    assert_eq!(rules.evaluate(&keys(), &record()), Decision::Skip);
+    let mut numbered = record();
     numbered.keys.insert("PK".to_owned(), s("target_pk#7"));
-    assert!(matches!(notifier.evaluate(&names(), &numbered), Decision::Notify(_)));
+    assert!(matches!(rules.evaluate(&keys(), &numbered), Decision::Notify(_)));
     numbered.keys.insert("PK".to_owned(), s("pk#7"));
-    assert!(!notifier.matches_prefilter(&numbered));
+    assert!(!rules.matches_prefilter(&numbered));
 }
 
 #[test]
-fn a_record_without_its_key_is_invalid() {
+fn rejects_a_record_without_its_key() {
     let mut spec = spec();
     (spec.message, spec.connections.value) = (None, Some("eventId".to_owned()));
-    let names = KeySchema { partition: "ID".to_owned(), sort: None };
-    let verdict = CompiledSpec::new(&spec).unwrap().decide(&names, &change());
-    let Decision::Invalid(invalid) = verdict else { panic!("{verdict:?}") };
-    assert_eq!(invalid.to_string(), "message.pk: the record does not have it");
+    let keys = KeySchema { partition: "ID".to_owned(), sort: None };
+    let decision = CompiledSpec::new(&spec).unwrap().decide(&keys, &record());
+    let Decision::Invalid(invalid) = decision else { panic!("{decision:?}") };
+    assert_eq!(invalid.to_string(), "message.pk: the record does not have this attribute");
 }
 
-/// The message of one field, or what is wrong with the record.
-pub(crate) fn evaluate(expression: &str, change: &Record) -> Result<String, String> {
+/// The value of the expression in a message, or the problem of the spec or record.
+pub(crate) fn evaluate(expression: &str, record: &Record) -> Result<String, String> {
     let mut spec = spec();
     (spec.attribute, spec.key_filters) = (None, Vec::new());
     spec.events = vec![ChangeKind::Insert, ChangeKind::Modify, ChangeKind::Remove];
     spec.message = Some([("x".to_owned(), expression.to_owned())].into());
     spec.connections.value = Some("eventId".to_owned());
-    match CompiledSpec::new(&spec).map_err(|error| error.to_string())?.decide(&names(), change) {
+    match CompiledSpec::new(&spec).map_err(|error| error.to_string())?.decide(&keys(), record) {
         Decision::Notify(notification) => {
             let body = String::from_utf8(notification.body.to_vec()).unwrap();
             let value = body.strip_prefix(r#"{"x":"#).and_then(|rest| rest.strip_suffix('}'));
@@ -252,9 +253,9 @@ pub(crate) fn evaluate(expression: &str, change: &Record) -> Result<String, Stri
 }
 
 #[test]
-fn what_is_wrong_with_a_spec_is_said() {
+fn reports_the_problem_of_a_spec() {
     type Edit = fn(&mut StreamNotifierSpec);
-    let table: [(Edit, &str); 12] = [
+    let cases: [(Edit, &str); 12] = [
         (|s| s.events.clear(), "events: is empty; name at least one of Insert, Modify, Remove"),
         (|s| s.events = vec![ChangeKind::Remove], "attribute: a removed item has no new value"),
         (|s| s.key_filters[0].contains = None, "keyFilters[PK]: needs at least one of equals"),
@@ -271,7 +272,7 @@ fn what_is_wrong_with_a_spec_is_said() {
         ),
         (
             |s| s.connections.value = Some(format!("{}1{}", "[".repeat(500), "]".repeat(500))),
-            "connections.value: nests too deep; at most 32 levels",
+            "connections.value: is nested too deep; write at most 32 levels",
         ),
         (
             |s| {
@@ -279,12 +280,12 @@ fn what_is_wrong_with_a_spec_is_said() {
                     (0..4).map(|n| (n.to_string(), format!("'a'.matches('{}')", "b".repeat(490))));
                 s.message = Some(fields.collect());
             },
-            "message.3: the pattern of matches is too much: all patterns together may have 2048",
+            "message.3: the pattern of matches exceeds the 2048 bytes for all patterns of a spec",
         ),
         (|s| s.filter = Some("new.a >".to_owned()), "filter: is not a CEL expression: column"),
         (|s| drop(s.message.as_mut().unwrap().insert("é".into(), " ".into())), "message.é: is emp"),
     ];
-    for (edit, expected) in table {
+    for (edit, expected) in cases {
         let mut spec = spec();
         edit(&mut spec);
         let error = CompiledSpec::new(&spec).unwrap_err().to_string();
@@ -294,9 +295,9 @@ fn what_is_wrong_with_a_spec_is_said() {
 }
 
 #[test]
-fn a_stream_must_have_the_images_that_are_needed() {
+fn requires_a_view_type_with_the_used_images() {
     type Edit = fn(&mut StreamNotifierSpec);
-    let whole: Edit = |_| ();
+    let unchanged: Edit = |_| ();
     let insert_only: Edit = |s| s.events = vec![ChangeKind::Insert];
     let no_attribute: Edit = |s| s.attribute = None;
     let old_value: Edit = |s| {
@@ -317,21 +318,21 @@ fn a_stream_must_have_the_images_that_are_needed() {
     const NEW: ViewType = ViewType::NewImage;
     const OLD: ViewType = ViewType::OldImage;
     const KEYS: ViewType = ViewType::KeysOnly;
-    const WANTS_NEW: &str = "NEW_IMAGE or NEW_AND_OLD_IMAGES";
-    const WANTS_OLD: &str = "OLD_IMAGE or NEW_AND_OLD_IMAGES";
-    let compares = "attribute: compares the old with the new value";
+    const WITH_NEW: &str = "NEW_IMAGE or NEW_AND_OLD_IMAGES";
+    const WITH_OLD: &str = "OLD_IMAGE or NEW_AND_OLD_IMAGES";
+    let compares = "attribute: compares the old value with the new value";
     for (edit, view, error) in [
-        (whole, BOTH, None),
-        (whole, NEW, Some((compares, "NEW_AND_OLD_IMAGES"))),
-        (whole, KEYS, Some((compares, "NEW_AND_OLD_IMAGES"))),
+        (unchanged, BOTH, None),
+        (unchanged, NEW, Some((compares, "NEW_AND_OLD_IMAGES"))),
+        (unchanged, KEYS, Some((compares, "NEW_AND_OLD_IMAGES"))),
         (insert_only, NEW, None),
-        (insert_only, OLD, Some(("attribute: looks at the new value", WANTS_NEW))),
+        (insert_only, OLD, Some(("attribute: uses the new value", WITH_NEW))),
         (filtered, BOTH, None),
-        (filtered, KEYS, Some(("filter: uses `old`", WANTS_OLD))),
+        (filtered, KEYS, Some(("filter: uses `old`", WITH_OLD))),
         (no_attribute, NEW, None),
-        (no_attribute, KEYS, Some(("message.value: uses `new`", WANTS_NEW))),
+        (no_attribute, KEYS, Some(("message.value: uses `new`", WITH_NEW))),
         (old_value, OLD, None),
-        (old_value, KEYS, Some(("connections.value: uses `old`", WANTS_OLD))),
+        (old_value, KEYS, Some(("connections.value: uses `old`", WITH_OLD))),
         (keys_only, KEYS, None),
         (shadowed, KEYS, None),
     ] {
@@ -350,21 +351,21 @@ fn a_stream_must_have_the_images_that_are_needed() {
 }
 
 #[test]
-fn every_variable_is_seen() {
-    let mut change = change();
-    change.user_identity = Some(UserIdentity {
+fn provides_every_variable() {
+    let mut record = record();
+    record.user_identity = Some(UserIdentity {
         identity_type: "Service".to_owned(),
         principal_id: "dynamodb.amazonaws.com".to_owned(),
     });
-    change.event = EventName::Remove;
-    change.new = Item::new();
+    record.event = EventName::Remove;
+    record.new = Item::new();
     let expression = "[eventName, keys.PK, old.TargetAttribute, new, eventId, sequenceNumber, \
                       approximateCreationDateTime, userIdentity]";
     let expected = concat!(
         r#"["REMOVE","target_pk#fuga",80,{},"e1","111100000000000000000",1733212735,"#,
         r#"{"principalId":"dynamodb.amazonaws.com","type":"Service"}]"#,
     );
-    assert_eq!(evaluate(expression, &change).unwrap(), expected);
-    change.user_identity = None;
-    assert_eq!(evaluate("userIdentity", &change).unwrap(), "{}");
+    assert_eq!(evaluate(expression, &record).unwrap(), expected);
+    record.user_identity = None;
+    assert_eq!(evaluate("userIdentity", &record).unwrap(), "{}");
 }

@@ -1,4 +1,5 @@
-//! What was lost before any shard's reader could tell: it is told once, as long as it may have been.
+//! Detects data gaps that no shard's reader can detect, because no reader existed. Each gap is
+//! reported once.
 
 use crate::model::{Position, ShardId, ShardPositions, StreamLabel, UnixSeconds};
 use crate::streams::coordinator::ShardCoordinator;
@@ -6,34 +7,35 @@ use crate::streams::listing::Listing;
 use crate::streams::retention::{SAFETY_MARGIN_SECONDS, gap_seconds, safe_horizon};
 
 impl ShardCoordinator {
-    /// Tells that nobody has read for longer than records are kept, where no shard is left that would
-    /// tell it: one may have come and gone. `false` if that stops everything.
+    /// Reports that nothing was read or listed for longer than the retention, if no unfinished
+    /// shard is left to show the loss. A shard can have been created and trimmed in that time.
+    /// Returns whether the consumer continues.
     pub(crate) fn check_downtime_gap(&mut self, listing: &Listing) -> bool {
-        let shared = &self.context;
-        let (read_at, now) = (self.positions.read_at(), shared.clock.now());
-        let is_left = self.positions.all().values().any(|it| *it != Position::Finished);
+        let context = &self.context;
+        let (read_at, now) = (self.positions.read_at(), context.clock.now());
+        let has_unfinished = self.positions.all().values().any(|it| *it != Position::Finished);
         let (Some((newest, _)), Some(lost), false) =
-            (listing.newest(), gap_seconds(read_at, now), is_left)
+            (listing.newest(), gap_seconds(read_at, now), has_unfinished)
         else {
             return true;
         };
-        // What is older than this is told to be lost; all else is still to be read.
+        // Older records are reported as lost below. All later ones are still read.
         self.requested_since = safe_horizon(now);
-        for (label, _) in listing.streams.iter().filter(|(_, stream)| stream.is_trimmed()) {
+        for (label, _) in listing.streams.iter().filter(|(_, stream)| stream.is_deleted()) {
             self.graph.take_unread(label, &self.positions.of_stream(label));
         }
         let lost = lost + SAFETY_MARGIN_SECONDS;
-        let goes_on =
-            shared.report_gap(newest, None, "nothing was read for more than 24 hours", lost);
-        if !goes_on {
-            // The checkpoint stays before the gap.
+        let continues =
+            context.report_gap(newest, None, "nothing was read for more than 24 hours", lost);
+        if !continues {
+            // The checkpoint must stay before the gap.
             self.positions.set_waits_since(Some(read_at));
         }
-        goes_on
+        continues
     }
 
-    /// Tells of a stream that is gone and had shards that were never begun; `false` if that stops
-    /// everything.
+    /// Reports a deleted stream that had shards which were never begun. Returns whether the
+    /// consumer continues.
     pub(crate) fn check_vanished_stream(
         &mut self,
         stream: &StreamLabel,
@@ -44,43 +46,44 @@ impl ShardCoordinator {
             return true;
         };
         let lost = gap_seconds(since, self.context.clock.now()).unwrap_or(1);
-        let goes_on = self.context.report_gap(stream, None, "it was gone before it was read", lost);
-        if !goes_on {
+        let cause = "stream was deleted before its shards were read";
+        let continues = self.context.report_gap(stream, None, cause, lost);
+        if !continues {
             self.positions.set_waits_since(Some(since));
         }
-        goes_on
+        continues
     }
 
-    /// Tells of a parent that is gone and that no listing ever showed, if it may have had records that
-    /// count; `false` if that stops everything.
+    /// Reports a trimmed parent that no listing ever showed, if it can have had requested records.
+    /// Returns whether the consumer continues.
     pub(crate) fn check_unlisted_parent(&mut self, id: &ShardId) -> bool {
         let since = id.created_at().unwrap_or(self.requested_since).max(self.requested_since);
         let Some(lost) = gap_seconds(since, self.context.clock.now()) else {
             return true;
         };
-        let why = "it was gone before it was listed";
-        let goes_on = self.context.report_gap(&id.stream, Some(id), why, lost);
-        if !goes_on {
+        let cause = "shard was trimmed before it was listed";
+        let continues = self.context.report_gap(&id.stream, Some(id), cause, lost);
+        if !continues {
             self.positions.set_waits_since(Some(since));
         }
-        goes_on
+        continues
     }
 
-    /// Leaves out a stream whose records lack an image that the spec needs: nobody is told of its
-    /// changes. `false` if that stops everything.
+    /// Skips a stream whose records lack an image that the spec needs, and reports that its records
+    /// are not delivered. Returns whether the consumer continues.
     pub(crate) fn skip_stream(&mut self, stream: &StreamLabel) -> bool {
         if !self.skipped_streams.insert(stream.clone()) {
             return true;
         }
-        self.context.report_gap(stream, None, "its records lack an image that the spec needs", 0)
+        self.context.report_gap(stream, None, "records lack an image that the spec needs", 0)
     }
 
-    /// Since when a shard that was never read may have had records that count: since it was made, if
-    /// that is known, else since it was listed first.
+    /// The time since which a shard that was never read can have had requested records: its
+    /// creation time if its name contains it, otherwise its first listing.
     pub(crate) fn unread_since(&self, id: &ShardId) -> UnixSeconds {
         let now = self.context.clock.now();
         match id.created_at() {
-            Some(made_at) => made_at.max(self.requested_since).min(now),
+            Some(created_at) => created_at.max(self.requested_since).min(now),
             None => self.graph.listed_at(id).map_or(now, |at| at.max(self.requested_since)),
         }
     }

@@ -1,4 +1,4 @@
-//! Conditions about streams that end, change or stay empty.
+//! Problems of streams that are disabled, replaced or without shards.
 
 use crate::model::StreamLabel;
 use crate::streams::config::StreamSource;
@@ -7,15 +7,15 @@ use crate::streams::problems;
 use crate::telemetry::Problem;
 use crate::timing::FailureTracker;
 
-/// What there is to tell where no more changes come, or others than are read.
+/// Problem of streams that receive no more records, or of a stream that another one replaced.
 pub fn stream_end_problem(
-    follow: &StreamSource,
+    source: &StreamSource,
     table: &str,
     listing: &Listing,
     all_drained: bool,
 ) -> Option<Problem> {
     let (newest, _) = listing.newest()?;
-    match (follow, &listing.replaced_by) {
+    match (source, &listing.replaced_by) {
         (_, Some(new)) => Some(problems::stream_replaced(&newest.arn(table), &new.arn(table))),
         (StreamSource::Stream(_), None) if all_drained => {
             Some(problems::stream_disabled(&newest.arn(table)))
@@ -25,16 +25,17 @@ pub fn stream_end_problem(
     }
 }
 
-/// What there is to tell of a stream that is open and shows no shard, once that has lasted.
+/// Problem of an open stream that has had no shard for 60 s. `stream` is `None` if every open
+/// stream has one.
 pub fn no_shards_problem(
     table: &str,
     stream: Option<&StreamLabel>,
-    failing: &mut FailureTracker,
+    failures: &mut FailureTracker,
 ) -> Option<Problem> {
     match stream {
-        Some(stream) => failing.record_failure().then(|| problems::no_shards(&stream.arn(table))),
+        Some(stream) => failures.record_failure().then(|| problems::no_shards(&stream.arn(table))),
         None => {
-            failing.record_success();
+            failures.record_success();
             None
         }
     }

@@ -1,5 +1,5 @@
-//! Asks for shards' families beside the reading: for the children of one that is read to its end, and
-//! whether a parent that is not listed is gone.
+//! Runs requests about the lineage of shards in the background: for the children of a finished
+//! shard, and for a parent that is not listed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,37 +14,44 @@ use crate::streams::listing::Listing;
 use crate::streams::service::rate_limited::RateLimitedStreams;
 use crate::streams::service::streams::Shard;
 
-/// How often a parent may be found that no listing shows, before it is read all the same.
+/// A parent that exists but is missing from this number of listings in a row is read anyway.
 const MAX_LISTINGS_WITHOUT_PARENT: u32 = 3;
 
-/// What was found out.
+/// Result of a request about the lineage of a shard.
 #[derive(Debug)]
 pub enum LineageEvent {
-    /// A finished shard has these children, or none that are described.
+    /// A finished shard has these children. The list is empty if the service shows none.
     Children(ShardId, Vec<Shard>),
-    /// A parent that is not listed is gone.
+    /// An unlisted parent was trimmed.
     ParentTrimmed(ShardId),
-    /// One is there; a listing is to show what comes before it.
+    /// An unlisted parent exists. A listing must show its ancestors.
     ParentFound(ShardId),
-    /// One is there, and no listing shows it: what came before it is not known.
+    /// An unlisted parent exists, but listings do not show it. Its ancestors are unknown.
     ParentNeverListed(ShardId),
 }
 
-/// What is being asked.
+/// State of an unlisted parent.
+#[derive(Debug, Default)]
+struct ProbeState {
+    /// Number of probes that found the parent since a listing showed it.
+    found: u32,
+    is_probing: bool,
+}
+
+/// Requests about the lineage of shards that are in progress.
 #[derive(Debug)]
 pub struct LineageResolver {
     streams: Arc<RateLimitedStreams>,
     context: Arc<ConsumerContext>,
     load: DiscoveryLoad,
-    /// Finished shards whose children are asked for, for the first time.
+    /// Finished shards whose first request for children is in progress.
     awaiting_children: BTreeSet<ShardId>,
-    /// Parents that are not listed, how often they were found, and whether that is asked again now.
-    probed: BTreeMap<ShardId, (u32, bool)>,
+    /// Unlisted parents.
+    probed: BTreeMap<ShardId, ProbeState>,
     tasks: JoinSet<LineageEvent>,
 }
 
 impl LineageResolver {
-    /// Nothing is asked yet.
     pub fn new(streams: Arc<RateLimitedStreams>, context: Arc<ConsumerContext>) -> Self {
         Self {
             streams,
@@ -56,32 +63,32 @@ impl LineageResolver {
         }
     }
 
-    /// Asks for the children of a shard that is finished.
+    /// Starts to look for the children of a finished shard.
     pub fn find_children(&mut self, parent: ShardId) {
         self.awaiting_children.insert(parent.clone());
-        let (streams, shared) = (self.streams.clone(), self.context.clone());
-        let asking = self.load.clone();
+        let (streams, context) = (self.streams.clone(), self.context.clone());
+        let load = self.load.clone();
         self.tasks.spawn(async move {
-            let children = find_children(&streams, &shared, &parent, &asking).await;
+            let children = find_children(&streams, &context, &parent, &load).await;
             LineageEvent::Children(parent, children)
         });
     }
 
-    /// Whether the children of a stream's shards are still asked for, for the first time.
+    /// Whether the first request for the children of one of a stream's shards is in progress.
     pub fn is_finding_children(&self, stream: &StreamLabel) -> bool {
         self.awaiting_children.iter().any(|id| id.stream == *stream)
     }
 
-    /// Finds out whether a parent that is not listed is gone, or only missing from a listing.
+    /// Starts a probe of an unlisted parent, unless one is in progress.
     pub fn probe(&mut self, id: ShardId) {
-        let (found, is_asked) = self.probed.entry(id.clone()).or_default();
-        if std::mem::replace(is_asked, true) {
+        let state = self.probed.entry(id.clone()).or_default();
+        if std::mem::replace(&mut state.is_probing, true) {
             return;
         }
-        let found = *found;
-        let (streams, shared) = (self.streams.clone(), self.context.clone());
+        let found = state.found;
+        let (streams, context) = (self.streams.clone(), self.context.clone());
         self.tasks.spawn(async move {
-            match probe_parent(&streams, &id, &shared).await {
+            match probe_parent(&streams, &id, &context).await {
                 true => LineageEvent::ParentTrimmed(id),
                 false if found + 1 < MAX_LISTINGS_WITHOUT_PARENT => LineageEvent::ParentFound(id),
                 false => LineageEvent::ParentNeverListed(id),
@@ -89,32 +96,33 @@ impl LineageResolver {
         });
     }
 
-    /// A listing shows parents that others lacked: nothing is known against it.
+    /// Observes a listing. A parent that it shows starts from zero if a later listing lacks it.
     pub fn observe_listing(&mut self, listing: &Listing) {
-        for (_, (found, _)) in self.probed.iter_mut().filter(|(id, _)| listing.has(id)) {
-            *found = 0;
+        for (_, state) in self.probed.iter_mut().filter(|(id, _)| listing.has(id)) {
+            state.found = 0;
         }
-        self.probed.retain(|_, (found, is_asked)| *found > 0 || *is_asked);
+        self.probed.retain(|_, state| state.found > 0 || state.is_probing);
     }
 
-    /// Whether any parent is doubted.
+    /// Whether a probe is in progress.
     pub fn is_probing(&self) -> bool {
-        self.probed.values().any(|(_, is_asked)| *is_asked)
+        self.probed.values().any(|state| state.is_probing)
     }
 
-    /// The next news; for ever none while nothing is asked. What follows from it is asked on.
-    pub async fn next(&mut self) -> Option<Result<LineageEvent, JoinError>> {
-        let news = self.tasks.join_next().await?;
-        match &news {
+    /// Waits for the next event, and starts the requests that follow from it. Returns `None` if no
+    /// request is in progress.
+    pub async fn next_event(&mut self) -> Option<Result<LineageEvent, JoinError>> {
+        let event = self.tasks.join_next().await?;
+        match &event {
             Ok(LineageEvent::Children(parent, children)) => {
                 if self.awaiting_children.remove(parent) {
                     self.keep_finding_children(parent.clone(), children.len());
                 }
             }
             Ok(LineageEvent::ParentFound(id)) => {
-                if let Some((found, is_asked)) = self.probed.get_mut(id) {
-                    *found += 1;
-                    *is_asked = false;
+                if let Some(state) = self.probed.get_mut(id) {
+                    state.found += 1;
+                    state.is_probing = false;
                 }
             }
             Ok(LineageEvent::ParentTrimmed(id) | LineageEvent::ParentNeverListed(id)) => {
@@ -122,27 +130,28 @@ impl LineageResolver {
             }
             Err(_) => {}
         }
-        Some(news)
+        Some(event)
     }
 
-    /// After the first answer: for a second child, or for any.
+    /// Continues after the first request: with a poll for any child if there is none, or with a
+    /// request for a second one.
     fn keep_finding_children(&mut self, parent: ShardId, found: usize) {
         if found > 1 {
             return;
         }
-        let (streams, shared) = (self.streams.clone(), self.context.clone());
-        let asking = self.load.clone();
+        let (streams, context) = (self.streams.clone(), self.context.clone());
+        let load = self.load.clone();
         self.tasks.spawn(async move {
             let children = if found == 0 {
-                poll_for_children(&streams, &shared, &parent, &asking).await
+                poll_for_children(&streams, &context, &parent, &load).await
             } else {
-                find_sibling(&streams, &shared, &parent, &asking).await
+                find_sibling(&streams, &context, &parent, &load).await
             };
             LineageEvent::Children(parent, children)
         });
     }
 
-    /// Nothing more need be found out.
+    /// Aborts all requests.
     pub fn abort(&mut self) {
         self.tasks.abort_all();
     }

@@ -1,4 +1,4 @@
-//! Which shard follows which: parents and children, and the streams of a table one after another.
+//! Order of shards: parents and children, and the successive streams of a table.
 
 pub mod child_discovery;
 pub mod lineage_resolver;

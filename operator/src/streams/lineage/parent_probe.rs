@@ -1,4 +1,5 @@
-//! Is a shard that is not listed gone? Only the service can tell: a listing may lack one.
+//! Probes a parent shard that is missing from a listing to find out whether it was trimmed. A
+//! listing can lack a shard that exists, so only the service can decide.
 
 use std::time::Duration;
 
@@ -17,33 +18,33 @@ use crate::timing::FailureTracker;
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 const LISTING_DELAY: Duration = Duration::from_secs(5);
 
-/// Whether a shard that is not listed is gone. If it is there, or not old enough to be gone, that is
-/// said only after a while: the next listing is to show it.
+/// Returns whether an unlisted shard was trimmed. If the shard exists, or is too young to be
+/// trimmed, it returns after a delay, so that the next listing can show the shard.
 pub async fn probe_parent(
     streams: &RateLimitedStreams,
     id: &ShardId,
-    shared: &ConsumerContext,
+    context: &ConsumerContext,
 ) -> bool {
-    let part = Component::Shard(id.clone());
-    let mut failing = FailureTracker::new(MAX_BACKOFF);
+    let component = Component::Shard(id.clone());
+    let mut failures = FailureTracker::new(MAX_BACKOFF);
     loop {
         let error = match streams.get_iterator(id, &IteratorStart::Start).await {
             Err(error) if !is_about_shard(error.kind) => error,
-            answer => {
-                shared.health.clear(&part);
-                let is_gone = answer.is_err() && may_be_trimmed(id, shared.clock.now());
-                if !is_gone {
+            result => {
+                context.health.clear(&component);
+                let is_trimmed = result.is_err() && may_be_trimmed(id, context.clock.now());
+                if !is_trimmed {
                     sleep(LISTING_DELAY).await;
                 }
-                return is_gone;
+                return is_trimmed;
             }
         };
-        shared.telemetry.retry(&error);
-        let stream = id.stream.arn(&shared.config.table);
-        if let Some(trouble) = problems::request_failed(&stream, &error, &mut failing) {
-            shared.health.set_problem(part.clone(), trouble);
+        context.telemetry.request_failed(&error);
+        let stream = id.stream.arn(&context.config.table);
+        if let Some(problem) = problems::request_failed(&stream, &error, &mut failures) {
+            context.health.set_problem(component.clone(), problem);
         }
-        sleep(failing.next_wait(&shared.rng)).await;
+        sleep(failures.next_wait(&context.rng)).await;
     }
 }
 

@@ -1,14 +1,16 @@
-//! Which shards to read now: a child only once its parent is finished, a stream only once those
-//! before it are, every shard once, none forgotten. Pure, from listings and what is remembered.
+//! Decides which shards can be read: a child once its parent is finished, and every shard exactly
+//! once. Pure functions of listings, checkpoint entries and the state in memory.
 //!
-//! A listing may be behind: it can lack a shard that it had, show a child late, or no longer show a
-//! parent (trimmed). So what is known of a shard is what its entry says; an entry stays for as long as
-//! its shard is listed, or until there are too many; parents, and finished shards whose entries went,
-//! are remembered over listings; while a shard that is still read is missing from the listing, no
-//! shard is begun but the children of finished ones; while any known one is missing that is kept still,
-//! nothing is begun that was made before it; and a parent that is not listed is asked for before it is
-//! believed to be gone. A shard without an entry that is an ancestor of one that has one
-//! is finished by definition.
+//! A listing can be stale. It can lack a shard that it had, show a child late, or lack a trimmed
+//! parent. The following rules hold:
+//!
+//! - Only the checkpoint entry of a shard decides how far the shard is settled. The entry stays
+//!   while the shard is listed, or until there are too many entries.
+//! - Parents are remembered across listings. So are finished shards whose entries were removed.
+//! - A shard without an entry is finished by definition if a descendant has an entry.
+//! - While a listing lacks a shard that is still read, only children of finished shards begin.
+//! - While a listing lacks a known shard that cannot be trimmed yet, no older shard begins.
+//! - A parent that is not listed is probed before it counts as trimmed.
 
 #[cfg(test)]
 pub mod tests;
@@ -21,48 +23,51 @@ use tokio::time::Instant;
 use crate::model::{Position, ShardId, ShardPositions, StreamLabel, UnixSeconds};
 use crate::streams::listing::{Listing, StreamDescription};
 
-/// After so long a shard that is not listed is gone, not just missing from listings that are behind.
+/// A shard that listings have lacked for this long is trimmed, because listings are not stale for
+/// as long.
 const FORGET_AFTER: Duration = Duration::from_secs(3600);
 
-/// From one listing to the next no more than this counts: a process that stood still has seen nothing.
+/// Maximum time between two listings that counts towards `FORGET_AFTER`. A paused process has
+/// observed nothing in between.
 const MAX_LISTING_INTERVAL: Duration = Duration::from_secs(300);
 
-/// From so many entries on, those of finished shards go as soon as a child has one: a ConfigMap
-/// holds 10,000 at least, and more with shorter numbers.
+/// Number of entries above which a finished shard loses its entry as soon as a child has one. A
+/// ConfigMap holds at least 10,000 entries, and more with shorter sequence numbers.
 pub const PRUNE_THRESHOLD: usize = 6_000;
 
-/// What is remembered of shards over listings, beside their entries.
+/// State of shards that is remembered across listings, besides their checkpoint entries.
 #[derive(Debug, Default)]
 pub struct ShardGraph {
+    /// Parent of each shard.
     parents: BTreeMap<ShardId, ShardId>,
-    /// Finished shards whose entries went although they may still be listed.
+    /// Finished shards without an entry that can still be listed.
     pruned: BTreeSet<ShardId>,
-    /// Parents of listed shards that are gone.
+    /// Trimmed parents of listed shards.
     trimmed: BTreeSet<ShardId>,
     /// Known shards that are not listed, and for how long.
     absent: BTreeMap<ShardId, Duration>,
-    /// When the last listing was learned from.
+    /// When the last listing was observed.
     observed_at: Option<Instant>,
-    /// When shards without an entry were listed first, by the service's clock.
+    /// When shards without an entry were first listed, by the service's clock.
     listed_at: BTreeMap<ShardId, UnixSeconds>,
 }
 
-/// What follows from a listing of one stream.
+/// What to read of one stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Shards that may be read now and from where; those without an entry yet among them.
+    /// Shards that can be read now, with their positions. Some have no entry yet.
     pub read: ShardPositions,
-    /// Shards without an entry that have to wait.
+    /// Shards without an entry that must wait.
     pub blocked: Vec<ShardId>,
-    /// Shards that some of those wait for, and that are not listed: are they gone?
+    /// Unlisted parents of blocked shards. Probe them to find out whether they were trimmed.
     pub missing_parents: BTreeSet<ShardId>,
-    /// Whether everything it has, and will have, is finished.
+    /// Whether the stream is disabled and all of its shards are finished.
     pub is_drained: bool,
 }
 
 impl ShardGraph {
-    /// Takes in a listing, whose shards have been there since `listed_at` at the latest, and returns
-    /// the entries that need not be remembered any more.
+    /// Observes a listing. Its shards have existed since `listed_at` at the latest. Returns entries
+    /// that are no longer needed.
     pub fn observe(
         &mut self,
         listing: &Listing,
@@ -74,10 +79,10 @@ impl ShardGraph {
             self.observe_shard(id, parent, listed_at);
         }
         self.listed_at.retain(|id, _| !entries.contains_key(id));
-        let Self { trimmed: gone, parents, .. } = self;
-        if !gone.is_empty() {
+        let Self { trimmed, parents, .. } = self;
+        if !trimmed.is_empty() {
             let needed: BTreeSet<_> = parents.values().collect();
-            gone.retain(|id| needed.contains(id) && !listing.has(id));
+            trimmed.retain(|id| needed.contains(id) && !listing.has(id));
         }
         let mut forgotten = self.forget_trimmed(listing, entries, now);
         if entries.len() > PRUNE_THRESHOLD {
@@ -86,7 +91,7 @@ impl ShardGraph {
         forgotten
     }
 
-    /// Takes in one shard that is listed.
+    /// Observes a single shard of a response.
     pub fn observe_shard(&mut self, id: &ShardId, parent: Option<&ShardId>, now: UnixSeconds) {
         if let Some(parent) = parent {
             self.parents.insert(id.clone(), parent.clone());
@@ -94,22 +99,22 @@ impl ShardGraph {
         self.listed_at.entry(id.clone()).or_insert(now);
     }
 
-    /// When a shard was listed first.
+    /// When a shard without an entry was first listed.
     pub fn listed_at(&self, id: &ShardId) -> Option<UnixSeconds> {
         self.listed_at.get(id).copied()
     }
 
-    /// A finished shard's entry went, since a child has one.
+    /// Records that the entry of a finished shard was removed, because a child has one.
     pub fn observe_pruned(&mut self, id: ShardId) {
         self.pruned.insert(id);
     }
 
-    /// A parent that was doubted is gone.
+    /// Records that a probe found a parent to be trimmed.
     pub fn observe_trimmed(&mut self, id: ShardId) {
         self.trimmed.insert(id);
     }
 
-    /// The shards of a stream that were listed and never begun; they are not remembered any more.
+    /// Removes and returns the shards of a stream that were listed and never begun.
     pub fn take_unread(&mut self, stream: &StreamLabel, entries: &ShardPositions) -> Vec<ShardId> {
         let Self { listed_at, pruned, .. } = self;
         let is_unread = |id: &ShardId| {
@@ -118,12 +123,12 @@ impl ShardGraph {
         listed_at.extract_if(.., |id, _| is_unread(id)).map(|(id, _)| id).collect()
     }
 
-    /// Whether a shard was finished, and its entry went.
+    /// Whether a shard is finished, and its entry was removed.
     pub fn is_pruned(&self, id: &ShardId) -> bool {
         self.pruned.contains(id)
     }
 
-    /// The parent that a shard without an entry waits for, listed or not.
+    /// The parent that a shard without an entry waits for, whether it is listed or not.
     pub fn missing_ancestor(&self, id: &ShardId, entries: &ShardPositions) -> Option<&ShardId> {
         self.parents.get(id).filter(|parent| {
             !self.trimmed.contains(parent)
@@ -135,7 +140,7 @@ impl ShardGraph {
         })
     }
 
-    /// Finished shards that have not been listed for long.
+    /// Forgets finished shards that were not listed for an hour, and returns them.
     fn forget_trimmed(
         &mut self,
         listing: &Listing,
@@ -145,37 +150,38 @@ impl ShardGraph {
         let known = entries.keys().chain(&self.pruned);
         let missing: BTreeSet<_> = known.filter(|id| !listing.has(id)).cloned().collect();
         self.absent.retain(|id, _| missing.contains(id));
-        let before = self.observed_at.replace(now).unwrap_or(now);
-        let between = now.duration_since(before).min(MAX_LISTING_INTERVAL);
+        let previous = self.observed_at.replace(now).unwrap_or(now);
+        let interval = now.duration_since(previous).min(MAX_LISTING_INTERVAL);
         for id in missing {
-            self.absent.entry(id).and_modify(|absent| *absent += between).or_default();
+            self.absent.entry(id).and_modify(|absent| *absent += interval).or_default();
         }
-        let is_gone =
+        let is_trimmed =
             |id: &ShardId| self.absent.get(id).is_some_and(|absent| *absent >= FORGET_AFTER);
         let is_finished = |id: &ShardId| entries.get(id).is_none_or(|it| *it == Position::Finished);
-        let gone: Vec<_> =
-            self.absent.keys().filter(|id| is_gone(id) && is_finished(id)).cloned().collect();
-        for id in &gone {
+        let trimmed: Vec<_> =
+            self.absent.keys().filter(|id| is_trimmed(id) && is_finished(id)).cloned().collect();
+        for id in &trimmed {
             self.absent.remove(id);
             self.pruned.remove(id);
             self.parents.remove(id);
             self.listed_at.remove(id);
             self.trimmed.insert(id.clone());
         }
-        gone
+        trimmed
     }
 
-    /// Finished shards that a child with an entry speaks for.
+    /// Marks finished shards as pruned if a child has an entry, and returns them. The child's entry
+    /// implies that its parent is finished.
     fn prune(&mut self, entries: &ShardPositions) -> Vec<ShardId> {
-        let spoken_for = entries.keys().filter_map(|id| self.parents.get(id));
+        let parents = entries.keys().filter_map(|id| self.parents.get(id));
         let is_finished = |id: &&ShardId| entries.get(*id) == Some(&Position::Finished);
-        let pruned: BTreeSet<_> = spoken_for.filter(is_finished).cloned().collect();
+        let pruned: BTreeSet<_> = parents.filter(is_finished).cloned().collect();
         self.pruned.extend(pruned.iter().cloned());
         pruned.into_iter().collect()
     }
 
-    /// What to read of one stream, given its listing and its entries. A shard made at `kept_since` or
-    /// later is listed, unless the listing is behind.
+    /// Decides what to read of one stream, given its listing and its entries. A listing that is not
+    /// stale contains every shard that was created at `kept_since` or later.
     pub fn plan(
         &self,
         stream: &StreamDescription,
@@ -188,14 +194,14 @@ impl ShardGraph {
             None => self.pruned.contains(id) || ancestors.contains(id),
         };
         let is_unlisted = |id: &ShardId| !entries.contains_key(id) && !stream.has(id);
-        let missing = self.missing(stream, entries, &ancestors, kept_since);
-        let may_be_before = |id: &ShardId| {
-            missing.zip(id.created_at()).is_some_and(|(missing, made_at)| made_at < missing)
+        let newest_missing = self.newest_missing(stream, entries, &ancestors, kept_since);
+        let may_be_ancestor = |id: &ShardId| {
+            newest_missing.zip(id.created_at()).is_some_and(|(missing, created)| created < missing)
         };
         let mut plan = Plan::default();
-        let mut is_behind = false;
+        let mut is_stale = false;
         for (id, position) in entries.iter().filter(|(_, it)| **it != Position::Finished) {
-            is_behind |= !stream.has(id);
+            is_stale |= !stream.has(id);
             if self.parents.get(id).is_none_or(|it| is_finished(it) || is_unlisted(it)) {
                 plan.read.insert(id.clone(), position.clone());
             }
@@ -205,14 +211,14 @@ impl ShardGraph {
                 continue;
             }
             let parent = self.parents.get(id);
-            let is_gone = |id| self.trimmed.contains(id) || fault!(UnlistedParentAssumedTrimmed);
+            let is_trimmed = |id| self.trimmed.contains(id) || fault!(UnlistedParentAssumedTrimmed);
             let is_root = match parent {
                 None => true,
                 Some(_) if fault!(TrimmedParentBlocksChildren) => false,
-                Some(parent) => is_unlisted(parent) && is_gone(parent),
+                Some(parent) => is_unlisted(parent) && is_trimmed(parent),
             };
-            let may_begin = parent.is_some_and(is_finished) || is_root && !is_behind;
-            if may_begin && !may_be_before(id) {
+            let can_begin = parent.is_some_and(is_finished) || is_root && !is_stale;
+            if can_begin && !may_be_ancestor(id) {
                 plan.read.insert(id.clone(), Position::Start);
                 continue;
             }
@@ -221,15 +227,15 @@ impl ShardGraph {
                 plan.missing_parents.extend(parent.filter(|it| is_unlisted(it)).cloned());
             }
         }
-        let is_unfinished = entries.values().any(|position| *position != Position::Finished);
-        let is_finished = !is_unfinished && plan.read.is_empty() && plan.blocked.is_empty();
-        plan.is_drained = !stream.is_open && is_finished;
+        let has_unfinished = entries.values().any(|position| *position != Position::Finished);
+        let all_finished = !has_unfinished && plan.read.is_empty() && plan.blocked.is_empty();
+        plan.is_drained = !stream.is_open && all_finished;
         plan
     }
 
-    /// When the last one was made of the shards that are known, and that the listing lacks although
-    /// they are kept: with them it is not known what comes before them, and is finished by definition.
-    fn missing(
+    /// Creation time of the newest known shard that the listing lacks although it cannot be trimmed
+    /// yet. Any older shard can be its ancestor, and therefore finished, so no older shard begins.
+    fn newest_missing(
         &self,
         stream: &StreamDescription,
         entries: &ShardPositions,
@@ -239,7 +245,7 @@ impl ShardGraph {
         let known = entries.keys().chain(ancestors.iter().copied());
         let unlisted = known.filter(|id| !stream.has(id) && !self.pruned.contains(id));
         let missing = unlisted.filter(|id| !self.trimmed.contains(id));
-        missing.filter_map(ShardId::created_at).filter(|made_at| *made_at >= kept_since).max()
+        missing.filter_map(ShardId::created_at).filter(|created| *created >= kept_since).max()
     }
 
     /// Every ancestor of a shard that has an entry.
@@ -247,7 +253,8 @@ impl ShardGraph {
         let mut ancestors = BTreeSet::new();
         for id in entries.keys() {
             let mut next = self.parents.get(id);
-            // Stops at a known one, and so also at a loop, which no stream has.
+            // Stops at an ancestor that was already visited. This also ends a cycle, which no
+            // stream has.
             while let Some(parent) = next.filter(|parent| ancestors.insert(*parent)) {
                 next = self.parents.get(parent);
             }

@@ -1,4 +1,4 @@
-//! Lists the streams until reading can begin.
+//! Lists the streams until the consumer can begin to read.
 
 use std::collections::BTreeSet;
 
@@ -14,61 +14,55 @@ use crate::streams::service::rate_limited::RateLimitedStreams;
 use crate::telemetry::{Component, Health, NotifierTelemetry, Problem};
 use crate::timing::{FailureTracker, JitterRng};
 
-/// What to list, and where problems are reported.
+/// Parameters of [`list_until_usable`].
 #[derive(Clone, Copy, Debug)]
 pub struct ListingParams<'a> {
-    /// Which streams to consume.
     pub config: &'a ConsumerConfig,
-    /// Where problems are reported.
     pub health: &'a Health,
-    /// Where retries are logged.
     pub telemetry: &'a NotifierTelemetry,
-    /// Spreads waits.
-    pub random: &'a JitterRng,
+    pub rng: &'a JitterRng,
 }
 
-/// The shards of the `known` streams and of those after them, once they can be described; without a
-/// known one, of the stream that reading would begin with, which must have the images that the spec
-/// needs.
+/// Lists the `known` streams and all later ones, and retries until that succeeds. Without a known
+/// stream, it lists the stream to begin with, and waits until its records contain the images that
+/// the spec needs.
 pub async fn list_until_usable(
     streams: &RateLimitedStreams,
-    ask: &ListingParams<'_>,
+    params: &ListingParams<'_>,
     known: &BTreeSet<StreamLabel>,
 ) -> Listing {
-    let ListingParams { config, health, telemetry, random } = *ask;
-    let mut failing = FailureTracker::new(MAX_RETRY_WAIT);
+    let ListingParams { config, health, telemetry, rng } = *params;
+    let mut failures = FailureTracker::new(MAX_RETRY_WAIT);
     loop {
-        let trouble = match shard_lister::list_streams(streams, &config.source, known, random).await
-        {
+        let problem = match shard_lister::list_streams(streams, &config.source, known, rng).await {
             Ok(listing) => match find_problem(config, &listing, known) {
-                Some(trouble) => Some(trouble),
+                Some(problem) => Some(problem),
                 None => {
                     health.clear(&Component::Stream);
                     return listing;
                 }
             },
             Err(error) => {
-                telemetry.retry(&error);
-                problems::request_failed(&config.stream_name(), &error, &mut failing)
+                telemetry.request_failed(&error);
+                problems::request_failed(&config.stream_name(), &error, &mut failures)
             }
         };
-        if let Some(trouble) = trouble {
-            health.set_problem(Component::Stream, trouble);
+        if let Some(problem) = problem {
+            health.set_problem(Component::Stream, problem);
         }
-        sleep(failing.next_wait(random)).await;
+        sleep(failures.next_wait(rng)).await;
     }
 }
 
-/// Why reading cannot begin, or go on, with what is listed.
+/// The problem that prevents reading the listed streams, if there is one.
 fn find_problem(
     config: &ConsumerConfig,
     listing: &Listing,
     known: &BTreeSet<StreamLabel>,
 ) -> Option<Problem> {
-    let newest = listing.newest();
-    let found = newest.filter(|(_, stream)| !stream.is_trimmed());
-    match (found, &config.source, &listing.replaced_by) {
-        // One that follows those that are known is looked at once they are read.
+    let newest = listing.newest().filter(|(_, stream)| !stream.is_deleted());
+    match (newest, &config.source, &listing.replaced_by) {
+        // The images of a successor are checked once the known streams are drained.
         (Some((label, stream)), _, _) if known.is_empty() || known.contains(label) => {
             problems::unsupported_view(&config.required_images, stream)
         }

@@ -1,4 +1,4 @@
-//! Lists the shards of every stream that is read: every so often, and at once when somebody asks.
+//! Lists the shards of every consumed stream, periodically and on request.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -19,71 +19,75 @@ use crate::streams::service::streams::{ShardFilter, StreamPage, Streams};
 use crate::telemetry::{Component, Health, NotifierTelemetry};
 use crate::timing::{Backoff, FailureTracker, JitterRng};
 
-/// A listing nobody asked for: shards are found by their parents' end, this is for surprises.
+/// Interval of periodic listings. Children are found when their parent ends, so a periodic listing
+/// only finds what that missed.
 const LISTING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Or rarer, where a listing has many pages: it takes a sixteenth of what may be asked.
+/// Minimum interval of periodic listings per page, so that one notifier's listings use at most a
+/// sixteenth of the DescribeStream quota.
 const LISTING_INTERVAL_PER_PAGE: Duration = Duration::from_secs(2);
 
-/// How long one that was asked for waits after the one before it.
+/// Minimum interval between requested listings, per page.
 const MIN_INTERVAL_PER_PAGE: Duration = Duration::from_millis(150);
 
-/// A page that fails is asked for again so often, unless it is the first one: what was listed is not
-/// thrown away, which where others list too would be for ever.
+/// Attempts for each page after the first. A listing that started over after every failed page
+/// might never complete while other programs list too.
 const MAX_PAGE_ATTEMPTS: u32 = 5;
 const INITIAL_PAGE_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_PAGE_BACKOFF: Duration = Duration::from_secs(2);
 
-/// Lists all shards of the streams that are `known` and, with [`StreamSource::Table`], of those that came
-/// after them; none at all if the table has none. Without a known one, of the newest.
+/// Lists all shards of the `known` streams and, with [`StreamSource::Table`], of all later streams.
+/// Without a known stream, it lists the table's newest stream. The listing is empty if the table
+/// has no stream.
 pub async fn list_streams(
     streams: &dyn Streams,
-    follow: &StreamSource,
+    source: &StreamSource,
     known: &BTreeSet<StreamLabel>,
-    random: &JitterRng,
+    rng: &JitterRng,
 ) -> Result<Listing, StreamError> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut listing = Listing {
         streams: BTreeMap::new(),
         replaced_by: None,
-        started: begun,
+        started,
         started_at: None,
-        ended: begun,
+        ended: started,
         pages: 0,
     };
     let mut labels = known.clone();
-    if let StreamSource::Stream(stream) = follow {
+    if let StreamSource::Stream(stream) = source {
         labels = BTreeSet::from([stream.clone()]);
     }
     for label in &labels {
-        list_stream(streams, label, &mut listing, random).await?;
+        list_stream(streams, label, &mut listing, rng).await?;
     }
     if listing.newest().is_some_and(|(_, newest)| newest.is_open) {
         return Ok(listing);
     }
-    // Only a stream that was disabled has another after it.
-    let later = |all: Vec<StreamLabel>| -> BTreeSet<_> {
+    // Only a disabled stream can have a successor.
+    let only_later = |all: Vec<StreamLabel>| -> BTreeSet<_> {
         all.into_iter().filter(|it| labels.first().is_none_or(|oldest| it > oldest)).collect()
     };
-    match follow {
+    match source {
         StreamSource::Table => {
             let mut later = match streams.list().await {
-                // The table is deleted, and what it left can be read for a day.
+                // The table was deleted. Its remaining records can be read for 24 hours.
                 Err(error) if error.kind == StreamErrorKind::NotFound && !labels.is_empty() => {
                     BTreeSet::new()
                 }
-                all => later(all?),
+                all => only_later(all?),
             };
             if labels.is_empty() {
                 later = later.pop_last().into_iter().collect();
             }
             for label in later.difference(&labels) {
-                list_stream(streams, label, &mut listing, random).await?;
+                list_stream(streams, label, &mut listing, rng).await?;
             }
         }
-        // To name it is a courtesy: the right may be missing.
+        // The successor only improves a condition message, so a missing permission is no error.
         StreamSource::Stream(_) => {
-            listing.replaced_by = streams.list().await.ok().and_then(|all| later(all).pop_last());
+            listing.replaced_by =
+                streams.list().await.ok().and_then(|all| only_later(all).pop_last());
         }
     }
     Ok(listing)
@@ -94,20 +98,21 @@ async fn list_stream(
     streams: &dyn Streams,
     label: &StreamLabel,
     listing: &mut Listing,
-    random: &JitterRng,
+    rng: &JitterRng,
 ) -> Result<(), StreamError> {
-    let mut described: Option<StreamDescription> = None;
+    let mut description: Option<StreamDescription> = None;
     let mut after: Option<ShardId> = None;
     loop {
-        let tries = if listing.pages == 0 { 1 } else { MAX_PAGE_ATTEMPTS };
-        let page = match describe_page(streams, label, after.as_ref(), tries, random).await {
+        let max_attempts = if listing.pages == 0 { 1 } else { MAX_PAGE_ATTEMPTS };
+        let page = match describe_page(streams, label, after.as_ref(), max_attempts, rng).await {
             Ok(page) => page,
             Err(error) if error.kind != StreamErrorKind::NotFound => return Err(error),
-            // In the middle of a listing it is asked once more.
-            Err(error) => match error.service_time.filter(|_| described.is_none()) {
+            // The stream counts as deleted only if its first page is not found. If a later page is
+            // not found, the whole listing is repeated.
+            Err(error) => match error.service_time.filter(|_| description.is_none()) {
                 Some(now) => {
                     listing.record_response(now);
-                    listing.streams.insert(label.clone(), StreamDescription::trimmed());
+                    listing.streams.insert(label.clone(), StreamDescription::deleted());
                     return Ok(());
                 }
                 None => return Err(StreamError { kind: StreamErrorKind::Unavailable, ..error }),
@@ -115,64 +120,63 @@ async fn list_stream(
         };
         listing.pages += 1;
         listing.record_response(page.service_time);
-        match &mut described {
-            Some(described) => described.add(&page.shards),
-            None => described = Some(StreamDescription::new(&page)),
+        match &mut description {
+            Some(description) => description.add(&page.shards),
+            None => description = Some(StreamDescription::new(&page)),
         }
         after = page.next_page.filter(|_| !fault!(ListingReadsFirstPageOnly));
         if after.is_none() {
             break;
         }
     }
-    listing.streams.extend(described.map(|described| (label.clone(), described)));
+    listing.streams.extend(description.map(|description| (label.clone(), description)));
     Ok(())
 }
 
-/// One page, asked for so often where its failure may pass by itself.
+/// Requests one page, and retries errors that can pass by themselves.
 async fn describe_page(
     streams: &dyn Streams,
     label: &StreamLabel,
     after: Option<&ShardId>,
-    tries: u32,
-    random: &JitterRng,
+    max_attempts: u32,
+    rng: &JitterRng,
 ) -> Result<StreamPage, StreamError> {
     let mut backoff = Backoff::new(INITIAL_PAGE_BACKOFF, MAX_PAGE_BACKOFF);
-    let mut answer = streams.describe(label, ShardFilter::All, after).await;
-    for _ in 1..tries {
-        if !matches!(&answer, Err(error) if error.kind.is_retryable()) {
+    let mut result = streams.describe(label, ShardFilter::All, after).await;
+    for _ in 1..max_attempts {
+        if !matches!(&result, Err(error) if error.kind.is_retryable()) {
             break;
         }
-        sleep(backoff.next_wait(random)).await;
-        answer = streams.describe(label, ShardFilter::All, after).await;
+        sleep(backoff.next_wait(rng)).await;
+        result = streams.describe(label, ShardFilter::All, after).await;
     }
-    answer
+    result
 }
 
-/// Keeps the newest listing.
+/// Lists shards in the background, and holds the newest listing.
 #[derive(Debug)]
 pub struct ShardLister {
     requested: Notify,
-    /// The newest listing, and how many there were before it.
+    /// The newest listing, and the number of listings before it.
     newest: Mutex<(u64, Arc<Listing>)>,
-    /// Told when there is a newer one; not a watch channel, which wakes those who wait in random
-    /// order.
+    /// Notified after each listing. A watch channel would wake its receivers in random order, which
+    /// makes simulations unrepeatable.
     published: Notify,
 }
 
-/// What a sweeper asks, and whom it tells.
+/// Parameters of [`ShardLister::run`].
 #[derive(Debug)]
 pub struct ListerParams<'a> {
     pub streams: &'a RateLimitedStreams,
-    pub follow: &'a StreamSource,
-    /// What is read, as conditions name it.
-    pub stream: &'a str,
+    pub source: &'a StreamSource,
+    /// Name of the streams in condition messages.
+    pub stream_name: &'a str,
     pub health: &'a Health,
     pub telemetry: &'a NotifierTelemetry,
-    pub random: &'a JitterRng,
+    pub rng: &'a JitterRng,
 }
 
 impl ShardLister {
-    /// A sweeper that begins with this listing.
     pub fn new(first: Listing) -> Self {
         Self {
             requested: Notify::new(),
@@ -181,7 +185,7 @@ impl ShardLister {
         }
     }
 
-    /// Asks for a listing now.
+    /// Requests a listing now.
     pub fn request(&self) {
         self.requested.notify_one();
     }
@@ -191,29 +195,30 @@ impl ShardLister {
         self.latest_numbered().1
     }
 
-    /// The newest listing, and how many there were before it.
+    /// The newest listing, and the number of listings before it.
     pub fn latest_numbered(&self) -> (u64, Arc<Listing>) {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits for a listing after that of this number.
-    pub async fn wait_newer(&self, seen: u64) -> (u64, Arc<Listing>) {
+    /// Waits for a listing with a number above `observed`.
+    pub async fn wait_newer(&self, observed: u64) -> (u64, Arc<Listing>) {
         loop {
-            // Asked for before looking, so that what happens in between is not missed.
-            let listed = self.published.notified();
+            // Registers before it reads the newest listing, so that it misses no listing in
+            // between.
+            let published = self.published.notified();
             let (number, newest) = self.latest_numbered();
-            if number > seen {
+            if number > observed {
                 return (number, newest);
             }
-            listed.await;
+            published.await;
         }
     }
 
-    /// Asks for a listing now, and waits for it.
+    /// Requests a listing, and waits for the next one that completes.
     pub async fn refresh(&self) -> Arc<Listing> {
-        let (seen, _) = self.latest_numbered();
+        let (observed, _) = self.latest_numbered();
         self.request();
-        self.wait_newer(seen).await.1
+        self.wait_newer(observed).await.1
     }
 
     fn publish(&self, listing: Listing) {
@@ -224,53 +229,53 @@ impl ShardLister {
         self.published.notify_waiters();
     }
 
-    /// Lists for ever.
-    pub async fn run(&self, sweep: ListerParams<'_>) -> Infallible {
-        let ListerParams { streams, follow, stream, health, telemetry, random } = sweep;
-        let mut failing = FailureTracker::new(MAX_RETRY_WAIT);
+    /// Lists periodically and on request until the future is dropped.
+    pub async fn run(&self, params: ListerParams<'_>) -> Infallible {
+        let ListerParams { streams, source, stream_name, health, telemetry, rng } = params;
+        let mut failures = FailureTracker::new(MAX_RETRY_WAIT);
         loop {
-            let pause = LISTING_INTERVAL.max(LISTING_INTERVAL_PER_PAGE * self.latest().pages);
+            let interval = LISTING_INTERVAL.max(LISTING_INTERVAL_PER_PAGE * self.latest().pages);
             tokio::select! {
                 biased;
                 () = self.requested.notified() => {}
-                () = sleep(pause.mul_f64(0.75 + random.fraction() / 2.0)) => {}
+                () = sleep(interval.mul_f64(0.75 + rng.fraction() / 2.0)) => {}
             }
             streams.report_poll_rate();
-            let (known, gone) = split_trimmed(&self.latest());
+            let (known, deleted) = split_deleted(&self.latest());
             loop {
-                match list_streams(streams, follow, &known, random).await {
+                match list_streams(streams, source, &known, rng).await {
                     Ok(mut listing) => {
-                        listing.streams.extend(gone);
+                        listing.streams.extend(deleted);
                         health.clear(&Component::Stream);
-                        failing.record_success();
+                        failures.record_success();
                         self.publish(listing);
                         break;
                     }
                     Err(error) => {
-                        telemetry.retry(&error);
-                        if let Some(trouble) =
-                            problems::request_failed(stream, &error, &mut failing)
+                        telemetry.request_failed(&error);
+                        if let Some(problem) =
+                            problems::request_failed(stream_name, &error, &mut failures)
                         {
-                            health.set_problem(Component::Stream, trouble);
+                            health.set_problem(Component::Stream, problem);
                         }
-                        sleep(failing.next_wait(random)).await;
+                        sleep(failures.next_wait(rng)).await;
                     }
                 }
             }
-            // However many ask: half of what may be asked is left for others.
+            // Even frequent requests leave half of the listing quota to other notifiers.
             sleep(MIN_INTERVAL_PER_PAGE * self.latest().pages).await;
         }
     }
 }
 
-/// The streams to describe again, and those before them that are gone for good.
-fn split_trimmed(
+/// Splits the streams into those to describe again, and deleted ones that need no further request.
+fn split_deleted(
     listing: &Listing,
 ) -> (BTreeSet<StreamLabel>, BTreeMap<StreamLabel, StreamDescription>) {
     let newest = listing.newest().map(|(label, _)| label);
     let streams = listing.streams.iter();
-    let (gone, known): (Vec<_>, Vec<_>) =
-        streams.partition(|(label, stream)| stream.is_trimmed() && Some(*label) != newest);
-    let gone = gone.into_iter().map(|(label, stream)| (label.clone(), stream.clone()));
-    (known.into_iter().map(|(label, _)| label.clone()).collect(), gone.collect())
+    let (deleted, known): (Vec<_>, Vec<_>) =
+        streams.partition(|(label, stream)| stream.is_deleted() && Some(*label) != newest);
+    let deleted = deleted.into_iter().map(|(label, stream)| (label.clone(), stream.clone()));
+    (known.into_iter().map(|(label, _)| label.clone()).collect(), deleted.collect())
 }

@@ -1,48 +1,49 @@
-//! Why a call to DynamoDB Streams failed, whichever client made it.
+//! Errors of the DynamoDB Streams API, independent of the client.
 
 use crate::model::UnixSeconds;
 
-/// Why a call to a stream failed.
+/// A failed request to DynamoDB Streams.
 #[derive(Debug, thiserror::Error)]
 #[error("{action} failed: {kind}")]
 pub struct StreamError {
-    /// The call, by its IAM name, such as `dynamodb:GetRecords`.
+    /// IAM action of the request, such as `dynamodb:GetRecords`.
     pub action: &'static str,
-    /// What it means.
+    /// Class of the error.
     pub kind: StreamErrorKind,
-    /// The service's clock, floored to the second, where it told: what is gone is gone by that.
+    /// The service's clock, rounded down to the second, if the response contained it. It dates the
+    /// loss of trimmed records.
     pub service_time: Option<UnixSeconds>,
-    /// What the client said.
+    /// Error of the client.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-/// What a failed call to a stream means.
+/// Class of a failed request to DynamoDB Streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamErrorKind {
-    /// The iterator is older than 15 minutes.
-    #[error("the iterator has expired")]
+    /// The shard iterator is older than 15 minutes.
+    #[error("shard iterator expired")]
     ExpiredIterator,
-    /// The records asked for are older than 24 hours and gone.
-    #[error("the records asked for are no longer kept")]
+    /// The requested records are older than 24 hours.
+    #[error("requested records were trimmed")]
     Trimmed,
-    /// There is no such stream or shard (any more).
-    #[error("there is no such stream or shard")]
+    /// The stream or shard does not exist, or no longer exists.
+    #[error("stream or shard not found")]
     NotFound,
-    /// The identity lacks the right.
+    /// The identity lacks the permission.
     #[error("access denied")]
     AccessDenied,
-    /// The process has no identity.
+    /// The process has no AWS credentials.
     #[error("no AWS credentials")]
     NoCredentials,
-    /// Too many calls, or too many readers.
+    /// Too many requests, or too many readers of a shard.
     #[error("throttled")]
     Throttled,
-    /// The request itself is wrong.
-    #[error("the request was refused as invalid")]
+    /// The service rejected the request itself.
+    #[error("request rejected as invalid")]
     Invalid,
-    /// Anything that may pass: the network, a fault of the service.
-    #[error("no usable answer")]
+    /// Any error that can pass by itself, such as a network or service error.
+    #[error("no usable response")]
     Unavailable,
 }
 
@@ -61,7 +62,7 @@ impl StreamErrorKind {
         }
     }
 
-    /// Whether the same call may get an answer a little later.
+    /// Whether the same request can succeed later.
     pub fn is_retryable(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable)
     }

@@ -1,4 +1,4 @@
-//! The DynamoDB Streams API behind the trait [`Streams`](streams::Streams), and its limits.
+//! The DynamoDB Streams API behind the trait [`Streams`](streams::Streams), and its rate limits.
 
 pub mod error;
 pub mod rate_limited;

@@ -1,24 +1,25 @@
-//! How often the streams of one account in one region are asked, by all notifiers of the process
-//! together.
+//! Rate limits for DynamoDB Streams requests. All notifiers of the process share them for each
+//! account and region.
 
 use std::time::Duration;
 
 use crate::timing::FifoRateLimiter;
 
-/// DescribeStream may be called ten times a second per account and region; what is left is for
-/// others. With the burst there are never more than ten in any second.
+/// AWS allows 10 DescribeStream requests per second for each account and region. The rest is left
+/// to other programs. Together with the burst, the operator makes at most 10 in any second.
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ServiceQuotas.html>
 const MAX_DESCRIBES_PER_SECOND: u32 = 8;
 const DESCRIBE_BURST: u32 = 2;
 
-/// Most of those may be for whole listings, so that the children of a shard never wait for them all.
+/// The share of full listings in those requests. The rest serves requests for the children of a
+/// shard, which therefore never wait for all listings.
 const MAX_LISTINGS_PER_SECOND: u32 = 6;
 
-/// The limits of one account in one region.
+/// Rate limits of one account in one region.
 #[derive(Debug)]
 pub struct StreamRateLimits {
-    /// For pages of whole listings, which are within the next one too.
+    /// For ListStreams, and for pages of full listings. Those pages need `describe` too.
     pub list: CallRateLimiter,
     /// For DescribeStream.
     pub describe: CallRateLimiter,
@@ -27,7 +28,8 @@ pub struct StreamRateLimits {
 }
 
 impl StreamRateLimits {
-    /// With this many GetRecords calls a second; AWS publishes no limit of its own, but bills them.
+    /// Limits with the given rate for GetRecords. AWS publishes no quota for the account, but bills
+    /// each request.
     pub fn new(get_records_per_second: u32) -> Self {
         Self {
             list: CallRateLimiter::new(MAX_LISTINGS_PER_SECOND, DESCRIBE_BURST),
@@ -37,24 +39,24 @@ impl StreamRateLimits {
     }
 }
 
-/// So many calls a second, in the order in which they were asked for.
+/// A rate limiter for requests, which admits them in the order in which they came.
 #[derive(Debug)]
 pub struct CallRateLimiter {
-    /// The time that one call takes up.
+    /// Time of the limiter that one request uses.
     cost: Duration,
-    /// How much of it may be saved up.
+    /// Unused time that can be saved.
     burst: Duration,
     limiter: FifoRateLimiter,
 }
 
 impl CallRateLimiter {
-    /// `per_second` calls, up to `at_once` of them without a wait.
-    pub fn new(per_second: u32, at_once: u32) -> Self {
+    /// Admits `per_second` requests per second, up to `burst` of them at once.
+    pub fn new(per_second: u32, burst: u32) -> Self {
         let cost = Duration::from_secs(1) / per_second.max(1);
-        Self { cost, burst: cost * at_once.saturating_sub(1), limiter: FifoRateLimiter::default() }
+        Self { cost, burst: cost * burst.saturating_sub(1), limiter: FifoRateLimiter::default() }
     }
 
-    /// Waits for its turn.
+    /// Waits until the next request is admitted.
     pub async fn acquire(&self) {
         self.limiter.acquire(self.burst, |_| self.cost).await;
     }
@@ -67,35 +69,35 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn never_more_than_ten_descriptions_in_any_second() {
+    async fn admits_at_most_ten_describe_requests_in_any_second() {
         let limits = StreamRateLimits::new(1000);
-        let mut begun = Vec::new();
+        let mut admitted = Vec::new();
         for _ in 0..40 {
             limits.describe.acquire().await;
-            begun.push(Instant::now());
+            admitted.push(Instant::now());
         }
-        for calls in begun.windows(11) {
-            assert!(calls[10] - calls[0] > Duration::from_secs(1), "{calls:?}");
+        for requests in admitted.windows(11) {
+            assert!(requests[10] - requests[0] > Duration::from_secs(1), "{requests:?}");
         }
-        let all = begun[39] - begun[0];
-        assert!(all < Duration::from_secs(5), "{all:?}: it is not slower than it must be");
+        let all = admitted[39] - admitted[0];
+        assert!(all < Duration::from_secs(5), "{all:?}: slower than necessary");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_not_used_is_there_at_once_but_not_for_ever() {
-        let budget = CallRateLimiter::new(10, 3);
+    async fn saves_unused_time_up_to_the_burst() {
+        let limiter = CallRateLimiter::new(10, 3);
         tokio::time::sleep(Duration::from_secs(60)).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         for _ in 0..3 {
-            budget.acquire().await;
+            limiter.acquire().await;
         }
-        assert_eq!(begun.elapsed(), Duration::ZERO);
-        // Nobody waits for those who gave up waiting.
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        // Cancelled requests use none of the limit.
         for _ in 0..50 {
-            let waits = tokio::time::timeout(Duration::from_millis(1), budget.acquire());
-            assert!(waits.await.is_err());
+            let acquired = tokio::time::timeout(Duration::from_millis(1), limiter.acquire());
+            assert!(acquired.await.is_err());
         }
-        budget.acquire().await;
-        assert_eq!(begun.elapsed().as_millis(), 100);
+        limiter.acquire().await;
+        assert_eq!(started.elapsed().as_millis(), 100);
     }
 }

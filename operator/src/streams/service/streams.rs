@@ -1,4 +1,4 @@
-//! Reads a stream: every shard, in order, a child only after its parent, nothing left out.
+//! The trait [`Streams`]: the requests of the DynamoDB Streams API for one table, and their data.
 
 use std::fmt;
 
@@ -9,63 +9,63 @@ use crate::model::{
     KeySchema, Record, SequenceNumber, ShardId, StreamLabel, UnixSeconds, ViewType,
 };
 
-/// A shard as DescribeStream lists it. Its `EndingSequenceNumber` is left out on purpose: only a
-/// page without a next iterator tells that a shard is at its end.
+/// A shard in a response of DescribeStream. `EndingSequenceNumber` is omitted on purpose, because
+/// some services show it on open shards. Only a page without a next iterator shows the end of a
+/// shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shard {
-    /// The shard.
     pub id: ShardId,
-    /// Its parent, which may no longer be listed.
+    /// Parent of the shard. It may no longer be listed.
     pub parent: Option<ShardId>,
 }
 
 /// One page of DescribeStream.
 #[derive(Clone, Debug)]
 pub struct StreamPage {
-    /// Whether changes still arrive.
     pub status: StreamStatus,
-    /// Which images records carry.
+    /// Images that the records contain.
     pub view_type: ViewType,
-    /// The table's key attributes.
+    /// Key attributes of the table.
     pub keys: KeySchema,
-    /// The shards on this page.
+    /// Shards on this page.
     pub shards: Vec<Shard>,
-    /// Where the next page begins, if there is one.
+    /// Last shard of this page, after which the next page begins. `None` on the last page.
     pub next_page: Option<ShardId>,
-    /// The service's clock, floored to the second.
+    /// The service's clock, rounded down to the second.
     pub service_time: UnixSeconds,
 }
 
-/// Whether changes still arrive in a stream.
+/// Status of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamStatus {
-    /// It is being made.
+    /// The stream is being created.
     Enabling,
-    /// They do.
+    /// Records arrive.
     Enabled,
-    /// It is being closed.
+    /// The stream is being disabled. Records can still arrive.
     Disabling,
-    /// They do not; what it has is kept for 24 hours.
+    /// No more records arrive. The stream keeps its records for 24 hours.
     Disabled,
 }
 
-/// Which shards a description is to list.
+/// Shards that a response of DescribeStream must contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardFilter<'a> {
-    /// All of them.
+    /// All shards.
     All,
-    /// The children of this one, at least: some services list others too.
+    /// At least the children of this shard. Some services list other shards too.
     ChildrenOf(&'a ShardId),
 }
 
-/// Where in a shard an iterator is asked for.
+/// Position in a shard for which an iterator is requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IteratorStart {
-    /// The oldest record there is.
+    /// The oldest record in the shard.
     Start,
-    /// The first record not older than this; where a service cannot do that, an earlier one.
+    /// The first record that is not older than this time. A service without `AT_TIMESTAMP` returns
+    /// an earlier one.
     At(UnixSeconds),
-    /// The record after this one.
+    /// The record after this sequence number.
     After(SequenceNumber),
 }
 
@@ -73,51 +73,50 @@ impl fmt::Display for IteratorStart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Start => f.write_str("start"),
-            Self::At(moment) => write!(f, "{moment}"),
+            Self::At(time) => write!(f, "{time}"),
             Self::After(number) => write!(f, "after {number}"),
         }
     }
 }
 
-/// A place in a shard that GetRecords reads from; good for 15 minutes.
+/// A position in a shard for GetRecords, valid for 15 minutes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardIterator(pub String);
 
 /// One page of GetRecords.
 #[derive(Clone, Debug, Default)]
 pub struct RecordPage {
-    /// The records, in order; there may be some although `next` is `None`.
+    /// Records, in order. The last page of a shard can contain records too.
     pub records: Vec<Record>,
-    /// How many records more there were that lack what a record must have: keys, a sequence number,
-    /// a time, a kind of change that is known.
+    /// Number of further records without keys, sequence number, time or a known event name.
     pub malformed: usize,
-    /// Where the next page begins; `None` at the end of a closed shard.
+    /// Iterator of the next page. `None` at the end of a closed shard.
     pub next_iterator: Option<ShardIterator>,
-    /// The service's clock, floored to the second, if it told.
+    /// The service's clock, rounded down to the second, if the response contained it.
     pub service_time: Option<UnixSeconds>,
 }
 
-/// The streams of one table: one that is enabled, and for 24 hours those before it.
+/// The streams of one table: the enabled one, and disabled ones for 24 hours.
 pub trait Streams: fmt::Debug + Send + Sync + 'static {
-    /// Every stream that there is, in any order.
+    /// Lists every stream of the table, in any order.
     fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>>;
 
-    /// One page of a stream's description, from the shard after `after`.
+    /// Describes a stream. Returns one page of shards, from the shard after `after` on.
     fn describe<'a>(
         &'a self,
         stream: &'a StreamLabel,
-        listed: ShardFilter<'a>,
+        filter: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>>;
 
-    /// An iterator of a shard.
+    /// Requests an iterator of a shard.
     fn get_iterator<'a>(
         &'a self,
         shard: &'a ShardId,
-        from: &'a IteratorStart,
+        start: &'a IteratorStart,
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>>;
 
-    /// The page at an iterator.
+    /// Reads the page at an iterator.
     fn get_records<'a>(
         &'a self,
         iterator: &'a ShardIterator,
@@ -129,15 +128,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_reading_begins_is_told_as_a_person_reads_it() {
+    fn displays_the_start_in_readable_form() {
         let after = IteratorStart::After(SequenceNumber::parse("100000000000000000001").unwrap());
-        for (from, told) in [
+        for (start, expected) in [
             (IteratorStart::Start, "start"),
             (IteratorStart::At(UnixSeconds(1_795_400_967)), "2026-11-23T02:29:27Z"),
             (IteratorStart::At(UnixSeconds(i64::MAX)), "9223372036854775807"),
             (after, "after 100000000000000000001"),
         ] {
-            assert_eq!(from.to_string(), told);
+            assert_eq!(start.to_string(), expected);
         }
     }
 }

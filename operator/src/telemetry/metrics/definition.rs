@@ -1,48 +1,42 @@
-//! Definitions of all metrics. The registration and `docs/metrics.md` are made from this file.
+//! Definitions of all metrics. The registry and `docs/metrics.md` are generated from this file.
 
 use prometheus_client::registry::Unit;
 
 use crate::api::CONDITION_TYPES;
 
-/// What one metric is.
+/// Definition of one metric.
 #[derive(Debug)]
 pub struct Definition {
-    /// Its full name.
+    /// Full name, with unit and `_total`.
     pub name: &'static str,
-    /// Its type.
     pub kind: Kind,
-    /// Its labels beside `namespace` and `name`.
+    /// Labels besides `namespace` and `name`.
     pub labels: &'static [Label],
-    /// What it counts or measures.
+    /// Unit, or the noun that it counts.
     pub unit: &'static str,
-    /// What it says, in one sentence.
+    /// Help text: one sentence without a full stop.
     pub help: &'static str,
 }
 
 /// Type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows.
     Counter,
-    /// Grows and shrinks.
     Gauge,
-    /// Counts values in buckets.
     Histogram,
 }
 
 /// A label and its possible values.
 #[derive(Debug)]
 pub struct Label {
-    /// Its name.
     pub name: &'static str,
-    /// Its values.
     pub values: &'static [&'static str],
-    /// What each value means, or nothing if the values explain themselves.
+    /// Meaning of each value. Empty if the values are self-explanatory.
     pub meanings: &'static [&'static str],
 }
 
 impl Kind {
-    /// As OpenMetrics spells it.
+    /// Name in the OpenMetrics format.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -53,7 +47,7 @@ impl Kind {
 }
 
 impl Definition {
-    /// Name and unit as the registry wants them: it appends the unit and `_total`.
+    /// Name without suffixes, and unit. The registry appends the unit and `_total`.
     pub(crate) fn stem(&self) -> (&'static str, Option<Unit>) {
         let name = self.name.strip_suffix("_total").unwrap_or(self.name);
         let with_unit = [("_seconds", Unit::Seconds), ("_bytes", Unit::Bytes)];
@@ -64,7 +58,6 @@ impl Definition {
     }
 }
 
-/// A counter.
 const fn counter(
     name: &'static str,
     labels: &'static [Label],
@@ -74,7 +67,6 @@ const fn counter(
     Definition { name, kind: Kind::Counter, labels, unit, help }
 }
 
-/// A gauge.
 const fn gauge(
     name: &'static str,
     labels: &'static [Label],
@@ -84,7 +76,6 @@ const fn gauge(
     Definition { name, kind: Kind::Gauge, labels, unit, help }
 }
 
-/// A histogram.
 const fn histogram(name: &'static str, unit: &'static str, help: &'static str) -> Definition {
     Definition { name, kind: Kind::Histogram, labels: &[], unit, help }
 }
@@ -126,7 +117,7 @@ pub(crate) static POST_ATTEMPTS: Definition = counter(
             "API Gateway accepted the message.",
             "API Gateway reports the connection as gone.",
             "API Gateway throttled the request.",
-            "The message is larger than 128 KB.",
+            "The message is larger than 128 KiB.",
             "Permissions, endpoint or credentials are wrong; the message is held.",
             "There was no usable response; the message is retried.",
         ],
@@ -152,7 +143,7 @@ pub(crate) static MESSAGES: Definition = counter(
         meanings: &[
             "API Gateway accepted the message.",
             "The connection is closed.",
-            "The message is larger than 128 KB and was dropped.",
+            "The message is larger than 128 KiB and was dropped.",
             "The message was older than `delivery.maxRecordAgeSeconds` and was dropped.",
             "The message was tried `delivery.maxAttempts` times and was dropped.",
             "A newer message of the same item replaced it (`slowClient: Drop`).",
@@ -190,7 +181,7 @@ pub(crate) static QUEUED_BYTES: Definition = gauge(
     "stream_notifier_queued_bytes",
     &[],
     "bytes",
-    "Size of the messages in the queues of connections, each rounded up to 1 KiB",
+    "Size of the messages in the queues of connections, each rounded up to a multiple of 1 KiB",
 );
 pub(crate) static DEAD_LETTERS: Definition = counter(
     "stream_notifier_dead_letters_total",
@@ -204,7 +195,7 @@ pub(crate) static DEAD_LETTERS: Definition = counter(
         ],
     }],
     "dead letters",
-    "Dead letters of records with dropped messages, by outcome",
+    "Dead letters, by outcome",
 );
 pub(crate) static STALE_CONNECTION_ROWS: Definition = counter(
     "stream_notifier_stale_connection_rows_total",

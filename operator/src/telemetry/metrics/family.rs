@@ -1,4 +1,4 @@
-//! A metric with its definition: one series for each notifier and each combination of label values.
+//! Metric with its definition: one series for each notifier and each combination of label values.
 
 use std::fmt::Debug;
 
@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 use super::definition::Definition;
 use super::labels::{Labels, NotifierLabels};
 
-/// The series of one metric. Clones share them.
+/// All series of one metric. Clones share them.
 #[derive(Clone, Debug)]
 pub struct DefinedFamily<const N: usize, L, M, C = fn() -> M> {
     definition: &'static Definition,
@@ -23,17 +23,17 @@ where
     M: Clone,
     C: MetricConstructor<M>,
 {
-    /// No series yet; `constructor` makes one.
+    /// Creates the metric without series.
     pub fn new(definition: &'static Definition, constructor: C) -> Self {
         Self { definition, family: Family::new_with_constructor(constructor) }
     }
 
-    /// The series with these values, which is made if it is missing.
+    /// Returns the series with these label values, and creates it if it is missing.
     pub fn get_or_create(&self, notifier: &NotifierLabels, values: [&'static str; N]) -> M {
         self.family.get_or_create_owned(&self.labels(notifier, values))
     }
 
-    /// The series with these values, if it was made and not removed since.
+    /// Returns the series with these label values, if it exists.
     pub fn get(&self, notifier: &NotifierLabels, values: [&'static str; N]) -> Option<M> {
         Some(self.family.get(&self.labels(notifier, values))?.clone())
     }
@@ -46,15 +46,15 @@ where
                     .labels
                     .iter()
                     .zip(values)
-                    .all(|(it, of)| it.values.contains(&of)),
-            "{values:?} are not defined for {}",
+                    .all(|(label, value)| label.values.contains(&value)),
+            "label values {values:?} are not defined for {}",
             self.definition.name
         );
         L::new(notifier, values)
     }
 
-    /// Labels of every series of a notifier.
-    fn all(&self, notifier: &NotifierLabels) -> impl Iterator<Item = L> {
+    /// Labels of every series of a notifier: all combinations of label values.
+    fn all_labels(&self, notifier: &NotifierLabels) -> impl Iterator<Item = L> {
         let labels = self.definition.labels;
         let count = labels.iter().map(|label| label.values.len()).product::<usize>();
         (0..count).map(move |mut index| {
@@ -69,18 +69,17 @@ where
     }
 }
 
-/// What all metrics have in common, whatever their labels.
+/// A metric of any type and with any labels.
 pub trait Series {
-    /// The definition.
     fn definition(&self) -> &'static Definition;
 
-    /// Makes every series of a notifier.
+    /// Creates every series of a notifier.
     fn create(&self, notifier: &NotifierLabels);
 
     /// Removes every series of a notifier.
     fn remove(&self, notifier: &NotifierLabels);
 
-    /// Registers the metric.
+    /// Adds the metric to a registry.
     fn register(&self, registry: &mut Registry);
 }
 
@@ -95,13 +94,13 @@ where
     }
 
     fn create(&self, notifier: &NotifierLabels) {
-        for labels in self.all(notifier) {
+        for labels in self.all_labels(notifier) {
             drop(self.family.get_or_create(&labels));
         }
     }
 
     fn remove(&self, notifier: &NotifierLabels) {
-        for labels in self.all(notifier) {
+        for labels in self.all_labels(notifier) {
             self.family.remove(&labels);
         }
     }

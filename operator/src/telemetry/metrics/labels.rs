@@ -1,31 +1,28 @@
-//! Sets of labels. All have `namespace` and `name` of the notifier, and the labels of a definition.
+//! Label sets. Each has `namespace` and `name` of the notifier, and the labels of a definition.
 
 use std::fmt::Debug;
 use std::hash::Hash;
 
 use prometheus_client::encoding::EncodeLabelSet;
 
-/// Labels of a metric without labels of its own.
+/// Label set of a metric without labels of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct NotifierLabels {
-    /// Namespace of the notifier.
     pub namespace: String,
-    /// Name of the notifier.
     pub name: String,
 }
 
 impl NotifierLabels {
-    /// Labels of `namespace/name`.
     pub fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.to_owned(), name: name.to_owned() }
     }
 }
 
-/// A set of labels, made from those of a notifier and `N` values.
+/// Label set, built from the labels of a notifier and `N` values.
 pub trait Labels<const N: usize>:
     Clone + Debug + Eq + Hash + EncodeLabelSet + Send + Sync + 'static
 {
-    /// The set with these values, in the order of the definition.
+    /// Creates the label set; `values` are in the order of the definition.
     fn new(notifier: &NotifierLabels, values: [&'static str; N]) -> Self;
 }
 
@@ -35,7 +32,7 @@ impl Labels<0> for NotifierLabels {
     }
 }
 
-/// Defines a set with these labels.
+/// Defines a label set for each combination of labels.
 macro_rules! labels {
     ($($set:ident: $count:literal { $($label:ident),+ })+) => {
         $(

@@ -17,7 +17,7 @@ condition that is absent as `false`. [Conditions](conditions.md) explains the ty
 
 ";
 
-/// The page.
+/// Returns the text of the page.
 pub fn metrics_page() -> String {
     let metrics = Metrics::default();
     let mut page = INTRODUCTION.to_owned();
@@ -39,11 +39,11 @@ pub fn metrics_page() -> String {
 
 fn row(definition: &Definition) -> String {
     let Definition { name, kind, labels, unit, help } = definition;
-    let label = |label: &Label| {
+    let describe = |label: &Label| {
         let values: Vec<_> = label.values.iter().map(|value| format!("`{value}`")).collect();
         format!("`{}`: {}", label.name, values.join(", "))
     };
-    let labels: Vec<_> = labels.iter().map(label).collect();
+    let labels: Vec<_> = labels.iter().map(describe).collect();
     let kind = kind.as_str();
     format!("| `{name}` | {kind} | {unit} | {} | {help}. |\n", labels.join("<br>"))
 }
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn explains_every_value_of_a_label_or_none() {
+    fn explains_all_values_of_a_label_or_none() {
         for metric in Metrics::default().all() {
             for Label { name, values, meanings } in metric.definition().labels {
                 assert!(meanings.is_empty() || meanings.len() == values.len(), "{name}");
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn is_committed_as_generated() {
+    fn matches_the_committed_page() {
         let committed = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md"));
         assert!(metrics_page() == committed, "docs/metrics.md differs: run make generate");
     }

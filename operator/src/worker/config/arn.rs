@@ -1,27 +1,24 @@
-//! ARNs of tables and queues. Whatever becomes part of a host name or a URL is checked here, even if
-//! the schema has checked it before.
+//! ARNs of tables and queues. Checks every part that becomes part of a host name or a URL, even if the
+//! CRD's schema has checked it.
 
 use crate::rules::InvalidSpec;
 
-/// An SQS queue, and what its ARN tells.
+/// The ARN of an SQS queue, and its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueArn {
     /// `arn:aws:sqs:<region>:<account>:<name>`.
     pub arn: String,
-    /// Where it is.
     pub region: String,
-    /// Its URL.
+    /// The URL of the queue.
     pub url: String,
 }
 
-/// A table, and what its ARN tells.
+/// The ARN of a table, and its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableArn {
     /// `arn:aws:dynamodb:<region>:<account>:table/<table>`.
     pub arn: String,
-    /// Where it is.
     pub region: String,
-    /// Whose it is.
     pub account: String,
 }
 
@@ -54,7 +51,7 @@ impl QueueArn {
             let problem = "must be the ARN of an SQS queue, arn:aws:sqs:<region>:<account>:<queue>";
             return Err(invalid(problem));
         };
-        // They become parts of a URL.
+        // These become parts of a URL.
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         let is_account = account.bytes().all(|byte| byte.is_ascii_digit());
         if !is_region(region) || !is_account || name.is_empty() || !name.bytes().all(is_name) {
@@ -79,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queue_is_told_by_its_arn() {
+    fn parses_the_arn_of_a_queue() {
         let queue = QueueArn::parse("arn:aws:sqs:eu-west-1:123456789012:lost.fifo").unwrap();
         assert_eq!(queue.url, "https://sqs.eu-west-1.amazonaws.com/123456789012/lost.fifo");
         assert_eq!(queue.region, "eu-west-1");
@@ -91,8 +88,8 @@ mod tests {
             "arn:aws:sqs:eu-west-1",
             "arn:aws:sqs:evil.com/x:123456789012:lost",
         ] {
-            let refused = QueueArn::parse(other).unwrap_err();
-            assert_eq!(refused.field, "delivery.deadLetterQueueArn", "{other}");
+            let error = QueueArn::parse(other).unwrap_err();
+            assert_eq!(error.field, "delivery.deadLetterQueueArn", "{other}");
         }
     }
 }

@@ -1,36 +1,40 @@
-//! Which WebSocket domains a notifier may name, and where each of them is. A resource never decides
-//! the endpoint: it names a domain, and the process's flags say what follows.
+//! Resolves the WebSocket domain of a spec to an endpoint. A resource never sets an endpoint: it names a
+//! domain, and the flags of the operator decide which domains are allowed and which endpoints they map to.
 
 use crate::api::WebSocket;
 use crate::rules::InvalidSpec;
 
-/// What the process's flags say about WebSocket domains.
+/// Allowed WebSocket domains, and their endpoints, from the operator's flags.
 #[derive(Clone, Debug)]
 pub struct Endpoints {
-    /// Custom domains that may be named besides API Gateway's own.
+    /// Custom domains that are allowed in addition to API Gateway's own.
     pub allowed: Vec<String>,
-    /// An emulator's endpoint, with `{domain}`, `{apiId}` and `{stage}` in it.
+    /// The endpoint of an emulator, with the placeholders `{domain}`, `{apiId}` and `{stage}`.
     pub template: Option<String>,
 }
 
-/// Where a notifier posts.
+/// The WebSocket API of a notifier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// The URL, without a slash at its end.
+    /// The URL, without a trailing slash.
     pub url: String,
-    /// The region requests are signed for, where the domain or the spec tells it.
+    /// The region that requests are signed for, if the domain or the spec has one.
     pub region: Option<String>,
 }
 
 impl Endpoints {
-    /// The endpoint of a spec's domain and stage.
+    /// The endpoint of a domain and stage.
+    ///
+    /// # Errors
+    ///
+    /// The domain is not allowed, or stage or region do not fit it.
     pub fn resolve(&self, web_socket: &WebSocket) -> Result<Endpoint, InvalidSpec> {
         let WebSocket { domain, stage, region: asked } = web_socket;
         let region = execute_api_region(domain);
-        let refused =
+        let rejected =
             |field: &str, problem: String| Err(InvalidSpec { field: field.to_owned(), problem });
         if region.is_none() && !self.allowed.contains(domain) {
-            return refused(
+            return rejected(
                 "webSocket.domain",
                 format!(
                     "{domain} is neither <api-id>.execute-api.<region>.amazonaws.com nor a domain that the operator allows; use the API's own domain, or ask the operator's administrator to add this one to --allowed-websocket-domains"
@@ -38,12 +42,15 @@ impl Endpoints {
             );
         }
         if region.is_some() && stage.is_none() {
-            return refused("webSocket.stage", "is required with an execute-api domain".to_owned());
+            return rejected(
+                "webSocket.stage",
+                "is required with an execute-api domain".to_owned(),
+            );
         }
         if let (Some(region), Some(asked)) = (region, asked)
             && region != asked
         {
-            return refused(
+            return rejected(
                 "webSocket.region",
                 format!("is {asked}, but the domain is in {region}; remove webSocket.region"),
             );
@@ -72,7 +79,7 @@ fn execute_api_region(domain: &str) -> Option<&str> {
     let region = [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"]
         .iter()
         .find_map(|suffix| rest.strip_suffix(suffix))?;
-    // The schema has checked this, but an older one may not have.
+    // An older schema may not have checked this.
     let is_label = |label: &str| {
         !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
@@ -100,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_execute_api_domain_tells_its_region() {
+    fn reads_the_region_of_an_execute_api_domain() {
         for (domain, region) in [
             ("abc.execute-api.eu-west-1.amazonaws.com", "eu-west-1"),
             ("abc.execute-api.cn-north-1.amazonaws.com.cn", "cn-north-1"),
@@ -113,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn any_other_domain_must_be_allowed() {
+    fn rejects_custom_domains_that_are_not_allowed() {
         assert_eq!(
             endpoint(&none(), "ws.example.com", None),
             Ok("https://ws.example.com None".into())
@@ -125,13 +132,13 @@ mod tests {
             "abc.execute-api.evil.com.amazonaws.com",
             "evil/x?.execute-api.us-east-1.amazonaws.com",
         ] {
-            let refused = endpoint(&none(), domain, Some("api")).unwrap_err();
-            assert!(refused.starts_with("webSocket.domain"), "{domain}: {refused}");
+            let error = endpoint(&none(), domain, Some("api")).unwrap_err();
+            assert!(error.starts_with("webSocket.domain"), "{domain}: {error}");
         }
     }
 
     #[test]
-    fn a_custom_domain_is_signed_for_the_region_that_is_asked_for() {
+    fn signs_requests_to_a_custom_domain_for_the_region_of_the_spec() {
         let of = |domain: &str, region: &str| {
             let (stage, region) = (Some("api".to_owned()), Some(region.to_owned()));
             none().resolve(&WebSocket { domain: domain.to_owned(), stage, region })
@@ -147,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn an_emulator_is_found_by_its_template() {
+    fn expands_the_template_of_an_emulator() {
         let template = Some("http://127.0.0.1:4566/_aws/{apiId}/{stage}?{domain}".to_owned());
         let emulator = Endpoints { allowed: vec![], template };
         assert_eq!(

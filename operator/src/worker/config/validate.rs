@@ -1,4 +1,5 @@
-//! What the user typed becomes what the worker needs; after this step nobody reads the spec.
+//! Validates the spec of a resource, and translates it into the terms of the worker. No later step reads
+//! the spec.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,12 @@ pub enum Validated {
     Active(Box<WorkerSpec>),
 }
 
-/// Checks a spec, also for what the schema has checked before: an older one may have let it pass.
+/// Validates a spec. Repeats the checks of the CRD's schema, because an older schema may have accepted
+/// the stored object.
+///
+/// # Errors
+///
+/// Names the first invalid field, and what to write instead.
 pub fn validate(
     spec: &StreamNotifierSpec,
     endpoints: &Endpoints,
@@ -43,15 +49,15 @@ pub fn validate(
         poll_interval_milliseconds,
         delivery,
         suspend,
-        // The notifier's.
+        // Validated by `CompiledSpec::new`.
         events: _,
         key_filters: _,
         attribute: _,
         filter: _,
         message: _,
     } = spec;
-    let (table, follow) = stream_source(stream_arn.as_deref(), table_arn.as_deref())?;
-    let begin = match (starting_position, starting_timestamp) {
+    let (table, source) = stream_source(stream_arn.as_deref(), table_arn.as_deref())?;
+    let initial_position = match (starting_position, starting_timestamp) {
         (StartingPosition::Latest, _) => InitialPosition::Latest,
         (StartingPosition::TrimHorizon, _) => InitialPosition::TrimHorizon,
         (StartingPosition::AtTimestamp, Some(since)) => InitialPosition::AtTimestamp(*since),
@@ -61,17 +67,17 @@ pub fn validate(
         }
     };
     let endpoint = endpoints.resolve(web_socket)?;
-    let notifier = Arc::new(CompiledSpec::new(spec)?);
-    let work = WorkerSpec {
+    let rules = Arc::new(CompiledSpec::new(spec)?);
+    let worker_spec = WorkerSpec {
         consumer: ConsumerConfig {
             table: table.arn.clone(),
-            source: follow,
-            required_images: notifier.required_images().clone(),
+            source,
+            required_images: rules.required_images().clone(),
             poll_interval: poll_interval(*poll_interval_milliseconds)?,
             max_pages: MAX_PAGES,
             stop_on_gap: *on_gap == api::DataGapPolicy::Stop,
         },
-        initial_position: begin,
+        initial_position,
         delivery: DeliveryConfig {
             connections: connections_config(connections, &table)?,
             endpoint: endpoint.url,
@@ -84,13 +90,13 @@ pub fn validate(
             .as_deref()
             .map(QueueArn::parse)
             .transpose()?,
-        rules: notifier,
+        rules,
         table,
     };
-    Ok(if *suspend { Validated::Suspended } else { Validated::Active(Box::new(work)) })
+    Ok(if *suspend { Validated::Suspended } else { Validated::Active(Box::new(worker_spec)) })
 }
 
-/// The table, and which of its streams the spec asks for.
+/// The table, and which of its streams to consume.
 fn stream_source(
     stream: Option<&str>,
     table: Option<&str>,
@@ -126,17 +132,17 @@ fn poll_interval(milliseconds: i32) -> Result<Duration, InvalidSpec> {
 
 fn policy(delivery: &Delivery) -> Result<DeliveryPolicy, InvalidSpec> {
     let Delivery { max_record_age_seconds, max_attempts, slow_client, .. } = delivery;
-    let longest_try = match u64::try_from(*max_record_age_seconds) {
+    let max_age = match u64::try_from(*max_record_age_seconds) {
         Ok(seconds @ 1..=43_200) => Duration::from_secs(seconds),
         _ => return Err(invalid("delivery.maxRecordAgeSeconds", "must be between 1 and 43200")),
     };
-    let attempts = |most: i32| match u32::try_from(most) {
-        Ok(most @ 1..=1_000) => Ok(most),
+    let parse_attempts = |attempts: i32| match u32::try_from(attempts) {
+        Ok(attempts @ 1..=1_000) => Ok(attempts),
         _ => Err(invalid("delivery.maxAttempts", "must be between 1 and 1000")),
     };
     Ok(DeliveryPolicy {
-        max_age: longest_try,
-        max_attempts: max_attempts.map(attempts).transpose()?,
+        max_age,
+        max_attempts: max_attempts.map(parse_attempts).transpose()?,
         slow_client: match slow_client {
             api::SlowClientPolicy::Wait => SlowClientAction::Wait,
             api::SlowClientPolicy::Drop => SlowClientAction::Drop,
@@ -151,7 +157,7 @@ fn invalid(field: &str, problem: &str) -> InvalidSpec {
 
 fn connections_config(
     connections: &Connections,
-    home: &TableArn,
+    table: &TableArn,
 ) -> Result<ConnectionsConfig, InvalidSpec> {
     let Connections {
         table_name,
@@ -167,7 +173,7 @@ fn connections_config(
         let problem = "requires connections.value, and the reverse; set both, or neither to post to every connection of the table";
         return Err(invalid("connections.partitionKey", problem));
     }
-    let cache = match u64::try_from(*cache_seconds) {
+    let cache_ttl = match u64::try_from(*cache_seconds) {
         Ok(seconds @ 0..=300) => Duration::from_secs(seconds),
         _ => return Err(invalid("connections.cacheSeconds", "must be between 0 and 300")),
     };
@@ -175,13 +181,13 @@ fn connections_config(
         return Err(invalid("connections.region", "must be an AWS region such as eu-west-1"));
     }
     Ok(ConnectionsConfig {
-        region: region.clone().unwrap_or_else(|| home.region.clone()),
+        region: region.clone().unwrap_or_else(|| table.region.clone()),
         table: table_name.clone(),
         index: index_name.clone(),
         partition_key: partition_key.clone(),
         connection_id_attribute: connection_id_attribute.clone(),
         ttl_attribute: ttl_attribute.clone(),
-        cache,
+        cache_ttl,
     })
 }
 
@@ -196,19 +202,19 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_and_a_table_tell_the_same_table() {
-        let (by_stream, follow) = stream_source(Some(&stream()), None).unwrap();
-        assert_eq!(follow, StreamSource::Stream(StreamLabel::new("2024-12-03T08:06:15.779")));
-        let (by_table, follow) = stream_source(None, Some(TABLE)).unwrap();
-        assert_eq!(follow, StreamSource::Table);
+    fn parses_the_same_table_from_stream_and_table_arn() {
+        let (by_stream, source) = stream_source(Some(&stream()), None).unwrap();
+        assert_eq!(source, StreamSource::Stream(StreamLabel::new("2024-12-03T08:06:15.779")));
+        let (by_table, source) = stream_source(None, Some(TABLE)).unwrap();
+        assert_eq!(source, StreamSource::Table);
         assert_eq!(by_stream, by_table);
         assert_eq!((&*by_table.arn, &*by_table.region), (TABLE, "eu-west-1"));
         assert_eq!(by_table.account, "123456789012");
     }
 
-    /// What the schema refuses may still be stored, by an older one.
+    /// An older schema may have accepted what this one rejects.
     #[test]
-    fn what_names_no_stream_and_no_table_is_told_by_its_field() {
+    fn names_the_field_of_an_invalid_arn() {
         let (stream, unlabelled) = (stream(), format!("{TABLE}/stream/"));
         for (stream, table, field) in [
             (None, None, "streamArn"),
@@ -220,8 +226,8 @@ mod tests {
             (None, Some("orders"), "tableArn"),
             (None, Some("arn:aws:dynamodb::123456789012:table/orders"), "tableArn"),
         ] {
-            let refused = stream_source(stream, table).unwrap_err();
-            assert_eq!(refused.field, field, "{stream:?} {table:?}: {refused}");
+            let error = stream_source(stream, table).unwrap_err();
+            assert_eq!(error.field, field, "{stream:?} {table:?}: {error}");
         }
     }
 
@@ -241,10 +247,10 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_in_the_streams_region_unless_another_is_named() {
-        let home = TableArn::parse(TABLE).unwrap();
+    fn connections_default_to_the_region_of_the_table() {
+        let table = TableArn::parse(TABLE).unwrap();
         let there = |region: Option<&str>| {
-            connections_config(&connections(|it| it.region = region.map(str::to_owned)), &home)
+            connections_config(&connections(|it| it.region = region.map(str::to_owned)), &table)
         };
         assert_eq!(there(None).unwrap().region, "eu-west-1");
         assert_eq!(there(Some("us-gov-west-1")).unwrap().region, "us-gov-west-1");
@@ -254,27 +260,33 @@ mod tests {
     }
 
     #[test]
-    fn a_key_and_its_value_go_together_and_a_cache_has_bounds() {
-        let home = TableArn::parse(TABLE).unwrap();
-        let refused = |change: fn(&mut Connections)| {
-            connections_config(&connections(change), &home).unwrap_err().field
+    fn requires_key_and_value_together_and_bounds_the_cache() {
+        let table = TableArn::parse(TABLE).unwrap();
+        let rejected_field = |change: fn(&mut Connections)| {
+            connections_config(&connections(change), &table).unwrap_err().field
         };
         let sk = || Some("sk".to_owned());
-        assert_eq!(connections_config(&connections(|_| ()), &home).unwrap().partition_key, None);
+        assert_eq!(connections_config(&connections(|_| ()), &table).unwrap().partition_key, None);
         let both = connections(|it| (it.partition_key, it.value) = (Some("sk".into()), sk()));
-        assert_eq!(connections_config(&both, &home).unwrap().partition_key, sk());
-        assert_eq!(refused(|it| it.value = Some("keys.SK".into())), "connections.partitionKey");
-        assert_eq!(refused(|it| it.partition_key = Some("sk".into())), "connections.partitionKey");
-        assert_eq!(refused(|it| it.cache_seconds = -1), "connections.cacheSeconds");
-        assert_eq!(refused(|it| it.cache_seconds = 301), "connections.cacheSeconds");
+        assert_eq!(connections_config(&both, &table).unwrap().partition_key, sk());
+        assert_eq!(
+            rejected_field(|it| it.value = Some("keys.SK".into())),
+            "connections.partitionKey"
+        );
+        assert_eq!(
+            rejected_field(|it| it.partition_key = Some("sk".into())),
+            "connections.partitionKey"
+        );
+        assert_eq!(rejected_field(|it| it.cache_seconds = -1), "connections.cacheSeconds");
+        assert_eq!(rejected_field(|it| it.cache_seconds = 301), "connections.cacheSeconds");
     }
 
     #[test]
-    fn a_policy_has_bounds() {
+    fn bounds_the_delivery_policy() {
         let of = |change: fn(&mut Delivery)| {
             let mut delivery = Delivery::default();
             change(&mut delivery);
-            policy(&delivery).map_err(|refused| refused.field)
+            policy(&delivery).map_err(|error| error.field)
         };
         assert_eq!(of(|_| ()).map(|it| it.max_age), Ok(Duration::from_secs(300)));
         assert_eq!(of(|it| it.max_attempts = Some(7)).map(|it| it.max_attempts), Ok(Some(7)));
@@ -287,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_interval_has_bounds() {
+    fn bounds_the_poll_interval() {
         assert_eq!(poll_interval(50), Ok(Duration::from_millis(50)));
         assert_eq!(poll_interval(30_000), Ok(Duration::from_secs(30)));
         for outside in [-1, 0, 49, 30_001] {

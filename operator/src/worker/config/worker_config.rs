@@ -33,7 +33,7 @@ pub struct WorkerSpec {
 pub struct WorkerConfig {
     /// Decides what each record means.
     pub rules: Arc<CompiledSpec>,
-    /// Evaluates its expressions, shared by the process.
+    /// Pool that evaluates the notifier's expressions. The whole process shares it.
     pub evaluators: EvaluatorPool,
     /// Which streams to consume, and how.
     pub consumer: ConsumerConfig,

@@ -1,23 +1,23 @@
-//! What expressions give, and what is said of those that give nothing.
+//! Tests of the values and errors of expressions.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
 use crate::model::{AttributeValue, Record};
-use crate::rules::compiled_spec::tests::{change, evaluate, item, n, names, s, spec};
+use crate::rules::compiled_spec::tests::{evaluate, item, keys, n, record, s, spec};
 use crate::rules::compiled_spec::{CompiledSpec, Decision};
 
-fn with(value: AttributeValue) -> Record {
-    let mut change = change();
-    change.new.insert("v".to_owned(), value);
-    change
+fn record_with(value: AttributeValue) -> Record {
+    let mut record = record();
+    record.new.insert("v".to_owned(), value);
+    record
 }
 
 #[test]
-fn values_become_json() {
-    let mut change = change();
-    change.new = item([
+fn writes_values_as_json() {
+    let mut record = record();
+    record.new = item([
         ("bin", AttributeValue::B(Bytes::from_static(b"hi"))),
         ("d", n("0.10")),
         ("f", n("2.5")),
@@ -58,12 +58,12 @@ fn values_become_json() {
         ("strings.quote(new.t)", r#""\"a#b\"""#),
         ("'%s has %d'.format([new.t, new.n])", r#""a#b has 90""#),
     ] {
-        assert_eq!(evaluate(expression, &change).as_deref(), Ok(expected), "{expression}");
+        assert_eq!(evaluate(expression, &record).as_deref(), Ok(expected), "{expression}");
     }
 }
 
 #[test]
-fn a_number_keeps_its_text() {
+fn keeps_the_text_of_a_number() {
     for text in [
         "0",
         "-1",
@@ -80,16 +80,16 @@ fn a_number_keeps_its_text() {
         "1000000000000000000000",
         "100.0",
     ] {
-        let change = with(n(text));
-        assert_eq!(evaluate("string(new.v)", &change), Ok(format!("\"{text}\"")), "{text}");
-        assert_eq!(evaluate("new.v", &change), Ok(text.to_owned()), "{text}");
-        assert_eq!(evaluate("double(new.v) == double(string(new.v))", &change), Ok("true".into()));
+        let record = record_with(n(text));
+        assert_eq!(evaluate("string(new.v)", &record), Ok(format!("\"{text}\"")), "{text}");
+        assert_eq!(evaluate("new.v", &record), Ok(text.to_owned()), "{text}");
+        assert_eq!(evaluate("double(new.v) == double(string(new.v))", &record), Ok("true".into()));
     }
 }
 
 #[test]
-fn a_decimal_compares_on_either_side() {
-    let change = with(n("9223372036854775808"));
+fn compares_a_decimal_on_either_side() {
+    let record = record_with(n("9223372036854775808"));
     for expression in [
         "new.v > 1",
         "1 < new.v",
@@ -106,13 +106,13 @@ fn a_decimal_compares_on_either_side() {
         "'x' != new.v",
         "new.v <= new.v",
     ] {
-        assert_eq!(evaluate(expression, &change).as_deref(), Ok("true"), "{expression}");
+        assert_eq!(evaluate(expression, &record).as_deref(), Ok("true"), "{expression}");
     }
 }
 
 #[test]
-fn string_functions_do_as_in_the_library_they_replace() {
-    let change = change();
+fn string_functions_behave_as_in_the_library() {
+    let record = record();
     for (expression, expected) in [
         ("'a-b-c'.replace('-', '+')", r#""a+b+c""#),
         ("'a-b-c'.replace('-', '+', 1)", r#""a+b-c""#),
@@ -145,46 +145,46 @@ fn string_functions_do_as_in_the_library_they_replace() {
         ("'abc'.matches('^a.c$') && matches('abc', 'b')", "true"),
         ("['a1', 'b', 'c3'].filter(x, x.matches('[0-9]'))", r#"["a1","c3"]"#),
     ] {
-        assert_eq!(evaluate(expression, &change).as_deref(), Ok(expected), "{expression}");
+        assert_eq!(evaluate(expression, &record).as_deref(), Ok(expected), "{expression}");
     }
 }
 
 #[test]
-fn what_an_expression_cannot_do_with_a_record_is_said_without_its_values() {
-    let mut change = with(n("0.10"));
-    change.new.insert("secret".to_owned(), s("hush"));
+fn reports_evaluation_errors_without_values() {
+    let mut record = record_with(n("0.10"));
+    record.new.insert("secret".to_owned(), s("hush"));
     for (expression, problem) in [
         ("keys.PK.split('/')[1]", "index out of bounds"),
         ("new.absent", "no such key: absent"),
         ("keys[new.secret]", "no such key"),
-        ("[] + new", "+ does not take list and map"),
+        ("[] + new", "+ does not accept list and map"),
         ("keys['hush'] == new.secret", "no such key: hush"),
-        ("new.secret + 1", "+ does not take string and int"),
-        ("new.secret < 1", "< does not take string and int"),
-        ("new.v + 1", "+ does not take decimal and int"),
-        ("1 + new.v", "+ does not take int and decimal"),
-        ("new.v * 2", "mul does not take null or decimal and int"),
-        ("int(new.secret)", "int() cannot take this value"),
-        ("new.secret.size(1)", "size does not take string and int"),
-        ("new.secret.substring(9)", "substring() cannot take this value"),
-        ("new.secret.indexOf('a', 9)", "the index given to indexOf is out of range"),
-        ("new.secret.matches('(' + '')", "the pattern given to matches is not valid"),
-        ("new.secret.matches(0)", "matches does not take string and int"),
-        ("new.secret.map(x, x)", "a macro goes through a list or a map, not through a string"),
-        ("[1].join('')", "join takes a list of strings, but it has a int"),
+        ("new.secret + 1", "+ does not accept string and int"),
+        ("new.secret < 1", "< does not accept string and int"),
+        ("new.v + 1", "+ does not accept decimal and int"),
+        ("1 + new.v", "+ does not accept int and decimal"),
+        ("new.v * 2", "mul does not accept null or decimal and int"),
+        ("int(new.secret)", "int() does not accept this value"),
+        ("new.secret.size(1)", "size does not accept string and int"),
+        ("new.secret.substring(9)", "substring() does not accept this value"),
+        ("new.secret.indexOf('a', 9)", "the index argument of indexOf() is out of range"),
+        ("new.secret.matches('(' + '')", "the pattern of matches() is invalid"),
+        ("new.secret.matches(0)", "matches does not accept string and int"),
+        ("new.secret.map(x, x)", "a macro requires a list or a map, but its range is a string"),
+        ("[1].join('')", "join() requires strings, but the list has a int"),
         ("1 / 0", "division by zero"),
-        ("9223372036854775807 + 1", "a number does not fit 64 bits"),
-        ("{'a': 1, 'a': 2}", "a map has a key twice"),
-        ("1.0 / 0.0", "gives a double that is not finite, which JSON does not have"),
+        ("9223372036854775807 + 1", "a number does not fit into 64 bits"),
+        ("{'a': 1, 'a': 2}", "a map has a duplicate key"),
+        ("1.0 / 0.0", "gives a double that is not finite, which JSON cannot represent"),
         ("{1: 2}", "gives a map with a key that is not a string"),
         (
             "[type(1)]",
-            "gives type, which has no form in JSON; use string(), double() or, for an \
+            "gives type, which JSON cannot represent; use string(), double() or, for an \
             optional, orValue()",
         ),
-        ("new.?secret", "gives optional_type, which has no form in JSON"),
+        ("new.?secret", "gives optional_type, which JSON cannot represent"),
     ] {
-        let error = evaluate(expression, &change).unwrap_err();
+        let error = evaluate(expression, &record).unwrap_err();
         assert!(error.starts_with(&format!("message.x: {problem}")), "{expression}: {error}");
         assert!(expression.contains("hush") || !error.contains("hush"), "{error}");
         assert!(!error.contains('\n'), "{error}");
@@ -192,39 +192,39 @@ fn what_an_expression_cannot_do_with_a_record_is_said_without_its_values() {
 }
 
 #[test]
-fn what_no_record_could_satisfy_is_refused_with_the_spec() {
+fn rejects_expressions_that_cannot_work() {
     for (expression, problem) in [
         ("", "is empty; write a CEL expression"),
         ("keys.PK.", "is not a CEL expression: column 9: "),
         ("keys.PK split", "is not a CEL expression: column "),
         ("'abc", "is not a CEL expression: column "),
         ("old.a\n.b +", "is not a CEL expression: column "),
-        ("key.PK", "there is no variable `key`; there are eventName, keys, old, new"),
+        ("key.PK", "unknown variable `key`; use one of eventName, keys, old, new"),
         ("@result", "is not a CEL expression"),
-        ("keys.PK.splitt('#')", "there is no function `splitt` with 1 argument(s)"),
-        ("new.l.map(x)", "there is no function `map` with 1 argument(s)"),
+        ("keys.PK.splitt('#')", "unknown function `splitt` with 1 argument(s)"),
+        ("new.l.map(x)", "unknown function `map` with 1 argument(s)"),
         ("keys.PK.matches('(')", "the pattern of matches is not a pattern in RE2 syntax"),
         ("matches(keys.PK, '(?=x)')", "the pattern of matches is not a pattern in RE2 syntax"),
-        ("keys.PK.matches(r'\\pL{9999}')", "the pattern of matches this pattern grows too large"),
-        ("timestamp('x')", "there is no function `timestamp`"),
-        ("Point{x: 1}", "there is no message type `Point`"),
+        ("keys.PK.matches(r'\\pL{9999}')", "the pattern of matches is too large when compiled"),
+        ("timestamp('x')", "unknown function `timestamp`"),
+        ("Point{x: 1}", "unknown message type `Point`"),
         ("new.l.map(x, new.m.exists(y, y == x))", "has a macro (all, exists, exists_one, map"),
         ("new.l.map(x, x.map(y, y)[0])", "has a macro"),
         ("[1].map(x, 1) + [2].filter(x, [x].all(y, true))", "has a macro"),
     ] {
-        let error = evaluate(expression, &change()).unwrap_err();
+        let error = evaluate(expression, &record()).unwrap_err();
         assert!(error.starts_with(&format!("message.x: {problem}")), "{expression}: {error}");
     }
     let long = format!("'{}'", "é".repeat(1_022));
-    assert!(evaluate(&long, &change()).is_ok());
-    let error = evaluate(&format!("{long} "), &change()).unwrap_err();
-    assert!(error.contains("longer than 1024 characters"), "{error}");
+    assert!(evaluate(&long, &record()).is_ok());
+    let error = evaluate(&format!("{long} "), &record()).unwrap_err();
+    assert!(error.contains("has more than 1024 characters"), "{error}");
 }
 
 #[test]
-fn a_lookup_value_is_a_key_that_dynamodb_takes() {
-    let change = change();
-    let not_key = "but a key must be a string, number or binary";
+fn accepts_only_lookup_values_that_dynamodb_accepts_as_keys() {
+    let record = record();
+    let no_key = "but a key must be a string, number or binary";
     for (expression, expected) in [
         ("'hoge'", Ok(s("hoge"))),
         ("90", Ok(n("90"))),
@@ -235,17 +235,17 @@ fn a_lookup_value_is_a_key_that_dynamodb_takes() {
         ("''", Err("gives an empty value, but a key must not be empty".to_owned())),
         ("b''", Err("gives an empty value, but a key must not be empty".to_owned())),
         ("'xx'.replace('x', 'x'.replace('x', '%s'))", Ok(s("%s%s"))),
-        ("1.0 / 0.0", Err("gives a number that DynamoDB cannot hold".to_owned())),
-        ("1e126", Err("gives a number that DynamoDB cannot hold".to_owned())),
-        ("true", Err(format!("gives bool, {not_key}"))),
-        ("null", Err(format!("gives null_type, {not_key}"))),
-        ("[1]", Err(format!("gives list, {not_key}"))),
-        ("keys", Err(format!("gives map, {not_key}"))),
-        ("keys.?PK", Err(format!("gives optional_type, {not_key}"))),
+        ("1.0 / 0.0", Err("gives a number that DynamoDB cannot store".to_owned())),
+        ("1e126", Err("gives a number that DynamoDB cannot store".to_owned())),
+        ("true", Err(format!("gives bool, {no_key}"))),
+        ("null", Err(format!("gives null_type, {no_key}"))),
+        ("[1]", Err(format!("gives list, {no_key}"))),
+        ("keys", Err(format!("gives map, {no_key}"))),
+        ("keys.?PK", Err(format!("gives optional_type, {no_key}"))),
     ] {
         let mut spec = spec();
         spec.connections.value = Some(expression.to_owned());
-        let answer = match CompiledSpec::new(&spec).unwrap().decide(&names(), &change) {
+        let result = match CompiledSpec::new(&spec).unwrap().decide(&keys(), &record) {
             Decision::Notify(notification) => Ok(notification.lookup.unwrap()),
             Decision::Invalid(invalid) => {
                 assert_eq!(invalid.field, "connections.value");
@@ -253,21 +253,21 @@ fn a_lookup_value_is_a_key_that_dynamodb_takes() {
             }
             Decision::Skip => panic!("skipped"),
         };
-        assert_eq!(answer, expected, "{expression}");
+        assert_eq!(result, expected, "{expression}");
     }
     let mut long = spec();
     long.connections.value = Some("new.long".to_owned());
-    let mut change = change.clone();
+    let mut record = record.clone();
     for (length, fits) in [(2_048, true), (2_049, false)] {
-        change.new.insert("long".to_owned(), s(&"x".repeat(length)));
-        let verdict = CompiledSpec::new(&long).unwrap().decide(&names(), &change);
-        assert_eq!(matches!(verdict, Decision::Notify(_)), fits, "{verdict:?}");
+        record.new.insert("long".to_owned(), s(&"x".repeat(length)));
+        let decision = CompiledSpec::new(&long).unwrap().decide(&keys(), &record);
+        assert_eq!(matches!(decision, Decision::Notify(_)), fits, "{decision:?}");
     }
     let mut decimal = spec();
     decimal.connections.value = Some("new.d".to_owned());
     for (text, fits) in [("0.10", true), ("9223372036854775808", true), ("not a number", false)] {
-        change.new.insert("d".to_owned(), n(text));
-        let verdict = CompiledSpec::new(&decimal).unwrap().decide(&names(), &change);
-        assert_eq!(matches!(verdict, Decision::Notify(_)), fits, "{verdict:?}");
+        record.new.insert("d".to_owned(), n(text));
+        let decision = CompiledSpec::new(&decimal).unwrap().decide(&keys(), &record);
+        assert_eq!(matches!(decision, Decision::Notify(_)), fits, "{decision:?}");
     }
 }

@@ -1,25 +1,25 @@
-//! Manifests and items made to bring the process down.
+//! Tests with specs and items that are written to exhaust the process.
 
-#![expect(clippy::disallowed_methods, reason = "what an evaluation takes, takes real time")]
+#![expect(clippy::disallowed_methods, reason = "measures the real time of an evaluation")]
 
 use std::time::{Duration, Instant};
 
 use crate::model::{AttributeValue, Record};
-use crate::rules::compiled_spec::tests::{change, evaluate, n, names, s, spec};
+use crate::rules::compiled_spec::tests::{evaluate, keys, n, record, s, spec};
 use crate::rules::compiled_spec::{CompiledSpec, Decision};
 use crate::rules::error::InvalidSpec;
 
-/// A worker thread has 2 MiB of stack; a quarter of it is left for what calls the notifier.
-const STACK: usize = (2 << 20) / 4 * 3;
+/// Three quarters of the stack of an evaluation thread. The rest is left for the callers.
+const STACK_BYTES: usize = (2 << 20) / 4 * 3;
 
 fn on_a_small_stack(run: impl FnOnce() + Send + 'static) {
-    std::thread::Builder::new().stack_size(STACK).spawn(run).unwrap().join().unwrap();
+    std::thread::Builder::new().stack_size(STACK_BYTES).spawn(run).unwrap().join().unwrap();
 }
 
-/// `count` as large as fits 1,024 characters.
-fn fill(head: &str, repeated: &str, middle: &str, closing: &str, tail: &str) -> String {
+/// Repeats as often as 1,024 characters allow.
+fn fill_shape(head: &str, repeated: &str, middle: &str, closing: &str, tail: &str) -> String {
     let fixed = head.len() + middle.len() + tail.len();
-    fill_times(
+    repeat_shape(
         (1_024 - fixed) / (repeated.len() + closing.len()),
         head,
         repeated,
@@ -29,7 +29,7 @@ fn fill(head: &str, repeated: &str, middle: &str, closing: &str, tail: &str) -> 
     )
 }
 
-fn fill_times(
+fn repeat_shape(
     count: usize,
     head: &str,
     repeated: &str,
@@ -40,7 +40,7 @@ fn fill_times(
     [head, &repeated.repeat(count), middle, &closing.repeat(count), tail].concat()
 }
 
-/// Ways in which an expression nests or goes on: head, repeated, middle, closing, tail.
+/// Forms of nested and long expressions: head, repeated part, middle, repeated closing, tail.
 const SHAPES: [[&str; 5]; 40] = [
     ["", "(", "1", ")", ""],
     ["", "[", "1", "]", ""],
@@ -85,20 +85,21 @@ const SHAPES: [[&str; 5]; 40] = [
 ];
 
 #[test]
-fn no_shape_of_1024_characters_overflows_a_workers_stack() {
+fn no_shape_of_1024_characters_overflows_the_stack() {
     for shape in SHAPES {
         let [head, repeated, middle, closing, tail] = shape;
-        let whole = fill(head, repeated, middle, closing, tail);
-        assert!(whole.chars().count() <= 1_024 && whole.len() > 1_000, "{}", whole.len());
-        // As long as can be, cut off in the middle, and every depth about the bound.
-        let cut: String = whole.chars().take(600).collect();
-        let short = (1..=34).map(|count| fill_times(count, head, repeated, middle, closing, tail));
-        let sources: Vec<String> = [whole, cut].into_iter().chain(short).collect();
+        let longest = fill_shape(head, repeated, middle, closing, tail);
+        assert!(longest.chars().count() <= 1_024 && longest.len() > 1_000, "{}", longest.len());
+        // The longest form, the same cut off in the middle, and every depth around the bound.
+        let cut: String = longest.chars().take(600).collect();
+        let short =
+            (1..=34).map(|count| repeat_shape(count, head, repeated, middle, closing, tail));
+        let sources: Vec<String> = [longest, cut].into_iter().chain(short).collect();
         on_a_small_stack(move || {
             let mut evaluated = 0;
             for source in &sources {
-                let answer = evaluate(source, &change());
-                evaluated += usize::from(!matches!(&answer, Err(error) if error.contains("deep")));
+                let result = evaluate(source, &record());
+                evaluated += usize::from(!matches!(&result, Err(error) if error.contains("deep")));
             }
             assert!(evaluated > 0, "{shape:?}");
         });
@@ -106,7 +107,7 @@ fn no_shape_of_1024_characters_overflows_a_workers_stack() {
 }
 
 #[test]
-fn a_thousand_levels_are_refused_in_a_sentence() {
+fn rejects_a_thousand_levels() {
     for source in [
         format!("{}1{}", "[".repeat(511), "]".repeat(511)),
         format!("{}1{}", "string(".repeat(100), ")".repeat(100)),
@@ -118,13 +119,13 @@ fn a_thousand_levels_are_refused_in_a_sentence() {
         spec.connections.value = Some(source);
         let InvalidSpec { field, problem } = CompiledSpec::new(&spec).unwrap_err();
         assert_eq!(field, "connections.value");
-        assert!(problem.starts_with("nests too deep; at most 32 levels"), "{problem}");
+        assert!(problem.starts_with("is nested too deep; write at most 32 levels"), "{problem}");
     }
 }
 
 #[test]
 fn no_text_makes_the_parser_panic_or_hang() {
-    // What tokens there are, put together in every way a seeded generator finds.
+    // A seeded generator combines these tokens.
     const TOKENS: [&str; 48] = [
         "(",
         ")",
@@ -183,33 +184,33 @@ fn no_text_makes_the_parser_panic_or_hang() {
                 .wrapping_add(1_442_695_040_888_963_407);
             usize::try_from(seed >> 33).unwrap() % below
         };
-        let begin = Instant::now();
+        let started_at = Instant::now();
         for _ in 0..4_000 {
             let source: String =
                 (0..1 + random(24)).map(|_| TOKENS[random(TOKENS.len())]).collect();
-            if let Err(error) = evaluate(&source, &change()) {
+            if let Err(error) = evaluate(&source, &record()) {
                 assert!(!error.contains("cannot be "), "{source:?}: {error}");
                 assert!(!error.contains('\n') && error.chars().count() < 400, "{error}");
             }
         }
-        assert!(begin.elapsed() < Duration::from_secs(60));
+        assert!(started_at.elapsed() < Duration::from_secs(60));
     });
 }
 
-fn large() -> Record {
-    let mut change = change();
+fn large_record() -> Record {
+    let mut record = record();
     let list = |count: usize| AttributeValue::L((0..count).map(|i| n(&i.to_string())).collect());
-    change.new.insert("s".to_owned(), s(&"a".repeat(400_000)));
-    change.new.insert("q".to_owned(), s(&"\"".repeat(400_000)));
-    change.new.insert("l".to_owned(), list(1_000));
-    change.new.insert("long".to_owned(), list(1_001));
-    change.new.insert("longest".to_owned(), list(100_000));
-    change
+    record.new.insert("s".to_owned(), s(&"a".repeat(400_000)));
+    record.new.insert("q".to_owned(), s(&"\"".repeat(400_000)));
+    record.new.insert("l".to_owned(), list(1_000));
+    record.new.insert("long".to_owned(), list(1_001));
+    record.new.insert("longest".to_owned(), list(100_000));
+    record
 }
 
 #[test]
-fn nothing_can_be_multiplied_without_bound() {
-    let change = large();
+fn bounds_every_multiplication_of_values() {
+    let record = large_record();
     let doubling = format!("['ab']{}", ".map(x,x+x)".repeat(10));
     let doubling_large = format!("[new.s]{}", ".map(x,x+x)".repeat(14));
     let quoted = format!("{}new.q{}", "strings.quote(".repeat(14), ")".repeat(14));
@@ -242,12 +243,16 @@ fn nothing_can_be_multiplied_without_bound() {
         &doubling_large,
         &lists,
     ] {
-        let begin = Instant::now();
-        let error = evaluate(source, &change).unwrap_err();
-        assert!(error.contains("take too much memory or time"), "{source}: {error}");
-        assert!(begin.elapsed() < Duration::from_secs(30), "{source}: {:?}", begin.elapsed());
+        let started_at = Instant::now();
+        let error = evaluate(source, &record).unwrap_err();
+        assert!(error.contains("exceed their memory or time limit"), "{source}: {error}");
+        assert!(
+            started_at.elapsed() < Duration::from_secs(30),
+            "{source}: {:?}",
+            started_at.elapsed()
+        );
     }
-    // And what is only large is not refused.
+    // Large values alone are accepted.
     for source in [
         "new.s.replace('a', 'b').size()",
         "new.l.filter(x, x in new.l).size()",
@@ -257,79 +262,82 @@ fn nothing_can_be_multiplied_without_bound() {
         "new.s.lastIndexOf('b' + new.s)",
         &format!("{doubling}.map(x, x.size())"),
     ] {
-        let answer = evaluate(source, &change);
-        assert!(answer.is_ok(), "{source}: {answer:?}");
+        let result = evaluate(source, &record);
+        assert!(result.is_ok(), "{source}: {result:?}");
     }
 }
 
 #[test]
-fn a_pattern_in_an_expression_is_not_compiled_for_each_element() {
-    let change = large();
+fn compiles_a_literal_pattern_once_for_all_elements() {
+    let record = large_record();
     let alternating = |one: &str, other: &str| {
         format!("new.l.all(x, !('b'.matches({one}) || 'b'.matches({other})))")
     };
-    assert_eq!(evaluate(&alternating("'a1'", "'a2'"), &change).as_deref(), Ok("true"));
-    // Those that are put together can be anything, and each is paid for.
-    let error = evaluate(&alternating("'a' + '1'", "'a' + '2'"), &change).unwrap_err();
-    assert!(error.contains("take too much memory or time"), "{error}");
+    assert_eq!(evaluate(&alternating("'a1'", "'a2'"), &record).as_deref(), Ok("true"));
+    // Each compilation of a computed pattern is charged.
+    let error = evaluate(&alternating("'a' + '1'", "'a' + '2'"), &record).unwrap_err();
+    assert!(error.contains("exceed their memory or time limit"), "{error}");
 }
 
 #[test]
-fn the_budget_is_one_records() {
+fn all_expressions_of_a_record_share_one_budget() {
     let mut spec = spec();
     let fields = (0..32).map(|i| (i.to_string(), "new.s+new.s+new.s+new.s+new.s+new.s".to_owned()));
     spec.message = Some(fields.collect());
-    let notifier = CompiledSpec::new(&spec).unwrap();
-    let Decision::Invalid(invalid) = notifier.decide(&names(), &large()) else { panic!() };
-    assert!(invalid.problem.contains("take too much memory or time"), "{invalid}");
-    let mut small = change();
+    let rules = CompiledSpec::new(&spec).unwrap();
+    let Decision::Invalid(invalid) = rules.decide(&keys(), &large_record()) else { panic!() };
+    assert!(invalid.problem.contains("exceed their memory or time limit"), "{invalid}");
+    let mut small = record();
     small.new.insert("s".to_owned(), s("a"));
-    assert!(matches!(notifier.decide(&names(), &small), Decision::Notify(_)));
+    assert!(matches!(rules.decide(&keys(), &small), Decision::Notify(_)));
 }
 
 #[test]
-fn a_macro_goes_through_a_thousand_elements_and_no_more() {
-    let change = large();
-    assert_eq!(evaluate("new.l.exists(x, x == 999)", &change).as_deref(), Ok("true"));
+fn a_macro_visits_at_most_a_thousand_elements() {
+    let record = large_record();
+    assert_eq!(evaluate("new.l.exists(x, x == 999)", &record).as_deref(), Ok("true"));
     for source in ["new.long.exists(x, x == 1)", "[1].map(x, new.long)[0].map(x, x)"] {
-        let error = evaluate(source, &change).unwrap_err();
-        assert_eq!(error, "message.x: a macro goes through at most 1000 elements");
+        let error = evaluate(source, &record).unwrap_err();
+        assert_eq!(
+            error,
+            "message.x: a macro visits at most 1000 elements, but its range has more"
+        );
     }
-    // One that no macro goes through may be there.
-    assert_eq!(evaluate("new.long.size()", &change).as_deref(), Ok("1001"));
+    // A longer list is accepted outside of macros.
+    assert_eq!(evaluate("new.long.size()", &record).as_deref(), Ok("1001"));
 }
 
 #[test]
-fn a_record_that_nests_too_deep_is_invalid() {
+fn rejects_a_record_that_is_nested_too_deep() {
     let nested = |levels: usize| {
         let mut value = s("x");
         for _ in 0..levels {
             value = AttributeValue::L(vec![value]);
         }
-        let mut change = change();
-        change.new.insert("TargetAttribute".to_owned(), value);
-        change
+        let mut record = record();
+        record.new.insert("TargetAttribute".to_owned(), value);
+        record
     };
     on_a_small_stack(move || {
         assert!(evaluate("new.TargetAttribute", &nested(60)).is_ok());
         let error = evaluate("new.TargetAttribute", &nested(500)).unwrap_err();
-        assert_eq!(error, "new: nests deeper than 64 levels");
-        let mut plain = spec();
-        plain.message = None;
-        let verdict = CompiledSpec::new(&plain).unwrap().decide(&names(), &nested(500));
-        let Decision::Invalid(invalid) = verdict else { panic!("{verdict:?}") };
+        assert_eq!(error, "new: is nested deeper than 64 levels");
+        let mut default_message = spec();
+        default_message.message = None;
+        let decision = CompiledSpec::new(&default_message).unwrap().decide(&keys(), &nested(500));
+        let Decision::Invalid(invalid) = decision else { panic!("{decision:?}") };
         assert_eq!(invalid.field, "message.value");
     });
 }
 
 #[test]
-fn odd_numbers_and_texts_of_a_record_are_only_values() {
+fn accepts_malformed_numbers_of_a_record_as_values() {
     for text in ["", "-", "1e999999999", "NaN", "inf", "0x10", "1_0", "٣", "1e-400"] {
-        let mut change = change();
-        change.new.insert("v".to_owned(), n(text));
+        let mut record = record();
+        record.new.insert("v".to_owned(), n(text));
         for source in ["string(new.v)", "new.v", "new.v == 1", "[new.v > 1]", "double(new.v)"] {
-            let _ = evaluate(source, &change);
+            let _ = evaluate(source, &record);
         }
-        assert_eq!(evaluate("string(new.v)", &change), Ok(format!("\"{text}\"")));
+        assert_eq!(evaluate("string(new.v)", &record), Ok(format!("\"{text}\"")));
     }
 }

@@ -12,21 +12,21 @@ fn id(name: &str) -> ShardId {
 
 const LONG_AGO: UnixSeconds = UnixSeconds(0);
 
-type Family<'a> = &'a [(&'a str, Option<&'a str>)];
+type Shards<'a> = &'a [(&'a str, Option<&'a str>)];
 
-const FAMILY: Family<'_> =
+const SHARDS: Shards<'_> =
     &[("a", None), ("b", Some("a")), ("c", Some("a")), ("d", Some("c")), ("other", None)];
 
-fn described(is_open: bool, shards: Family<'_>) -> StreamDescription {
+fn description(is_open: bool, shards: Shards<'_>) -> StreamDescription {
     let shard =
         |(name, parent): &(&str, Option<&str>)| Shard { id: id(name), parent: parent.map(id) };
     StreamDescription::with_shards(is_open, &shards.iter().map(shard).collect::<Vec<_>>())
 }
 
-fn listing(shards: Family<'_>) -> Listing {
-    let streams = BTreeMap::from([(label(), described(true, shards))]);
-    let begun = Instant::now();
-    Listing { streams, replaced_by: None, started: begun, started_at: None, ended: begun, pages: 1 }
+fn listing(shards: Shards<'_>) -> Listing {
+    let streams = BTreeMap::from([(label(), description(true, shards))]);
+    let started = Instant::now();
+    Listing { streams, replaced_by: None, started, started_at: None, ended: started, pages: 1 }
 }
 
 fn entries(positions: &[(&str, Position)]) -> ShardPositions {
@@ -37,48 +37,48 @@ fn after(n: u32) -> Position {
     Position::After(SequenceNumber::parse(&n.to_string()).unwrap())
 }
 
-/// A lineage that has seen these listings, one after the other.
-fn knowing(listings: &[Family<'_>], entries: &ShardPositions) -> ShardGraph {
-    let mut lineage = ShardGraph::default();
+/// A graph that has observed these listings, in order.
+fn observed(listings: &[Shards<'_>], entries: &ShardPositions) -> ShardGraph {
+    let mut graph = ShardGraph::default();
     for shards in listings {
-        lineage.observe(&listing(shards), entries, UnixSeconds(7), Instant::now());
+        graph.observe(&listing(shards), entries, UnixSeconds(7), Instant::now());
     }
-    lineage
+    graph
 }
 
-/// What is to be read given this listing, and those before it.
-fn read(before: &[Family<'_>], now: Family<'_>, entries: &ShardPositions) -> ShardPositions {
-    let lineage = knowing(&[before, &[now]].concat(), entries);
-    lineage.plan(&described(true, now), entries, LONG_AGO).read
+/// The shards to read according to the listing `now`, after the listings `before`.
+fn read(before: &[Shards<'_>], now: Shards<'_>, entries: &ShardPositions) -> ShardPositions {
+    let graph = observed(&[before, &[now]].concat(), entries);
+    graph.plan(&description(true, now), entries, LONG_AGO).read
 }
 
 #[test]
-fn reading_begins_with_the_roots() {
+fn begins_with_shards_without_a_parent() {
     let roots = entries(&[("a", Position::Start), ("other", Position::Start)]);
-    assert_eq!(read(&[], FAMILY, &ShardPositions::new()), roots);
+    assert_eq!(read(&[], SHARDS, &ShardPositions::new()), roots);
 }
 
 #[test]
-fn a_child_waits_for_its_parent_and_is_read_from_its_start() {
+fn reads_a_child_from_its_start_after_its_parent_is_finished() {
     let known = entries(&[("a", after(5)), ("other", Position::Latest)]);
-    assert_eq!(read(&[], FAMILY, &known), known);
+    assert_eq!(read(&[], SHARDS, &known), known);
     let known = entries(&[("a", Position::Finished), ("other", Position::Latest)]);
     let children = [("b", Position::Start), ("c", Position::Start), ("other", Position::Latest)];
-    assert_eq!(read(&[], FAMILY, &known), entries(&children));
+    assert_eq!(read(&[], SHARDS, &known), entries(&children));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_stays_while_its_shard_is_listed_and_an_hour_more() {
+async fn keeps_an_entry_until_listings_lack_its_shard_for_an_hour() {
     let known = entries(&[("a", Position::Finished), ("b", Position::Start)]);
-    let mut lineage = ShardGraph::default();
+    let mut graph = ShardGraph::default();
     let mut forgotten =
-        |shards| lineage.observe(&listing(shards), &known, UnixSeconds(7), Instant::now());
-    let without_a: Family<'_> = &[("b", Some("a"))];
-    assert_eq!(forgotten(FAMILY), []);
+        |shards| graph.observe(&listing(shards), &known, UnixSeconds(7), Instant::now());
+    let without_a: Shards<'_> = &[("b", Some("a"))];
+    assert_eq!(forgotten(SHARDS), []);
     assert_eq!(forgotten(without_a), []);
     tokio::time::advance(FORGET_AFTER * 4).await;
-    assert_eq!(forgotten(without_a), [], "nobody looked meanwhile");
-    assert_eq!(forgotten(FAMILY), [], "it was behind");
+    assert_eq!(forgotten(without_a), [], "there was no listing in between");
+    assert_eq!(forgotten(SHARDS), [], "the listing was stale");
     assert_eq!(forgotten(without_a), []);
     for _ in 1..FORGET_AFTER.as_secs() / MAX_LISTING_INTERVAL.as_secs() {
         tokio::time::advance(MAX_LISTING_INTERVAL).await;
@@ -88,120 +88,119 @@ async fn an_entry_stays_while_its_shard_is_listed_and_an_hour_more() {
     assert_eq!(forgotten(without_a), [id("a")]);
 }
 
-/// Shards whose names tell when they were made, on two days.
 #[tokio::test(start_paused = true)]
-async fn nothing_older_than_a_known_shard_that_is_missing_is_begun() {
+async fn begins_no_shard_older_than_a_known_one_that_a_listing_lacks() {
     let [old, middle, new] = [
         "shardId-00000001733213200000-a",
         "shardId-00000001733227600000-b",
         "shardId-00000001733242000000-c",
     ];
-    let without_middle: Family<'_> = &[(old, None), (new, Some(middle))];
+    let without_middle: Shards<'_> = &[(old, None), (new, Some(middle))];
     let known = entries(&[(new, after(9))]);
-    let plan = |lineage: &ShardGraph, kept_since| {
-        let plan = lineage.plan(&described(true, without_middle), &known, UnixSeconds(kept_since));
+    let plan = |graph: &ShardGraph, kept_since| {
+        let plan = graph.plan(&description(true, without_middle), &known, UnixSeconds(kept_since));
         plan.read.contains_key(&id(old))
     };
-    let mut lineage = knowing(&[without_middle], &known);
-    assert!(!plan(&lineage, 1_733_200_000), "it may be finished, and its entry gone");
-    assert!(plan(&lineage, 1_733_227_601), "nothing is missing: that is no longer kept");
-    // One that was finished and not listed for an hour is not awaited.
+    let mut graph = observed(&[without_middle], &known);
+    assert!(!plan(&graph, 1_733_200_000), "the old shard can be finished, and its entry removed");
+    assert!(plan(&graph, 1_733_227_601), "the missing shard is trimmed");
+    // A finished shard that was not listed for an hour delays no other.
     let finished = entries(&[(middle, Position::Finished), (new, after(9))]);
     for _ in 0..=FORGET_AFTER.as_secs() / MAX_LISTING_INTERVAL.as_secs() {
-        lineage.observe(&listing(without_middle), &finished, UnixSeconds(7), Instant::now());
+        graph.observe(&listing(without_middle), &finished, UnixSeconds(7), Instant::now());
         tokio::time::advance(MAX_LISTING_INTERVAL).await;
     }
-    assert!(plan(&lineage, 1_733_200_000));
+    assert!(plan(&graph, 1_733_200_000));
 }
 
 #[test]
-fn a_sibling_listed_late_is_read() {
+fn reads_a_sibling_that_is_listed_late() {
     let known = entries(&[("a", Position::Finished), ("b", after(9)), ("other", after(1))]);
-    let read = read(&[], FAMILY, &known);
+    let read = read(&[], SHARDS, &known);
     assert_eq!(read.get(&id("c")), Some(&Position::Start));
-    assert_eq!(read.get(&id("a")), None, "the parent itself is not read again");
+    assert_eq!(read.get(&id("a")), None, "the parent is not read again");
     assert_eq!(read.get(&id("d")), None, "its child waits");
 }
 
 #[test]
-fn a_listing_that_is_behind_begins_nothing() {
+fn begins_no_shard_from_a_stale_listing() {
     let known = entries(&[("c", after(3))]);
-    let behind: Family<'_> = &[("a", None), ("b", Some("a"))];
-    assert_eq!(read(&[], behind, &known), known, "c is read on, a and b are not begun");
+    let stale: Shards<'_> = &[("a", None), ("b", Some("a"))];
+    assert_eq!(read(&[], stale, &known), known, "c continues, a and b do not begin");
 }
 
 #[test]
-fn a_listing_that_is_behind_does_not_keep_children_of_finished_shards_from_being_read() {
+fn begins_children_of_finished_shards_from_a_stale_listing() {
     let known = entries(&[("a", Position::Finished), ("other", after(3))]);
-    let behind: Family<'_> = &[("a", None), ("b", Some("a")), ("stranger", None)];
+    let stale: Shards<'_> = &[("a", None), ("b", Some("a")), ("unrelated", None)];
     let expected = entries(&[("b", Position::Start), ("other", after(3))]);
-    assert_eq!(read(&[], behind, &known), expected);
+    assert_eq!(read(&[], stale, &known), expected);
 }
 
 #[test]
-fn an_ancestor_of_an_entry_is_finished_though_it_has_none() {
+fn treats_ancestors_of_entries_as_finished() {
     let known = entries(&[("d", after(9)), ("other", after(1))]);
-    let read = read(&[], FAMILY, &known);
+    let read = read(&[], SHARDS, &known);
     assert_eq!(read.keys().collect::<Vec<_>>(), [&id("b"), &id("d"), &id("other")]);
 }
 
 #[test]
-fn a_child_missing_from_the_listing_still_waits_for_its_parent() {
+fn blocks_an_unlisted_child_until_its_parent_is_finished() {
     let known = entries(&[("c", Position::Latest), ("d", Position::Latest)]);
-    let behind: Family<'_> = &[("a", None), ("c", Some("a"))];
+    let stale: Shards<'_> = &[("a", None), ("c", Some("a"))];
     let expected = entries(&[("c", Position::Latest)]);
-    assert_eq!(read(&[FAMILY], behind, &known), expected);
+    assert_eq!(read(&[SHARDS], stale, &known), expected);
 }
 
 #[test]
-fn a_shard_that_is_not_listed_is_tried_and_so_keeps_nobody_waiting_for_long() {
-    let known = entries(&[("vanished", Position::Latest)]);
-    let left: Family<'_> = &[("child", Some("vanished"))];
-    assert_eq!(read(&[], left, &known), known);
-    let known = entries(&[("vanished", Position::Finished)]);
-    assert_eq!(read(&[], left, &known), entries(&[("child", Position::Start)]));
+fn reads_an_unlisted_shard_so_that_its_children_can_begin() {
+    let known = entries(&[("unlisted", Position::Latest)]);
+    let listed: Shards<'_> = &[("child", Some("unlisted"))];
+    assert_eq!(read(&[], listed, &known), known);
+    let known = entries(&[("unlisted", Position::Finished)]);
+    assert_eq!(read(&[], listed, &known), entries(&[("child", Position::Start)]));
 }
 
 #[test]
-fn a_loop_of_parents_ends() {
+fn ends_a_cycle_of_parents() {
     let _ = read(&[], &[("a", Some("b")), ("b", Some("a"))], &entries(&[("a", after(1))]));
 }
 
 #[test]
-fn a_parent_that_is_not_listed_is_doubted_and_waited_for_until_it_is_known_to_be_gone() {
-    let shards: Family<'_> = &[("b", Some("a")), ("c", Some("b"))];
-    let stream = described(true, shards);
-    let mut lineage = knowing(&[shards], &ShardPositions::new());
-    let plan = lineage.plan(&stream, &ShardPositions::new(), LONG_AGO);
+fn waits_for_an_unlisted_parent_until_it_is_known_to_be_trimmed() {
+    let shards: Shards<'_> = &[("b", Some("a")), ("c", Some("b"))];
+    let stream = description(true, shards);
+    let mut graph = observed(&[shards], &ShardPositions::new());
+    let plan = graph.plan(&stream, &ShardPositions::new(), LONG_AGO);
     assert_eq!(
         (plan.read, plan.missing_parents),
         (ShardPositions::new(), BTreeSet::from([id("a")]))
     );
-    lineage.observe_trimmed(id("a"));
-    let plan = lineage.plan(&stream, &ShardPositions::new(), LONG_AGO);
+    graph.observe_trimmed(id("a"));
+    let plan = graph.plan(&stream, &ShardPositions::new(), LONG_AGO);
     assert_eq!(
         (plan.read, plan.missing_parents),
         (entries(&[("b", Position::Start)]), BTreeSet::new())
     );
     assert_eq!(plan.blocked, [id("c")]);
-    // It was listed after all.
-    let both: Family<'_> = &[("a", None), ("b", Some("a"))];
-    lineage.observe(&listing(both), &ShardPositions::new(), UnixSeconds(7), Instant::now());
-    let plan = lineage.plan(&described(true, both), &ShardPositions::new(), LONG_AGO);
+    // A later listing shows the parent.
+    let both: Shards<'_> = &[("a", None), ("b", Some("a"))];
+    graph.observe(&listing(both), &ShardPositions::new(), UnixSeconds(7), Instant::now());
+    let plan = graph.plan(&description(true, both), &ShardPositions::new(), LONG_AGO);
     assert_eq!(plan.read, entries(&[("a", Position::Start)]));
 }
 
 #[test]
-fn what_is_still_read_goes_on_whatever_became_of_its_parent() {
-    let shards: Family<'_> = &[("b", Some("trimmed"))];
+fn continues_an_unfinished_shard_without_its_parent() {
+    let shards: Shards<'_> = &[("b", Some("trimmed"))];
     let known = entries(&[("b", after(1))]);
     assert_eq!(read(&[], shards, &known), known);
     let unfinished = entries(&[("trimmed", after(1))]);
-    assert_eq!(read(&[], shards, &unfinished), unfinished, "b waits for it");
+    assert_eq!(read(&[], shards, &unfinished), unfinished, "b waits for its parent");
 }
 
 #[test]
-fn with_many_entries_finished_ones_go_and_their_shards_are_not_read_again() {
+fn prunes_finished_entries_without_reading_their_shards_again() {
     let names: Vec<_> =
         (0..PRUNE_THRESHOLD).map(|n| (format!("p{n:05}"), format!("q{n:05}"))).collect();
     let mut shards = Vec::new();
@@ -210,34 +209,34 @@ fn with_many_entries_finished_ones_go_and_their_shards_are_not_read_again() {
         shards.extend([(parent.as_str(), None), (child.as_str(), Some(parent.as_str()))]);
         known.extend([(id(parent), Position::Finished), (id(child), after(1))]);
     }
-    let mut lineage = ShardGraph::default();
-    let pruned = lineage.observe(&listing(&shards), &known, UnixSeconds(7), Instant::now());
+    let mut graph = ShardGraph::default();
+    let pruned = graph.observe(&listing(&shards), &known, UnixSeconds(7), Instant::now());
     assert_eq!(pruned.len(), PRUNE_THRESHOLD);
     for parent in &pruned {
         known.remove(parent);
     }
-    // The children finish too; a listing that lacks them must not begin their parents.
+    // The children finish too. A listing that lacks them must not begin their parents.
     let children: ShardPositions =
         known.keys().map(|id| (id.clone(), Position::Finished)).collect();
     let parents: Vec<_> = names.iter().map(|(parent, _)| (parent.as_str(), None)).collect();
-    let behind = described(true, &parents);
-    let plan = lineage.plan(&behind, &children, LONG_AGO);
+    let stale = description(true, &parents);
+    let plan = graph.plan(&stale, &children, LONG_AGO);
     assert_eq!(plan.read, ShardPositions::new());
 }
 
 #[test]
-fn a_stream_is_drained_once_it_is_disabled_and_all_is_finished() {
-    let shards: Family<'_> = &[("a", None), ("b", Some("a"))];
-    let drained = |is_open, known: &[(&str, Position)]| {
+fn drains_a_disabled_stream_once_all_shards_are_finished() {
+    let shards: Shards<'_> = &[("a", None), ("b", Some("a"))];
+    let is_drained = |is_open, known: &[(&str, Position)]| {
         let known = entries(known);
-        let lineage = knowing(&[shards], &known);
-        let stream = described(is_open, shards);
-        lineage.plan(&stream, &known, LONG_AGO).is_drained
+        let graph = observed(&[shards], &known);
+        let stream = description(is_open, shards);
+        graph.plan(&stream, &known, LONG_AGO).is_drained
     };
     let finished = Position::Finished;
-    assert!(drained(false, &[("a", finished.clone()), ("b", finished.clone())]));
-    assert!(!drained(true, &[("a", finished.clone()), ("b", finished.clone())]));
-    assert!(!drained(false, &[("a", finished.clone()), ("b", after(1))]));
-    assert!(!drained(false, &[("a", finished)]));
-    assert!(!drained(false, &[]));
+    assert!(is_drained(false, &[("a", finished.clone()), ("b", finished.clone())]));
+    assert!(!is_drained(true, &[("a", finished.clone()), ("b", finished.clone())]));
+    assert!(!is_drained(false, &[("a", finished.clone()), ("b", after(1))]));
+    assert!(!is_drained(false, &[("a", finished)]));
+    assert!(!is_drained(false, &[]));
 }

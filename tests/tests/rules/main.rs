@@ -1,0 +1,3 @@
+//! Rules in a running worker.
+
+mod expressions;
