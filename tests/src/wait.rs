@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 
-/// Retries `attempt` until it succeeds. The error of the last attempt is the cause of the error after
-/// the timeout.
+/// Retries `attempt` until it succeeds. The error of the last attempt is the cause of the error
+/// after the timeout.
 pub async fn eventually<T, F>(
     limit: Duration,
     what: impl Display,

@@ -7,10 +7,10 @@
 //!   rejected every post does not count.
 //! - `attempts_exhausted`: at least `maxAttempts` posts of the message failed. Those of a throttled
 //!   account do not count.
-//! - `superseded`: the worker has read a newer message of the item. Either `slowClient` is `Drop` and
-//!   the client was throttled since its last message, or the queue overflows.
-//! - `overflow`: more than the limit of the connection is queued, the connection is unresponsive, and
-//!   API Gateway does not reject posts.
+//! - `superseded`: the worker has read a newer message of the item. Either `slowClient` is `Drop`
+//!   and the client was throttled since its last message, or the queue overflows.
+//! - `overflow`: more than the limit of the connection is queued, the connection is unresponsive,
+//!   and API Gateway does not reject posts.
 //! - `disconnected`: the worker has disconnected the client. For that, `slowClient` must be
 //!   `Disconnect`, and the client had 3 consecutive 429 responses while others received messages.
 //! - `too_large`: the message has more than 128 KiB. No simulated message has.
