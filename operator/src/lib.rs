@@ -1,8 +1,8 @@
-//! StreamNotifier: tells WebSocket clients, in real time, that a DynamoDB item has changed.
+//! Pushes DynamoDB item changes to WebSocket clients in real time.
 //!
-//! The folders tell the way of a change: `stream` reads it, `notifier` judges it, `delivery` posts
-//! it, `checkpoint` remembers it; `worker` runs the four for one resource. See
-//! `docs/architecture.md`.
+//! The folders follow the path of a record: `streams` reads it, `rules` evaluates it, `delivery`
+//! posts its messages, and `checkpoint` stores the position. `worker` runs them for one resource.
+//! See `docs/architecture.md`.
 
 #[macro_use]
 pub mod planted_faults;

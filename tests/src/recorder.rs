@@ -1,4 +1,4 @@
-//! HTTP server that records every request and answers it with a fixed response.
+//! HTTP server that records every request and responds with a fixed response.
 
 use std::sync::{Arc, Mutex};
 

@@ -103,7 +103,7 @@ impl Crate {
         let inline = Regex::new(r"\b(?:crate|super|self)(?:::\w+)+")?;
         let statements = Regex::new(r"(?m)^(?:pub )?use [^;]*;")?;
         let code = statements.replace_all(source, "");
-        let mut paths = uses(source, "use ")?;
+        let mut paths = uses(source, "(?:pub )?use ")?;
         paths.extend(inline.find_iter(&code).map(|path| split(path.as_str())));
         let paths = paths.iter().map(|path| self.absolute(module, path));
         Ok(paths.filter(|path| !path.is_empty()).collect())
@@ -175,7 +175,7 @@ fn allowed() -> Result<BTreeMap<String, BTreeSet<String>>> {
 }
 
 #[test]
-fn folders_import_only_what_the_architecture_allows() -> Result<()> {
+fn allows_only_the_documented_imports() -> Result<()> {
     let (sources, rules) = (Crate::read()?, allowed()?);
     let mut wrong = BTreeSet::new();
     for (module, source) in &sources.sources {
@@ -197,7 +197,7 @@ fn folders_import_only_what_the_architecture_allows() -> Result<()> {
 }
 
 #[test]
-fn no_file_imports_itself_through_others() -> Result<()> {
+fn finds_no_circle_of_imports() -> Result<()> {
     let sources = Crate::read()?;
     let mut imports: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
     for (module, source) in &sources.sources {
@@ -234,7 +234,7 @@ fn no_file_imports_itself_through_others() -> Result<()> {
 }
 
 #[test]
-fn source_files_are_short_and_folders_small() -> Result<()> {
+fn keeps_files_short_and_folders_small() -> Result<()> {
     let root = repository()?;
     let mut wrong = Vec::new();
     let mut folders: BTreeMap<PathBuf, usize> = BTreeMap::new();
@@ -258,7 +258,7 @@ fn source_files_are_short_and_folders_small() -> Result<()> {
 }
 
 #[test]
-fn a_record_passes_the_listed_functions_and_few_folders() -> Result<()> {
+fn lists_the_functions_that_a_record_passes() -> Result<()> {
     let root = repository()?;
     let page = fs::read_to_string(root.join("docs/architecture.md"))?;
     let (_, section) = page.split_once("### Path of a record").context("the heading")?;

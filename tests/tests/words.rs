@@ -63,7 +63,7 @@ fn words(line: &str) -> String {
 }
 
 #[test]
-fn no_text_has_a_word_that_is_never_right() -> Result<()> {
+fn finds_no_word_that_is_never_right() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the repository")?;
     let mut files = Vec::new();
     texts(root, &mut files)?;

@@ -156,7 +156,7 @@ reasons! {
         "Lookups of connections have had no usable response for 60 s."
         "Check the capacity of the table and the network. The operator retries."
     AllConnectionsGone [STALLED]
-        "API Gateway reports every connection of the last 60 s as gone, so the operator deletes no rows."
+        "At least 20 connections were gone within 60 s and no post succeeded, so the operator deletes no rows."
         "Check `webSocket.domain` and `webSocket.stage`."
     GatewayForbidden [STALLED]
         "API Gateway denies posts, so messages are held and do not expire."

@@ -25,8 +25,8 @@ The conditions follow [kstatus](https://github.com/kubernetes-sigs/cli-utils/tre
 | `DataGap` | 24 hours, or until the spec changes | Records were lost before they were read. |
 
 `Reconciling` and `Stalled` are never present together. The operator removes a problem from the conditions
-when it is solved. No restart is needed, unless another writer took or changed the checkpoint. While
-a problem lasts, unread records stay in the stream for up to 24 hours, and the operator holds or retries
+when it is solved. No restart is needed, unless another operator took over the checkpoint. While a
+problem lasts, unread records stay in the stream for up to 24 hours, and the operator holds or retries
 messages.
 ";
 

@@ -144,7 +144,11 @@ impl ConnectionsTable for DynamoDbConnections {
     ) -> BoxFuture<'a, Result<bool, ConnectionsError>> {
         Box::pin(async move {
             let Some(key) = row_key(keys, row) else {
-                return Err(malformed_response(DELETE, "a row without the key of the table"));
+                return Err(ConnectionsError {
+                    action: DELETE,
+                    kind: ConnectionsErrorKind::Unavailable,
+                    source: Some("the row lacks the key of the table".into()),
+                });
             };
             let (condition, names, values) = equality_condition(row);
             let result = self

@@ -70,14 +70,17 @@ pub async fn write_final_checkpoint(
     let saved = async {
         loop {
             match save(writer, positions, telemetry, true).await {
-                Ok(_) => return None,
+                Ok(()) => return None,
                 Err(error) if is_permanent(&error) => return Some(error),
                 Err(error) => telemetry.request_failed(&error),
             }
             sleep(FINAL_WRITE_RETRY_INTERVAL).await;
         }
     };
-    timeout(FINAL_WRITE_TIMEOUT, saved).await.unwrap_or(None)
+    timeout(FINAL_WRITE_TIMEOUT, saved).await.unwrap_or_else(|_| {
+        telemetry.checkpoint_write(false);
+        None
+    })
 }
 
 async fn save(
@@ -85,14 +88,14 @@ async fn save(
     positions: &Positions,
     telemetry: &NotifierTelemetry,
     is_last: bool,
-) -> Result<bool, ClaimError> {
+) -> Result<(), ClaimError> {
     let saved = writer.save(positions.all(), positions.read_at().into(), is_last).await;
     match saved {
         Ok(false) => {}
         Ok(true) => telemetry.checkpoint_write(true),
         Err(_) => telemetry.checkpoint_write(false),
     }
-    saved
+    saved.map(drop)
 }
 
 /// Whether retries cannot succeed, because the checkpoint has another holder or is unusable.

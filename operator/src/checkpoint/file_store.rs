@@ -2,12 +2,8 @@
 //! the old file or the new one, because a write syncs a temporary file and renames it.
 
 use std::collections::BTreeMap;
-use std::fs::{
-    File, {self},
-};
-use std::io::{
-    Write, {self},
-};
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 

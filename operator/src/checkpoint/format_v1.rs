@@ -203,7 +203,7 @@ fn problem(key: &str, problem: &'static str) -> FormatError {
     FormatError::Key { key: truncate(key), problem }
 }
 
-/// Bounds a text that a condition quotes, because anybody may have edited it.
+/// Bounds a text that a condition quotes, because a user may have edited it.
 fn truncate(text: &str) -> String {
     text.chars().take(80).collect()
 }

@@ -34,7 +34,7 @@ mod tests {
     use crate::telemetry::health::assert_message_form;
 
     #[test]
-    fn each_message_names_the_failure_the_cause_and_the_action() {
+    fn names_failure_cause_and_action_in_each_message() {
         let source = || Box::new(std::fmt::Error);
         let config_map = || "ConfigMap \"orders-checkpoint\"".to_owned();
         for error in [

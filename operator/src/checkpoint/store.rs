@@ -6,7 +6,7 @@ use std::fmt;
 
 use futures::future::BoxFuture;
 
-/// The version of a stored checkpoint, opaque to everybody but the store.
+/// The version of a stored checkpoint, opaque to all code but the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceVersion(pub String);
 

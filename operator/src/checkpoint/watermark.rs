@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_in_flight_holds_the_watermark() {
+    fn holds_the_watermark_for_a_record_in_flight() {
         let mut mark = Watermark::default();
         mark.skip(number(1));
         let second = mark.track(number(2));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn skipped_records_take_no_memory() {
+    fn keeps_no_memory_for_skipped_records() {
         let mut mark = Watermark::default();
         let first = mark.track(number(1));
         for n in 2..1000 {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn settled_records_behind_one_in_flight_take_no_memory() {
+    fn keeps_no_memory_for_settled_records_behind_one_in_flight() {
         let mut mark = Watermark::default();
         let first = mark.track(number(1));
         let behind: Vec<_> = (2..1000).map(|n| mark.track(number(n))).collect();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn completing_twice_changes_nothing() {
+    fn ignores_a_second_completion() {
         let mut mark = Watermark::default();
         let first = mark.track(number(1));
         assert!(mark.complete(first));

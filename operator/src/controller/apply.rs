@@ -1,4 +1,4 @@
-//! Starts, restarts or stops the worker of a notifier, as its spec asks.
+//! Starts, restarts or stops the worker of a notifier, as its spec requires.
 
 use std::sync::Arc;
 

@@ -21,8 +21,8 @@ pub struct NotifierRegistry {
     stop: CancellationToken,
 }
 
-/// One notifier. Each part has its own revision: a report outlives a generation, and an error
-/// outlives a worker.
+/// One notifier. Worker and report have revisions of their own, because a report outlives a
+/// generation. An error outlives a worker.
 #[derive(Debug, Default)]
 struct Entry {
     worker: Option<(Revision, WorkerHandle)>,
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_of_the_process_stops_every_worker() {
+    async fn stops_every_worker_with_the_process() {
         let stop = CancellationToken::new();
         let registry = NotifierRegistry::new(stop.clone());
         registry.start(&id(), revision("a", 1), until_stopped(), || {});
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_worker_has_reported_no_takeover() {
+    async fn forgets_the_reported_takeover_of_an_earlier_worker() {
         let registry = NotifierRegistry::new(CancellationToken::new());
         registry.start(&id(), revision("a", 1), until_stopped(), || {});
         registry.mark_takeover_reported(&id());

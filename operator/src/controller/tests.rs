@@ -73,7 +73,7 @@ fn spec(table: &str) -> serde_json::Value {
 const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders";
 
 #[tokio::test]
-async fn not_ready_while_a_spec_is_invalid_or_does_not_parse() {
+async fn is_not_ready_while_a_spec_is_invalid_or_does_not_parse() {
     let context = Arc::new(context().await);
     for (name, spec) in [("good", spec(TABLE)), ("bad", spec("orders")), ("later", json!({}))] {
         // Fails, because the status cannot be written.
@@ -87,7 +87,7 @@ async fn not_ready_while_a_spec_is_invalid_or_does_not_parse() {
 }
 
 #[tokio::test]
-async fn each_notifier_has_its_conditions_among_the_metrics() {
+async fn exports_the_conditions_of_each_notifier() {
     let context = Arc::new(context().await);
     let of = |name: &str, type_: &str| {
         let text = context.factory.metrics.encode();

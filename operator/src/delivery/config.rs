@@ -8,7 +8,7 @@ use crate::delivery::lookup::connections_config::ConnectionsConfig;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryConfig {
     pub connections: ConnectionsConfig,
-    /// URL of the WebSocket API, for condition messages.
+    /// Base URL of the WebSocket API.
     pub endpoint: String,
     pub policy: DeliveryPolicy,
     pub limits: DeliveryLimits,

@@ -43,7 +43,7 @@ pub trait RecordProgress: fmt::Debug + Send + Sync + 'static {
 pub enum BatchOutcome {
     /// Every record is skipped or in flight.
     Accepted,
-    /// The worker is stopping. The rest of the batch was not accepted, and must be read again.
+    /// The worker is stopping. Records that were not accepted must be read again.
     Stopped,
 }
 

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_reaches_the_caller_and_the_thread_survives() {
+    async fn reports_a_panic_to_the_caller_and_keeps_the_thread() {
         let pool = threads(1);
         let handle = pool.handle();
         let task = spawn(async move { handle.run(|| panic!("a bug in the operator")).await });

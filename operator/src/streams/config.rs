@@ -17,7 +17,7 @@ pub struct ConsumerConfig {
     pub required_images: RequiredImages,
     /// Poll interval of an idle shard.
     pub poll_interval: Duration,
-    /// Maximum number of pages in memory. A page has up to 1,000 records or 1 MB.
+    /// Maximum number of pages that the sink processes at once. A page has up to 1,000 records or 1 MB.
     pub max_pages: usize,
     /// Whether a data gap stops the consumer. Otherwise it continues with the oldest record that is
     /// left.

@@ -26,7 +26,7 @@ pub struct ConsumerContext {
     pub sink: Arc<dyn RecordSink>,
     /// Start time of the notifier. Records before it count as read. `None` at `TrimHorizon`.
     pub skip_before: Option<UnixSeconds>,
-    /// One permit for each page that may be in memory.
+    /// One permit for each page that the sink may process at once.
     pub page_permits: Semaphore,
     pub poll_coalescer: PollCoalescer,
     /// The service's clock.

@@ -80,7 +80,7 @@ pub struct HealthSnapshot {
     pub problems: BTreeMap<Component, Problem>,
     /// Problems that need a fix but do not stop delivery.
     pub warnings: BTreeMap<Component, Problem>,
-    /// The oldest stream with an unfinished shard. `None` before reading begins and after it ends.
+    /// The oldest stream with an unfinished shard, or the newest stream if there is none. `None` before reading begins and after it ends.
     pub stream: Option<StreamLabel>,
     /// Data gaps.
     pub gap: Option<CountedEvent>,

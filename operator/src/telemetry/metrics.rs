@@ -118,7 +118,7 @@ impl Metrics {
         text
     }
 
-    /// Sets every counter of a notifier to 0.
+    /// Creates every counter of a notifier that does not exist yet, at 0.
     ///
     /// Otherwise a counter would first appear with its first event, and `increase()` would miss it.
     pub(crate) fn create_counters(&self, notifier: &NotifierLabels) {

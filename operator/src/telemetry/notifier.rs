@@ -57,7 +57,7 @@ impl Drop for QueuedGuard {
 }
 
 impl NotifierTelemetry {
-    /// Creates the telemetry of `namespace/name` and sets all of its counters to 0.
+    /// Creates the telemetry of `namespace/name` and each of its counters that does not exist yet.
     pub fn new(metrics: Metrics, namespace: &str, name: &str) -> Self {
         let labels = NotifierLabels::new(namespace, name);
         metrics.create_counters(&labels);
@@ -145,7 +145,7 @@ impl NotifierTelemetry {
         seconds: u64,
     ) {
         let NotifierLabels { namespace, name } = &self.labels;
-        let shard = shard.map_or("(unknown)", |shard| &shard.name);
+        let shard = shard.map_or("(any)", |shard| &shard.name);
         error!(%namespace, %name, %stream, shard, reason, seconds, "records lost in a data gap");
         self.count(&self.metrics.data_gaps, [], 1);
         self.count(&self.metrics.data_gap_seconds, [], seconds);
@@ -295,12 +295,12 @@ impl NotifierTelemetry {
     pub fn client_disconnected(&self, connection: &str, outcome: &'static str) {
         let NotifierLabels { namespace, name } = &self.labels;
         let connection = shorten(connection);
-        warn!(%namespace, %name, connection, outcome, "slow client disconnected");
+        warn!(%namespace, %name, connection, outcome, "disconnect of a slow client requested");
     }
 
     /// A dead letter was sent, with the whole record or without its images.
-    pub fn dead_letter(&self, is_whole: bool) {
-        let outcome = if is_whole { "sent" } else { "truncated" };
+    pub fn dead_letter(&self, is_truncated: bool) {
+        let outcome = if is_truncated { "truncated" } else { "sent" };
         self.count(&self.metrics.dead_letters, [outcome], 1);
     }
 

@@ -84,7 +84,7 @@ pub async fn run_worker(backends: &Backends, config: &WorkerConfig, stop: &Cance
                 config.health.mark_checkpoint_taken_over(checkpoint_problem(&error));
                 return;
             }
-            // Somebody edited the checkpoint, and it is unusable. The worker claims it again once it is
+            // The checkpoint was edited and is unusable. The worker claims it again once it is
             // fixed, or creates it from the known positions once it is deleted.
             ExitReason::CheckpointLost(error, checkpoint) => {
                 config.telemetry.request_failed(&error);

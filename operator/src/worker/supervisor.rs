@@ -122,7 +122,7 @@ mod tests {
     use crate::telemetry::{Phase, assert_message_form};
 
     #[test]
-    fn the_problem_of_a_panic_names_the_failure_the_cause_and_the_action() {
+    fn names_failure_cause_and_action_of_a_panic() {
         assert_message_form(&panicked_problem().message, &[]);
     }
 

@@ -23,7 +23,7 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(900);
 const SIMULATE: &str = "--simulate";
 
 /// The result of running the simulation with a planted fault.
-enum Verdict {
+enum FaultResult {
     Detected { seeds: u64, guarantee: String },
     TimedOut,
     Survived,
@@ -42,11 +42,11 @@ fn main() -> Result<ExitCode> {
     let mut survivors = 0;
     for fault in faults {
         let (seeds, guarantee) = match run_with(*fault)? {
-            Verdict::Detected { seeds, guarantee } => (seeds.to_string(), guarantee),
-            Verdict::TimedOut => {
+            FaultResult::Detected { seeds, guarantee } => (seeds.to_string(), guarantee),
+            FaultResult::TimedOut => {
                 ("-".to_owned(), format!("none, but not finished after {RUN_TIMEOUT:?}"))
             }
-            Verdict::Survived => {
+            FaultResult::Survived => {
                 survivors += 1;
                 (MAX_SEEDS.to_string(), format!("NONE: survived. {}", fault.description()))
             }
@@ -69,7 +69,7 @@ fn simulate() {
 }
 
 /// Runs the simulation with a planted fault in a process of its own.
-fn run_with(fault: Fault) -> Result<Verdict> {
+fn run_with(fault: Fault) -> Result<FaultResult> {
     let mut output = tempfile::tempfile()?;
     let mut child = Command::new(env::current_exe()?)
         .arg(SIMULATE)
@@ -83,11 +83,11 @@ fn run_with(fault: Fault) -> Result<Verdict> {
         if started.elapsed() > RUN_TIMEOUT {
             child.kill()?;
             child.wait()?;
-            return Ok(Verdict::TimedOut);
+            return Ok(FaultResult::TimedOut);
         }
         sleep(Duration::from_millis(20));
     }
-    verdict(&read_all(&mut output)?).with_context(|| fault.name())
+    parse_result(&read_all(&mut output)?).with_context(|| fault.name())
 }
 
 fn read_all(output: &mut File) -> Result<String> {
@@ -98,17 +98,17 @@ fn read_all(output: &mut File) -> Result<String> {
 }
 
 /// Reads what [`simulate`] printed.
-fn verdict(output: &str) -> Result<Verdict> {
+fn parse_result(output: &str) -> Result<FaultResult> {
     let failed = output.lines().find_map(|line| line.strip_prefix("seed ")?.split_once(": "));
     match failed {
         Some((seed, failure)) => {
             let (guarantee, _) = failure.split_once(": ").unwrap_or((failure, ""));
-            Ok(Verdict::Detected {
+            Ok(FaultResult::Detected {
                 seeds: seed.parse::<u64>()? + 1,
                 guarantee: guarantee.to_owned(),
             })
         }
-        None if output.contains(" seeds finished") => Ok(Verdict::Survived),
+        None if output.contains(" seeds finished") => Ok(FaultResult::Survived),
         None => bail!("the simulation did not finish:\n{output}"),
     }
 }

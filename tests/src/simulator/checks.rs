@@ -12,11 +12,11 @@ use super::world::{EPOCH_MS, State};
 use crate::streams_model::{Model, ModelRecord};
 
 /// The longest time that a call can be in flight.
-const MAX_CALL_TIME: u64 = 10_000;
+const MAX_CALL_TIME_MS: u64 = 10_000;
 
 /// The longest time by which a listing can be stale. Records that it does not show can be older by
 /// as much.
-const MAX_LISTING_LAG: u64 = 15_000;
+const MAX_LISTING_LAG_MS: u64 = 15_000;
 
 impl State {
     /// Checks that a connection has at most one post in flight, and the claim at most its limit.
@@ -67,7 +67,7 @@ impl State {
     /// settled, and the records in progress fit into the memory.
     pub fn check_read(&mut self, model: &Model, process: usize, shard: usize) {
         let halted_at = self.history.processes[process].halted_at;
-        if halted_at.is_some_and(|at| at + MAX_CALL_TIME < model.now()) {
+        if halted_at.is_some_and(|at| at + MAX_CALL_TIME_MS < model.now()) {
             let details =
                 format!("worker-{process} reads shard {shard} after a data gap that must stop it");
             self.report_violation(model, "stop on data gap", details);
@@ -150,7 +150,7 @@ impl State {
     /// entry.
     pub fn check_gap(&mut self, model: &Model, process: usize, shard: Option<usize>, seconds: u64) {
         let (now, retention) = (model.now(), model.settings.retention_ms);
-        let since = now.saturating_sub(retention + seconds * 1_000 + MAX_LISTING_LAG);
+        let since = now.saturating_sub(retention + seconds * 1_000 + MAX_LISTING_LAG_MS);
         let history = &self.history;
         let stream = |shard: usize| model.shards()[shard].stream;
         let is_of_line = |shard: usize, other: usize| {

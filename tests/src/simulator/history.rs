@@ -10,7 +10,7 @@ use crate::streams_model::{Key, Model, ModelRecord};
 
 /// The time until a worker finds out that API Gateway rejects its posts. A failed message is
 /// retried within 10 s, and a post lasts for up to 15 s.
-const MAX_HOLD_DELAY: u64 = 30_000;
+const MAX_HOLD_DELAY_MS: u64 = 30_000;
 
 /// The settled records of a shard, as a checkpoint stores them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -229,7 +229,7 @@ impl History {
     pub fn max_age_ms(&self, since: u64, now: u64) -> u64 {
         let held = self.holds.iter().map(|(from, until)| {
             let (from, until) = (since.max(*from), now.min(*until));
-            until.saturating_sub(from).saturating_sub(MAX_HOLD_DELAY)
+            until.saturating_sub(from).saturating_sub(MAX_HOLD_DELAY_MS)
         });
         (now - since).saturating_sub(held.sum())
     }

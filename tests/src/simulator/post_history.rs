@@ -17,6 +17,9 @@ const UNRESPONSIVE_AFTER_FAILURE_MS: u64 = 10_000;
 /// A connection whose posts all take less than this is responsive, however fast others are.
 const RESPONSIVE_LATENCY_MS: u64 = 250;
 
+/// A connection is unresponsive while a post to it has taken this long.
+const HIGH_LATENCY_MS: u64 = 1_000;
+
 /// The account is assumed to be throttled if this many connections, and this part of all responses,
 /// are throttled within this window.
 const ACCOUNT_MIN_CONNECTIONS: usize = 5;
@@ -68,7 +71,7 @@ impl ConnectionHistory {
     /// Whether the operator may drop messages of the connection when its queue is full.
     pub fn is_unresponsive(&self, post_started_at: Option<u64>, now: u64) -> bool {
         let failed = |at: u64| now <= at + UNRESPONSIVE_AFTER_FAILURE_MS;
-        let is_slow = |started: u64| now >= started + RESPONSIVE_LATENCY_MS;
+        let is_slow = |started: u64| now >= started + HIGH_LATENCY_MS;
         self.was_slow
             || self.last_failure_at.is_some_and(failed)
             || post_started_at.is_some_and(is_slow)

@@ -51,7 +51,8 @@ pub struct Delivery {
     /// The operator sends a record there if it drops a message of the record, or if an expression
     /// fails on it. The dead letter names the reasons and is sent before the checkpoint passes the
     /// record. If the queue rejects a dead letter, the operator sets the condition `Degraded`. It
-    /// retries for 60 s, then drops the dead letter.
+    /// retries for 60 s, then drops the dead letter. Until the queue works again, it drops other
+    /// dead letters at once.
     ///
     /// Default: none. Example: `arn:aws:sqs:eu-west-1:123456789012:orders-dead-letters`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -87,8 +87,8 @@ impl DeadLetterSender {
         loop {
             // The semaphore is never closed, so this cannot fail.
             let permit = self.permits.acquire().await;
-            // While the queue is down, only one dead letter probes it, because a request may take
-            // long.
+            // While the queue is down, one dead letter probes it, because a request may take long.
+            // All others are lost at once.
             let probe = self.is_down().then(|| self.probe.try_acquire());
             if matches!(probe, Some(Err(_))) {
                 return self.telemetry.dead_letter_lost(&record.sequence_number);
@@ -99,7 +99,7 @@ impl DeadLetterSender {
                 Ok(()) => {
                     *self.failures() = None;
                     self.health.clear(&Component::DeadLetters);
-                    return self.telemetry.dead_letter(!is_truncated);
+                    return self.telemetry.dead_letter(is_truncated);
                 }
                 Err(error) if error.kind == DeadLetterErrorKind::TooLarge && !is_truncated => {
                     (payload, is_truncated) = (payload_of(true), true);

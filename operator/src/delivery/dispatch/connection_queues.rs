@@ -21,6 +21,9 @@ use crate::delivery::message::Message;
 use crate::model::Item;
 use crate::telemetry::{DropReason, NotifierTelemetry, QueuedGuard};
 
+/// Time after which a full queue is tried again, unless a post ends before.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Minimum duration of a post with high latency.
 const HIGH_LATENCY: Duration = Duration::from_secs(1);
 
@@ -203,7 +206,7 @@ impl ConnectionQueues {
             && (is_held || !queue.is_unresponsive(state.baseline_latency))
             && !fault!(ResponsiveConnectionOverflows)
         {
-            return Err((queued, Instant::now() + HIGH_LATENCY));
+            return Err((queued, Instant::now() + RETRY_INTERVAL));
         }
         Ok(queue.push(queued, self.connection_kib, conflate))
     }

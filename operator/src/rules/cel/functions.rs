@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_listed_function_exists() {
+    fn defines_every_listed_function() {
         let context = Context::with_env(environment().unwrap());
         for name in FUNCTIONS {
             let exists = |source: String| {

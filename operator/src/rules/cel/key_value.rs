@@ -43,7 +43,7 @@ fn check_length(bytes: usize) -> Result<(), String> {
     match bytes {
         0 => Err("gives an empty value, but a key must not be empty".to_owned()),
         1..=MAX_KEY_BYTES => Ok(()),
-        _ => Err(format!("gives {bytes} bytes, but a key must have at most {MAX_KEY_BYTES}")),
+        _ => Err(format!("gives more than {MAX_KEY_BYTES} bytes, the maximum of a key")),
     }
 }
 

@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_number_equals_only_itself() {
+    fn compares_texts_that_are_no_numbers_as_texts() {
         for text in ["", "-", ".", "1e", "1e99999999999", "x", "1.2.3", "--1", "1e+-2"] {
             let value = Decimal(text.into());
             assert!(value.equals(&value), "{text}");

@@ -146,7 +146,7 @@ pub(crate) static MESSAGES: Definition = counter(
             "The message is larger than 128 KiB and was dropped.",
             "The message was older than `delivery.maxRecordAgeSeconds` and was dropped.",
             "The message was tried `delivery.maxAttempts` times and was dropped.",
-            "A newer message of the same item replaced it (`slowClient: Drop`).",
+            "A newer message of the same item replaced it (`slowClient: Drop`, or a full queue).",
             "More than 512 KiB were queued for a slow client, and the message was dropped.",
             "The slow client was disconnected (`slowClient: Disconnect`).",
             "The row has no usable connection id or lacks the key of the table.",
@@ -191,7 +191,7 @@ pub(crate) static DEAD_LETTERS: Definition = counter(
         meanings: &[
             "The dead letter was sent with the whole record.",
             "The dead letter was sent without the images of the record.",
-            "The dead letter could not be sent within 60 s and is lost.",
+            "The dead letter could not be sent within 60 s, or while the queue was down, and is lost.",
         ],
     }],
     "dead letters",
@@ -218,7 +218,7 @@ pub(crate) static CONNECTION_LOOKUPS: Definition = counter(
         values: &["query", "scan", "coalesced", "cache"],
         meanings: &[
             "A query of the connections table or its index.",
-            "A scan of the connections table.",
+            "A scan of the connections table or its index.",
             "A lookup that another record started.",
             "A lookup that started before the record was read (`connections.cacheSeconds`).",
         ],
@@ -275,7 +275,7 @@ pub(crate) static ITERATOR_AGE: Definition = gauge(
     "stream_notifier_iterator_age_seconds",
     &[],
     "seconds",
-    "Age of the last record read, in the shard that is furthest behind",
+    "Age of the last record read, or time since an empty page, in the shard that is furthest behind",
 );
 pub(crate) static DATA_GAP_SECONDS: Definition = counter(
     "stream_notifier_data_gap_seconds_total",

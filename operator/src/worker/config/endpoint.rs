@@ -29,7 +29,7 @@ impl Endpoints {
     ///
     /// The domain is not allowed, or stage or region do not fit it.
     pub fn resolve(&self, web_socket: &WebSocket) -> Result<Endpoint, InvalidSpec> {
-        let WebSocket { domain, stage, region: asked } = web_socket;
+        let WebSocket { domain, stage, region: requested_region } = web_socket;
         let region = execute_api_region(domain);
         let rejected =
             |field: &str, problem: String| Err(InvalidSpec { field: field.to_owned(), problem });
@@ -47,12 +47,14 @@ impl Endpoints {
                 "is required with an execute-api domain".to_owned(),
             );
         }
-        if let (Some(region), Some(asked)) = (region, asked)
-            && region != asked
+        if let (Some(region), Some(requested_region)) = (region, requested_region)
+            && region != requested_region
         {
             return rejected(
                 "webSocket.region",
-                format!("is {asked}, but the domain is in {region}; remove webSocket.region"),
+                format!(
+                    "is {requested_region}, but the domain is in {region}; remove webSocket.region"
+                ),
             );
         }
         let url = match (&self.template, stage) {
@@ -62,7 +64,7 @@ impl Endpoints {
             (None, Some(stage)) => format!("https://{domain}/{stage}"),
             (None, None) => format!("https://{domain}"),
         };
-        let region = region.or(asked.as_deref()).map(str::to_owned);
+        let region = region.or(requested_region.as_deref()).map(str::to_owned);
         Ok(Endpoint { url: url.trim_end_matches('/').to_owned(), region })
     }
 }

@@ -16,7 +16,7 @@ use crate::model::StreamLabel;
 use crate::rules::{CompiledSpec, InvalidSpec};
 use crate::streams::{ConsumerConfig, InitialPosition, StreamSource};
 
-/// Pages of one notifier in memory at once. A page has up to 1 MB.
+/// Pages of one notifier that are processed at once. A page has up to 1 MB.
 pub const MAX_PAGES: usize = 16;
 
 /// A spec that passed validation.
@@ -66,20 +66,23 @@ pub fn validate(
             return Err(invalid("startingTimestamp", problem));
         }
     };
-    let endpoint = endpoints.resolve(web_socket)?;
+    // Compiling expressions costs most, so it comes after what is cheaper to check.
+    let connections = connections_config(connections, &table)?;
     let rules = Arc::new(CompiledSpec::new(spec)?);
+    let poll_interval = poll_interval(*poll_interval_milliseconds)?;
+    let endpoint = endpoints.resolve(web_socket)?;
     let worker_spec = WorkerSpec {
         consumer: ConsumerConfig {
             table: table.arn.clone(),
             source,
             required_images: rules.required_images().clone(),
-            poll_interval: poll_interval(*poll_interval_milliseconds)?,
+            poll_interval,
             max_pages: MAX_PAGES,
             stop_on_gap: *on_gap == api::DataGapPolicy::Stop,
         },
         initial_position,
         delivery: DeliveryConfig {
-            connections: connections_config(connections, &table)?,
+            connections,
             endpoint: endpoint.url,
             policy: policy(delivery)?,
             limits: DeliveryLimits::default(),

@@ -1,4 +1,4 @@
-//! What one worker needs to know: what the user's spec asks for, and what the process adds.
+//! What one worker needs to know: the user's spec, and what the process adds.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::streams::{ConsumerConfig, InitialPosition, StreamRateLimits};
 use crate::telemetry::{Health, NotifierTelemetry};
 use crate::timing::JitterRng;
 
-/// A valid spec, in the terms of the worker. Nobody reads the resource's spec after this.
+/// A valid spec, in the terms of the worker. Nothing reads the resource's spec after this.
 #[derive(Clone, Debug)]
 pub struct WorkerSpec {
     /// Decides what each record means.

@@ -1,5 +1,7 @@
 //! A simulated kubelet: it runs the Pod of a release as a local process.
 
+use std::time::Duration;
+
 use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 use stream_notifier_tests::control_plane::ControlPlane;
@@ -26,6 +28,7 @@ pub struct Pod {
     pub account: String,
     probes: Vec<String>,
     pub url: String,
+    grace_period: Duration,
     operator: Operator,
 }
 
@@ -97,7 +100,9 @@ impl<'a> Kubelet<'a> {
         }
         let grace_period = spec["terminationGracePeriodSeconds"].as_u64();
         ensure!(grace_period >= Some(30), "the last posts and checkpoint take up to 28 s");
-        let pod = Pod { name, account, probes, url: format!("http://{address}"), operator };
+        let grace_period = Duration::from_secs(grace_period.unwrap_or_default());
+        let url = format!("http://{address}");
+        let pod = Pod { name, account, probes, url, grace_period, operator };
         pod.wait_probes().await?;
         self.report_running(&pod, container).await?;
         Ok(pod)
@@ -134,7 +139,7 @@ impl<'a> Kubelet<'a> {
             Ok(())
         })
         .await?;
-        let exit = pod.operator.terminate(WAIT_TIMEOUT).await?;
+        let exit = pod.operator.terminate(pod.grace_period).await?;
         ensure!(exit == Exit::Code(0), "the operator {exit}");
         let delete = ["delete", "pod", &pod.name, "--grace-period=0", "--force"];
         self.namespace.run(&delete).await.map(drop)

@@ -111,7 +111,7 @@ fn compares_a_decimal_on_either_side() {
 }
 
 #[test]
-fn string_functions_behave_as_in_the_library() {
+fn evaluates_string_functions_as_the_library_does() {
     let record = record();
     for (expression, expected) in [
         ("'a-b-c'.replace('-', '+')", r#""a+b+c""#),

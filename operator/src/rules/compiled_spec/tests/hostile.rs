@@ -85,7 +85,7 @@ const SHAPES: [[&str; 5]; 40] = [
 ];
 
 #[test]
-fn no_shape_of_1024_characters_overflows_the_stack() {
+fn never_overflows_the_stack_within_1024_characters() {
     for shape in SHAPES {
         let [head, repeated, middle, closing, tail] = shape;
         let longest = fill_shape(head, repeated, middle, closing, tail);
@@ -124,7 +124,7 @@ fn rejects_a_thousand_levels() {
 }
 
 #[test]
-fn no_text_makes_the_parser_panic_or_hang() {
+fn never_panics_or_hangs_in_the_parser() {
     // A seeded generator combines these tokens.
     const TOKENS: [&str; 48] = [
         "(",
@@ -280,7 +280,7 @@ fn compiles_a_literal_pattern_once_for_all_elements() {
 }
 
 #[test]
-fn all_expressions_of_a_record_share_one_budget() {
+fn shares_one_budget_among_the_expressions_of_a_record() {
     let mut spec = spec();
     let fields = (0..32).map(|i| (i.to_string(), "new.s+new.s+new.s+new.s+new.s+new.s".to_owned()));
     spec.message = Some(fields.collect());
@@ -293,7 +293,7 @@ fn all_expressions_of_a_record_share_one_budget() {
 }
 
 #[test]
-fn a_macro_visits_at_most_a_thousand_elements() {
+fn limits_a_macro_to_a_thousand_elements() {
     let record = large_record();
     assert_eq!(evaluate("new.l.exists(x, x == 999)", &record).as_deref(), Ok("true"));
     for source in ["new.long.exists(x, x == 1)", "[1].map(x, new.long)[0].map(x, x)"] {
