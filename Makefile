@@ -39,6 +39,7 @@ lint: need-cargo ## Check the format and run clippy.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --workspace --all-targets --features stream-notifier-tests/planted-faults -- -D warnings
+	$(CARGO) clippy --package stream-notifier --no-default-features -- -D warnings
 
 deny: need-cargo ## Check dependencies: advisories, licences, bans and sources.
 	@$(CARGO) deny --version >/dev/null 2>&1 || { \

@@ -14,6 +14,7 @@ pub mod writer;
 
 pub use self::checkpoint_loop::{run_checkpoint_loop, write_final_checkpoint};
 pub use self::config_map_store::ConfigMapStore;
+#[cfg(feature = "local")]
 pub use self::file_store::FileStore;
 pub use self::format_v1::{Checkpoint, StartKind, StartPoint};
 pub use self::positions::Positions;
