@@ -14,6 +14,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::config::AwsConfig;
 use super::error::{causes, has_cause};
+use crate::aws::raw::clock_skew::CorrectedClock;
 use crate::aws::raw::sigv4_client::{Request, Response, SendError, SigV4Client};
 use crate::delivery::{Gateway, PostResponse};
 
@@ -38,7 +39,8 @@ impl ApiGateway {
     pub fn new(aws: &AwsConfig, region: &str, endpoint: &str) -> Self {
         let config = aws.in_region(region);
         let raw = SigV4Client::new(&config, "execute-api");
-        Self { raw, sdk: sdk_client(&config, endpoint), endpoint: endpoint.to_owned() }
+        let sdk = sdk_client(&config, endpoint, raw.as_ref().map(SigV4Client::clock));
+        Self { raw, sdk, endpoint: endpoint.to_owned() }
     }
 
     async fn post_raw(&self, connection_id: &str, message: &Bytes) -> PostResponse {
@@ -93,8 +95,14 @@ impl Gateway for ApiGateway {
 }
 
 /// The SDK's client for the API at this endpoint, configured as the raw path is.
-fn sdk_client(config: &SdkConfig, endpoint: &str) -> Client {
-    let config = Builder::from(config)
+fn sdk_client(config: &SdkConfig, endpoint: &str, clock: Option<CorrectedClock>) -> Client {
+    let mut config = Builder::from(config);
+    if let Some(clock) = clock {
+        // Posts precede every disconnect, so their responses have shown the service's clock. The
+        // SDK's own correction would be added to theirs.
+        config = config.time_source(clock).disable_clock_skew_correction(true);
+    }
+    let config = config
         .endpoint_url(endpoint)
         // The SDK rejects an explicit endpoint together with `AWS_USE_FIPS_ENDPOINT` or
         // `AWS_USE_DUALSTACK_ENDPOINT`.

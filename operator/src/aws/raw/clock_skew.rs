@@ -3,9 +3,11 @@
 //! AWS rejects a signature whose time differs from the service's clock by more than 5 minutes.
 //! Every response shows the service's clock.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use aws_smithy_async::time::{SharedTimeSource, TimeSource};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::http::Headers;
 use aws_smithy_types::DateTime;
@@ -56,6 +58,20 @@ impl ClockSkew {
             let offset_ms = date.saturating_sub(sent.midpoint(received));
             self.offset_ms.store(offset_ms, Ordering::Relaxed);
         }
+    }
+}
+
+/// The service's clock, for a client that does not measure the skew itself.
+#[derive(Debug)]
+pub struct CorrectedClock {
+    pub skew: Arc<ClockSkew>,
+    /// This machine's clock.
+    pub local: SharedTimeSource,
+}
+
+impl TimeSource for CorrectedClock {
+    fn now(&self) -> SystemTime {
+        self.skew.apply(self.local.now())
     }
 }
 

@@ -4,6 +4,7 @@
 //! client's work around each request took nearly half of the time of a post
 //! (`docs/performance.md`).
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_config::SdkConfig;
@@ -33,7 +34,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::clock_skew::ClockSkew;
+use super::clock_skew::{ClockSkew, CorrectedClock};
 use crate::aws::config::ATTEMPT_TIMEOUT;
 
 const USER_AGENT: &str = concat!("stream-notifier/", env!("CARGO_PKG_VERSION"));
@@ -49,7 +50,7 @@ pub struct SigV4Client {
     /// The dependencies that the SDK's parts require.
     components: RuntimeComponents,
     config: ConfigBag,
-    clock_skew: ClockSkew,
+    clock_skew: Arc<ClockSkew>,
 }
 
 /// A request to sign and send.
@@ -111,7 +112,9 @@ impl SigV4Client {
             cache,
             components,
             config: ConfigBag::base(),
-            clock_skew: ClockSkew::new(config.disable_clock_skew_correction() != Some(true)),
+            clock_skew: Arc::new(ClockSkew::new(
+                config.disable_clock_skew_correction() != Some(true),
+            )),
         })
     }
 
@@ -144,6 +147,12 @@ impl SigV4Client {
             connection.poison();
         }
         Ok(response)
+    }
+
+    /// The clock that this client signs with.
+    pub fn clock(&self) -> CorrectedClock {
+        let local = self.components.time_source().unwrap_or_default();
+        CorrectedClock { skew: self.clock_skew.clone(), local }
     }
 
     fn now(&self) -> SystemTime {

@@ -126,15 +126,18 @@ async fn times_out_as_a_post_does() -> Result<()> {
 }
 
 #[tokio::test]
-async fn corrects_a_wrong_clock_after_the_first_response() -> Result<()> {
+async fn corrects_a_wrong_clock_by_the_responses_to_posts() -> Result<()> {
     let date = [("date", "Sun, 22 Nov 2037 12:00:00 GMT")];
     let recorder = Recorder::start(FixedResponse::new(403, &date, "")).await?;
     let gateway = gateway(&format!("{}/api", recorder.origin)).await;
-    for is_corrected in [false, true] {
+    assert_eq!(post(&gateway, ID).await, status(403));
+    recorder.take_request()?;
+    // The first disconnect is corrected already, and its response corrects nothing twice.
+    for _ in 0..2 {
         assert_eq!(gateway.disconnect(ID).await, status(403));
         let request = recorder.take_request()?;
         let time = request.header("x-amz-date").unwrap_or_default();
-        assert_eq!(time.starts_with("20371122T1"), is_corrected, "{time}");
+        assert!(time.starts_with("20371122T1"), "{time}");
     }
     Ok(())
 }
