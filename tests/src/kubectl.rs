@@ -52,11 +52,7 @@ impl Kubectl {
     /// Applies manifests that the API server must reject, and returns the error.
     pub async fn apply_rejected(&self, manifests: &str) -> Result<String> {
         let output = self.output(&["apply", "-f", "-"], manifests).await?;
-        ensure!(
-            !output.status.success(),
-            "the API server must reject:
-        {manifests}"
-        );
+        ensure!(!output.status.success(), "the API server must reject:\n{manifests}");
         Ok(String::from_utf8(output.stderr)?)
     }
 

@@ -139,12 +139,7 @@ impl Process {
     /// Fails with the end of the log if the process has exited.
     pub fn ensure_running(&self) -> Result<()> {
         if let Some(exit) = self.exit() {
-            bail!(
-                "{} {exit}; end of its log:
-            {}",
-                self.name,
-                self.log_tail(40)
-            );
+            bail!("{} {exit}; end of its log:\n{}", self.name, self.log_tail(40));
         }
         Ok(())
     }
@@ -169,12 +164,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         // cargo prints it only if the test fails.
         if self.show {
-            eprintln!(
-                "end of the log of {}:
-            {}",
-                self.name,
-                self.log_tail(60)
-            );
+            eprintln!("end of the log of {}:\n{}", self.name, self.log_tail(60));
         }
     }
 }

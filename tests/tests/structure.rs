@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use regex::Regex;
+use stream_notifier::api::Reason;
 
 /// Lines that a source file may have.
 const MAX_LINES: usize = 450;
@@ -254,6 +255,22 @@ fn keeps_files_short_and_folders_small() -> Result<()> {
     let crowded = folders.iter().filter(|(_, files)| **files > MAX_FILES);
     wrong.extend(crowded.map(|(folder, files)| format!("{} has {files} files", folder.display())));
     ensure!(wrong.is_empty(), "at most {MAX_LINES} lines and {MAX_FILES} files: {wrong:#?}");
+    Ok(())
+}
+
+#[test]
+fn every_reason_is_used() -> Result<()> {
+    let sources = Crate::read()?.sources;
+    let reasons = vec!["api".to_owned(), "reasons".to_owned()];
+    let code: String =
+        sources.iter().filter(|(module, _)| **module != reasons).map(|(_, code)| &**code).collect();
+    let used: BTreeSet<&str> = Regex::new(r"\bReason::(\w+)")?
+        .captures_iter(&code)
+        .filter_map(|captures| captures.get(1).map(|name| name.as_str()))
+        .collect();
+    let unused: Vec<_> =
+        Reason::ALL.iter().filter(|reason| !used.contains(reason.as_str())).collect();
+    ensure!(unused.is_empty(), "no code reports {unused:?}");
     Ok(())
 }
 

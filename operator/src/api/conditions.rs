@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use super::condition_types::{DATA_GAP, DEGRADED, READY, ReadyState};
 use super::reasons::{Reason, Use};
 
-/// Time for which `DataGap` stays after the last gap: the retention of a stream.
+/// Time for which `DataGap` remains after the last gap: the retention of a stream.
 const DATA_GAP_TTL: SignedDuration = SignedDuration::from_hours(24);
 
 /// Input of [`build_conditions`]: the state of a notifier.

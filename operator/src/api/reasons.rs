@@ -66,13 +66,13 @@ const STALLED: Use = Use::Ready(ReadyState::Stalled);
 
 reasons! {
     Reading [READY]
-        "Every open shard is read."
+        "The operator is reading every open shard."
         "None."
     Suspended [READY]
         "`suspend` is true, so nothing is read."
         "Set `suspend` to false to continue from the checkpoint."
     Starting [STARTING]
-        "The operator opens the shards of the stream."
+        "The operator is starting to read the shards of the stream."
         "Wait. If a problem delays the start, its reason replaces this one within 60 s."
     Invalid [STALLED]
         "A field, an expression or a domain of the spec is invalid."
@@ -88,16 +88,16 @@ reasons! {
         "Grant the IAM action that the message names."
     StreamInvalid [STALLED]
         "DynamoDB Streams rejects a request as invalid."
-        "If you edited the checkpoint, check its sequence numbers."
+        "If you edited the checkpoint, check its sequence numbers. Otherwise, report a bug in the operator."
     StreamReplaced [STALLED]
         "The stream is disabled, and the table has a newer stream."
-        "Replace `streamArn` with `tableArn`. A new `streamArn` would begin at `startingPosition`."
+        "Replace `streamArn` with `tableArn`. With a new `streamArn`, reading would begin at `startingPosition`."
     StreamDisabled [STALLED]
-        "The stream is disabled and read to its end, or the table has no enabled stream."
+        "The stream is disabled and has been read to its end, or the table has no enabled stream."
         "Enable a stream on the table. If the spec has `streamArn`, replace it with `tableArn`."
     StreamThrottled [RETRYING]
         "Requests to the stream have been throttled for 60 s."
-        "Look for other consumers of the stream, or other programs in the account that describe streams."
+        "Find other consumers of the stream, and other programs in the account that send DescribeStream requests. Reduce their requests."
     StreamUnavailable [RETRYING]
         "Requests to the stream have had no usable response for 60 s."
         "Check the network and the AWS service status. The operator retries."
@@ -105,32 +105,32 @@ reasons! {
         "The records of the stream lack an image that the spec needs."
         "Enable a stream with `NEW_AND_OLD_IMAGES`, or remove the fields that need the image."
     ShardNotFound [RETRYING]
-        "A listed shard has not been found for 60 s."
+        "A shard is listed, but requests for it have failed with `ResourceNotFoundException` for 60 s."
         "None. The operator retries until DynamoDB Streams finds the shard."
     NoChildShard [RETRYING]
-        "A shard is read to its end, but no listing shows a child shard."
+        "A shard has been read to its end, but no listing shows a child shard."
         "None. The operator retries until a listing shows a child shard."
     NoShards [RETRYING]
         "Listings of the stream have shown no shards for 60 s."
         "None. The operator retries until a listing shows a shard."
     ShardBlocked [RETRYING]
-        "A shard has not been read for 60 s, because earlier records are not delivered or its requests are rate-limited."
-        "Check the connections table and API Gateway. If `stream_notifier_stream_rate_limit_wait_seconds_total` grows, raise `--get-records-per-second`."
+        "A shard has not been read for 60 s, because earlier records have not been delivered or its requests are rate-limited."
+        "Look for errors of the connections table and API Gateway in the operator's log. If `stream_notifier_stream_rate_limit_wait_seconds_total` grows, raise `--get-records-per-second`."
     DataGap [STALLED, Use::Event]
         "Records were lost before they were read, and reading stops if `onGap` is `Stop`."
-        "Make clients reload the data that they show. With `onGap: Stop`, either set `Continue`, or suspend the notifier, edit or delete its checkpoint, and resume it."
+        "Make clients reload the data that they show. With `onGap: Stop`, set `onGap` to `Continue`, or suspend the notifier until you have edited or deleted its checkpoint."
     WorkerFailed [RETRYING]
         "A task of the worker panicked because of a bug in the operator."
         "Report the bug with the operator's log. The worker restarts from the checkpoint."
     CheckpointTakenOver [STALLED]
         "Another operator has claimed the checkpoint."
-        "Run one operator for each namespace, and restart the one that remains."
+        "Run at most one operator per namespace, and restart the remaining one."
     CheckpointInvalid [STALLED]
         "A key of the checkpoint ConfigMap cannot be parsed."
         "Fix the key that the message names, or delete the ConfigMap to start again at `startingPosition`."
     CheckpointNotOwned [STALLED, RETRYING]
         "The checkpoint ConfigMap belongs to another object, or still to a deleted notifier of the same name."
-        "Delete the ConfigMap, or rename the notifier. Kubernetes deletes the ConfigMap of a deleted notifier."
+        "If another object owns the ConfigMap, delete the ConfigMap or rename the notifier. Otherwise, wait until Kubernetes deletes it."
     CheckpointAccessDenied [STALLED]
         "The operator lacks a permission on ConfigMaps."
         "Grant `get`, `create` and `patch` on ConfigMaps to the operator's ServiceAccount."
@@ -138,7 +138,7 @@ reasons! {
         "The checkpoint has more shards than a ConfigMap can hold."
         "None. Finished shards are removed within 24 hours, and no record is lost."
     CheckpointUnavailable [RETRYING]
-        "The Kubernetes API server has not stored the checkpoint."
+        "The operator cannot load or store the checkpoint in the Kubernetes API."
         "Check the API server. The operator retries."
     ConnectionsNotFound [STALLED]
         "The connections table does not exist."
@@ -154,9 +154,9 @@ reasons! {
         "Grant the IAM action that the message names."
     ConnectionsUnavailable [RETRYING]
         "Lookups of connections have had no usable response for 60 s."
-        "Check the capacity of the table and the network. The operator retries."
+        "Check the network and the table's read capacity. The operator retries."
     AllConnectionsGone [STALLED]
-        "At least 20 connections were gone within 60 s and no post succeeded, so the operator deletes no rows."
+        "At least 20 connections returned 410 within 60 s and no post succeeded, so the operator deletes no rows."
         "Check `webSocket.domain` and `webSocket.stage`."
     GatewayForbidden [STALLED]
         "API Gateway denies posts, so messages are held and do not expire."
@@ -169,15 +169,15 @@ reasons! {
         "Check `webSocket.domain` and the network."
     GatewayUnavailable [RETRYING]
         "Posts have had no usable response for 60 s."
-        "Check API Gateway. Messages older than `delivery.maxRecordAgeSeconds` are dropped."
+        "Check the AWS service status of API Gateway. Messages older than `delivery.maxRecordAgeSeconds` are dropped."
     StaleRowDeletionDenied [Use::Degraded]
-        "The operator lacks a permission to delete the rows of closed connections."
+        "The operator lacks permission to delete the rows of closed connections."
         "Grant `dynamodb:GetItem` and `dynamodb:DeleteItem` on the connections table."
     ConnectionIdMissing [Use::Degraded]
-        "Rows have no usable connection id, so their connections receive no messages."
+        "At least one row has no usable connection id, so its connection receives no messages."
         "Correct `connections.connectionIdAttribute`, or add the attribute to the projection of the index."
     InvalidTtlUnit [Use::Degraded]
-        "Rows have a TTL in milliseconds, so they never expire."
+        "At least one row has a TTL in milliseconds, so it never expires."
         "Write the TTL in seconds since 1970."
     DisconnectForbidden [Use::Degraded]
         "API Gateway denies requests to disconnect slow clients."
@@ -186,8 +186,8 @@ reasons! {
         "The dead-letter queue does not exist, so dead letters are lost after 60 s."
         "Create the queue, or correct `delivery.deadLetterQueueArn`."
     DeadLetterQueueAccessDenied [Use::Degraded]
-        "The operator lacks a permission to send to the dead-letter queue, so dead letters are lost after 60 s."
-        "Grant `sqs:SendMessage`, and `kms:GenerateDataKey` and `kms:Decrypt` on the key of an encrypted queue."
+        "The operator lacks permission to send to the dead-letter queue, so dead letters are lost after 60 s."
+        "Grant `sqs:SendMessage`. For an encrypted queue, also grant `kms:GenerateDataKey` and `kms:Decrypt` on its KMS key."
     DeadLetterQueueUnavailable [Use::Degraded]
         "The dead-letter queue has had no usable response for 30 s; dead letters are lost after 60 s."
         "Check the queue and the AWS service status."

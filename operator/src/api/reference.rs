@@ -9,7 +9,8 @@ const INTRODUCTION: &str = "\
 # Conditions
 
 The operator writes the state of a StreamNotifier to `status.conditions`. Each condition has a reason,
-which is a fixed identifier, and a message. The message names the resource, the cause and the action:
+which is a fixed identifier, and a message. The message names the resource, the cause and the action. To
+read both, run:
 
     kubectl describe streamnotifier NAME
 
@@ -18,14 +19,14 @@ The conditions follow [kstatus](https://github.com/kubernetes-sigs/cli-utils/tre
 
 | type | when it is present | meaning of `True` |
 |---|---|---|
-| `Ready` | always | Every open shard is read, or the notifier is suspended. |
-| `Reconciling` | while it is `True` | The operator starts or retries. No action is needed unless the reason asks for one. |
-| `Stalled` | while it is `True` | The notifier cannot continue until you change it or a resource that its spec names. |
+| `Ready` | always | The operator is reading every open shard, or the notifier is suspended. |
+| `Reconciling` | while it is `True` | The operator is starting the notifier, or is retrying after an error. No action is needed unless the reason asks for one. |
+| `Stalled` | while it is `True` | The notifier cannot continue until you act. |
 | `Degraded` | while it is `True` | Something needs to be fixed, but delivery continues. `Ready` does not depend on it. |
 | `DataGap` | 24 hours, or until the spec changes | Records were lost before they were read. |
 
 `Reconciling` and `Stalled` are never present together. The operator removes a problem from the conditions
-when it is solved. No restart is needed, unless another operator took over the checkpoint. While a
+once the problem is resolved. No restart is needed, unless another operator took over the checkpoint. While a
 problem lasts, unread records stay in the stream for up to 24 hours, and the operator holds or retries
 messages.
 ";
@@ -36,8 +37,8 @@ pub fn conditions_page() -> String {
     page += "
 ## Ready
 
-`Reconciling` and `Stalled` have the reason and the message of `Ready`. If there are several problems, the
-reason is that of one of them, and the message lists all.
+`Reconciling` and `Stalled` have the same reason and message as `Ready`. If there are several problems, the
+reason describes one of them, and the message lists all of them.
 
 | reason | `Ready` | also `True` | meaning | action |
 |---|---|---|---|---|
@@ -53,10 +54,10 @@ reason is that of one of them, and the message lists all.
     page += "
 ## Degraded
 
-The reason is that of one problem, and the message lists all problems.
+The reason describes one problem, and the message lists all problems.
 
-`ConnectionIdMissing` and `InvalidTtlUnit` stay for 10 minutes after the last lookup that found such a row.
-The reasons of the dead-letter queue stay until a dead letter is sent.
+`ConnectionIdMissing` and `InvalidTtlUnit` remain for 10 minutes after the last lookup that found an invalid
+row. The reasons that begin with `DeadLetterQueue` remain until a dead letter is sent.
 ";
     page += &table(Use::Degraded);
     page += "
@@ -69,7 +70,7 @@ lasts until you change the spec, and `Ready` is `False` with the reason `DataGap
     page += "
 ## Events
 
-The operator records these as Events of the type Warning.
+The operator reports these reasons in Events of type `Warning`.
 ";
     page += &table(Use::Event);
     page

@@ -109,9 +109,9 @@ pub struct StreamNotifierSpec {
     /// Time at which reading begins, in RFC 3339 format.
     ///
     /// Required with `startingPosition: AtTimestamp`, and not allowed without it. The operator
-    /// skips older records. A stream keeps records for 24 hours, so a time before that causes a
-    /// data gap (see `onGap`). If the time is in the future, the operator skips all records until
-    /// then.
+    /// skips older records. A stream keeps records for 24 hours, so a time further in the past
+    /// causes a data gap (see `onGap`). If the time is in the future, the operator skips all
+    /// records until then.
     ///
     /// Minimum: `2012-01-01T00:00:00Z`. Maximum: before `2200-01-01T00:00:00Z`. Default: none.
     /// Example: `2026-11-22T12:00:00Z`.
@@ -170,13 +170,13 @@ pub struct StreamNotifierSpec {
 
     /// Fields of the JSON message, each with a CEL expression.
     ///
-    /// An expression sees these variables: `keys`, `old` and `new` (maps of attributes; empty if
-    /// the record has no such image), `eventName` (`INSERT`, `MODIFY` or `REMOVE`), `eventId`,
-    /// `sequenceNumber`, `approximateCreationDateTime` (seconds since 1970) and `userIdentity`.
-    /// 1 to 32 fields, with 1 to 1,024 characters in each expression.
+    /// An expression can use these maps of attributes: `keys`, `old` and `new`. `old` or `new` is
+    /// empty if the record has no such image. It can also use `eventName` (`INSERT`, `MODIFY` or
+    /// `REMOVE`), `eventId`, `sequenceNumber`, `approximateCreationDateTime` (seconds since 1970)
+    /// and `userIdentity`. 1 to 32 fields, with 1 to 1,024 characters in each expression.
     ///
     /// Default: `pk` and `sk` with the keys of the item. If `attribute` is set, also `value` with
-    /// its new value. Example: `{value: "string(new.TargetAttribute)"}`.
+    /// the new value of that attribute. Example: `{value: "string(new.TargetAttribute)"}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "message_schema")]
     pub message: Option<BTreeMap<String, String>>,
@@ -185,11 +185,11 @@ pub struct StreamNotifierSpec {
     #[serde(default, skip_serializing_if = "Delivery::is_default")]
     pub delivery: Delivery,
 
-    /// Action when the stream lost records before the operator read them.
+    /// Action if records are lost before the operator reads them.
     ///
-    /// A stream keeps records for 24 hours. `Continue` goes on with the oldest record that is left.
-    /// `Stop` stops reading and keeps the checkpoint before the gap until you act. Both set the
-    /// condition `DataGap` and create an Event.
+    /// A stream keeps records for 24 hours. `Continue` resumes at the oldest record that is still
+    /// in the stream. `Stop` stops reading and keeps the checkpoint before the gap until you act.
+    /// Both set the condition `DataGap` and create an Event.
     ///
     /// Default: `Continue`.
     #[serde(default)]
@@ -197,9 +197,9 @@ pub struct StreamNotifierSpec {
 
     /// Longest interval between two polls of a quiet shard, in milliseconds.
     ///
-    /// The operator polls a shard again 25 ms after a record, and less often the longer the shard
-    /// is quiet. AWS bills each poll. At 250 ms, a quiet shard costs about 10 million GetRecords
-    /// requests a month.
+    /// The operator polls a shard 25 ms after a page with records. The interval then grows up to
+    /// this value while the shard is quiet. AWS bills each poll. At 250 ms, a quiet shard costs
+    /// about 10 million GetRecords requests a month.
     ///
     /// Minimum: 50. Maximum: 30,000. Default: 250. Example: `1000`.
     #[serde(default = "default_poll_interval_milliseconds")]
@@ -261,7 +261,7 @@ pub enum ChangeKind {
     "has(self.equals) || has(self.prefix) || has(self.suffix) || has(self.contains) || has(self.matches)"
 ).message("a key filter needs at least one of equals, prefix, suffix, contains, matches"))]
 pub struct KeyFilter {
-    /// Name of the key attribute, a string or a number.
+    /// Name of a key attribute of type string or number.
     ///
     /// A number is compared by its stored text. A binary key matches no filter. 1 to 255
     /// characters. Example: `PK`.

@@ -22,7 +22,7 @@ pub struct StreamNotifierStatus {
     ///
     /// `Degraded`: something needs a fix, but delivery continues.
     ///
-    /// `DataGap`: records were lost before the operator read them. It stays for 24 hours, or until
+    /// `DataGap`: records were lost before the operator read them. It remains for 24 hours, or until
     /// you change the spec.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -30,8 +30,8 @@ pub struct StreamNotifierStatus {
 
     /// ARN of the stream that the operator reads.
     ///
-    /// With `tableArn`, this is the oldest stream that is not read to its end, or the newest one if
-    /// all are. Absent before reading begins and while reading is stopped.
+    /// With `tableArn`, this is the oldest stream that has not been read to its end, or the newest
+    /// one if all have. Absent before reading begins and while reading is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_arn: Option<String>,
 }

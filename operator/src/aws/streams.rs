@@ -207,7 +207,7 @@ impl Streams for DynamoDbStreams {
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
         Box::pin(async move {
             match start {
-                IteratorStart::Start => {
+                IteratorStart::TrimHorizon => {
                     self.request_iterator(shard, ShardIteratorType::TrimHorizon, None, None).await
                 }
                 IteratorStart::After(number) => {

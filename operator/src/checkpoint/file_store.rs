@@ -1,4 +1,4 @@
-//! Stores the checkpoint of the local mode in memory, or in one file of the data directory. A crash leaves
+//! Stores the checkpoint of local mode in memory, or in one file of the data directory. A crash leaves
 //! the old file or the new one, because a write syncs a temporary file and renames it.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{CheckpointStore, ResourceVersion, StoreError, StoredCheckpoint};
 
-/// The store of the local mode. Clones share it.
+/// The store of local mode. Clones share it.
 #[derive(Debug, Clone)]
 pub struct FileStore(Arc<Mutex<Storage>>);
 

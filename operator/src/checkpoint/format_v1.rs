@@ -100,14 +100,14 @@ pub enum FormatError {
 #[serde(deny_unknown_fields)]
 struct Entry<'a> {
     stream: Cow<'a, str>,
-    /// A sequence number, `start`, `latest` or `finished`.
+    /// A sequence number, `trimHorizon`, `latest` or `finished`.
     after: Cow<'a, str>,
 }
 
 impl Position {
     fn as_text(&self) -> &str {
         match self {
-            Self::Start => "start",
+            Self::TrimHorizon => "trimHorizon",
             Self::Latest => "latest",
             Self::Finished => "finished",
             Self::After(number) => number.as_str(),
@@ -116,7 +116,7 @@ impl Position {
 
     fn parse(text: &str) -> Option<Self> {
         match text {
-            "start" => Some(Self::Start),
+            "trimHorizon" => Some(Self::TrimHorizon),
             "latest" => Some(Self::Latest),
             "finished" => Some(Self::Finished),
             number => SequenceNumber::parse(number).map(Self::After),
@@ -236,7 +236,7 @@ mod tests {
                 (shard("1"), Position::Finished),
                 (shard("2"), Position::After(number)),
                 (shard("3"), Position::Latest),
-                (shard("4"), Position::Start),
+                (shard("4"), Position::TrimHorizon),
             ]),
         }
     }
@@ -251,12 +251,13 @@ mod tests {
         let mut both = checkpoint();
         let later = StreamLabel::new("2026-11-22T10:00:00.123");
         let names: Vec<_> = both.shards.keys().map(|id| id.name.clone()).collect();
-        both.shards.extend(names.iter().map(|name| (ShardId::new(&later, name), Position::Start)));
+        both.shards
+            .extend(names.iter().map(|name| (ShardId::new(&later, name), Position::TrimHorizon)));
         let data = both.to_data();
         assert_eq!(data.len(), 5 + 8);
         assert_eq!(
             data["shardId-00000002_2026-11-22T10-00-00.123"],
-            r#"{"stream":"2026-11-22T10:00:00.123","after":"start"}"#
+            r#"{"stream":"2026-11-22T10:00:00.123","after":"trimHorizon"}"#
         );
         assert_eq!(Checkpoint::from_data(&data), Ok(both));
         let mut twice = data;

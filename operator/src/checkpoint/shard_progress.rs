@@ -26,15 +26,15 @@ pub struct ShardProgress {
 struct ReadTimes {
     /// When the shard was last known to have no unread records. Used while there is no sequence number.
     caught_up_at: UnixSeconds,
-    /// Records up to this time are read, settled or not.
+    /// Records up to this time have been read, whether or not they are settled.
     through: UnixSeconds,
     /// The time of the first of the latest empty pages.
     quiet_since: Option<UnixSeconds>,
 }
 
 /// Pages must be empty for this long before the shard counts as caught up, because empty pages can come
-/// before pages with records. Together with a poll interval it stays below the safety margin of data
-/// gaps, so that a gap is reported once.
+/// before pages with records. This value plus a poll interval must be less than
+/// `SAFETY_MARGIN_SECONDS`, so that each gap is reported only once.
 const MIN_QUIET_SECONDS: i64 = 20;
 
 impl ShardProgress {

@@ -41,7 +41,7 @@ pub struct CheckpointWriter {
 pub enum ClaimError {
     /// Another process has claimed it.
     #[error(
-        "checkpoint cannot be stored: {holder:?} has claimed it; run one operator for each namespace, and restart the one that remains"
+        "checkpoint cannot be stored: {holder:?} has claimed it; run at most one operator per namespace, and restart the remaining one"
     )]
     TakenOver {
         /// That process.

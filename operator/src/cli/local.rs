@@ -32,7 +32,7 @@ pub struct Options {
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     dynamodb_port: u16,
 
-    /// Port of the WebSocket gateway and the page on 127.0.0.1; 0 selects a free port.
+    /// Port on 127.0.0.1 of the WebSocket gateway and the web page; 0 selects a free port.
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     port: u16,
 
@@ -46,7 +46,7 @@ pub struct Options {
     data_dir: Option<PathBuf>,
 }
 
-/// Runs the local mode until SIGTERM or SIGINT.
+/// Runs local mode until SIGTERM or SIGINT.
 pub async fn run(options: Options) -> Result<(), CommandError> {
     telemetry::init_logging(false);
     let stop = shutdown_token()?;

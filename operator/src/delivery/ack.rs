@@ -37,8 +37,8 @@ impl std::fmt::Debug for AckState {
 impl AckHandle {
     /// Returns the first handle of a record.
     ///
-    /// When all handles are acknowledged, the record completes `slot`. If any message was dropped,
-    /// it sends `dead_letter` first.
+    /// Once all handles are acknowledged, `slot` is completed. If any message was dropped,
+    /// `dead_letter` is sent before that.
     pub fn new(
         progress: Arc<dyn RecordProgress>,
         slot: u64,

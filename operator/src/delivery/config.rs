@@ -29,7 +29,7 @@ pub struct DeliveryPolicy {
 pub enum SlowClientAction {
     /// Its messages stay queued.
     Wait,
-    /// A newer message of the same item replaces a queued one.
+    /// A newer message for the same item replaces a queued one.
     Drop,
     /// The operator closes its connection.
     Disconnect,

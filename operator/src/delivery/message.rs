@@ -15,7 +15,7 @@ pub struct Message {
     pub body: Bytes,
     /// Sent instead of a `body` that is too large. Present only with `oversize: KeysOnly`.
     pub keys_only: Option<Bytes>,
-    /// Key of the item. A newer message of the same item can supersede an older one.
+    /// Key of the item. A newer message for the same item can supersede an older one.
     pub item_key: Item,
     /// When the item changed, in seconds since 1970.
     pub created_at: UnixSeconds,

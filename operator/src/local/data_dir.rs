@@ -1,4 +1,4 @@
-//! Data directory of the local mode. A lock file makes sure that one process at a time uses it.
+//! Data directory of local mode. A lock file makes sure that one process at a time uses it.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Errors of the local mode.
+//! Errors of local mode.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use dynoxide::DynoxideError;
 
 use super::plan::PlanError;
 
-/// Reason for which the local mode did not start or stop.
+/// Reason for which local mode did not start or stop.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
     /// The manifest does not define the tables.

@@ -110,7 +110,7 @@ impl Drop for AdmittedConnection {
         let (rows, row, token) = (self.gateway.rows.clone(), self.row.clone(), self.token.clone());
         self.gateway.runtime.spawn(async move {
             if let Err(error) = rows.delete(&row).await {
-                telemetry::row_not_deleted(&error);
+                telemetry::local_row_not_deleted(&error);
             }
             drop(token);
         });

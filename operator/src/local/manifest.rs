@@ -1,4 +1,4 @@
-//! Reads the manifest of the local mode as strictly as an API server validates it.
+//! Reads the manifest of local mode as strictly as an API server validates it.
 
 use std::io;
 use std::path::{Path, PathBuf};

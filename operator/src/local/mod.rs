@@ -39,7 +39,7 @@ use crate::local::plan::example::Example;
 use crate::local::plan::hints::{ServerUrls, hint_lines};
 use crate::local::serve::{bind_loopback, serve_until};
 
-/// Options of the local mode.
+/// Options of local mode.
 pub struct Options {
     pub manifest: StreamNotifier,
     /// Port of the embedded DynamoDB; 0 selects a free port.

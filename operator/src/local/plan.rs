@@ -82,7 +82,7 @@ pub enum PlanError {
     /// Items and connections are in the same table.
     #[error(
         "spec.connections.tableName is {0:?}, which is also the table of the items; name another \
-         table for the local mode"
+         table for local mode"
     )]
     SharedTable(String),
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Images that the records of a stream contain. DynamoDB fixes them when the stream is created.
+/// Images that the records of a stream contain. They cannot change after the stream is created.
 ///
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_StreamSpecification.html>
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

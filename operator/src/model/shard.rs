@@ -81,7 +81,7 @@ impl fmt::Display for ShardId {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Position {
     /// No record is settled. Reading begins with the oldest record.
-    Start,
+    TrimHorizon,
     /// No record is settled. Reading begins at the time at which the notifier began to read.
     Latest,
     /// All records up to and including this one are settled.

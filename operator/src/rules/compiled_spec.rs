@@ -61,7 +61,7 @@ pub enum Decision {
 /// A message and its recipients.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notification {
-    /// The partition key by which connections are looked up. `None` means every connection.
+    /// The partition key value by which connections are looked up. `None` means every connection.
     pub lookup: Option<AttributeValue>,
     /// The message, a JSON object.
     pub body: Bytes,
@@ -108,11 +108,6 @@ impl CompiledSpec {
     /// The images that the records of a stream must carry for this spec.
     pub fn required_images(&self) -> &RequiredImages {
         &self.required_images
-    }
-
-    /// Decides on one record: the prefilter, then patterns and expressions.
-    pub fn decide(&self, keys: &KeySchema, record: &Record) -> Decision {
-        if self.matches_prefilter(record) { self.evaluate(keys, record) } else { Decision::Skip }
     }
 
     /// Whether a record passes all conditions except patterns and expressions. These are cheap

@@ -270,7 +270,7 @@ impl ShardCoordinator {
         }
         let is_latest = self.start.kind == StartKind::Latest
             && self.start.label() == id.stream.as_str()
-            && position == Position::Start;
+            && position == Position::TrimHorizon;
         let position = if is_latest { Position::Latest } else { position };
         let read_at = self.unread_since(&id);
         let start = self.iterator_start(&position);
@@ -307,7 +307,7 @@ impl ShardCoordinator {
                 let now = self.context.clock.now();
                 IteratorStart::At(start.min(UnixSeconds(now.0.saturating_sub(1))))
             }
-            (_, None) => IteratorStart::Start,
+            (_, None) => IteratorStart::TrimHorizon,
         }
     }
 
@@ -363,10 +363,10 @@ impl ShardCoordinator {
             }
             // Only a listing shows the ancestors of the parent.
             LineageEvent::ParentFound(_) => self.context.lister.request(),
-            LineageEvent::ParentNeverListed(id) if self.positions.has(&id) => {}
-            LineageEvent::ParentNeverListed(id) => {
-                match self.graph.missing_ancestor(&id, &self.positions.all()).cloned() {
-                    None => self.start_shard(id, Position::Start),
+            LineageEvent::ParentStillUnlisted(id) if self.positions.has(&id) => {}
+            LineageEvent::ParentStillUnlisted(id) => {
+                match self.graph.awaited_parent(&id, &self.positions.all()).cloned() {
+                    None => self.start_shard(id, Position::TrimHorizon),
                     Some(parent) if self.listing.has(&parent) || self.positions.has(&parent) => {}
                     Some(parent) => self.resolver.probe(parent),
                 }
@@ -381,7 +381,7 @@ impl ShardCoordinator {
         for Shard { id, parent } in children {
             self.graph.observe_shard(&id, parent.as_ref(), now);
             if !self.positions.has(&id) && !self.graph.is_pruned(&id) {
-                self.start_shard(id, Position::Start);
+                self.start_shard(id, Position::TrimHorizon);
                 self.prune(parent);
             }
         }

@@ -32,7 +32,7 @@ pub struct PollInterval {
     last_record_at: Option<Instant>,
 }
 
-/// Properties of a page that decide when to poll again.
+/// Properties of a page that determine when to poll again.
 #[derive(Clone, Copy, Debug)]
 pub struct PageStats {
     /// Number of records.

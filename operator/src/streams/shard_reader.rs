@@ -74,13 +74,14 @@ impl ShardReader {
 
     /// Continues with the oldest record that is left, after the requested ones were trimmed.
     pub fn restart_at_trim_horizon(&mut self) {
-        self.start = IteratorStart::Start;
+        self.start = IteratorStart::TrimHorizon;
         self.iterator = None;
     }
 
     async fn read_with_new_iterator(&mut self) -> Result<RecordPage, StreamError> {
         self.iterator = None;
-        let shard_start = fault!(ExpiredIteratorRenewedAtStart).then_some(IteratorStart::Start);
+        let shard_start =
+            fault!(ExpiredIteratorRenewedAtStart).then_some(IteratorStart::TrimHorizon);
         let start = shard_start.as_ref().unwrap_or(&self.start);
         let iterator = self.streams.get_iterator(&self.shard, start).await?;
         let mut page = self.streams.get_records(&iterator).await?;

@@ -6,12 +6,12 @@ use tracing_subscriber::EnvFilter;
 
 /// Default log filter, which `RUST_LOG` replaces: `info` for the operator, `warn` for libraries.
 ///
-/// The named modules log whole response bodies as warnings, which can contain secrets. The operator
-/// logs the same errors without the body.
+/// The modules in this filter log whole response bodies, which can contain secrets, as warnings.
+/// The operator logs the same errors without the body.
 const FILTER: &str = "warn,stream_notifier=info,\
     aws_config=error,aws_config::default_provider=warn,kube_client::client=error";
 
-/// Installs the global log subscriber. It panics if one is installed already.
+/// Installs the global log subscriber. Panics if one is already installed.
 pub fn init_logging(json: bool) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
     let logs = tracing_subscriber::fmt()

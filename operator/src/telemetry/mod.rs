@@ -26,6 +26,6 @@ pub use self::process::{
     event_failed, operator_started, reconcile_failed, shutdown_started, unreadable_notifier,
 };
 #[cfg(feature = "local")]
-pub use self::process::{row_not_deleted, websocket_not_closed};
+pub use self::process::{local_row_not_deleted, websocket_not_closed};
 pub use self::server::{ReadinessCheck, serve};
 pub use crate::api::Reason;

@@ -10,8 +10,8 @@ pub enum DropReason {
     /// The message was queued for `delivery.maxRecordAgeSeconds`.
     Expired,
     /// The message failed `delivery.maxAttempts` times.
-    Attempts,
-    /// The client is slow, and a newer message of the same item replaced this one.
+    AttemptsExhausted,
+    /// The client is slow, and a newer message for the same item replaced this one.
     Superseded,
     /// The client is slow, and more than 512 KiB were queued for it.
     Overflow,
@@ -26,7 +26,7 @@ impl DropReason {
             Self::Invalid => "Invalid",
             Self::TooLarge => "TooLarge",
             Self::Expired => "Expired",
-            Self::Attempts => "Attempts",
+            Self::AttemptsExhausted => "AttemptsExhausted",
             Self::Superseded => "Superseded",
             Self::Overflow => "Overflow",
             Self::Disconnected => "Disconnected",
@@ -39,7 +39,7 @@ impl DropReason {
             Self::Invalid => "invalid",
             Self::TooLarge => "too_large",
             Self::Expired => "expired",
-            Self::Attempts => "attempts_exhausted",
+            Self::AttemptsExhausted => "attempts_exhausted",
             Self::Superseded => "superseded",
             Self::Overflow => "overflow",
             Self::Disconnected => "disconnected",

@@ -40,6 +40,6 @@ pub fn websocket_not_closed() {
 
 /// The local gateway could not delete the row of a closed connection.
 #[cfg(feature = "local")]
-pub fn row_not_deleted(error: &dyn Error) {
+pub fn local_row_not_deleted(error: &dyn Error) {
     warn!(error = error_chain(error), "row of closed connection not deleted");
 }

@@ -8,7 +8,7 @@ use crate::delivery::{ConnectionsTable, DeadLetterQueue, Gateway};
 use crate::streams::Streams;
 use crate::worker::config::worker_config::WorkerSpec;
 
-/// The backends of one worker. Production and the local mode differ in these alone.
+/// The backends of one worker. Production and local mode differ in these alone.
 #[derive(Clone, Debug)]
 pub struct Backends {
     /// The table's streams.

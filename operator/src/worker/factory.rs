@@ -9,7 +9,7 @@ use super::config::validate::{Validated, validate};
 use super::config::worker_config::{WorkerConfig, WorkerSpec};
 use super::rate_limiters::RateLimiters;
 use super::run::run_worker;
-use super::supervisor::RunWorker;
+use super::worker_handle::RunWorker;
 use crate::api::StreamNotifierSpec;
 use crate::aws::AwsConfig;
 use crate::checkpoint::CheckpointStore;
@@ -47,7 +47,7 @@ impl WorkerFactory {
         Self::new(aws, endpoints, rate_limiters, holder)
     }
 
-    /// A factory for the local mode, with this endpoint of the embedded DynamoDB.
+    /// A factory for local mode, with this endpoint of the embedded DynamoDB.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ mod factory;
 mod rate_limiters;
 mod run;
 mod startup;
-mod supervisor;
+mod worker_handle;
 
 pub use self::backends::Backends;
 pub use self::config::endpoint::Endpoints;
@@ -15,5 +15,5 @@ pub use self::config::worker_config::{WorkerConfig, WorkerSpec};
 pub use self::factory::WorkerFactory;
 pub use self::rate_limiters::RateLimiters;
 pub use self::run::run_worker;
-pub use self::supervisor::{NotifierId, Revision, RunWorker, WorkerHandle};
+pub use self::worker_handle::{NotifierId, Revision, RunWorker, WorkerHandle};
 pub use crate::rules::InvalidSpec;

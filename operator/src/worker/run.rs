@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::backends::Backends;
 use super::startup::{claim_checkpoint, refresh_listing};
-use super::supervisor::panicked_problem;
+use super::worker_handle::panicked_problem;
 use crate::checkpoint::{
     Checkpoint, CheckpointWriter, ClaimError, Positions, checkpoint_problem, run_checkpoint_loop,
     write_final_checkpoint,

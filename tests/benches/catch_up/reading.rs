@@ -58,7 +58,8 @@ pub async fn client(endpoint: &str) -> Result<()> {
     for shard in streams.describe(&label, ShardFilter::All, None).await?.shards {
         let streams = streams.clone();
         readers.spawn(async move {
-            let mut next = Some(streams.get_iterator(&shard.id, &IteratorStart::Start).await?);
+            let mut next =
+                Some(streams.get_iterator(&shard.id, &IteratorStart::TrimHorizon).await?);
             let mut records = 0;
             while let Some(iterator) = next {
                 let page = streams.get_records(&iterator).await?;
@@ -158,7 +159,7 @@ struct CountingStreams {
 
 impl Streams for CountingStreams {
     fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
-        Box::pin(async move { self.streams.list().await })
+        self.streams.list()
     }
 
     fn describe<'a>(
@@ -167,7 +168,7 @@ impl Streams for CountingStreams {
         listed: ShardFilter<'a>,
         after: Option<&'a ShardId>,
     ) -> BoxFuture<'a, Result<StreamPage, StreamError>> {
-        Box::pin(async move { self.streams.describe(stream, listed, after).await })
+        self.streams.describe(stream, listed, after)
     }
 
     fn get_iterator<'a>(
@@ -175,7 +176,7 @@ impl Streams for CountingStreams {
         shard: &'a ShardId,
         from: &'a IteratorStart,
     ) -> BoxFuture<'a, Result<ShardIterator, StreamError>> {
-        Box::pin(async move { self.streams.get_iterator(shard, from).await })
+        self.streams.get_iterator(shard, from)
     }
 
     fn get_records<'a>(
@@ -211,6 +212,6 @@ impl Gateway for CountingGateway {
     }
 
     fn disconnect<'a>(&'a self, connection: &'a str) -> BoxFuture<'a, PostResponse> {
-        Box::pin(async move { self.gateway.disconnect(connection).await })
+        self.gateway.disconnect(connection)
     }
 }

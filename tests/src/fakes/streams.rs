@@ -232,7 +232,7 @@ impl Streams for FakeStreams {
             let generation = state.generation;
             let shard = state.find_shard(id)?;
             let start = match from {
-                IteratorStart::Start => 0,
+                IteratorStart::TrimHorizon => 0,
                 IteratorStart::At(at) => {
                     shard.records.partition_point(|record| record.approximate_creation_time < *at)
                 }

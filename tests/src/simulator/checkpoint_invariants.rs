@@ -27,7 +27,7 @@ impl<'a> SavedCheckpoint<'a> {
             let value: Value = serde_json::from_str(value).ok()?;
             let shard = model.shard(value["stream"].as_str()?, key)?;
             let watermark = match value["after"].as_str()? {
-                "latest" | "start" => Watermark::Start,
+                "latest" | "trimHorizon" => Watermark::Start,
                 "finished" => Watermark::Finished,
                 number => Watermark::UpTo(number.parse().ok()?),
             };

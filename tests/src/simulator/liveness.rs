@@ -9,24 +9,24 @@ use tokio::time::{Instant, sleep, timeout};
 use super::config::ScenarioConfig;
 use super::scenario::Scenario;
 use super::step::Step;
-use super::worker::{STOP_LIMIT, Worker};
+use super::worker::{STOP_TIMEOUT, Worker};
 use super::world::State;
 use crate::streams_model::{Inconsistency, Model, ModelRecord, Status, Stream, Throttling};
 
 /// The longest time until the worker has recovered. A worker that lost its claim finds out within
 /// one minute, and retries wait for up to 30 s.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(300);
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The longest time of a delivery in a run without faults, and in one in which a retry may be
 /// pending: of a call that timed out, or of messages to a closed connection.
-const DELIVERY_LIMIT: Duration = Duration::from_secs(10);
-const DELIVERY_LIMIT_AFTER_FAULTS: Duration = Duration::from_secs(120);
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+const DELIVERY_TIMEOUT_AFTER_FAULTS: Duration = Duration::from_secs(120);
 
 /// A request that a process sent before its end can have an effect this much later, also a claim.
 const MAX_LATE_EFFECT: Duration = Duration::from_secs(10);
 
 /// A stop waits for posts in flight for this long.
-const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Reasons of a worker without a stream that receives records.
 const NO_STREAM_REASONS: [&str; 3] = ["StreamNotFound", "StreamReplaced", "StreamDisabled"];
@@ -94,9 +94,9 @@ impl Scenario {
             if problems.is_empty() && started.elapsed() > MAX_LATE_EFFECT {
                 return Ok(true);
             }
-            if started.elapsed() > RECOVERY_LIMIT {
+            if started.elapsed() > RECOVERY_TIMEOUT {
                 let details =
-                    format!("{RECOVERY_LIMIT:?} after the last fault: {}", problems.join("; "));
+                    format!("{RECOVERY_TIMEOUT:?} after the last fault: {}", problems.join("; "));
                 self.world.with(|model, state| state.report_violation(model, "liveness", details));
                 return Ok(false);
             }
@@ -177,7 +177,8 @@ impl Scenario {
             }
         });
         self.write(6).await;
-        let limit = if self.had_no_faults() { DELIVERY_LIMIT } else { DELIVERY_LIMIT_AFTER_FAULTS };
+        let limit =
+            if self.had_no_faults() { DELIVERY_TIMEOUT } else { DELIVERY_TIMEOUT_AFTER_FAULTS };
         // A poll finds the end of the shard, and the first poll of its child can be empty.
         let limit = limit + 2 * self.config.poll_interval;
         let started = Instant::now();
@@ -223,14 +224,14 @@ impl Scenario {
         for worker in std::mem::take(&mut self.workers) {
             let process = worker.process.clone();
             let phase = worker.health().phase;
-            match timeout(STOP_LIMIT, worker.join()).await {
+            match timeout(STOP_TIMEOUT, worker.join()).await {
                 Ok(joined) => {
                     joined?;
                     self.check_final_checkpoint(process.number, started.elapsed());
                 }
                 Err(_) => {
                     let details = format!(
-                        "{process}, which was {phase:?}, has not stopped within {STOP_LIMIT:?}"
+                        "{process}, which was {phase:?}, has not stopped within {STOP_TIMEOUT:?}"
                     );
                     self.world
                         .with(|model, state| state.report_violation(model, "liveness", details));
@@ -271,7 +272,7 @@ impl Scenario {
             let mut connections = claim.into_iter().flat_map(|claim| claim.connections.values());
             let is_retried = connections.any(|it| it.is_retried_as_closed(model.now()));
             // Several connections that prove to be closed can take longer than a stop waits.
-            if took >= DRAIN_LIMIT && is_retried {
+            if took >= DRAIN_TIMEOUT && is_retried {
                 return;
             }
             let settled =

@@ -127,7 +127,7 @@ impl Streams for Boundary {
                         if error.kind == StreamErrorKind::Invalid =>
                     {
                         self.world.count("timestamp rejected");
-                        self.streams.get_iterator(shard, &IteratorStart::Start).await
+                        self.streams.get_iterator(shard, &IteratorStart::TrimHorizon).await
                     }
                     (response, _) => response,
                 }

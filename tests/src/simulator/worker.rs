@@ -197,4 +197,4 @@ fn rules() -> Arc<CompiledSpec> {
 
 /// The longest time that a stop takes: 20 s for posts in flight, 8 s for the final checkpoint, and
 /// the rest for calls that started before.
-pub const STOP_LIMIT: Duration = Duration::from_secs(40);
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(40);

@@ -20,7 +20,7 @@ pub use http::{HttpStreams, http_date, respond};
 pub use model::{Key, Model, ModelRecord};
 pub use read::{IteratorPosition, Page};
 pub use service_error::ServiceError;
-pub use settings::{Inconsistency, Settings, Throttling, View};
+pub use settings::{Inconsistency, Settings, StreamViewType, Throttling};
 pub use shard::Shard;
 pub use stream::{Status, Stream};
 pub use streams::{Clock, Fault, FaultTiming, ModelStreams, Request, to_record};

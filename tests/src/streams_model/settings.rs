@@ -7,7 +7,7 @@ const HOUR: u64 = 60 * MINUTE;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub table: String,
-    pub view: View,
+    pub view: StreamViewType,
     /// Bytes that are added to each image.
     pub filler_bytes: usize,
     /// Shards of a new stream.
@@ -53,7 +53,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             table: "sample-table-dev".to_owned(),
-            view: View::NewAndOldImages,
+            view: StreamViewType::NewAndOldImages,
             filler_bytes: 0,
             shards: 1,
             roll_ms: Some(4 * HOUR),
@@ -119,14 +119,14 @@ impl Default for Throttling {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
+pub enum StreamViewType {
     KeysOnly,
     NewImage,
     OldImage,
     NewAndOldImages,
 }
 
-impl View {
+impl StreamViewType {
     /// The name that AWS uses.
     pub fn as_str(self) -> &'static str {
         match self {

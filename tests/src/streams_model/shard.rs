@@ -47,7 +47,7 @@ impl Shard {
     }
 }
 
-/// Draws the id of a shard that is opened at a time.
+/// Draws a random id for a shard that opens at the time `opened`.
 pub(super) fn id(opened: u64, rng: &mut Rng) -> String {
     format!("shardId-{opened:020}-{:08x}", rng.u32(..))
 }
@@ -67,7 +67,7 @@ pub(super) fn number_after(parent: u128, rng: &mut Rng) -> u128 {
     parent + rng.u128(1..=MAX_STEP)
 }
 
-/// The hash that assigns a key to a shard: FNV-1a, which is equal on every machine.
+/// Hash that assigns a key to a shard. Uses FNV-1a, which returns the same value on every machine.
 pub(super) fn hash(texts: [&str; 2]) -> u64 {
     let bytes = texts.into_iter().flat_map(|text| text.bytes().chain([0]));
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {

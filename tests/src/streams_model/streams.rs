@@ -19,7 +19,7 @@ use stream_notifier::streams::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{IteratorPosition, Model, ServiceError, Status, View};
+use super::{IteratorPosition, Model, ServiceError, Status, StreamViewType};
 
 /// The time for which the AWS client waits for a response.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -228,7 +228,7 @@ impl Streams for ModelStreams {
                 IteratorStart::At(_) if !self.with(|model| model.settings.supports_timestamps) => {
                     IteratorPosition::TrimHorizon
                 }
-                IteratorStart::Start => IteratorPosition::TrimHorizon,
+                IteratorStart::TrimHorizon => IteratorPosition::TrimHorizon,
                 IteratorStart::At(at) => {
                     IteratorPosition::Timestamp(at.0.try_into().expect("the time is after 1970"))
                 }
@@ -299,12 +299,12 @@ fn seconds(milliseconds: u64) -> UnixSeconds {
     UnixSeconds((milliseconds / 1_000) as i64)
 }
 
-fn view(view: View) -> ViewType {
+fn view(view: StreamViewType) -> ViewType {
     match view {
-        View::KeysOnly => ViewType::KeysOnly,
-        View::NewImage => ViewType::NewImage,
-        View::OldImage => ViewType::OldImage,
-        View::NewAndOldImages => ViewType::NewAndOldImages,
+        StreamViewType::KeysOnly => ViewType::KeysOnly,
+        StreamViewType::NewImage => ViewType::NewImage,
+        StreamViewType::OldImage => ViewType::OldImage,
+        StreamViewType::NewAndOldImages => ViewType::NewAndOldImages,
     }
 }
 

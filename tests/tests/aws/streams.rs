@@ -109,7 +109,7 @@ async fn reads_a_shard_until_a_page_has_no_next_iterator() -> Result<()> {
     ])
     .await?;
     let shard = shard();
-    let mut reader = ShardReader::new(Arc::new(streams), shard, IteratorStart::Start);
+    let mut reader = ShardReader::new(Arc::new(streams), shard, IteratorStart::TrimHorizon);
     let mut numbers = Vec::new();
     let mut ends = Vec::new();
     for _ in 0..3 {

@@ -188,7 +188,7 @@ async fn resumes_from_the_data_directory() -> Result<()> {
     Ok(())
 }
 
-/// The local mode applies delivery policies, but has no dead-letter queue. It logs this once.
+/// Local mode applies delivery policies, but has no dead-letter queue. It logs this once.
 #[tokio::test(flavor = "multi_thread")]
 async fn broadcasts_matching_changes_to_every_client() -> Result<()> {
     let scratch = Scratch::new("local-broadcast")?;

@@ -143,7 +143,7 @@ async fn drops_a_message_after_its_last_attempt() {
     worker.wait_settled(SHARD, 1).await;
     assert_eq!(worker.gateway.posts().len(), 3);
     assert_eq!(messages(&worker, "attempts_exhausted"), 1);
-    assert_eq!(queue.dead_letters()[0]["reasons"], json!({"Attempts": 1}));
+    assert_eq!(queue.dead_letters()[0]["reasons"], json!({"AttemptsExhausted": 1}));
 }
 
 #[tokio::test(start_paused = true)]

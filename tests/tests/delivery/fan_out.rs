@@ -21,6 +21,7 @@ use stream_notifier_tests::fakes::{
 use stream_notifier_tests::wait::eventually;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,9 @@ const CLOSED: usize = 983;
 
 /// The time from a record to its message at a responsive connection, at most.
 const MAX_LATENCY: Duration = Duration::from_secs(2);
+
+/// Ends a test that would never end.
+const TEST_TIMEOUT: Duration = Duration::from_secs(300);
 
 fn id(connection: usize) -> String {
     format!("L0SM9cOFvHcC{connection:03}=")
@@ -112,8 +116,8 @@ impl Load {
     }
 }
 
-fn connect(connections: &FakeConnections) {
-    for connection in 0..CONNECTIONS {
+fn connect(connections: &FakeConnections, indexes: impl IntoIterator<Item = usize>) {
+    for connection in indexes {
         connections.put_new(&id(connection), "hoge");
     }
 }
@@ -126,7 +130,7 @@ async fn delivers_to_a_thousand_connections_despite_three_unresponsive_ones() {
     const MAX_AGE_SECONDS: usize = 300;
     const INTERVAL_SECONDS: usize = 4;
     let worker = start_default().await;
-    connect(&worker.connections);
+    connect(&worker.connections, 0..CONNECTIONS);
     worker.gateway.set_default_response(20, 200);
     worker.gateway.script(&id(THROTTLED), &[(20, 429)]);
     worker.gateway.time_out(&id(HANGING));
@@ -225,76 +229,118 @@ async fn respond(
     gateway.respond(index(&id), &message).await
 }
 
-/// Uses real sockets and the real client with its own timeout. Every wait has a condition, and no
-/// assertion depends on elapsed time.
+/// A worker with the real client, which posts to an [`HttpGateway`] over real sockets.
+struct SocketWorker {
+    gateway: Arc<HttpGateway>,
+    streams: Arc<FakeStreams>,
+    store: Arc<MemoryStore>,
+    connections: Arc<FakeConnections>,
+    metrics: Metrics,
+    stop: CancellationToken,
+    worker: JoinHandle<()>,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+impl SocketWorker {
+    async fn start(max_age: Duration, connected: impl IntoIterator<Item = usize>) -> Result<Self> {
+        let gateway = Arc::new(HttpGateway {
+            load: Mutex::new(Load::new()),
+            hanging_posts: watch::Sender::default(),
+            is_recovered: watch::Sender::new(false),
+        });
+        let routes = Router::new().route("/api/@connections/{id}", post(respond));
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let endpoint = format!("http://{}/api", listener.local_addr()?);
+        let serve = axum::serve(listener, routes.with_state(gateway.clone()));
+        let server = tokio::spawn(async move { serve.await });
+
+        let (streams, store) = (Arc::new(FakeStreams::new(1_000)), Arc::<MemoryStore>::default());
+        streams.open(SHARD, None);
+        let connections = Arc::new(FakeConnections::new(1_000));
+        connect(&connections, connected);
+        let aws = AwsConfig::local("http://127.0.0.1:9").await;
+        let backends = Backends {
+            streams: streams.clone(),
+            connections: connections.clone(),
+            gateway: Arc::new(ApiGateway::new(&aws, "eu-west-1", &endpoint)),
+            checkpoints: store.clone(),
+            dead_letters: None,
+        };
+        let (stop, metrics) = (CancellationToken::new(), Metrics::default());
+        let (mut config, mut health) = worker_config("holder", InitialPosition::Latest, &metrics);
+        config.delivery.policy.max_age = max_age;
+        config.consumer.poll_interval = Duration::from_millis(250);
+        let stopped = stop.clone();
+        let worker = tokio::spawn(async move {
+            run_worker(&backends, &config, &stopped).await;
+        });
+        health.wait_for(|health| health.phase == Phase::Reading).await?;
+        Ok(Self { gateway, streams, store, connections, metrics, stop, worker, server })
+    }
+
+    fn append(&self) {
+        self.gateway.load.lock().unwrap().append(&self.streams);
+    }
+
+    async fn wait_settled(&self, records: usize) -> Result<()> {
+        eventually(TEST_TIMEOUT, format!("{records} records to settle"), async || {
+            let settled = settled_records(&self.store, records);
+            (settled == records).then_some(()).with_context(|| format!("{settled} of {records}"))
+        })
+        .await
+    }
+
+    fn expired(&self) -> u64 {
+        metric_value(&self.metrics, "messages_total", &[("outcome", "expired")])
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.stop.cancel();
+        self.worker.await?;
+        self.server.abort();
+        Ok(())
+    }
+}
+
+/// Every wait has a condition, and no assertion depends on elapsed time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn delivers_over_real_sockets_despite_three_unresponsive_connections() -> Result<()> {
     const RECORDS: usize = 10;
-    /// Ends a test that would never end.
-    const TIMEOUT: Duration = Duration::from_secs(600);
-    let gateway = Arc::new(HttpGateway {
-        load: Mutex::new(Load::new()),
-        hanging_posts: watch::Sender::default(),
-        is_recovered: watch::Sender::new(false),
-    });
-    let routes = Router::new().route("/api/@connections/{id}", post(respond));
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let endpoint = format!("http://{}/api", listener.local_addr()?);
-    let serve = axum::serve(listener, routes.with_state(gateway.clone()));
-    let server = tokio::spawn(async move { serve.await });
-
-    let (streams, store) = (Arc::new(FakeStreams::new(1_000)), Arc::<MemoryStore>::default());
-    streams.open(SHARD, None);
-    let connections = Arc::new(FakeConnections::new(1_000));
-    connect(&connections);
-    let aws = AwsConfig::local("http://127.0.0.1:9").await;
-    let backends = Backends {
-        streams: streams.clone(),
-        connections: connections.clone(),
-        gateway: Arc::new(ApiGateway::new(&aws, "eu-west-1", &endpoint)),
-        checkpoints: store.clone(),
-        dead_letters: None,
-    };
-    let (stop, metrics) = (CancellationToken::new(), Metrics::default());
-    let (mut config, mut health) = worker_config("holder", InitialPosition::Latest, &metrics);
     // No message expires while the test runs, so that only a response settles a record.
-    config.delivery.policy.max_age = Duration::from_secs(24 * 3600);
-    config.consumer.poll_interval = Duration::from_millis(250);
-    let stopped = stop.clone();
-    let worker = tokio::spawn(async move {
-        run_worker(&backends, &config, &stopped).await;
-    });
-    health.wait_for(|health| health.phase == Phase::Reading).await?;
-
+    let worker = SocketWorker::start(Duration::from_secs(24 * 3600), 0..CONNECTIONS).await?;
     for n in 1..=RECORDS {
-        gateway.load.lock().unwrap().append(&streams);
-        eventually(TIMEOUT, format!("record {n} at connection 0"), async || {
-            let received = gateway.load.lock().unwrap().received[0];
+        worker.append();
+        eventually(TEST_TIMEOUT, format!("record {n} at connection 0"), async || {
+            let received = worker.gateway.load.lock().unwrap().received[0];
             (received == n).then_some(()).with_context(|| format!("{received} of {n}"))
         })
         .await?;
     }
-    eventually(TIMEOUT, "all records at the responsive connections", async || {
-        let incomplete = gateway.load.lock().unwrap().incomplete_connections();
+    eventually(TEST_TIMEOUT, "all records at the responsive connections", async || {
+        let incomplete = worker.gateway.load.lock().unwrap().incomplete_connections();
         incomplete.is_empty().then_some(()).with_context(|| format!("{incomplete:?} lack records"))
     })
     .await?;
-    assert_eq!(settled_records(&store, RECORDS), 0, "two connections lack the first record");
+    assert_eq!(settled_records(&worker.store, RECORDS), 0, "two connections lack the first record");
     // The second post shows that the client's timeout ended the first one.
-    let mut hanging_posts = gateway.hanging_posts.subscribe();
-    let posts = timeout(TIMEOUT, hanging_posts.wait_for(|posts| posts.len() >= 2)).await??;
+    let mut hanging_posts = worker.gateway.hanging_posts.subscribe();
+    let posts = timeout(TEST_TIMEOUT, hanging_posts.wait_for(|posts| posts.len() >= 2)).await??;
     assert_eq!(*posts, [1, 1], "the first record is retried");
     drop(posts);
-    gateway.is_recovered.send_replace(true);
-    eventually(TIMEOUT, "all records to settle", async || {
-        let settled = settled_records(&store, RECORDS);
-        (settled == RECORDS).then_some(()).with_context(|| format!("{settled} of {RECORDS}"))
-    })
-    .await?;
-    assert_eq!(connections.stored().len(), CONNECTIONS - 1);
-    assert_eq!(metric_value(&metrics, "messages_total", &[("outcome", "expired")]), 0);
-    stop.cancel();
-    worker.await?;
-    server.abort();
-    Ok(())
+    worker.gateway.is_recovered.send_replace(true);
+    worker.wait_settled(RECORDS).await?;
+    assert_eq!(worker.connections.stored().len(), CONNECTIONS - 1);
+    assert_eq!(worker.expired(), 0);
+    worker.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drops_expired_messages_of_unresponsive_connections_over_real_sockets() -> Result<()> {
+    let connected = [0, THROTTLED, HANGING];
+    let worker = SocketWorker::start(Duration::from_secs(5), connected).await?;
+    worker.append();
+    worker.wait_settled(1).await?;
+    assert_eq!(worker.expired(), 2, "the throttled and the hanging connection");
+    assert_eq!(worker.gateway.load.lock().unwrap().received[0], 1);
+    worker.stop().await
 }

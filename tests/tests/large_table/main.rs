@@ -139,7 +139,7 @@ impl Store {
             kind: StartKind::TrimHorizon,
             at: Timestamp::UNIX_EPOCH,
         };
-        let shards = open.map(|shard| (id(shard), Position::Start)).collect();
+        let shards = open.map(|shard| (id(shard), Position::TrimHorizon)).collect();
         let checkpoint =
             Checkpoint { holder: "earlier".to_owned(), epoch: 1, start, read_at: now, shards };
         Self(Mutex::new((checkpoint, 0)))

@@ -139,7 +139,7 @@ pub struct RecordingTable(pub FakeConnections, pub SharedObservations);
 
 impl ConnectionsTable for RecordingTable {
     fn describe(&self) -> BoxFuture<'_, Result<TableDescription, ConnectionsError>> {
-        Box::pin(async move { self.0.describe().await })
+        self.0.describe()
     }
 
     fn query<'a>(
@@ -166,11 +166,11 @@ impl ConnectionsTable for RecordingTable {
         attributes: &'a [String],
         start: Option<&'a Item>,
     ) -> BoxFuture<'a, Result<RowPage, ConnectionsError>> {
-        Box::pin(async move { self.0.scan(segment, attributes, start).await })
+        self.0.scan(segment, attributes, start)
     }
 
     fn get<'a>(&'a self, key: &'a Item) -> BoxFuture<'a, Result<Option<Item>, ConnectionsError>> {
-        Box::pin(async move { self.0.get(key).await })
+        self.0.get(key)
     }
 
     fn delete_if_unchanged<'a>(
@@ -178,7 +178,7 @@ impl ConnectionsTable for RecordingTable {
         keys: &'a KeySchema,
         row: &'a Item,
     ) -> BoxFuture<'a, Result<bool, ConnectionsError>> {
-        Box::pin(async move { self.0.delete_if_unchanged(keys, row).await })
+        self.0.delete_if_unchanged(keys, row)
     }
 }
 

@@ -245,7 +245,7 @@ impl Run {
                 format!("{id} always responded and received {received:?}")
             })?;
         }
-        // A superseded message has a newer one of the same item.
+        // A superseded message has a newer one for the same item.
         for (&(client, n), reason) in &observed.dropped {
             let item = |n: u32| self.records[n as usize - 1].0;
             let is_newer = |it: &u32| *it > n && item(*it) == item(n);

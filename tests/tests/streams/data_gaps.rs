@@ -290,7 +290,7 @@ async fn reports_trimmed_records_and_continues() {
     worker
         .wait_until("the client receives [1, 1, 2]", || received_values(&worker) == [1, 1, 2])
         .await;
-    assert_eq!(worker.streams.iterators("only").last(), Some(&IteratorStart::Start));
+    assert_eq!(worker.streams.iterators("only").last(), Some(&IteratorStart::TrimHorizon));
     assert_eq!(worker.metric_value("data_gaps_total", &[]), 1);
 }
 

@@ -54,7 +54,7 @@ impl OverriddenStreams {
 
 impl Streams for OverriddenStreams {
     fn list(&self) -> BoxFuture<'_, Result<Vec<StreamLabel>, StreamError>> {
-        Box::pin(async move { self.inner.list().await })
+        self.inner.list()
     }
 
     fn describe<'a>(

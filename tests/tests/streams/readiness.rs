@@ -164,7 +164,7 @@ async fn becomes_ready_between_a_finished_shard_and_its_child() {
     assert_eq!(worker.health().phase, Phase::Reading, "no listed shard is unread");
     worker.streams.open("child", Some("last"));
     worker.sleep_seconds(60).await;
-    assert_eq!(worker.streams.iterators("child"), [IteratorStart::Start]);
+    assert_eq!(worker.streams.iterators("child"), [IteratorStart::TrimHorizon]);
     assert_eq!(received_values(&worker), [1]);
 }
 
@@ -174,7 +174,7 @@ async fn becomes_ready_without_an_aged_out_shard_of_the_checkpoint() {
     worker.streams.open("alive", None);
     store_checkpoint(
         &worker,
-        &[("aged-out", Position::After(sequence_number(1))), ("alive", Position::Start)],
+        &[("aged-out", Position::After(sequence_number(1))), ("alive", Position::TrimHorizon)],
     );
     worker.start("a", InitialPosition::TrimHorizon);
     worker.streams.append("alive", new_record(5, "fuga", "hoge"));

@@ -54,7 +54,8 @@ async fn read_everything(
         assert_eq!(page.view_type, ViewType::NewAndOldImages);
         assert_eq!((page.keys.partition.as_str(), page.keys.sort.as_deref()), ("PK", Some("SK")));
         for shard in &page.shards {
-            let mut next = Some(streams.get_iterator(&shard.id, &IteratorStart::Start).await?);
+            let mut next =
+                Some(streams.get_iterator(&shard.id, &IteratorStart::TrimHorizon).await?);
             // An open shard has no last page, so reading stops at the first empty one.
             while let Some(iterator) = next {
                 let page = streams.get_records(&iterator).await?;
@@ -103,7 +104,7 @@ async fn serves_every_position_and_the_children_of_a_shard() -> Result<()> {
     };
     let number = SequenceNumber::parse(&numbers[2]).unwrap();
     for (from, begin) in [
-        (IteratorStart::Start, 0),
+        (IteratorStart::TrimHorizon, 0),
         (IteratorStart::After(number), 3),
         (IteratorStart::At(UnixSeconds(seconds[3] as i64)), 3),
     ] {
@@ -128,7 +129,7 @@ async fn returns_every_error_as_the_service_does() -> Result<()> {
     let (_server, client) = serve_over_http(&model).await?;
     let (labels, shards, _) = read_everything(&client).await?;
     let first = &shards[0].id;
-    let old = client.get_iterator(first, &IteratorStart::Start).await?;
+    let old = client.get_iterator(first, &IteratorStart::TrimHorizon).await?;
     let number = client.get_records(&old).await?.records[0].sequence_number.clone();
 
     let nonsense = ShardIterator("nonsense".to_owned());
@@ -143,7 +144,7 @@ async fn returns_every_error_as_the_service_does() -> Result<()> {
     let kind = client.get_iterator(first, &IteratorStart::After(number)).await.unwrap_err().kind;
     assert_eq!(kind, StreamErrorKind::Trimmed);
     model.lock().unwrap().advance_to(BEGIN + 48 * HOUR);
-    let kind = client.get_iterator(first, &IteratorStart::Start).await.unwrap_err().kind;
+    let kind = client.get_iterator(first, &IteratorStart::TrimHorizon).await.unwrap_err().kind;
     assert_eq!(kind, StreamErrorKind::NotFound);
     model.lock().unwrap().settings.unavailable = 1.0;
     let kind = client.list().await.unwrap_err().kind;

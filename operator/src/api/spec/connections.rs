@@ -29,9 +29,9 @@ pub struct Connections {
     /// Name of the index to query.
     ///
     /// The projection of the index must include `connectionIdAttribute` and, if set,
-    /// `ttlAttribute`. An index is eventually consistent, so a client whose row was stored a moment
-    /// ago can miss a change. The operator reads a table with strongly consistent reads. 3 to 255
-    /// characters.
+    /// `ttlAttribute`. An index is eventually consistent, so a client whose row is stored just
+    /// before a change can miss the change. Without `indexName`, the operator reads the table with
+    /// strongly consistent reads. 3 to 255 characters.
     ///
     /// Default: none, so the operator queries the table. Example: `sk-index`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,12 +75,12 @@ pub struct Connections {
     #[schemars(length(min = 1, max = 255))]
     pub ttl_attribute: Option<String>,
 
-    /// Time for which a lookup also serves later records, in seconds.
+    /// Time in seconds for which later records reuse the result of a lookup.
     ///
-    /// A cache saves queries and scans. A client that has just connected can miss changes during
-    /// this time. At 0, the operator looks up connections after it reads a record. A client whose
-    /// row was stored before the change then receives the message. Records that are read together
-    /// share a lookup in either case.
+    /// A cache reduces the number of queries and scans. A client that has just connected can miss
+    /// changes during this time. At 0, the operator looks up connections after it reads a record. A
+    /// client whose row was stored before the change then receives the message. Records that are
+    /// read together share a lookup in either case.
     ///
     /// Minimum: 0. Maximum: 300. Default: 0. Example: `5`.
     #[serde(default)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Delivery {
     /// Time after which the operator drops an undelivered message, in seconds.
     ///
-    /// Time during which permissions or the endpoint are wrong does not count.
+    /// Time spent waiting because of wrong permissions or a wrong endpoint does not count.
     ///
     /// Minimum: 1. Maximum: 43,200. Default: 300. Example: `60`.
     #[serde(default = "default_max_record_age_seconds")]
@@ -29,9 +29,9 @@ pub struct Delivery {
     /// Action for a client that does not read its messages and whose buffer in API Gateway is full.
     ///
     /// `Wait` keeps its messages for up to `maxRecordAgeSeconds`. `Drop` replaces a queued message
-    /// with a newer one of the same item. `Disconnect` closes the connection and deletes its row.
-    /// In each case, at most 512 KiB are queued for such a client. Above this limit, the operator
-    /// drops the oldest messages.
+    /// with a newer one for the same item. `Disconnect` closes the connection and deletes its row.
+    /// In each case, the queue of such a client holds at most 512 KiB. Above this limit, the
+    /// operator drops the oldest messages.
     ///
     /// Default: `Wait`.
     #[serde(default)]
@@ -48,11 +48,11 @@ pub struct Delivery {
 
     /// ARN of an SQS queue for the records of dropped messages.
     ///
-    /// The operator sends a record there if it drops a message of the record, or if an expression
-    /// fails on it. The dead letter names the reasons and is sent before the checkpoint passes the
-    /// record. If the queue rejects a dead letter, the operator sets the condition `Degraded`. It
-    /// retries for 60 s, then drops the dead letter. Until the queue works again, it drops other
-    /// dead letters at once.
+    /// The operator sends a record to this queue if it drops one of the record's messages, or if an
+    /// expression fails on the record. The dead letter names the reasons and is sent before the
+    /// checkpoint passes the record. If the queue rejects a dead letter, the operator sets the
+    /// condition `Degraded`. It retries for 60 s, then drops the dead letter. After these 60 s, it
+    /// drops other dead letters at once until the queue works again.
     ///
     /// Default: none. Example: `arn:aws:sqs:eu-west-1:123456789012:orders-dead-letters`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,7 +73,7 @@ pub enum SlowClientPolicy {
     /// Keep its messages queued.
     #[default]
     Wait,
-    /// Replace a queued message with a newer one of the same item.
+    /// Replace a queued message with a newer one for the same item.
     Drop,
     /// Close the connection.
     Disconnect,

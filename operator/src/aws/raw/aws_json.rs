@@ -1,5 +1,5 @@
-//! Sends requests of the AWS JSON 1.0 protocol. It returns the unparsed body, or the error code of
-//! the service.
+//! Sends requests of the AWS JSON 1.0 protocol. Returns the unparsed body or the service's error
+//! code.
 //!
 //! <https://smithy.io/2.0/aws/protocols/aws-json-1_0-protocol.html>
 
@@ -40,7 +40,7 @@ pub struct JsonResponse {
 pub enum CallError {
     /// There is no response.
     #[error(transparent)]
-    NotSent(#[from] SendError),
+    NoResponse(#[from] SendError),
     /// The body is incomplete.
     #[error("the response is incomplete or longer than {MAX_RESPONSE_BYTES} bytes")]
     Incomplete,
@@ -97,7 +97,7 @@ impl CallError {
     /// The error code of the service, if there is one.
     pub fn code(&self) -> Option<&str> {
         match self {
-            Self::NotSent(_) | Self::Incomplete => None,
+            Self::NoResponse(_) | Self::Incomplete => None,
             Self::Service { error, .. } => error.code(),
         }
     }
@@ -105,14 +105,14 @@ impl CallError {
     /// The service's clock, if the response has it.
     pub fn date(&self) -> Option<DateTime> {
         match self {
-            Self::NotSent(_) | Self::Incomplete => None,
+            Self::NoResponse(_) | Self::Incomplete => None,
             Self::Service { date, .. } => *date,
         }
     }
 
     /// Whether no credentials were available.
     pub fn is_missing_credentials(&self) -> bool {
-        matches!(self, Self::NotSent(SendError::NoCredentials(_)))
+        matches!(self, Self::NoResponse(SendError::NoCredentials(_)))
     }
 }
 

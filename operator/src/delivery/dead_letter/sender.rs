@@ -130,7 +130,7 @@ impl DeadLetterSender {
             ),
             DeadLetterErrorKind::AccessDenied => (
                 Reason::DeadLetterQueueAccessDenied,
-                "access denied; grant sqs:SendMessage, and kms:GenerateDataKey and kms:Decrypt on the key of an encrypted queue",
+                "access denied; grant sqs:SendMessage, and for an encrypted queue kms:GenerateDataKey and kms:Decrypt on its KMS key",
             ),
             DeadLetterErrorKind::NoCredentials => {
                 let problem =

@@ -35,7 +35,7 @@ pub struct RetryState {
     delivered_before: u64,
 }
 
-/// Input of a decision besides the outcome.
+/// Input to a decision, in addition to the outcome.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryContext {
     /// Age of the message by the clock of the circuit breaker.
@@ -191,7 +191,7 @@ impl RetryState {
         {
             RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Expired))
         } else if policy.max_attempts.is_some_and(|max| attempts >= max) {
-            RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Attempts))
+            RetryDecision::Finish(MessageOutcome::Dropped(DropReason::AttemptsExhausted))
         } else {
             RetryDecision::Retry(self.backoff.next_wait(rng))
         }
@@ -283,7 +283,10 @@ mod tests {
             ));
         }
         let last = decide(&mut retry, PostOutcome::Retry, &policy, &context(0));
-        assert_eq!(last, RetryDecision::Finish(MessageOutcome::Dropped(DropReason::Attempts)));
+        assert_eq!(
+            last,
+            RetryDecision::Finish(MessageOutcome::Dropped(DropReason::AttemptsExhausted))
+        );
     }
 
     #[test]

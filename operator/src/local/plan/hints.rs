@@ -56,7 +56,7 @@ pub fn hint_lines(
         );
     }
     if spec.delivery.dead_letter_queue_arn.is_some() {
-        let line = "# The local mode has no SQS queue: delivery.deadLetterQueueArn is ignored.";
+        let line = "# Local mode has no SQS queue: delivery.deadLetterQueueArn is ignored.";
         lines.push(line.to_owned());
     }
     lines.push(format!("ready: {}/ and DynamoDB at {}", urls.gateway, urls.dynamodb));

@@ -20,7 +20,7 @@ pub(super) type Arguments<'b, 'v> = Vec<CowVal<'b, 'v>>;
 /// The result of a call.
 pub(super) type CallResult<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
-/// Whether a text matches a pattern.
+/// Whether a string matches a pattern.
 pub(crate) const MATCHES: &str = "matches";
 /// [`MATCHES`] for a literal pattern. The second argument is the number of the pattern.
 pub(crate) const MATCHES_LITERAL: &str = "@matches";

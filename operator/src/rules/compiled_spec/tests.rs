@@ -84,6 +84,12 @@ pub(crate) fn keys() -> KeySchema {
     KeySchema { partition: "PK".to_owned(), sort: Some("SK".to_owned()) }
 }
 
+impl CompiledSpec {
+    fn decide(&self, keys: &KeySchema, record: &Record) -> Decision {
+        if self.matches_prefilter(record) { self.evaluate(keys, record) } else { Decision::Skip }
+    }
+}
+
 fn decide(spec: &StreamNotifierSpec, record: &Record) -> Decision {
     CompiledSpec::new(spec).unwrap().decide(&keys(), record)
 }

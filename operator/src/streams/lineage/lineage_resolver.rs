@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::task::{JoinError, JoinSet};
 
 use super::child_discovery::{DiscoveryLoad, find_children, find_sibling, poll_for_children};
-use super::parent_probe::probe_parent;
+use super::parent_probe::{ParentState, probe_parent};
 use crate::model::{ShardId, StreamLabel};
 use crate::streams::context::ConsumerContext;
 use crate::streams::listing::Listing;
@@ -27,7 +27,7 @@ pub enum LineageEvent {
     /// An unlisted parent exists. A listing must show its ancestors.
     ParentFound(ShardId),
     /// An unlisted parent exists, but listings do not show it. Its ancestors are unknown.
-    ParentNeverListed(ShardId),
+    ParentStillUnlisted(ShardId),
 }
 
 /// State of an unlisted parent.
@@ -89,9 +89,11 @@ impl LineageResolver {
         let (streams, context) = (self.streams.clone(), self.context.clone());
         self.tasks.spawn(async move {
             match probe_parent(&streams, &id, &context).await {
-                true => LineageEvent::ParentTrimmed(id),
-                false if found + 1 < MAX_LISTINGS_WITHOUT_PARENT => LineageEvent::ParentFound(id),
-                false => LineageEvent::ParentNeverListed(id),
+                ParentState::Trimmed => LineageEvent::ParentTrimmed(id),
+                ParentState::Exists if found + 1 < MAX_LISTINGS_WITHOUT_PARENT => {
+                    LineageEvent::ParentFound(id)
+                }
+                ParentState::Exists => LineageEvent::ParentStillUnlisted(id),
             }
         });
     }
@@ -125,7 +127,7 @@ impl LineageResolver {
                     state.is_probing = false;
                 }
             }
-            Ok(LineageEvent::ParentTrimmed(id) | LineageEvent::ParentNeverListed(id)) => {
+            Ok(LineageEvent::ParentTrimmed(id) | LineageEvent::ParentStillUnlisted(id)) => {
                 self.probed.remove(id);
             }
             Err(_) => {}

@@ -18,25 +18,34 @@ use crate::timing::FailureTracker;
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 const LISTING_DELAY: Duration = Duration::from_secs(5);
 
-/// Returns whether an unlisted shard was trimmed. If the shard exists, or is too young to be
-/// trimmed, it returns after a delay, so that the next listing can show the shard.
+/// What the service says about a shard that its listings lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParentState {
+    /// The shard and its records no longer exist.
+    Trimmed,
+    /// The shard exists, or is too young to be trimmed.
+    Exists,
+}
+
+/// Asks for an iterator of an unlisted shard, to find out whether the shard was trimmed. If it
+/// exists, the function returns after a delay, so that the next listing can show the shard.
 pub async fn probe_parent(
     streams: &RateLimitedStreams,
     id: &ShardId,
     context: &ConsumerContext,
-) -> bool {
+) -> ParentState {
     let component = Component::Shard(id.clone());
     let mut failures = FailureTracker::new(MAX_BACKOFF);
     loop {
-        let error = match streams.get_iterator(id, &IteratorStart::Start).await {
+        let error = match streams.get_iterator(id, &IteratorStart::TrimHorizon).await {
             Err(error) if !is_about_shard(error.kind) => error,
             result => {
                 context.health.clear(&component);
-                let is_trimmed = result.is_err() && may_be_trimmed(id, context.clock.now());
-                if !is_trimmed {
-                    sleep(LISTING_DELAY).await;
+                if result.is_err() && may_be_trimmed(id, context.clock.now()) {
+                    return ParentState::Trimmed;
                 }
-                return is_trimmed;
+                sleep(LISTING_DELAY).await;
+                return ParentState::Exists;
             }
         };
         context.telemetry.request_failed(&error);

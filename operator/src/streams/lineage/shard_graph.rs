@@ -129,7 +129,7 @@ impl ShardGraph {
     }
 
     /// The parent that a shard without an entry waits for, whether it is listed or not.
-    pub fn missing_ancestor(&self, id: &ShardId, entries: &ShardPositions) -> Option<&ShardId> {
+    pub fn awaited_parent(&self, id: &ShardId, entries: &ShardPositions) -> Option<&ShardId> {
         self.parents.get(id).filter(|parent| {
             !self.trimmed.contains(parent)
                 && !self.pruned.contains(parent)
@@ -219,7 +219,7 @@ impl ShardGraph {
             };
             let can_begin = parent.is_some_and(is_finished) || is_root && !is_stale;
             if can_begin && !may_be_ancestor(id) {
-                plan.read.insert(id.clone(), Position::Start);
+                plan.read.insert(id.clone(), Position::TrimHorizon);
                 continue;
             }
             plan.blocked.push(id.clone());

@@ -61,7 +61,7 @@ pub enum ShardFilter<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IteratorStart {
     /// The oldest record in the shard.
-    Start,
+    TrimHorizon,
     /// The first record that is not older than this time. A service without `AT_TIMESTAMP` returns
     /// an earlier one.
     At(UnixSeconds),
@@ -72,7 +72,7 @@ pub enum IteratorStart {
 impl fmt::Display for IteratorStart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Start => f.write_str("start"),
+            Self::TrimHorizon => f.write_str("trim horizon"),
             Self::At(time) => write!(f, "{time}"),
             Self::After(number) => write!(f, "after {number}"),
         }
@@ -131,7 +131,7 @@ mod tests {
     fn displays_the_start_in_readable_form() {
         let after = IteratorStart::After(SequenceNumber::parse("100000000000000000001").unwrap());
         for (start, expected) in [
-            (IteratorStart::Start, "start"),
+            (IteratorStart::TrimHorizon, "trim horizon"),
             (IteratorStart::At(UnixSeconds(1_795_400_967)), "2026-11-23T02:29:27Z"),
             (IteratorStart::At(UnixSeconds(i64::MAX)), "9223372036854775807"),
             (after, "after 100000000000000000001"),

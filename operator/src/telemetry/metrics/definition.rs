@@ -94,7 +94,7 @@ pub(crate) static RECORDS: Definition = counter(
         meanings: &[
             "The record matches the spec, and its connections are looked up.",
             "The record does not match the spec.",
-            "The record is older than the start of the notifier.",
+            "The record is older than the starting position of the notifier.",
             "An expression failed on the record.",
             "The record lacks keys, a sequence number, a time or a known event name.",
         ],
@@ -118,7 +118,7 @@ pub(crate) static POST_ATTEMPTS: Definition = counter(
             "API Gateway reports the connection as gone.",
             "API Gateway throttled the request.",
             "The message is larger than 128 KiB.",
-            "Permissions, endpoint or credentials are wrong; the message is held.",
+            "A permission, the endpoint or the credentials are wrong, so the message is held.",
             "There was no usable response; the message is retried.",
         ],
     }],
@@ -145,9 +145,9 @@ pub(crate) static MESSAGES: Definition = counter(
             "The connection is closed.",
             "The message is larger than 128 KiB and was dropped.",
             "The message was older than `delivery.maxRecordAgeSeconds` and was dropped.",
-            "The message was tried `delivery.maxAttempts` times and was dropped.",
-            "A newer message of the same item replaced it (`slowClient: Drop`, or a full queue).",
-            "More than 512 KiB were queued for a slow client, and the message was dropped.",
+            "The message failed `delivery.maxAttempts` times and was dropped.",
+            "A newer message for the same item replaced it (`slowClient: Drop`, or a full queue).",
+            "The queue of a slow client exceeded 512 KiB, and the message was dropped.",
             "The slow client was disconnected (`slowClient: Disconnect`).",
             "The row has no usable connection id or lacks the key of the table.",
         ],
@@ -158,7 +158,7 @@ pub(crate) static MESSAGES: Definition = counter(
 pub(crate) static POST_DURATION: Definition = histogram(
     "stream_notifier_post_duration_seconds",
     "seconds",
-    "Time from a request that posts a message to its response",
+    "Latency of PostToConnection, from request to response",
 );
 pub(crate) static POST_RATE_LIMIT_WAIT: Definition = counter(
     "stream_notifier_post_rate_limit_wait_seconds_total",
@@ -181,7 +181,7 @@ pub(crate) static QUEUED_BYTES: Definition = gauge(
     "stream_notifier_queued_bytes",
     &[],
     "bytes",
-    "Size of the messages in the queues of connections, each rounded up to a multiple of 1 KiB",
+    "Total size of the queued messages, with each message rounded up to a multiple of 1 KiB",
 );
 pub(crate) static DEAD_LETTERS: Definition = counter(
     "stream_notifier_dead_letters_total",
@@ -191,7 +191,7 @@ pub(crate) static DEAD_LETTERS: Definition = counter(
         meanings: &[
             "The dead letter was sent with the whole record.",
             "The dead letter was sent without the images of the record.",
-            "The dead letter could not be sent within 60 s, or while the queue was down, and is lost.",
+            "The dead letter was lost because it could not be sent within 60 s, or because the queue was down.",
         ],
     }],
     "dead letters",
@@ -269,25 +269,25 @@ pub(crate) static GET_RECORDS_PER_MONTH: Definition = gauge(
     "stream_notifier_get_records_requests_per_month",
     &[],
     "requests per month",
-    "GetRecords requests in a month at the present request rate",
+    "GetRecords requests per month at the current rate",
 );
 pub(crate) static ITERATOR_AGE: Definition = gauge(
     "stream_notifier_iterator_age_seconds",
     &[],
     "seconds",
-    "Age of the last record read, or time since an empty page, in the shard that is furthest behind",
+    "Age of the last record, or time since the last page if it was empty, in the shard furthest behind",
 );
 pub(crate) static DATA_GAP_SECONDS: Definition = counter(
     "stream_notifier_data_gap_seconds_total",
     &[],
     "seconds",
-    "Length of all data gaps, as the sum over all shards",
+    "Total length of data gaps, summed over all shards",
 );
 pub(crate) static DATA_GAPS: Definition = counter(
     "stream_notifier_data_gaps_total",
     &[],
     "gaps",
-    "Data gaps: records that were lost before they were read",
+    "Data gaps, in each of which records were lost before they were read",
 );
 pub(crate) static CHECKPOINT_CLAIMS_LOST: Definition = counter(
     "stream_notifier_checkpoint_claims_lost_total",
@@ -308,5 +308,5 @@ pub(crate) static STATUS_CONDITION: Definition = gauge(
         Label { name: "status", values: &["true", "false", "unknown"], meanings: &[] },
     ],
     "boolean",
-    "Conditions of the StreamNotifier: 1 for the present status of each type, 0 for the others",
+    "Conditions of the StreamNotifier: 1 for the current status of each type, 0 for the other statuses",
 );

@@ -12,8 +12,9 @@ The operator serves its metrics at `/metrics` in the OpenMetrics text format. Ev
 `namespace` and `name` of the StreamNotifier. Every other label has a fixed list of values, so the number of
 series is bounded. The operator removes the series of a deleted StreamNotifier.
 
-Every counter of a notifier exists, at 0, from the start of its first worker. `stream_notifier_status_condition` counts a
-condition that is absent as `false`. [Conditions](conditions.md) explains the types of conditions.
+All counters of a notifier are initialized to 0 when its first worker starts.
+`stream_notifier_status_condition` reports an absent condition as `false`. [Conditions](conditions.md)
+explains the condition types.
 
 ";
 

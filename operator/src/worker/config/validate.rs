@@ -196,6 +196,8 @@ fn connections_config(
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const TABLE: &str = "arn:aws:dynamodb:eu-west-1:123456789012:table/orders";
@@ -308,5 +310,36 @@ mod tests {
         for outside in [-1, 0, 49, 30_001] {
             assert_eq!(poll_interval(outside).unwrap_err().field, "pollIntervalMilliseconds");
         }
+    }
+
+    /// The cheap checks come first, and a spec with two faults always has the same message.
+    #[test]
+    fn names_the_first_invalid_field() {
+        let mut spec = json!({
+            "tableArn": "orders",
+            "startingPosition": "AtTimestamp",
+            "connections": {"tableName": "connections", "cacheSeconds": -1},
+            "filter": "no_such_variable",
+            "pollIntervalMilliseconds": 0,
+            "webSocket": {"domain": "example.com/path"},
+            "delivery": {"maxAttempts": 0, "deadLetterQueueArn": "queue"},
+        });
+        let endpoints = Endpoints { allowed: vec!["ws.example.com".to_owned()], template: None };
+        for (path, field, valid) in [
+            ("/tableArn", "tableArn", json!(TABLE)),
+            ("/startingPosition", "startingTimestamp", json!("Latest")),
+            ("/connections/cacheSeconds", "connections.cacheSeconds", json!(0)),
+            ("/filter", "filter", json!("true")),
+            ("/pollIntervalMilliseconds", "pollIntervalMilliseconds", json!(250)),
+            ("/webSocket/domain", "webSocket.domain", json!("ws.example.com")),
+            ("/delivery/maxAttempts", "delivery.maxAttempts", json!(1)),
+            ("/delivery/deadLetterQueueArn", "delivery.deadLetterQueueArn", json!(null)),
+        ] {
+            let parsed = serde_json::from_value(spec.clone()).unwrap();
+            assert_eq!(validate(&parsed, &endpoints).unwrap_err().field, field);
+            *spec.pointer_mut(path).unwrap() = valid;
+        }
+        let parsed = serde_json::from_value(spec).unwrap();
+        assert!(validate(&parsed, &endpoints).is_ok());
     }
 }

@@ -40,7 +40,7 @@ async fn continues_at_the_edited_position() -> Result<()> {
     let stored = env.namespace.get(&["configmap", CHECKPOINT]).await?;
     ensure!(stored["data"][&shard].as_str().is_some_and(|it| it.contains("LATEST")), "{stored:#}");
     update_items(&env, [10]).await?;
-    edit(&env, "start").await?;
+    edit(&env, "trimHorizon").await?;
     env.wait_ready(NAME).await?;
     let all = wait_value(&client, 10).await?;
     ensure!(all.ends_with(&[9, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]), "{all:?}");

@@ -54,7 +54,7 @@ fn read(before: &[Shards<'_>], now: Shards<'_>, entries: &ShardPositions) -> Sha
 
 #[test]
 fn begins_with_shards_without_a_parent() {
-    let roots = entries(&[("a", Position::Start), ("other", Position::Start)]);
+    let roots = entries(&[("a", Position::TrimHorizon), ("other", Position::TrimHorizon)]);
     assert_eq!(read(&[], SHARDS, &ShardPositions::new()), roots);
 }
 
@@ -63,13 +63,14 @@ fn reads_a_child_from_its_start_after_its_parent_is_finished() {
     let known = entries(&[("a", after(5)), ("other", Position::Latest)]);
     assert_eq!(read(&[], SHARDS, &known), known);
     let known = entries(&[("a", Position::Finished), ("other", Position::Latest)]);
-    let children = [("b", Position::Start), ("c", Position::Start), ("other", Position::Latest)];
+    let children =
+        [("b", Position::TrimHorizon), ("c", Position::TrimHorizon), ("other", Position::Latest)];
     assert_eq!(read(&[], SHARDS, &known), entries(&children));
 }
 
 #[tokio::test(start_paused = true)]
 async fn keeps_an_entry_until_listings_lack_its_shard_for_an_hour() {
-    let known = entries(&[("a", Position::Finished), ("b", Position::Start)]);
+    let known = entries(&[("a", Position::Finished), ("b", Position::TrimHorizon)]);
     let mut graph = ShardGraph::default();
     let mut forgotten =
         |shards| graph.observe(&listing(shards), &known, UnixSeconds(7), Instant::now());
@@ -117,7 +118,7 @@ async fn begins_no_shard_older_than_a_known_one_that_a_listing_lacks() {
 fn reads_a_sibling_that_is_listed_late() {
     let known = entries(&[("a", Position::Finished), ("b", after(9)), ("other", after(1))]);
     let read = read(&[], SHARDS, &known);
-    assert_eq!(read.get(&id("c")), Some(&Position::Start));
+    assert_eq!(read.get(&id("c")), Some(&Position::TrimHorizon));
     assert_eq!(read.get(&id("a")), None, "the parent is not read again");
     assert_eq!(read.get(&id("d")), None, "its child waits");
 }
@@ -133,7 +134,7 @@ fn begins_no_shard_from_a_stale_listing() {
 fn begins_children_of_finished_shards_from_a_stale_listing() {
     let known = entries(&[("a", Position::Finished), ("other", after(3))]);
     let stale: Shards<'_> = &[("a", None), ("b", Some("a")), ("unrelated", None)];
-    let expected = entries(&[("b", Position::Start), ("other", after(3))]);
+    let expected = entries(&[("b", Position::TrimHorizon), ("other", after(3))]);
     assert_eq!(read(&[], stale, &known), expected);
 }
 
@@ -158,7 +159,7 @@ fn reads_an_unlisted_shard_so_that_its_children_can_begin() {
     let listed: Shards<'_> = &[("child", Some("unlisted"))];
     assert_eq!(read(&[], listed, &known), known);
     let known = entries(&[("unlisted", Position::Finished)]);
-    assert_eq!(read(&[], listed, &known), entries(&[("child", Position::Start)]));
+    assert_eq!(read(&[], listed, &known), entries(&[("child", Position::TrimHorizon)]));
 }
 
 #[test]
@@ -180,14 +181,14 @@ fn waits_for_an_unlisted_parent_until_it_is_known_to_be_trimmed() {
     let plan = graph.plan(&stream, &ShardPositions::new(), LONG_AGO);
     assert_eq!(
         (plan.read, plan.missing_parents),
-        (entries(&[("b", Position::Start)]), BTreeSet::new())
+        (entries(&[("b", Position::TrimHorizon)]), BTreeSet::new())
     );
     assert_eq!(plan.blocked, [id("c")]);
     // A later listing shows the parent.
     let both: Shards<'_> = &[("a", None), ("b", Some("a"))];
     graph.observe(&listing(both), &ShardPositions::new(), UnixSeconds(7), Instant::now());
     let plan = graph.plan(&description(true, both), &ShardPositions::new(), LONG_AGO);
-    assert_eq!(plan.read, entries(&[("a", Position::Start)]));
+    assert_eq!(plan.read, entries(&[("a", Position::TrimHorizon)]));
 }
 
 #[test]
