@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
 use kube::{Api, Client};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -23,14 +22,10 @@ pub struct Options {
     #[arg(long, env = "STREAM_NOTIFIER_NAMESPACE")]
     namespace: Option<String>,
 
-    /// Address that serves /livez, /readyz and /metrics.
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        env = "STREAM_NOTIFIER_BIND_ADDRESS",
-        default_value = "0.0.0.0:8080"
-    )]
-    bind_address: SocketAddr,
+    /// Address that serves /livez, /readyz and /metrics [default: [::]:8080, which includes IPv4, or
+    /// 0.0.0.0:8080 on a machine without IPv6].
+    #[arg(long, value_name = "ADDRESS", env = "STREAM_NOTIFIER_BIND_ADDRESS")]
+    bind_address: Option<SocketAddr>,
 
     /// Custom domains that webSocket.domain may name besides execute-api domains; separate several
     /// domains with commas.
@@ -91,9 +86,7 @@ enum LogFormat {
 pub async fn run(options: Options) -> Result<(), CommandError> {
     telemetry::init_logging(options.log_format == LogFormat::Json);
     let stop = shutdown_token()?;
-    let listener = TcpListener::bind(options.bind_address).await.map_err(|error| {
-        format!("cannot listen on {}: {error}; choose another --bind-address", options.bind_address)
-    })?;
+    let listener = telemetry::listen(options.bind_address)?;
     let client = Client::try_default().await?;
     let (reconcile_tx, reconcile_rx) = mpsc::unbounded_channel();
     let holder = holder_name();

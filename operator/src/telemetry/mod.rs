@@ -27,5 +27,5 @@ pub use self::process::{
 };
 #[cfg(feature = "local")]
 pub use self::process::{local_row_not_deleted, websocket_not_closed};
-pub use self::server::{ReadinessCheck, serve};
+pub use self::server::{ReadinessCheck, listen, serve};
 pub use crate::api::Reason;

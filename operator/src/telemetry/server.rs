@@ -1,6 +1,8 @@
 //! HTTP server for `/livez`, `/readyz` and `/metrics`.
 
 use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Router;
@@ -8,6 +10,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
+use socket2::{Domain, Socket, Type};
+use thiserror::Error;
 use tokio::net::TcpListener;
 
 use super::metrics::Metrics;
@@ -15,10 +19,63 @@ use super::metrics::Metrics;
 /// Content type of [`Metrics::encode`].
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Default address. It includes IPv4.
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8080);
+/// Default address on a machine without IPv6.
+const DEFAULT_IPV4_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
+
+/// Maximum number of connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
+/// An address on which the server cannot listen.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address}; choose another --bind-address")]
+pub struct ListenError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
 /// Check behind `/readyz`.
 pub trait ReadinessCheck: Send + Sync + 'static {
     /// Lists the failures, one line each. An empty list means ready.
     fn failures(&self) -> Vec<String>;
+}
+
+/// Listens on `address`, or by default on port 8080 of every address.
+///
+/// # Errors
+///
+/// The address is in use, or not one of this machine.
+pub fn listen(address: Option<SocketAddr>) -> Result<TcpListener, ListenError> {
+    match address {
+        Some(address) => bind(address),
+        None => bind_or(DEFAULT_ADDRESS, DEFAULT_IPV4_ADDRESS),
+    }
+}
+
+/// Listens on `fallback` if the machine has no address like the first one.
+fn bind_or(address: SocketAddr, fallback: SocketAddr) -> Result<TcpListener, ListenError> {
+    bind(address).or_else(|error| match error.source.kind() {
+        // IPv4 alone would not show that requests over IPv6 arrive at another process.
+        io::ErrorKind::AddrInUse => Err(error),
+        _ => bind(fallback),
+    })
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    let bind = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        if address.is_ipv6() {
+            // `[::]` includes IPv4, whatever the default of the system is.
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        TcpListener::from_std(socket.into())
+    };
+    bind().map_err(|source| ListenError { address, source })
 }
 
 /// Serves HTTP until `stop` resolves.
@@ -69,6 +126,32 @@ mod tests {
         fn failures(&self) -> Vec<String> {
             vec![]
         }
+    }
+
+    #[tokio::test]
+    async fn listens_for_ipv6_and_ipv4_on_every_address() {
+        if bind((Ipv6Addr::LOCALHOST, 0).into()).is_err() {
+            // This machine has no IPv6.
+            return;
+        }
+        let listener = bind((DEFAULT_ADDRESS.ip(), 0).into()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for ip in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            TcpStream::connect((ip, port)).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn listens_for_ipv4_on_a_machine_without_the_address() {
+        // An address for documentation (RFC 3849), which no machine has.
+        let missing = "[2001:db8::1]:0".parse().unwrap();
+        let listener = bind_or(missing, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        assert_eq!(address.ip(), Ipv4Addr::LOCALHOST);
+        let error = bind_or(address, (Ipv4Addr::LOCALHOST, 0).into()).unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        assert!(listen(Some(missing)).is_err(), "a given address has no fallback");
     }
 
     #[tokio::test]
