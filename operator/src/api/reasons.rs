@@ -79,7 +79,7 @@ reasons! {
         "Fix the field that the message names."
     NoCredentials [STALLED, Use::Degraded]
         "The operator has no AWS credentials."
-        "Give the operator's ServiceAccount an IAM role."
+        "Fix the cause that the message names. If there is none, give the operator's ServiceAccount an IAM role."
     StreamNotFound [STALLED]
         "The stream or the table does not exist."
         "Set `streamArn` to the table's `LatestStreamArn`, or correct `tableArn`."

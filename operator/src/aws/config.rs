@@ -16,6 +16,8 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder, Connector};
 
+use super::credentials::ReloadingCredentials;
+
 /// Prevents the SDK from looking up a region. Each client sets its own region.
 const PLACEHOLDER_REGION: &str = "us-east-1";
 
@@ -47,12 +49,16 @@ impl AwsConfig {
     /// Reads credentials and endpoints from the environment and the profile, as every AWS tool
     /// does.
     pub async fn from_environment() -> Self {
-        // Skips the instance metadata service, because a request takes several seconds if the
-        // service is not reachable. The ARN and the domain contain the regions that are used.
-        let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::new())
-            .or_else(Region::from_static(PLACEHOLDER_REGION));
-        Self { sdk_config: defaults().region(region).load().await }
+        let load = || {
+            // Skips the instance metadata service, because a request takes several seconds if the
+            // service is not reachable. The ARN and the domain contain the regions that are used.
+            let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+                .or_else(ProfileFileRegionProvider::new())
+                .or_else(Region::from_static(PLACEHOLDER_REGION));
+            defaults().region(region)
+        };
+        let credentials = ReloadingCredentials::new(load);
+        Self { sdk_config: load().credentials_provider(credentials).load().await }
     }
 
     /// A configuration for an emulator on this machine, with fixed credentials and one endpoint.

@@ -3,9 +3,12 @@
 use std::error::Error;
 
 use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::aws::causes::has_cause;
+use crate::aws::credentials::CredentialsFailure;
 use crate::aws::raw::aws_json::CallError;
 use crate::delivery::{
     ConnectionsError, ConnectionsErrorKind, DeadLetterError, DeadLetterErrorKind,
@@ -78,18 +81,20 @@ where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let kind = stream_error_kind(classify(&error));
-    StreamError { action, kind, service_time: None, source: Some(error.into()) }
+    let class = classify(&error);
+    let (kind, source) = (stream_error_kind(class), Some(source(class, error)));
+    StreamError { action, kind, service_time: None, source }
 }
 
 /// Classifies a failed GetRecords request.
 pub fn raw_stream_error(action: &'static str, error: CallError) -> StreamError {
-    let kind = match error.is_missing_credentials() {
-        true => StreamErrorKind::NoCredentials,
-        false => stream_error_kind(classify_code(error.code())),
+    let class = match error.is_missing_credentials() {
+        true => ErrorClass::NoCredentials,
+        false => classify_code(error.code()),
     };
     let service_time = error.date().map(|date| UnixSeconds(date.secs()));
-    StreamError { action, kind, service_time, source: Some(error.into()) }
+    let (kind, source) = (stream_error_kind(class), Some(source(class, error)));
+    StreamError { action, kind, service_time, source }
 }
 
 fn stream_error_kind(class: ErrorClass) -> StreamErrorKind {
@@ -112,7 +117,8 @@ where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let kind = match classify(&error) {
+    let class = classify(&error);
+    let kind = match class {
         ErrorClass::NotFound => ConnectionsErrorKind::NotFound,
         ErrorClass::AccessDenied => ConnectionsErrorKind::AccessDenied,
         ErrorClass::NoCredentials => ConnectionsErrorKind::NoCredentials,
@@ -122,7 +128,7 @@ where
         | ErrorClass::Throttled
         | ErrorClass::Unavailable => ConnectionsErrorKind::Unavailable,
     };
-    ConnectionsError { action, kind, source: Some(error.into()) }
+    ConnectionsError { action, kind, source: Some(source(class, error)) }
 }
 
 /// Classifies a failed request to a dead-letter queue.
@@ -131,7 +137,8 @@ where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
-    let kind = match classify(&error) {
+    let class = classify(&error);
+    let kind = match class {
         ErrorClass::NotFound => DeadLetterErrorKind::NotFound,
         ErrorClass::AccessDenied => DeadLetterErrorKind::AccessDenied,
         ErrorClass::NoCredentials => DeadLetterErrorKind::NoCredentials,
@@ -142,17 +149,13 @@ where
         | ErrorClass::Throttled
         | ErrorClass::Unavailable => DeadLetterErrorKind::Unavailable,
     };
-    DeadLetterError { kind, source: Some(error.into()) }
+    DeadLetterError { kind, source: Some(source(class, error)) }
 }
 
-/// Whether an error, or one of its causes, is a `T`.
-pub fn has_cause<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
-    causes(error).any(|cause| cause.is::<T>())
-}
-
-/// The error, followed by its causes.
-pub fn causes<'a>(
-    error: &'a (dyn Error + 'static),
-) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
+/// The source of an error. If there are no credentials, its text is the cause.
+fn source(class: ErrorClass, error: impl Into<BoxError>) -> BoxError {
+    match class {
+        ErrorClass::NoCredentials => CredentialsFailure::new(error.into()).into(),
+        _ => error.into(),
+    }
 }

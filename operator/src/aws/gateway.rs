@@ -12,8 +12,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::causes::{causes, has_cause};
 use super::config::AwsConfig;
-use super::error::{causes, has_cause};
+use super::credentials::{NO_PROVIDER, credentials_cause};
 use crate::aws::raw::clock_skew::CorrectedClock;
 use crate::aws::raw::sigv4_client::{Request, Response, SendError, SigV4Client};
 use crate::delivery::{Gateway, PostResponse};
@@ -45,7 +46,7 @@ impl ApiGateway {
 
     async fn post_raw(&self, connection_id: &str, message: &Bytes) -> PostResponse {
         let Some(client) = &self.raw else {
-            return PostResponse::NoCredentials;
+            return PostResponse::NoCredentials { cause: NO_PROVIDER.to_owned() };
         };
         let id = utf8_percent_encode(connection_id, UNRESERVED);
         let request = Request {
@@ -61,7 +62,9 @@ impl ApiGateway {
                 status,
                 mentions_connection_id: mentions_connection_id(&body),
             },
-            Err(SendError::NoCredentials(_)) => PostResponse::NoCredentials,
+            Err(error @ SendError::NoCredentials(_)) => {
+                PostResponse::NoCredentials { cause: credentials_cause(&error) }
+            }
             Err(SendError::Connection(error)) if is_unreachable(&error) => {
                 PostResponse::Unreachable
             }
@@ -82,7 +85,7 @@ impl Gateway for ApiGateway {
     fn disconnect<'a>(&'a self, connection_id: &'a str) -> BoxFuture<'a, PostResponse> {
         Box::pin(async move {
             if self.raw.is_none() {
-                return PostResponse::NoCredentials;
+                return PostResponse::NoCredentials { cause: NO_PROVIDER.to_owned() };
             }
             let delete = self.sdk.delete_connection().connection_id(connection_id);
             match Box::pin(delete.send()).await {
@@ -121,7 +124,7 @@ where
 {
     let Some(response) = error.raw_response() else {
         return if has_cause::<CredentialsError>(&error) {
-            PostResponse::NoCredentials
+            PostResponse::NoCredentials { cause: credentials_cause(&error) }
         } else if is_unreachable(&error) {
             PostResponse::Unreachable
         } else {
@@ -176,10 +179,13 @@ mod tests {
 
     #[tokio::test]
     async fn reports_missing_credentials() {
-        let failing = provide_credentials_fn(async || Err(CredentialsError::not_loaded("none")));
-        let expected = [PostResponse::NoCredentials, PostResponse::NoCredentials];
-        assert_eq!(responses(defaults().credentials_provider(failing)).await, expected);
-        assert_eq!(responses(defaults().no_credentials()).await, expected);
+        let failing = provide_credentials_fn(async || Err(CredentialsError::not_loaded("no key")));
+        let expected = |cause: &str| {
+            [(); 2].map(|()| PostResponse::NoCredentials { cause: cause.to_owned() })
+        };
+        let failing = defaults().credentials_provider(failing);
+        assert_eq!(responses(failing).await, expected("no key"));
+        assert_eq!(responses(defaults().no_credentials()).await, expected(NO_PROVIDER));
     }
 
     #[tokio::test]

@@ -1,8 +1,10 @@
 //! Implements the traits of `streams` and `delivery` with AWS. No other folder uses the AWS SDK.
 
 pub mod attribute;
+pub mod causes;
 pub mod config;
 pub mod connections;
+pub mod credentials;
 pub mod error;
 pub mod gateway;
 pub mod raw;

@@ -30,7 +30,10 @@ pub enum PostResponse {
     /// The endpoint does not resolve, refuses connections, or fails TLS.
     Unreachable,
     /// There are no AWS credentials to sign the request with.
-    NoCredentials,
+    NoCredentials {
+        /// Why, as a condition names it.
+        cause: String,
+    },
     /// No usable response arrived in time. The request may have been processed.
     NoResponse,
 }

@@ -41,7 +41,8 @@ pub fn request_failed(
             (Reason::StreamAccessDenied, message)
         }
         StreamErrorKind::NoCredentials => {
-            return Some(Problem::no_credentials(&format!("{action} on {stream}")));
+            let request = format!("{action} on {stream}");
+            return Some(Problem::no_credentials(&request, error.source.as_ref()));
         }
         StreamErrorKind::Invalid => {
             let message = format!(

@@ -4,6 +4,7 @@
 //! change, and the controller turns the snapshot into conditions.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use tokio::sync::watch;
 
@@ -62,10 +63,11 @@ impl Problem {
 
     /// Creates the problem of a request without AWS credentials.
     ///
-    /// `request` is `<action> on <resource>`.
-    pub fn no_credentials(request: &str) -> Self {
+    /// `request` is `<action> on <resource>`. The text of `cause` says why no provider has any.
+    pub fn no_credentials(request: &str, cause: Option<impl Display>) -> Self {
+        let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
         let message = format!(
-            "{request} failed: no AWS credentials; give the operator's ServiceAccount an IAM role, or set AWS_PROFILE"
+            "{request} failed: no AWS credentials{cause}; check the IAM role of the operator's ServiceAccount, or AWS_PROFILE"
         );
         Self::new(Reason::NoCredentials, message)
     }

@@ -52,7 +52,7 @@ impl Behavior {
             Self::Rejected(refused) => status(refused),
             Self::DeliveredWithoutResponse | Self::Lost => PostResponse::NoResponse,
             Self::Unreachable => PostResponse::Unreachable,
-            Self::NoCredentials => PostResponse::NoCredentials,
+            Self::NoCredentials => PostResponse::NoCredentials { cause: "simulated".to_owned() },
         }
     }
 

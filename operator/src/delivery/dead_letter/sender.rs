@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::payload::{DeadLetterSource, DropCounts, build_payload};
-use super::queue::{DeadLetterErrorKind, DeadLetterQueue};
+use super::queue::{DeadLetterError, DeadLetterErrorKind, DeadLetterQueue};
 use crate::delivery::task_group::TaskGroup;
 use crate::model::{Record, ShardId};
 use crate::telemetry::{Component, Health, NotifierTelemetry, Problem, Reason};
@@ -108,7 +108,7 @@ impl DeadLetterSender {
                 Err(error) => {
                     let failing_since = self.record_failure();
                     self.telemetry.request_failed(&error);
-                    self.report_problem(error.kind, failing_since);
+                    self.report_problem(&error, failing_since);
                     // If the queue has failed for that long, one attempt is enough.
                     let is_late = start.min(failing_since).elapsed() >= RETRY_TIMEOUT;
                     if is_late || fault!(DeadLetterDroppedOnFirstFailure) {
@@ -122,8 +122,8 @@ impl DeadLetterSender {
 
     /// Reports a problem of the queue, unless it may still pass by itself. It is only a warning,
     /// because delivery continues.
-    fn report_problem(&self, kind: DeadLetterErrorKind, failing_since: Instant) {
-        let (reason, cause) = match kind {
+    fn report_problem(&self, error: &DeadLetterError, failing_since: Instant) {
+        let (reason, cause) = match error.kind {
             DeadLetterErrorKind::NotFound => (
                 Reason::DeadLetterQueueNotFound,
                 "queue not found; create it, or correct delivery.deadLetterQueueArn",
@@ -133,8 +133,8 @@ impl DeadLetterSender {
                 "access denied; grant sqs:SendMessage, and for an encrypted queue kms:GenerateDataKey and kms:Decrypt on its KMS key",
             ),
             DeadLetterErrorKind::NoCredentials => {
-                let problem =
-                    Problem::no_credentials(&format!("sqs:SendMessage on {}", self.queue.arn()));
+                let request = format!("sqs:SendMessage on {}", self.queue.arn());
+                let problem = Problem::no_credentials(&request, error.source.as_ref());
                 return self.health.set_warning(Component::DeadLetters, problem);
             }
             DeadLetterErrorKind::TooLarge | DeadLetterErrorKind::Unavailable => {

@@ -21,7 +21,7 @@ use super::problems;
 use super::retry::{MessageOutcome, RetryContext, RetryDecision};
 use crate::delivery::ack::AckHandle;
 use crate::delivery::config::{DeliveryLimits, DeliveryPolicy, SlowClientAction};
-use crate::delivery::gateway::Gateway;
+use crate::delivery::gateway::{Gateway, PostResponse};
 use crate::delivery::lookup::Lookup;
 use crate::delivery::lookup::row::Connection;
 use crate::delivery::message::{MAX_MESSAGE_BYTES, Message};
@@ -225,7 +225,7 @@ impl Dispatcher {
         let latency = start.elapsed();
         telemetry.posted(outcome.metric_label(), latency);
         self.queues.record_response(latency, !matches!(outcome, PostOutcome::Retry));
-        self.record_outcome(outcome, connection, &mut permit);
+        self.record_outcome(&response, outcome, connection, &mut permit);
         outcome
     }
 
@@ -294,6 +294,7 @@ impl Dispatcher {
     /// Records an outcome in the circuit breaker, the deletion guard and the health.
     fn record_outcome(
         &self,
+        response: &PostResponse,
         outcome: PostOutcome,
         connection: &Connection,
         permit: &mut Permit<'_>,
@@ -304,7 +305,7 @@ impl Dispatcher {
             // The problem is set before the breaker opens, so that the post that closes the breaker
             // also clears it.
             PostOutcome::Hold(fault) => {
-                health.set_problem(Component::Gateway, problems::rejected(endpoint, fault));
+                health.set_problem(Component::Gateway, problems::rejected(endpoint, fault, response));
                 self.breaker.trip();
             }
             PostOutcome::Delivered | PostOutcome::Gone | PostOutcome::TooLarge => {

@@ -53,7 +53,7 @@ impl PostOutcome {
 pub fn classify_response(response: &PostResponse) -> PostOutcome {
     match *response {
         PostResponse::Unreachable => PostOutcome::Hold(EndpointFault::Unreachable),
-        PostResponse::NoCredentials => PostOutcome::Hold(EndpointFault::NoCredentials),
+        PostResponse::NoCredentials { .. } => PostOutcome::Hold(EndpointFault::NoCredentials),
         PostResponse::NoResponse => PostOutcome::Retry,
         PostResponse::Status { status, mentions_connection_id } => match status {
             200..=299 => PostOutcome::Delivered,

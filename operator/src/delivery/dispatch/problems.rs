@@ -1,10 +1,11 @@
 //! Condition messages about the WebSocket API.
 
 use super::outcome::EndpointFault;
+use crate::delivery::gateway::PostResponse;
 use crate::telemetry::{Problem, Reason};
 
-/// Problem of an endpoint that rejects every post.
-pub fn rejected(endpoint: &str, fault: EndpointFault) -> Problem {
+/// Problem of an endpoint that rejects every post, as it rejected this one.
+pub fn rejected(endpoint: &str, fault: EndpointFault, response: &PostResponse) -> Problem {
     let (reason, message) = match fault {
         EndpointFault::Forbidden => (
             Reason::GatewayForbidden,
@@ -25,7 +26,11 @@ pub fn rejected(endpoint: &str, fault: EndpointFault) -> Problem {
             ),
         ),
         EndpointFault::NoCredentials => {
-            return Problem::no_credentials(&format!("posting to {endpoint}"));
+            let cause = match response {
+                PostResponse::NoCredentials { cause } => Some(cause),
+                _ => None,
+            };
+            return Problem::no_credentials(&format!("posting to {endpoint}"), cause);
         }
     };
     Problem::new(reason, message)

@@ -29,7 +29,8 @@ impl ConnectionsConfig {
                 ),
             ),
             ConnectionsErrorKind::NoCredentials => {
-                return Some(Problem::no_credentials(&format!("{action} on {target}")));
+                let request = format!("{action} on {target}");
+                return Some(Problem::no_credentials(&request, error.source.as_ref()));
             }
             ConnectionsErrorKind::Invalid | ConnectionsErrorKind::Unavailable => {
                 if !has_lasted {
@@ -57,7 +58,8 @@ impl ConnectionsConfig {
                 Some(Problem::new(Reason::StaleRowDeletionDenied, message))
             }
             ConnectionsErrorKind::NoCredentials => {
-                Some(Problem::no_credentials(&format!("{action} on {table}")))
+                let request = format!("{action} on {table}");
+                Some(Problem::no_credentials(&request, error.source.as_ref()))
             }
             // These pass by themselves, and the connection's next message causes another attempt.
             ConnectionsErrorKind::NotFound
