@@ -5,6 +5,7 @@
 
 mod certificates;
 mod command;
+pub mod connect_proxy;
 pub mod control_plane;
 pub mod fakes;
 mod guard;

@@ -92,8 +92,8 @@ impl CredentialsFailure {
 /// condition does not change.
 pub fn credentials_cause(error: &(dyn Error + 'static)) -> String {
     // Each provider wraps the error of the next one.
-    let innermost = causes(error).filter_map(|cause| cause.downcast_ref()).last();
-    let Some(innermost) = innermost else {
+    let innermost = causes(error).filter_map(|cause| cause.downcast_ref::<CredentialsError>());
+    let Some(innermost) = innermost.last() else {
         return describe(error);
     };
     let source = match innermost.source().and_then(|source| source.downcast_ref()) {
@@ -216,9 +216,11 @@ mod tests {
         static LOADS: AtomicU32 = AtomicU32::new(0);
         let credentials = ReloadingCredentials::new(|| {
             let is_first = LOADS.fetch_add(1, Ordering::Relaxed) == 0;
-            defaults().credentials_provider(provide_credentials_fn(async move || match is_first {
-                true => Err(CredentialsError::invalid_configuration("a wrong file")),
-                false => Ok(Credentials::new("id", "key", None, None, "test")),
+            defaults().credentials_provider(provide_credentials_fn(move || {
+                std::future::ready(match is_first {
+                    true => Err(CredentialsError::invalid_configuration("a wrong file")),
+                    false => Ok(Credentials::new("id", "key", None, None, "test")),
+                })
             }))
         });
         let error = credentials.provide_credentials().await.unwrap_err();

@@ -4,8 +4,10 @@
 
 pub mod crd;
 pub mod error;
+pub mod kubernetes;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod proxy;
 pub mod run;
 pub mod shutdown;
 

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use clap::{Args, ValueEnum};
-use kube::{Api, Client};
+use kube::Api;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CommandError;
+use super::kubernetes::kubernetes_client;
 use super::shutdown::shutdown_token;
 use crate::controller::{Context, EventRecorder, NotifierRegistry};
 use crate::worker::{Endpoints, RateLimiters, WorkerFactory};
@@ -87,7 +88,7 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     telemetry::init_logging(options.log_format == LogFormat::Json);
     let stop = shutdown_token()?;
     let listener = telemetry::listen(options.bind_address)?;
-    let client = Client::try_default().await?;
+    let client = kubernetes_client().await?;
     let (reconcile_tx, reconcile_rx) = mpsc::unbounded_channel();
     let holder = holder_name();
     let context = Arc::new(Context {
