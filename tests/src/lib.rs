@@ -23,6 +23,7 @@ pub mod scratch;
 pub mod sigv4;
 pub mod simulator;
 pub mod streams_model;
+pub mod tls_server;
 pub mod tools;
 pub mod wait;
 pub mod watch;

@@ -80,6 +80,9 @@ reasons! {
     NoCredentials [STALLED, Use::Degraded]
         "The operator has no AWS credentials."
         "Fix the cause that the message names. If there is none, give the operator's ServiceAccount an IAM role."
+    UntrustedCertificate [STALLED, Use::Degraded]
+        "The issuer of the certificate of an AWS endpoint is not trusted."
+        "If a proxy inspects TLS, set the operator's environment variable `AWS_CA_BUNDLE` to a PEM file with its root certificate."
     StreamNotFound [STALLED]
         "The stream or the table does not exist."
         "Set `streamArn` to the table's `LatestStreamArn`, or correct `tableArn`."

@@ -3,9 +3,18 @@
 use std::error::Error;
 use std::io;
 
+use rustls::CertificateError;
+
 /// Whether an error, or one of its causes, is a `T`.
 pub fn has_cause<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
     causes(error).any(|cause| cause.is::<T>())
+}
+
+/// Whether a connection failed because the issuer of the server's certificate is not trusted.
+pub fn has_untrusted_certificate(error: &(dyn Error + 'static)) -> bool {
+    causes(error).filter_map(|cause| cause.downcast_ref()).any(|cause| {
+        matches!(cause, rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))
+    })
 }
 
 /// The error, followed by its causes.
@@ -17,4 +26,17 @@ pub fn causes<'a>(
         let payload = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         payload.map(|payload| payload as &(dyn Error + 'static)).or_else(|| error.source())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_the_payloads_of_io_errors() {
+        let untrusted = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let error = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, untrusted));
+        assert!(has_untrusted_certificate(&error));
+        assert!(!has_untrusted_certificate(&io::Error::other("tls")));
+    }
 }

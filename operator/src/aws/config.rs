@@ -2,6 +2,7 @@
 //!
 //! The SDK's own retries are off, because every attempt must pass the operator's rate limits.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_config::environment::region::EnvironmentVariableRegionProvider;
@@ -12,10 +13,12 @@ use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 #[cfg(feature = "local")]
 use aws_credential_types::Credentials;
 use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
 
+use super::ca_bundle::{CaBundleError, trust_store};
 use super::credentials::ReloadingCredentials;
 
 /// Prevents the SDK from looking up a region. Each client sets its own region.
@@ -26,17 +29,29 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The timeout of one request, from signing to the end of the response.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The SDK's defaults with one HTTP connection pool for all clients. The pool respects the proxy
-/// environment variables.
+/// The SDK's defaults, with a pool of its own.
 pub(crate) fn defaults() -> ConfigLoader {
-    let http = Builder::new().build_with_connector_fn(|settings, components| {
-        let mut connector = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+    defaults_with(http_client(TrustStore::default()))
+}
+
+/// The SDK's defaults with one HTTP connection pool for all clients.
+fn defaults_with(http: SharedHttpClient) -> ConfigLoader {
+    aws_config::defaults(BehaviorVersion::latest()).http_client(http)
+}
+
+/// An HTTP connection pool, which respects the proxy environment variables.
+fn http_client(trusted: TrustStore) -> SharedHttpClient {
+    // The builder cannot fail, but returns a result.
+    let tls = TlsContext::builder().with_trust_store(trusted).build().unwrap_or_default();
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let mut connector = Connector::builder()
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(tls.clone());
         connector.set_connector_settings(settings.cloned());
         connector.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
         connector.set_proxy_config(Some(ProxyConfig::from_env()));
         connector.build()
-    });
-    aws_config::defaults(BehaviorVersion::latest()).http_client(http)
+    })
 }
 
 /// AWS configuration of the process, without a region.
@@ -46,19 +61,25 @@ pub struct AwsConfig {
 }
 
 impl AwsConfig {
-    /// Reads credentials and endpoints from the environment and the profile, as every AWS tool
-    /// does.
-    pub async fn from_environment() -> Self {
-        let load = || {
+    /// Reads credentials, endpoints and trusted certificates from the environment and the profile,
+    /// as every AWS tool does.
+    ///
+    /// # Errors
+    ///
+    /// The file of `AWS_CA_BUNDLE` is not usable.
+    pub async fn from_environment() -> Result<Self, CaBundleError> {
+        let bundle = std::env::var_os("AWS_CA_BUNDLE").filter(|path| !path.is_empty());
+        let http = http_client(trust_store(bundle.map(PathBuf::from).as_deref())?);
+        let load = move || {
             // Skips the instance metadata service, because a request takes several seconds if the
             // service is not reachable. The ARN and the domain contain the regions that are used.
             let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
                 .or_else(ProfileFileRegionProvider::new())
                 .or_else(Region::from_static(PLACEHOLDER_REGION));
-            defaults().region(region)
+            defaults_with(http.clone()).region(region)
         };
-        let credentials = ReloadingCredentials::new(load);
-        Self { sdk_config: load().credentials_provider(credentials).load().await }
+        let credentials = ReloadingCredentials::new(load.clone());
+        Ok(Self { sdk_config: load().credentials_provider(credentials).load().await })
     }
 
     /// A configuration for an emulator on this machine, with fixed credentials and one endpoint.

@@ -7,7 +7,7 @@ use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
-use crate::aws::causes::has_cause;
+use crate::aws::causes::{has_cause, has_untrusted_certificate};
 use crate::aws::credentials::CredentialsFailure;
 use crate::aws::raw::aws_json::CallError;
 use crate::delivery::{
@@ -26,6 +26,7 @@ enum ErrorClass {
     NotFound,
     AccessDenied,
     NoCredentials,
+    UntrustedCertificate,
     Throttled,
     Invalid,
     Unavailable,
@@ -38,6 +39,7 @@ where
 {
     match error {
         SdkError::ServiceError(error) => classify_code(error.err().code()),
+        _ if has_untrusted_certificate(error) => ErrorClass::UntrustedCertificate,
         _ if has_cause::<CredentialsError>(error) => ErrorClass::NoCredentials,
         _ => classify_code(None),
     }
@@ -88,9 +90,10 @@ where
 
 /// Classifies a failed GetRecords request.
 pub fn raw_stream_error(action: &'static str, error: CallError) -> StreamError {
-    let class = match error.is_missing_credentials() {
-        true => ErrorClass::NoCredentials,
-        false => classify_code(error.code()),
+    let class = match &error {
+        error if has_untrusted_certificate(error) => ErrorClass::UntrustedCertificate,
+        error if error.is_missing_credentials() => ErrorClass::NoCredentials,
+        error => classify_code(error.code()),
     };
     let service_time = error.date().map(|date| UnixSeconds(date.secs()));
     let (kind, source) = (stream_error_kind(class), Some(source(class, error)));
@@ -104,6 +107,7 @@ fn stream_error_kind(class: ErrorClass) -> StreamErrorKind {
         ErrorClass::NotFound => StreamErrorKind::NotFound,
         ErrorClass::AccessDenied => StreamErrorKind::AccessDenied,
         ErrorClass::NoCredentials => StreamErrorKind::NoCredentials,
+        ErrorClass::UntrustedCertificate => StreamErrorKind::UntrustedCertificate,
         ErrorClass::Throttled => StreamErrorKind::Throttled,
         ErrorClass::Invalid => StreamErrorKind::Invalid,
         ErrorClass::Unavailable => StreamErrorKind::Unavailable,
@@ -122,6 +126,7 @@ where
         ErrorClass::NotFound => ConnectionsErrorKind::NotFound,
         ErrorClass::AccessDenied => ConnectionsErrorKind::AccessDenied,
         ErrorClass::NoCredentials => ConnectionsErrorKind::NoCredentials,
+        ErrorClass::UntrustedCertificate => ConnectionsErrorKind::UntrustedCertificate,
         ErrorClass::Invalid => ConnectionsErrorKind::Invalid,
         ErrorClass::ExpiredIterator
         | ErrorClass::Trimmed
@@ -142,6 +147,7 @@ where
         ErrorClass::NotFound => DeadLetterErrorKind::NotFound,
         ErrorClass::AccessDenied => DeadLetterErrorKind::AccessDenied,
         ErrorClass::NoCredentials => DeadLetterErrorKind::NoCredentials,
+        ErrorClass::UntrustedCertificate => DeadLetterErrorKind::UntrustedCertificate,
         // The size is the only part of the request that depends on the record.
         ErrorClass::Invalid => DeadLetterErrorKind::TooLarge,
         ErrorClass::ExpiredIterator

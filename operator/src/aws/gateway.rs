@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::causes::{causes, has_cause};
+use super::causes::{causes, has_cause, has_untrusted_certificate};
 use super::config::AwsConfig;
 use super::credentials::{NO_PROVIDER, credentials_cause};
 use crate::aws::raw::clock_skew::CorrectedClock;
@@ -62,6 +62,7 @@ impl ApiGateway {
                 status,
                 mentions_connection_id: mentions_connection_id(&body),
             },
+            Err(error) if has_untrusted_certificate(&error) => PostResponse::UntrustedCertificate,
             Err(error @ SendError::NoCredentials(_)) => {
                 PostResponse::NoCredentials { cause: credentials_cause(&error) }
             }
@@ -123,7 +124,9 @@ where
     Error: From<SdkError<E, HttpResponse>>,
 {
     let Some(response) = error.raw_response() else {
-        return if has_cause::<CredentialsError>(&error) {
+        return if has_untrusted_certificate(&error) {
+            PostResponse::UntrustedCertificate
+        } else if has_cause::<CredentialsError>(&error) {
             PostResponse::NoCredentials { cause: credentials_cause(&error) }
         } else if is_unreachable(&error) {
             PostResponse::Unreachable

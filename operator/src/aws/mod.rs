@@ -1,6 +1,7 @@
 //! Implements the traits of `streams` and `delivery` with AWS. No other folder uses the AWS SDK.
 
 pub mod attribute;
+pub mod ca_bundle;
 pub mod causes;
 pub mod config;
 pub mod connections;
@@ -11,6 +12,7 @@ pub mod raw;
 pub mod sqs;
 pub mod streams;
 
+pub use self::ca_bundle::CaBundleError;
 pub use self::config::AwsConfig;
 pub use self::connections::DynamoDbConnections;
 pub use self::gateway::ApiGateway;

@@ -36,7 +36,7 @@ async fn context_at(api_server: &str) -> Context {
     Context {
         client: client.clone(),
         factory: WorkerFactory {
-            aws: AwsConfig::from_environment().await,
+            aws: AwsConfig::from_environment().await.unwrap(),
             endpoints: Endpoints { allowed: vec![], template: None },
             evaluators: EvaluatorPool::Inline,
             rate_limiters: RateLimiters::new(1000, 5000),

@@ -88,6 +88,8 @@ pub enum ConnectionsErrorKind {
     AccessDenied,
     #[error("no AWS credentials")]
     NoCredentials,
+    #[error("untrusted certificate")]
+    UntrustedCertificate,
     /// A wrong request, such as a value of the wrong type. Also a query of a deleted index.
     #[error("request rejected as invalid")]
     Invalid,

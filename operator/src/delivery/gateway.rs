@@ -29,6 +29,8 @@ pub enum PostResponse {
     },
     /// The endpoint does not resolve, refuses connections, or fails TLS.
     Unreachable,
+    /// The issuer of the endpoint's certificate is not trusted.
+    UntrustedCertificate,
     /// There are no AWS credentials to sign the request with.
     NoCredentials {
         /// Why, as a condition names it.

@@ -44,6 +44,9 @@ pub fn request_failed(
             let request = format!("{action} on {stream}");
             return Some(Problem::no_credentials(&request, error.source.as_ref()));
         }
+        StreamErrorKind::UntrustedCertificate => {
+            return Some(Problem::untrusted_certificate(&format!("{action} on {stream}")));
+        }
         StreamErrorKind::Invalid => {
             let message = format!(
                 "{action} on {stream} failed: the service rejected the request as invalid; check the sequence numbers in the checkpoint if you edited it"
@@ -193,6 +196,7 @@ mod tests {
                 StreamErrorKind::NotFound,
                 StreamErrorKind::AccessDenied,
                 StreamErrorKind::NoCredentials,
+                StreamErrorKind::UntrustedCertificate,
                 StreamErrorKind::Invalid,
                 StreamErrorKind::Throttled,
                 StreamErrorKind::Unavailable,

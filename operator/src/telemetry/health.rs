@@ -71,6 +71,16 @@ impl Problem {
         );
         Self::new(Reason::NoCredentials, message)
     }
+
+    /// Creates the problem of a request whose connection is not trusted.
+    ///
+    /// `request` is `<action> on <resource>`.
+    pub fn untrusted_certificate(request: &str) -> Self {
+        let message = format!(
+            "{request} failed: the issuer of the certificate is not trusted; set AWS_CA_BUNDLE to a PEM file with the issuer's root certificate"
+        );
+        Self::new(Reason::UntrustedCertificate, message)
+    }
 }
 
 /// Health of a notifier at one moment.

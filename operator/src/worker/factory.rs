@@ -3,6 +3,8 @@
 use std::io;
 use std::sync::Arc;
 
+use thiserror::Error;
+
 use super::backends::Backends;
 use super::config::endpoint::Endpoints;
 use super::config::validate::{Validated, validate};
@@ -11,11 +13,20 @@ use super::rate_limiters::RateLimiters;
 use super::run::run_worker;
 use super::worker_handle::RunWorker;
 use crate::api::StreamNotifierSpec;
-use crate::aws::AwsConfig;
+use crate::aws::{AwsConfig, CaBundleError};
 use crate::checkpoint::CheckpointStore;
 use crate::rules::{EvaluatorPool, InvalidSpec};
 use crate::telemetry::{Metrics, NotifierTelemetry};
 use crate::timing::JitterRng;
+
+/// The factory cannot be created.
+#[derive(Debug, Error)]
+pub enum FactoryError {
+    #[error(transparent)]
+    CaBundle(#[from] CaBundleError),
+    #[error("cannot start the threads that evaluate expressions")]
+    Threads(#[from] io::Error),
+}
 
 /// What all workers of the process share.
 #[derive(Debug)]
@@ -37,14 +48,15 @@ impl WorkerFactory {
     ///
     /// # Errors
     ///
-    /// The threads that evaluate expressions cannot be started.
+    /// The file of `AWS_CA_BUNDLE` is not usable, or the threads that evaluate expressions cannot be
+    /// started.
     pub async fn from_environment(
         endpoints: Endpoints,
         rate_limiters: RateLimiters,
         holder: String,
-    ) -> io::Result<Self> {
-        let aws = AwsConfig::from_environment().await;
-        Self::new(aws, endpoints, rate_limiters, holder)
+    ) -> Result<Self, FactoryError> {
+        let aws = AwsConfig::from_environment().await?;
+        Ok(Self::new(aws, endpoints, rate_limiters, holder)?)
     }
 
     /// A factory for local mode, with this endpoint of the embedded DynamoDB.

@@ -12,7 +12,7 @@ pub use self::backends::Backends;
 pub use self::config::endpoint::Endpoints;
 pub use self::config::validate::{MAX_PAGES, Validated, validate};
 pub use self::config::worker_config::{WorkerConfig, WorkerSpec};
-pub use self::factory::WorkerFactory;
+pub use self::factory::{FactoryError, WorkerFactory};
 pub use self::rate_limiters::RateLimiters;
 pub use self::run::run_worker;
 pub use self::worker_handle::{NotifierId, Revision, RunWorker, WorkerHandle};

@@ -58,6 +58,7 @@ impl State {
             ConnectionsErrorKind::NotFound => "connections table not found",
             ConnectionsErrorKind::AccessDenied => "connections table: access denied",
             ConnectionsErrorKind::NoCredentials => "connections table without credentials",
+            ConnectionsErrorKind::UntrustedCertificate => "connections table not trusted",
             ConnectionsErrorKind::Invalid => "connections index missing",
             ConnectionsErrorKind::Unavailable => "connections table unavailable",
         });

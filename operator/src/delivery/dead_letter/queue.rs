@@ -39,6 +39,8 @@ pub enum DeadLetterErrorKind {
     AccessDenied,
     #[error("no AWS credentials")]
     NoCredentials,
+    #[error("untrusted certificate")]
+    UntrustedCertificate,
     /// A problem that can pass by itself.
     #[error("no usable response")]
     Unavailable,

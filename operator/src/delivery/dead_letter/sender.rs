@@ -137,6 +137,11 @@ impl DeadLetterSender {
                 let problem = Problem::no_credentials(&request, error.source.as_ref());
                 return self.health.set_warning(Component::DeadLetters, problem);
             }
+            DeadLetterErrorKind::UntrustedCertificate => {
+                let request = format!("sqs:SendMessage on {}", self.queue.arn());
+                let problem = Problem::untrusted_certificate(&request);
+                return self.health.set_warning(Component::DeadLetters, problem);
+            }
             DeadLetterErrorKind::TooLarge | DeadLetterErrorKind::Unavailable => {
                 if failing_since.elapsed() < RETRY_TIMEOUT / 2 {
                     return;

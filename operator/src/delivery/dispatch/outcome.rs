@@ -32,6 +32,7 @@ pub enum EndpointFault {
     WrongEndpoint,
     /// The endpoint does not resolve, refuses connections, or fails TLS.
     Unreachable,
+    UntrustedCertificate,
     NoCredentials,
 }
 
@@ -53,6 +54,9 @@ impl PostOutcome {
 pub fn classify_response(response: &PostResponse) -> PostOutcome {
     match *response {
         PostResponse::Unreachable => PostOutcome::Hold(EndpointFault::Unreachable),
+        PostResponse::UntrustedCertificate => {
+            PostOutcome::Hold(EndpointFault::UntrustedCertificate)
+        }
         PostResponse::NoCredentials { .. } => PostOutcome::Hold(EndpointFault::NoCredentials),
         PostResponse::NoResponse => PostOutcome::Retry,
         PostResponse::Status { status, mentions_connection_id } => match status {

@@ -25,6 +25,9 @@ pub fn rejected(endpoint: &str, fault: EndpointFault, response: &PostResponse) -
                 "posting to {endpoint} failed: no connection; check webSocket.domain and the network"
             ),
         ),
+        EndpointFault::UntrustedCertificate => {
+            return Problem::untrusted_certificate(&format!("posting to {endpoint}"));
+        }
         EndpointFault::NoCredentials => {
             let cause = match response {
                 PostResponse::NoCredentials { cause } => Some(cause),

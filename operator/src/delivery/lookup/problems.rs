@@ -32,6 +32,9 @@ impl ConnectionsConfig {
                 let request = format!("{action} on {target}");
                 return Some(Problem::no_credentials(&request, error.source.as_ref()));
             }
+            ConnectionsErrorKind::UntrustedCertificate => {
+                return Some(Problem::untrusted_certificate(&format!("{action} on {target}")));
+            }
             ConnectionsErrorKind::Invalid | ConnectionsErrorKind::Unavailable => {
                 if !has_lasted {
                     return None;
@@ -60,6 +63,9 @@ impl ConnectionsConfig {
             ConnectionsErrorKind::NoCredentials => {
                 let request = format!("{action} on {table}");
                 Some(Problem::no_credentials(&request, error.source.as_ref()))
+            }
+            ConnectionsErrorKind::UntrustedCertificate => {
+                Some(Problem::untrusted_certificate(&format!("{action} on {table}")))
             }
             // These pass by themselves, and the connection's next message causes another attempt.
             ConnectionsErrorKind::NotFound
@@ -137,6 +143,7 @@ mod tests {
                 ConnectionsErrorKind::NotFound,
                 ConnectionsErrorKind::AccessDenied,
                 ConnectionsErrorKind::NoCredentials,
+                ConnectionsErrorKind::UntrustedCertificate,
                 ConnectionsErrorKind::Invalid,
                 ConnectionsErrorKind::Unavailable,
             ] {
@@ -145,7 +152,7 @@ mod tests {
                 problems.extend(config.deletion_problem(&error));
             }
         }
-        assert_eq!(problems.len(), 2 * (3 + 5 + 2));
+        assert_eq!(problems.len(), 2 * (3 + 6 + 3));
         for Problem { message, .. } in problems {
             let names = ["\"connections\"", "\"sk-index\"", "\"connection_id\"", "eu-west-1"];
             assert_message_form(&message, &names);

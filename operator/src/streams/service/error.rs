@@ -36,6 +36,9 @@ pub enum StreamErrorKind {
     /// The process has no AWS credentials.
     #[error("no AWS credentials")]
     NoCredentials,
+    /// The issuer of the endpoint's certificate is not trusted.
+    #[error("untrusted certificate")]
+    UntrustedCertificate,
     /// Too many requests, or too many readers of a shard.
     #[error("throttled")]
     Throttled,
@@ -56,6 +59,7 @@ impl StreamErrorKind {
             Self::NotFound => "not_found",
             Self::AccessDenied => "access_denied",
             Self::NoCredentials => "no_credentials",
+            Self::UntrustedCertificate => "untrusted_certificate",
             Self::Throttled => "throttled",
             Self::Invalid => "invalid",
             Self::Unavailable => "unavailable",
@@ -64,6 +68,6 @@ impl StreamErrorKind {
 
     /// Whether the same request can succeed later.
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Throttled | Self::Unavailable)
+        matches!(self, Self::Throttled | Self::UntrustedCertificate | Self::Unavailable)
     }
 }

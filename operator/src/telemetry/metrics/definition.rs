@@ -241,6 +241,7 @@ pub(crate) static STREAM_REQUESTS: Definition = counter(
                 "expired_iterator",
                 "access_denied",
                 "no_credentials",
+                "untrusted_certificate",
                 "invalid",
             ],
             meanings: &[
@@ -252,6 +253,7 @@ pub(crate) static STREAM_REQUESTS: Definition = counter(
                 "The shard iterator is older than 15 minutes.",
                 "A permission is missing.",
                 "The operator has no AWS credentials.",
+                "The issuer of the endpoint's certificate is not trusted.",
                 "The service rejected the request as invalid.",
             ],
         },
