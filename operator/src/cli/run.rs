@@ -1,27 +1,33 @@
 //! `stream-notifier run`: runs the operator.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use clap::{Args, ValueEnum};
-use kube::Api;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CommandError;
 use super::kubernetes::kubernetes_client;
 use super::shutdown::shutdown_token;
-use crate::controller::{Context, EventRecorder, NotifierRegistry};
+use crate::controller::{Context, EventRecorder, Namespaces, NotifierRegistry, Scope};
 use crate::worker::{Endpoints, RateLimiters, WorkerFactory};
 use crate::{controller, telemetry};
 
 /// Flags of `stream-notifier run`. Each one can also be set by an environment variable.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Namespace whose StreamNotifiers the operator runs [default: all namespaces].
-    #[arg(long, env = "STREAM_NOTIFIER_NAMESPACE")]
-    namespace: Option<String>,
+    /// Namespaces whose StreamNotifiers the operator runs, separated by commas [default: all
+    /// namespaces]. With a list, the operator needs permissions only in these namespaces.
+    #[arg(
+        long,
+        value_name = "NAMESPACES",
+        env = "STREAM_NOTIFIER_NAMESPACES",
+        default_value = "",
+        hide_default_value = true,
+        value_parser = Namespaces::parse_watched
+    )]
+    namespaces: Namespaces,
 
     /// Address that serves /livez, /readyz and /metrics [default: [::]:8080, which includes IPv4, or
     /// 0.0.0.0:8080 on a machine without IPv6].
@@ -91,6 +97,7 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     let client = kubernetes_client().await?;
     let (reconcile_tx, reconcile_rx) = mpsc::unbounded_channel();
     let holder = holder_name();
+    let scopes = watch_scopes(&options.namespaces);
     let context = Arc::new(Context {
         client: client.clone(),
         factory: WorkerFactory::from_environment(
@@ -105,10 +112,9 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
         events: EventRecorder::new(client.clone(), &holder),
         registry: NotifierRegistry::new(stop.clone()),
         reconcile_tx,
-        initial_list_done: AtomicBool::new(false),
+        unlisted: Mutex::new(scopes.iter().cloned().collect()),
     });
-    let namespace = options.namespace.as_deref();
-    telemetry::operator_started(&holder, listener.local_addr()?, namespace);
+    telemetry::operator_started(&holder, listener.local_addr()?, &options.namespaces);
     let stop_server = CancellationToken::new();
     let server = tokio::spawn(telemetry::serve(
         listener,
@@ -116,14 +122,18 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
         context.clone(),
         stop_server.clone().cancelled_owned(),
     ));
-    let api = match namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
-    };
-    controller::run(api, context, reconcile_rx, stop).await;
+    controller::run(scopes, context, reconcile_rx, stop).await;
     stop_server.cancel();
     server.await??;
     Ok(())
+}
+
+/// The scopes of the watches: each listed namespace has its own.
+fn watch_scopes(namespaces: &Namespaces) -> Vec<Scope> {
+    match namespaces {
+        Namespaces::All => vec![None],
+        Namespaces::Listed(names) => names.iter().cloned().map(Some).collect(),
+    }
 }
 
 /// Creates the holder name of this process in checkpoints: the Pod, and a random suffix because a

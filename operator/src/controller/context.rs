@@ -1,6 +1,7 @@
 //! What every reconcile of the process shares.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kube::Client;
 use kube::core::DeserializeGuard;
@@ -17,6 +18,9 @@ use crate::worker::WorkerFactory;
 /// others from being listed.
 pub type Guarded = DeserializeGuard<StreamNotifier>;
 
+/// The scope of a watch: a namespace, or all of them.
+pub type Scope = Option<String>;
+
 /// What every reconcile shares.
 pub struct Context {
     pub client: Client,
@@ -28,16 +32,28 @@ pub struct Context {
     pub registry: NotifierRegistry,
     /// Requests a reconcile of a notifier whose worker's health changed.
     pub reconcile_tx: mpsc::UnboundedSender<ObjectRef<Guarded>>,
-    /// Whether the watch has listed every notifier once.
-    pub initial_list_done: AtomicBool,
+    /// The scopes whose notifiers were not listed yet.
+    pub unlisted: Mutex<BTreeSet<Scope>>,
+}
+
+impl Context {
+    /// Records that all notifiers of a scope were listed.
+    pub fn mark_listed(&self, scope: &Scope) {
+        self.unlisted().remove(scope);
+    }
+
+    fn unlisted(&self) -> MutexGuard<'_, BTreeSet<Scope>> {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl ReadinessCheck for Context {
     fn failures(&self) -> Vec<String> {
-        if self.initial_list_done.load(Ordering::Relaxed) {
-            self.registry.failures()
-        } else {
-            vec!["StreamNotifiers are not listed yet".to_owned()]
-        }
+        let unlisted = self.unlisted();
+        let unlisted = unlisted.iter().map(|scope| match scope {
+            Some(namespace) => format!("{namespace}: StreamNotifiers are not listed yet"),
+            None => "StreamNotifiers are not listed yet".to_owned(),
+        });
+        unlisted.chain(self.registry.failures()).collect()
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kube::{Resource as _, ResourceExt as _};
 use kube_runtime::controller::{Action, Error as ControllerError};
-use kube_runtime::reflector::{ObjectRef, Store};
+use kube_runtime::reflector::ObjectRef;
 use kube_runtime::watcher;
 
 use super::apply::{Applied, apply};
@@ -78,17 +78,6 @@ pub fn handle_reconcile_result(context: &Context, result: ReconcileResult) {
             forget(context, &NotifierId { namespace, name: deleted.name });
         }
         Err(error) => reconcile_failed(&error),
-    }
-}
-
-/// Forgets notifiers that were deleted while the watch was interrupted, and aborts their workers.
-pub fn stop_orphaned_workers(context: &Context, listed: &Store<Guarded>) {
-    for (id, uid) in context.registry.ids() {
-        let found = listed.get(&ObjectRef::new(&id.name).within(&id.namespace));
-        let is_same = |found: Arc<Guarded>| uid.is_none() || found.uid() == uid;
-        if !found.is_some_and(is_same) {
-            forget(context, &id);
-        }
     }
 }
 

@@ -1,14 +1,12 @@
 //! Readiness and metrics of a controller whose API server is unreachable or empty.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use axum::http::StatusCode;
 use axum::{Json, Router};
 use kube::Client;
 use kube::config::Config as KubeConfig;
 use kube_runtime::controller::Action;
-use kube_runtime::reflector;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -18,7 +16,7 @@ use crate::api::Reason;
 use crate::aws::AwsConfig;
 use crate::controller::context::{Context, Guarded};
 use crate::controller::events::EventRecorder;
-use crate::controller::reconcile::{forget, reconcile, stop_orphaned_workers};
+use crate::controller::reconcile::{forget, reconcile};
 use crate::controller::registry::NotifierRegistry;
 use crate::controller::update_status::ERROR_REQUEUE;
 use crate::rules::EvaluatorPool;
@@ -46,7 +44,7 @@ async fn context_at(api_server: &str) -> Context {
         events: EventRecorder::new(client, "here"),
         registry: NotifierRegistry::new(CancellationToken::new()),
         reconcile_tx: mpsc::unbounded_channel().0,
-        initial_list_done: AtomicBool::new(true),
+        unlisted: Mutex::default(),
     }
 }
 
@@ -82,8 +80,8 @@ async fn is_not_ready_while_a_spec_is_invalid_or_does_not_parse() {
     assert_eq!(context.failures(), ["dev/bad: Invalid", "dev/later: unreadable"]);
     let _ = reconcile(stored("bad", spec(TABLE)), context.clone()).await;
     assert_eq!(context.failures(), ["dev/later: unreadable"]);
-    stop_orphaned_workers(&context, &reflector::store().0);
-    assert_eq!(context.failures(), [""; 0], "deleted while the watch was interrupted");
+    forget(&context, &NotifierId { namespace: "dev".to_owned(), name: "later".to_owned() });
+    assert_eq!(context.failures(), [""; 0]);
 }
 
 #[tokio::test]
@@ -104,15 +102,23 @@ async fn exports_the_conditions_of_each_notifier() {
     }
     let _ = reconcile(stored("bad", spec(TABLE)), context.clone()).await;
     assert_eq!((of("bad", "Ready"), of("bad", "Stalled")), (Some(1), Some(0)));
-    let id = NotifierId { namespace: "dev".to_owned(), name: "bad".to_owned() };
-    forget(&context, &id);
+    let id = |name: &str| NotifierId { namespace: "dev".to_owned(), name: name.to_owned() };
+    forget(&context, &id("bad"));
     assert_eq!((of("bad", "Ready"), of("good", "Ready")), (None, Some(1)));
-    stop_orphaned_workers(&context, &reflector::store().0);
-    assert_eq!(
-        context.factory.metrics.encode(),
-        "# EOF\n",
-        "deleted while the watch was interrupted"
-    );
+    forget(&context, &id("good"));
+    forget(&context, &id("later"));
+    assert_eq!(context.factory.metrics.encode(), "# EOF\n");
+}
+
+#[tokio::test]
+async fn is_not_ready_before_every_namespace_is_listed() {
+    let context = context().await;
+    let scope = Some("dev".to_owned());
+    *context.unlisted.lock().unwrap() = [None, scope.clone()].into();
+    context.mark_listed(&None);
+    assert_eq!(context.failures(), ["dev: StreamNotifiers are not listed yet"]);
+    context.mark_listed(&scope);
+    assert_eq!(context.failures(), [""; 0]);
 }
 
 /// A notifier can be deleted while a reconcile waits for its worker to stop. Without another reconcile,

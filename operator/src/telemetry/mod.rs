@@ -24,6 +24,7 @@ pub use self::notifier::{NotifierTelemetry, QueuedGuard};
 pub use self::outcomes::{DropReason, LookupKind, RecordCounts};
 pub use self::process::{
     event_failed, operator_started, reconcile_failed, shutdown_started, unreadable_notifier,
+    watch_failed,
 };
 #[cfg(feature = "local")]
 pub use self::process::{local_row_not_deleted, websocket_not_closed};

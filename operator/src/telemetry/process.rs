@@ -1,15 +1,16 @@
 //! Log events of the process as a whole.
 
 use std::error::Error;
+use std::fmt::Display;
 use std::net::SocketAddr;
 
 use tracing::{info, warn};
 
 use super::error_chain::error_chain;
 
-/// The operator started and serves HTTP at `address`.
-pub fn operator_started(holder: &str, address: SocketAddr, namespace: Option<&str>) {
-    info!(holder, %address, namespace = namespace.unwrap_or("(all)"), "operator started");
+/// The operator started and serves HTTP at `address`. It watches these namespaces.
+pub fn operator_started(holder: &str, address: SocketAddr, namespaces: &dyn Display) {
+    info!(holder, %address, %namespaces, "operator started");
 }
 
 /// The process received a stop signal.
@@ -22,7 +23,13 @@ pub fn unreadable_notifier(namespace: &str, name: &str, error: &dyn Error) {
     warn!(namespace, name, error = error_chain(error), "stored StreamNotifier cannot be parsed");
 }
 
-/// A reconcile or the watch failed. The operator retries it.
+/// The watch of a namespace, or of all of them, failed. The operator retries it.
+pub fn watch_failed(namespace: Option<&str>, error: &dyn Error) {
+    let namespace = namespace.unwrap_or("(all)");
+    warn!(namespace, error = error_chain(error), "watch failed, retrying");
+}
+
+/// A reconcile failed. The operator retries it.
 pub fn reconcile_failed(error: &dyn Error) {
     warn!(error = error_chain(error), "reconcile failed, retrying");
 }

@@ -26,7 +26,7 @@ async fn exits_on_sigterm_without_an_api_server() -> Result<()> {
         Some(&kubeconfig),
     )?;
     operator
-        .wait_for_line(TIMEOUT, "a failed reconcile", |line| line.contains("reconcile failed"))
+        .wait_for_line(TIMEOUT, "a failed watch", |line| line.contains("watch failed"))
         .await?;
     assert_eq!(operator.terminate(TIMEOUT).await?, Exit::Code(0));
     Ok(())
