@@ -77,6 +77,9 @@ reasons! {
     Invalid [STALLED]
         "A field, an expression or a domain of the spec is invalid."
         "Fix the field that the message names."
+    IdentityNotAllowed [STALLED]
+        "The namespace may not use the operator's own AWS identity."
+        "Ask an administrator to add it to `--operator-identity-namespaces`, or to the value `aws.operatorIdentity.namespaces` of the chart."
     NoCredentials [STALLED, Use::Degraded]
         "The operator has no AWS credentials."
         "Fix the cause that the message names. If there is none, give the operator's ServiceAccount an IAM role."

@@ -45,6 +45,11 @@ pub async fn kubernetes_client() -> Result<Client, KubernetesError> {
     Client::try_from(config).map_err(KubernetesError::Client)
 }
 
+/// Whether this process runs in a Pod with a ServiceAccount.
+pub fn is_in_cluster() -> bool {
+    Config::incluster().is_ok()
+}
+
 async fn from_kubeconfig(kubeconfig: Kubeconfig) -> Result<Config, KubernetesError> {
     let proxy_url = proxy_url(&kubeconfig);
     let mut config =

@@ -1,5 +1,6 @@
 //! `stream-notifier run`: runs the operator.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CommandError;
-use super::kubernetes::kubernetes_client;
+use super::kubernetes::{is_in_cluster, kubernetes_client};
 use super::shutdown::shutdown_token;
 use crate::controller::{Context, EventRecorder, Namespaces, NotifierRegistry, Scope};
 use crate::worker::{Endpoints, RateLimiters, WorkerFactory};
@@ -28,6 +29,17 @@ pub struct Options {
         value_parser = Namespaces::parse_watched
     )]
     namespaces: Namespaces,
+
+    /// Namespaces whose StreamNotifiers may use the operator's own AWS identity, separated by commas,
+    /// or * for all [default: the namespaces of --namespaces; without that flag none in a cluster, and
+    /// all outside a cluster].
+    #[arg(
+        long,
+        value_name = "NAMESPACES",
+        env = "STREAM_NOTIFIER_OPERATOR_IDENTITY_NAMESPACES",
+        value_parser = Namespaces::parse_allowed
+    )]
+    operator_identity_namespaces: Option<Namespaces>,
 
     /// Address that serves /livez, /readyz and /metrics [default: [::]:8080, which includes IPv4, or
     /// 0.0.0.0:8080 on a machine without IPv6].
@@ -98,6 +110,11 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     let (reconcile_tx, reconcile_rx) = mpsc::unbounded_channel();
     let holder = holder_name();
     let scopes = watch_scopes(&options.namespaces);
+    let identity_namespaces = identity_namespaces(
+        options.operator_identity_namespaces,
+        &options.namespaces,
+        is_in_cluster(),
+    );
     let context = Arc::new(Context {
         client: client.clone(),
         factory: WorkerFactory::from_environment(
@@ -112,9 +129,15 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
         events: EventRecorder::new(client.clone(), &holder),
         registry: NotifierRegistry::new(stop.clone()),
         reconcile_tx,
+        identity_namespaces,
         unlisted: Mutex::new(scopes.iter().cloned().collect()),
     });
-    telemetry::operator_started(&holder, listener.local_addr()?, &options.namespaces);
+    telemetry::operator_started(
+        &holder,
+        listener.local_addr()?,
+        &options.namespaces,
+        &context.identity_namespaces,
+    );
     let stop_server = CancellationToken::new();
     let server = tokio::spawn(telemetry::serve(
         listener,
@@ -136,9 +159,44 @@ fn watch_scopes(namespaces: &Namespaces) -> Vec<Scope> {
     }
 }
 
+/// The namespaces whose notifiers may use the operator's own AWS identity.
+fn identity_namespaces(
+    flag: Option<Namespaces>,
+    watched: &Namespaces,
+    is_in_cluster: bool,
+) -> Namespaces {
+    match (flag, watched) {
+        (Some(allowed), _) => allowed,
+        (None, Namespaces::All) if is_in_cluster => Namespaces::Listed(BTreeSet::new()),
+        (None, watched) => watched.clone(),
+    }
+}
+
 /// Creates the holder name of this process in checkpoints: the Pod, and a random suffix because a
 /// restarted container has the same Pod name.
 fn holder_name() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "stream-notifier".to_owned());
     format!("{host}-{:08x}", fastrand::u32(..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn allows_the_identity_only_where_an_administrator_lists_it() {
+        let parse = |list: &str| Namespaces::parse_allowed(list).unwrap();
+        for (flag, watched, is_in_cluster, expected) in [
+            (None, "*", true, "(none)"),
+            (None, "*", false, "(all)"),
+            (None, "a,b", true, "a,b"),
+            (Some("c"), "*", true, "c"),
+            (Some("*"), "a", true, "(all)"),
+            (Some(""), "a", true, "(none)"),
+            (Some(""), "*", false, "(none)"),
+        ] {
+            let allowed = identity_namespaces(flag.map(parse), &parse(watched), is_in_cluster);
+            assert_eq!(allowed.to_string(), expected, "{flag:?} {watched} {is_in_cluster}");
+        }
+    }
 }

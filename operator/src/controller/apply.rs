@@ -18,6 +18,8 @@ pub enum Applied {
     Invalid(InvalidSpec),
     /// The notifier is suspended, and no worker runs.
     Suspended,
+    /// The notifier may not use the operator's AWS identity, and no worker runs.
+    IdentityNotAllowed { namespace: String },
     /// A worker runs, or has ended by itself.
     Running {
         /// Its health.

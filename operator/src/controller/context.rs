@@ -9,6 +9,7 @@ use kube_runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
 
 use super::events::EventRecorder;
+use super::namespaces::Namespaces;
 use super::registry::NotifierRegistry;
 use crate::api::StreamNotifier;
 use crate::telemetry::ReadinessCheck;
@@ -32,6 +33,8 @@ pub struct Context {
     pub registry: NotifierRegistry,
     /// Requests a reconcile of a notifier whose worker's health changed.
     pub reconcile_tx: mpsc::UnboundedSender<ObjectRef<Guarded>>,
+    /// The namespaces whose notifiers may use the operator's own AWS identity.
+    pub identity_namespaces: Namespaces,
     /// The scopes whose notifiers were not listed yet.
     pub unlisted: Mutex<BTreeSet<Scope>>,
 }

@@ -12,7 +12,7 @@ use super::context::{Context, Guarded};
 use super::update_status::{ERROR_REQUEUE, ReconcileError, update_status};
 use crate::api::Reason;
 use crate::telemetry::{Phase, reconcile_failed, unreadable_notifier};
-use crate::worker::{NotifierId, Revision};
+use crate::worker::{NotifierId, Revision, Validated};
 
 /// Makes the worker match the spec, and the status match the worker.
 pub async fn reconcile(
@@ -43,8 +43,20 @@ pub async fn reconcile(
         return Ok(Action::await_change());
     }
     let validated = context.factory.validate(&notifier.spec);
-    context.registry.set_error(&id, validated.is_err().then_some(Reason::Invalid.as_str()));
-    let applied = apply(notifier, &id, &revision, validated, &context).await;
+    let may_use_identity = context.identity_namespaces.contains(&id.namespace);
+    let error = match &validated {
+        Err(_) => Some(Reason::Invalid),
+        Ok(Validated::Active(_)) if !may_use_identity => Some(Reason::IdentityNotAllowed),
+        Ok(Validated::Active(_) | Validated::Suspended) => None,
+    };
+    context.registry.set_error(&id, error.map(Reason::as_str));
+    let applied = match error {
+        Some(Reason::IdentityNotAllowed) => {
+            context.registry.stop(&id).await;
+            Applied::IdentityNotAllowed { namespace: id.namespace.clone() }
+        }
+        _ => apply(notifier, &id, &revision, validated, &context).await,
+    };
     let action = update_status(notifier, &id, &revision, &applied, &context).await?;
     if matches!(&applied, Applied::Running { health, .. } if health.phase == Phase::CheckpointTakenOver)
     {

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::{Json, Router};
 use kube::Client;
@@ -16,11 +17,14 @@ use crate::api::Reason;
 use crate::aws::AwsConfig;
 use crate::controller::context::{Context, Guarded};
 use crate::controller::events::EventRecorder;
+use crate::controller::namespaces::Namespaces;
 use crate::controller::reconcile::{forget, reconcile};
 use crate::controller::registry::NotifierRegistry;
 use crate::controller::update_status::ERROR_REQUEUE;
 use crate::rules::EvaluatorPool;
-use crate::telemetry::{Component, HealthSnapshot, Metrics, Problem, ReadinessCheck as _};
+use crate::telemetry::{
+    Component, HealthSnapshot, Metrics, Problem, ReadinessCheck as _, assert_message_form,
+};
 use crate::worker::{Endpoints, NotifierId, RateLimiters, Revision, RunWorker, WorkerFactory};
 
 /// A controller that has listed all notifiers. Its API server is unreachable.
@@ -44,6 +48,7 @@ async fn context_at(api_server: &str) -> Context {
         events: EventRecorder::new(client, "here"),
         registry: NotifierRegistry::new(CancellationToken::new()),
         reconcile_tx: mpsc::unbounded_channel().0,
+        identity_namespaces: Namespaces::All,
         unlisted: Mutex::default(),
     }
 }
@@ -119,6 +124,36 @@ async fn is_not_ready_before_every_namespace_is_listed() {
     assert_eq!(context.failures(), ["dev: StreamNotifiers are not listed yet"]);
     context.mark_listed(&scope);
     assert_eq!(context.failures(), [""; 0]);
+}
+
+#[tokio::test]
+async fn runs_no_worker_where_the_identity_is_not_allowed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (written_tx, mut written) = mpsc::unbounded_channel();
+    let responses = Router::new().fallback(async move |body: Bytes| {
+        written_tx.send(serde_json::from_slice(&body).unwrap()).unwrap();
+        (StatusCode::NOT_FOUND, "{}")
+    });
+    let server = tokio::spawn(axum::serve(listener, responses).into_future());
+    let mut context = context_at(&format!("http://{address}")).await;
+    context.identity_namespaces = Namespaces::parse_allowed("other").unwrap();
+    let context = Arc::new(context);
+    let mut spec = spec(TABLE);
+    spec["suspend"] = json!(false);
+    let _ = reconcile(stored("orders", spec), context.clone()).await;
+    let revision = Revision { uid: "orders".to_owned(), generation: 1 };
+    let id = NotifierId { namespace: "dev".to_owned(), name: "orders".to_owned() };
+    assert!(context.registry.health(&id, &revision).is_none(), "a worker runs");
+    assert_eq!(context.failures(), ["dev/orders: IdentityNotAllowed"]);
+    let patch: serde_json::Value = written.recv().await.unwrap();
+    let conditions = patch["status"]["conditions"].as_array().unwrap();
+    let stalled = conditions.iter().find(|it| it["type"] == "Stalled").unwrap();
+    let message = stalled["message"].as_str().unwrap();
+    assert_eq!((&stalled["status"], &stalled["reason"]), (&json!("True"), &json!("IdentityNotAllowed")));
+    assert_message_form(message, &["dev"]);
+    assert!(message.contains("--operator-identity-namespaces"), "{message}");
+    server.abort();
 }
 
 /// A notifier can be deleted while a reconcile waits for its worker to stop. Without another reconcile,

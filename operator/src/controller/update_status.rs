@@ -126,7 +126,10 @@ impl Applied {
     fn health(&self) -> Option<&HealthSnapshot> {
         match self {
             Self::Running { health, .. } => Some(health),
-            Self::Invalid(_) | Self::Suspended | Self::OwnedElsewhere => None,
+            Self::Invalid(_)
+            | Self::Suspended
+            | Self::IdentityNotAllowed { .. }
+            | Self::OwnedElsewhere => None,
         }
     }
 
@@ -154,6 +157,13 @@ fn summarize(applied: &Applied) -> Option<ConditionInput> {
             Reason::Suspended,
             "nothing is read: suspend is true; set it to false to continue from the checkpoint"
                 .to_owned(),
+        ),
+        Applied::IdentityNotAllowed { namespace } => (
+            ReadyState::Stalled,
+            Reason::IdentityNotAllowed,
+            format!(
+                "nothing is read in namespace {namespace}: it may not use the operator's AWS identity; ask an administrator to add it to --operator-identity-namespaces (chart value aws.operatorIdentity.namespaces)"
+            ),
         ),
         Applied::Running { health, .. } => return Some(summarize_worker(health)),
         Applied::OwnedElsewhere => return None,

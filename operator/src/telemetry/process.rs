@@ -8,9 +8,15 @@ use tracing::{info, warn};
 
 use super::error_chain::error_chain;
 
-/// The operator started and serves HTTP at `address`. It watches these namespaces.
-pub fn operator_started(holder: &str, address: SocketAddr, namespaces: &dyn Display) {
-    info!(holder, %address, %namespaces, "operator started");
+/// The operator started and serves HTTP at `address`. It watches `namespaces`. Those of
+/// `identity_namespaces` may use its AWS identity.
+pub fn operator_started(
+    holder: &str,
+    address: SocketAddr,
+    namespaces: &dyn Display,
+    identity_namespaces: &dyn Display,
+) {
+    info!(holder, %address, %namespaces, %identity_namespaces, "operator started");
 }
 
 /// The process received a stop signal.
