@@ -2,6 +2,7 @@
 //!
 //! The worker and the AWS clients are those of `run`. Only their endpoints differ.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,11 +29,16 @@ pub struct Options {
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// Port of the embedded DynamoDB on 127.0.0.1; 0 selects a free port.
+    /// IP address on which the servers listen. Other machines can reach the servers unless it is a
+    /// loopback address.
+    #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST.into())]
+    listen_address: IpAddr,
+
+    /// Port of the embedded DynamoDB; 0 selects a free port.
     #[arg(long, value_name = "PORT", default_value_t = 8000)]
     dynamodb_port: u16,
 
-    /// Port on 127.0.0.1 of the WebSocket gateway and the web page; 0 selects a free port.
+    /// Port of the WebSocket gateway and the web page; 0 selects a free port.
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     port: u16,
 
@@ -55,6 +61,7 @@ pub async fn run(options: Options) -> Result<(), CommandError> {
     let name = manifest.metadata.name.clone().unwrap_or_default();
     let local = local::start(local::Options {
         manifest,
+        listen_address: options.listen_address,
         dynamodb_port: options.dynamodb_port,
         port: options.port,
         keys: options.keys,

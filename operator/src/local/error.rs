@@ -1,6 +1,7 @@
 //! Errors of local mode.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use dynoxide::DynoxideError;
@@ -14,18 +15,19 @@ pub enum LocalError {
     #[error("cannot derive the tables from the manifest: {0}")]
     Plan(#[from] PlanError),
     /// Another process listens on a port.
-    #[error(
-        "port {port} of 127.0.0.1 is in use; choose another one with {flag} (0 selects a free port)"
-    )]
+    #[error("{address} is in use; choose another port with {flag} (0 selects a free port)")]
     PortInUse {
-        port: u16,
+        address: SocketAddr,
         /// Command-line flag that sets the port.
         flag: &'static str,
     },
-    /// A port cannot be used for another reason.
-    #[error("cannot listen on port {port} of 127.0.0.1; choose another one with {flag}")]
+    /// An address cannot be used for another reason.
+    #[error(
+        "cannot listen on {address}; choose another port with {flag}, or another address with \
+         --listen-address"
+    )]
     Port {
-        port: u16,
+        address: SocketAddr,
         /// Command-line flag that sets the port.
         flag: &'static str,
         source: io::Error,

@@ -8,7 +8,7 @@ pub mod data_dir;
 pub mod dynamodb;
 pub mod error;
 pub mod gateway;
-pub mod loopback_only;
+pub mod local_host_only;
 pub mod manifest;
 pub mod page;
 pub mod plan;
@@ -17,10 +17,9 @@ pub mod serve;
 pub mod tests;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use axum::middleware::from_fn;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -32,16 +31,17 @@ use crate::local::dynamodb::server::TableServer;
 use crate::local::error::LocalError;
 use crate::local::gateway::Gateway;
 use crate::local::gateway::connection_rows::ConnectionRows;
-use crate::local::loopback_only::require_loopback;
 use crate::local::page::PageState;
 use crate::local::plan::Plan;
 use crate::local::plan::example::Example;
 use crate::local::plan::hints::{ServerUrls, hint_lines};
-use crate::local::serve::{bind_loopback, serve_until};
+use crate::local::serve::{bind, serve_until};
 
 /// Options of local mode.
 pub struct Options {
     pub manifest: StreamNotifier,
+    /// Address on which the servers listen.
+    pub listen_address: IpAddr,
     /// Port of the embedded DynamoDB; 0 selects a free port.
     pub dynamodb_port: u16,
     /// Port of the gateway and the page; 0 selects a free port.
@@ -79,8 +79,10 @@ struct GatewayServer {
 pub async fn start(options: Options) -> Result<Local, LocalError> {
     let spec = &options.manifest.spec;
     let plan = Plan::from_spec(spec, &options.keys)?;
-    let (table_listener, dynamodb_endpoint) = listen(options.dynamodb_port, "--dynamodb-port")?;
-    let (listener, gateway_origin) = listen(options.port, "--port")?;
+    let ip = options.listen_address;
+    let table_address = SocketAddr::new(ip, options.dynamodb_port);
+    let (table_listener, dynamodb_endpoint) = listen(table_address, "--dynamodb-port")?;
+    let (listener, gateway_origin) = listen(SocketAddr::new(ip, options.port), "--port")?;
 
     let data_dir = options.data_dir.as_deref().map(DataDir::lock).transpose()?;
     let emulator = open_tables(data_dir.as_ref().map(DataDir::tables_file), &plan)?;
@@ -91,8 +93,9 @@ pub async fn start(options: Options) -> Result<Local, LocalError> {
         .map_err(|source| LocalError::Table { action: "delete old connections", source })?;
 
     let example = Example::from_spec(spec, &plan);
+    let exposed_address = (!ip.is_loopback()).then_some(ip);
     let urls = ServerUrls { gateway: &gateway_origin, dynamodb: &dynamodb_endpoint };
-    let hints = hint_lines(spec, &plan, &example, &urls);
+    let hints = hint_lines(spec, &plan, &example, &urls, exposed_address);
     let gateway = Gateway::new(rows, example.parameter.clone());
     let stage = spec.web_socket.stage.clone();
     let page = PageState {
@@ -100,11 +103,12 @@ pub async fn start(options: Options) -> Result<Local, LocalError> {
         table: plan.items.name,
         name: options.manifest.metadata.name.unwrap_or_default(),
         stage: stage.clone(),
+        exposed_address,
         example,
         gateway: gateway.clone(),
     };
     let table_server = TableServer::start(table_listener, emulator)
-        .map_err(port_failed(options.dynamodb_port, "--dynamodb-port"))?;
+        .map_err(port_failed(table_address, "--dynamodb-port"))?;
     Ok(Local {
         dynamodb_endpoint,
         gateway_endpoint: stage
@@ -140,8 +144,7 @@ impl GatewayServer {
     fn start(listener: TcpListener, gateway: &Gateway, page: PageState) -> Self {
         let stop = CancellationToken::new();
         let routes = gateway.routes(page.stage.as_deref());
-        let router =
-            crate::local::page::routes(page).merge(routes).layer(from_fn(require_loopback));
+        let router = crate::local::page::routes(page).merge(routes);
         let task = tokio::spawn(serve_until(listener, router, stop.clone()));
         Self { stop, task }
     }
@@ -153,16 +156,22 @@ fn open_tables(path: Option<PathBuf>, plan: &Plan) -> Result<Emulator, LocalErro
         .map_err(|source| LocalError::Table { action: "open the tables", source })
 }
 
-/// Binds a port, and returns the listener with its origin.
-fn listen(port: u16, flag: &'static str) -> Result<(TcpListener, String), LocalError> {
-    let listener = bind_loopback(port).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => LocalError::PortInUse { port, flag },
-        _ => LocalError::Port { port, flag, source: error },
+/// Listens on an address. Returns the listener with its origin, as this machine reaches it.
+fn listen(address: SocketAddr, flag: &'static str) -> Result<(TcpListener, String), LocalError> {
+    let listener = bind(address.ip(), address.port()).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => LocalError::PortInUse { address, flag },
+        _ => LocalError::Port { address, flag, source: error },
     })?;
-    let address = listener.local_addr().map_err(port_failed(port, flag))?;
-    Ok((listener, format!("http://{address}")))
+    let mut bound = listener.local_addr().map_err(port_failed(address, flag))?;
+    if bound.ip().is_unspecified() {
+        bound.set_ip(match bound.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    Ok((listener, format!("http://{bound}")))
 }
 
-fn port_failed(port: u16, flag: &'static str) -> impl FnOnce(io::Error) -> LocalError {
-    move |source| LocalError::Port { port, flag, source }
+fn port_failed(address: SocketAddr, flag: &'static str) -> impl FnOnce(io::Error) -> LocalError {
+    move |source| LocalError::Port { address, flag, source }
 }

@@ -1,8 +1,8 @@
 //! Page at `/`: changes an item and shows the messages that a WebSocket receives.
 //!
-//! Its endpoints accept only pages of this machine (see [`crate::local::loopback_only`]).
+//! Its endpoints accept only pages of this machine (see [`crate::local::local_host_only`]).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::Router;
 use axum::body::Body;
@@ -37,6 +37,8 @@ pub struct PageState {
     pub stage: Option<String>,
     /// Initial values of the form.
     pub example: Example,
+    /// Address on which the servers listen, if other machines can reach it.
+    pub exposed_address: Option<IpAddr>,
     /// Gateway for connections to `/`, if the API has no stage.
     pub gateway: Gateway,
 }
@@ -101,6 +103,7 @@ async fn describe_notifier(State(state): State<PageState>) -> Json<Value> {
         "name": state.name,
         "table": state.table,
         "stage": state.stage,
+        "exposedAddress": state.exposed_address,
         "key": key,
         "attribute": example.attribute,
         "extraAttributes": extra,

@@ -18,16 +18,19 @@ use crate::local::*;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn start_in(data_dir: Option<PathBuf>) -> Local {
-    start(Options {
+fn options() -> Options {
+    Options {
         manifest: example_manifest(),
+        listen_address: Ipv4Addr::LOCALHOST.into(),
         dynamodb_port: 0,
         port: 0,
         keys: Vec::new(),
-        data_dir,
-    })
-    .await
-    .unwrap()
+        data_dir: None,
+    }
+}
+
+async fn start_in(data_dir: Option<PathBuf>) -> Local {
+    start(Options { data_dir, ..options() }).await.unwrap()
 }
 
 fn address(url: &str) -> String {
@@ -151,9 +154,7 @@ async fn starts_with_every_example_without_guesses() {
             continue;
         }
         let manifest = serde_saphyr::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        let keys = Vec::new();
-        let options = Options { manifest, dynamodb_port: 0, port: 0, keys, data_dir: None };
-        let local = start(options).await.unwrap();
+        let local = start(Options { manifest, ..options() }).await.unwrap();
         assert!(local.hints().iter().all(|line| !line.contains("a guess")), "{path:?}");
         local.stop().await.unwrap();
         count += 1;
@@ -310,15 +311,51 @@ async fn keeps_the_stream_across_a_restart_with_a_data_directory() {
 
 #[tokio::test]
 async fn names_the_flag_of_a_port_in_use() {
-    let listener = serve::bind_loopback(0).unwrap();
+    let listener = serve::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let options = Options {
-        manifest: example_manifest(),
-        dynamodb_port: port,
-        port: 0,
-        keys: Vec::new(),
-        data_dir: None,
-    };
+    let options = Options { dynamodb_port: port, ..options() };
     let error = start(options).await.err().unwrap().to_string();
     assert!(error.contains(&port.to_string()) && error.contains("--dynamodb-port"), "{error}");
+}
+
+/// An address of this machine that is no loopback address, if it has one. No packet is sent.
+fn other_address() -> Option<IpAddr> {
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // An address for documentation (RFC 5737).
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
+#[tokio::test]
+async fn listens_on_the_given_address_and_reports_it() {
+    let listen_address = Ipv4Addr::UNSPECIFIED.into();
+    let local = start(Options { listen_address, ..options() }).await.unwrap();
+    let gateway = address(&local.gateway_endpoint);
+    assert!(gateway.starts_with("127.0.0.1:"), "{gateway}");
+    let port = gateway.split(':').next_back().unwrap();
+    assert!(local.hints().iter().any(|line| line.contains("listen on 0.0.0.0")));
+    let notifier = http(&gateway, "GET", "/_local/notifier", b"").await;
+    assert!(notifier.body.contains(r#""exposedAddress":"0.0.0.0""#), "{}", notifier.body);
+    for server in [&gateway, &address(&local.dynamodb_endpoint)] {
+        assert_eq!(http(server, "GET", "/", b"").await.status, 200);
+    }
+    if let Some(ip) = other_address() {
+        // The server receives the request, but its `Host` could be a name that a page rebinds.
+        assert_eq!(http(&format!("{ip}:{port}"), "GET", "/", b"").await.status, 403);
+    }
+    local.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn is_not_exposed_by_default() {
+    let local = start(options()).await.unwrap();
+    assert!(local.hints().iter().all(|line| !line.contains("listen on")));
+    let gateway = address(&local.gateway_endpoint);
+    let notifier = http(&gateway, "GET", "/_local/notifier", b"").await;
+    assert!(notifier.body.contains(r#""exposedAddress":null"#), "{}", notifier.body);
+    if let Some(ip) = other_address() {
+        let port: u16 = gateway.split(':').next_back().unwrap().parse().unwrap();
+        assert!(TcpStream::connect((ip, port)).await.is_err());
+    }
+    local.stop().await.unwrap();
 }

@@ -10,12 +10,10 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Response, StatusCode};
-use axum::middleware::from_fn;
 use axum::routing::post;
 use tokio_util::sync::CancellationToken;
 
 use super::emulator::Emulator;
-use crate::local::loopback_only::require_loopback;
 use crate::local::serve;
 
 /// Prefixes of the operation in the header `X-Amz-Target`.
@@ -54,7 +52,6 @@ fn router(emulator: Emulator) -> Router {
     Router::new()
         .route("/", post(handle).get(async || "healthy: dynamodb\n"))
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
-        .layer(from_fn(require_loopback))
         .with_state(emulator)
 }
 
@@ -90,6 +87,8 @@ async fn handle(
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use serde_json::json;
 
     use super::*;
@@ -99,7 +98,7 @@ mod tests {
     fn start() -> (TableServer, String) {
         let location =
             AwsLocation { partition: "aws".into(), region: "r".into(), account: "1".into() };
-        let listener = serve::bind_loopback(0).unwrap();
+        let listener = serve::bind(Ipv4Addr::LOCALHOST.into(), 0).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let emulator = Emulator::open(None, location).unwrap();
         (TableServer::start(listener, emulator).unwrap(), address)

@@ -1,5 +1,7 @@
 //! Lines printed at the start: the addresses, and commands that show a message arrive.
 
+use std::net::IpAddr;
+
 use serde_json::{Map, Value, json};
 
 use super::example::Example;
@@ -14,12 +16,14 @@ pub struct ServerUrls<'a> {
     pub dynamodb: &'a str,
 }
 
-/// Returns the lines. The last one begins with `ready`.
+/// Returns the lines. The last one begins with `ready`. `exposed_address` is the address on which the
+/// servers listen, if other machines can reach it.
 pub fn hint_lines(
     spec: &StreamNotifierSpec,
     plan: &Plan,
     example: &Example,
     urls: &ServerUrls<'_>,
+    exposed_address: Option<IpAddr>,
 ) -> Vec<String> {
     let update = update_command(plan, example, urls);
     let arrives = if spec.filter.is_some() {
@@ -58,6 +62,12 @@ pub fn hint_lines(
     if spec.delivery.dead_letter_queue_arn.is_some() {
         let line = "# Local mode has no SQS queue: delivery.deadLetterQueueArn is ignored.";
         lines.push(line.to_owned());
+    }
+    if let Some(address) = exposed_address {
+        lines.push(format!(
+            "# The servers listen on {address}: other machines that can reach this address can read and \
+             change the tables."
+        ));
     }
     lines.push(format!("ready: {}/ and DynamoDB at {}", urls.gateway, urls.dynamodb));
     lines
@@ -145,7 +155,7 @@ mod tests {
         let example = Example::from_spec(spec, &plan);
         let urls =
             ServerUrls { gateway: "http://127.0.0.1:8080", dynamodb: "http://127.0.0.1:8000" };
-        hint_lines(spec, &plan, &example, &urls)
+        hint_lines(spec, &plan, &example, &urls, None)
     }
 
     #[test]

@@ -1,20 +1,24 @@
 //! Middleware that protects the local servers from web pages of other sites.
 //!
 //! A browser lets every page send requests to 127.0.0.1. With DNS rebinding, a page can even read the
-//! responses. The middleware accepts only requests whose `Host` names a loopback address, and whose
-//! `Origin`, if any, is a page of this machine.
+//! responses. The middleware accepts only requests whose `Host` names a loopback address or the listen
+//! address, and whose `Origin`, if any, is a page of such a host.
 
 use std::net::IpAddr;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::middleware::Next;
 
-/// Responds with 403 to a request from another host or origin.
-pub async fn require_loopback(request: Request, next: Next) -> Response<Body> {
-    match find_violation(request.headers()) {
+/// Responds with 403 to a request for another host, or from another origin.
+pub async fn require_local_host(
+    State(listen_address): State<IpAddr>,
+    request: Request,
+    next: Next,
+) -> Response<Body> {
+    match find_violation(request.headers(), listen_address) {
         None => next.run(request).await,
         Some(reason) => {
             let mut response = Response::new(Body::from(format!("{reason}\n")));
@@ -25,16 +29,17 @@ pub async fn require_loopback(request: Request, next: Next) -> Response<Body> {
 }
 
 /// Returns the reason to reject a request, with the action.
-fn find_violation(headers: &HeaderMap) -> Option<&'static str> {
-    let host = headers.get(HOST).map(|value| value.to_str().is_ok_and(is_loopback));
+fn find_violation(headers: &HeaderMap, listen_address: IpAddr) -> Option<&'static str> {
+    let is_local = |authority: &str| is_local(authority, listen_address);
+    let host = headers.get(HOST).map(|value| value.to_str().is_ok_and(is_local));
     if host == Some(false) {
         return Some(
-            "this server accepts requests only for 127.0.0.1 or localhost; use one of them",
+            "this server accepts requests only for 127.0.0.1, localhost or its --listen-address; \
+             use one of them",
         );
     }
-    let is_local_origin = |origin: &str| {
-        origin.split_once("://").is_some_and(|(_, authority)| is_loopback(authority))
-    };
+    let is_local_origin =
+        |origin: &str| origin.split_once("://").is_some_and(|(_, authority)| is_local(authority));
     let origin = headers.get(ORIGIN).map(|value| value.to_str().is_ok_and(is_local_origin));
     if origin == Some(false) {
         return Some(
@@ -46,19 +51,23 @@ fn find_violation(headers: &HeaderMap) -> Option<&'static str> {
 }
 
 /// Whether `host[:port]` names this machine without a DNS lookup.
-fn is_loopback(authority: &str) -> bool {
+fn is_local(authority: &str, listen_address: IpAddr) -> bool {
     let host = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
         None => authority.split(':').next().unwrap_or_default(),
     };
     host.eq_ignore_ascii_case("localhost")
         || host.to_ascii_lowercase().ends_with(".localhost")
-        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_loopback() || address == listen_address)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LISTEN_ADDRESS: &str = "192.168.0.7";
 
     fn is_accepted(host: &str, origin: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
@@ -66,7 +75,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(ORIGIN, origin.parse().unwrap());
         }
-        find_violation(&headers).is_none()
+        find_violation(&headers, LISTEN_ADDRESS.parse().unwrap()).is_none()
     }
 
     #[test]
@@ -75,6 +84,13 @@ mod tests {
             assert!(is_accepted(host, None), "{host}");
         }
         assert!(is_accepted("127.0.0.1:8080", Some("http://localhost:5173")));
+    }
+
+    #[test]
+    fn accepts_requests_for_the_listen_address() {
+        let host = format!("{LISTEN_ADDRESS}:8080");
+        assert!(is_accepted(&host, Some(&format!("http://{host}"))));
+        assert!(!is_accepted(&host, Some("http://192.168.0.8:8080")));
     }
 
     #[test]
