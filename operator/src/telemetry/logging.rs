@@ -5,15 +5,28 @@ use std::io::IsTerminal as _;
 use tracing_subscriber::EnvFilter;
 
 /// Default log filter, which `RUST_LOG` replaces: `info` for the operator, `warn` for libraries.
+const DEFAULT_FILTER: &str = "warn,stream_notifier=info";
+
+/// Filter of modules that log whole response bodies, which can contain secrets, as warnings. The
+/// operator logs the same errors without the body.
 ///
-/// The modules in this filter log whole response bodies, which can contain secrets, as warnings.
-/// The operator logs the same errors without the body.
-const FILTER: &str = "warn,stream_notifier=info,\
-    aws_config=error,aws_config::default_provider=warn,kube_client::client=error";
+/// `RUST_LOG` overrides it only if it names one of these modules.
+const BODY_FILTER: &str =
+    "aws_config=error,aws_config::default_provider=warn,kube_client::client=error";
+
+/// The filter of the log, from the value of `RUST_LOG`. An invalid value has no effect.
+fn filter(rust_log: Option<&str>) -> EnvFilter {
+    // A later directive replaces an earlier one for the same module.
+    let parse = |filter: &str| EnvFilter::try_new(format!("{BODY_FILTER},{filter}"));
+    rust_log
+        .filter(|filter| !filter.is_empty())
+        .and_then(|filter| parse(filter).ok())
+        .unwrap_or_else(|| EnvFilter::new(format!("{BODY_FILTER},{DEFAULT_FILTER}")))
+}
 
 /// Installs the global log subscriber. Panics if one is already installed.
 pub fn init_logging(json: bool) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(FILTER));
+    let filter = filter(std::env::var(EnvFilter::DEFAULT_ENV).ok().as_deref());
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(!json && std::io::stderr().is_terminal())
@@ -43,12 +56,12 @@ mod tests {
         }
     }
 
-    #[test]
-    fn suppresses_library_warnings_with_bodies() {
+    /// What is logged of some events with this `RUST_LOG`.
+    fn log(rust_log: Option<&str>) -> String {
         let buffer = Buffer::default();
         let writer = buffer.clone();
         let logs = tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(FILTER))
+            .with_env_filter(filter(rust_log))
             .with_writer(move || writer.clone());
         tracing::subscriber::with_default(logs.finish(), || {
             warn!(target: "aws_config::meta::credentials::chain", "body: SdkBody");
@@ -61,11 +74,26 @@ mod tests {
             info!(target: "stream_notifier::telemetry::events", "operator message");
             info!(target: "hyper", "library detail");
         });
-        let log = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
-        for expected in ["invalid variable", "watch failed", "operator message"] {
-            assert!(log.contains(expected), "{expected:?} is missing: {log}");
+        String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn suppresses_library_warnings_with_bodies() {
+        for rust_log in [None, Some(""), Some("info"), Some("debug"), Some("=invalid=")] {
+            let log = log(rust_log);
+            for expected in ["invalid variable", "watch failed", "operator message"] {
+                assert!(log.contains(expected), "{rust_log:?}: {expected:?} is missing: {log}");
+            }
+            assert!(!log.contains("body"), "{rust_log:?}: {log}");
+            let is_verbose = matches!(rust_log, Some("info" | "debug"));
+            assert_eq!(log.contains("library detail"), is_verbose, "{rust_log:?}: {log}");
         }
-        assert!(!log.contains("body"), "{log}");
-        assert!(!log.contains("library detail"), "{log}");
+    }
+
+    #[test]
+    fn follows_rust_log_for_the_modules_that_it_names() {
+        let log = log(Some("stream_notifier=info,kube_client::client=warn"));
+        assert!(log.contains("operator message") && log.contains("a whole ConfigMap"), "{log}");
+        assert!(!log.contains("SdkBody") && !log.contains("watch failed"), "{log}");
     }
 }
