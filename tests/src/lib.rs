@@ -4,6 +4,7 @@
 //! timeout and a condition; no test sleeps for a fixed time instead.
 
 mod certificates;
+pub mod chart;
 mod command;
 pub mod connect_proxy;
 pub mod control_plane;

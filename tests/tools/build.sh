@@ -104,6 +104,11 @@ ministack() {
     python_environment ministack "$here/ministack/requirements.txt" "MiniStack, the AWS emulator of the tests"
 }
 
+kubernetes_validate() {
+    python_environment kubernetes-validate "$here/kubernetes-validate/requirements.txt" \
+        "kubernetes-validate, which checks the objects of the chart"
+}
+
 # Used only by the benchmarks.
 origin() {
     python_environment origin "$here/../benches/origin/requirements.txt" "chalice and boto3, which run the original loop"
@@ -119,12 +124,13 @@ if command -v flock >/dev/null 2>&1; then
     flock -n 9 || { say "waiting for another run that is building the tools"; flock 9; }
 fi
 
-[ $# -gt 0 ] || set -- etcd kube-apiserver kube-controller-manager kubectl helm ministack
+[ $# -gt 0 ] || set -- etcd kube-apiserver kube-controller-manager kubectl helm ministack kubernetes-validate
 for name in "$@"; do
     case $name in
         kube-apiserver) kubernetes kube-apiserver 4 ;;
         kube-controller-manager) kubernetes kube-controller-manager 2 ;;
         kubectl) kubernetes kubectl 1 ;;
+        kubernetes-validate) kubernetes_validate ;;
         etcd | helm | ministack | origin) "$name" ;;
         *) fail "unknown tool: $name." ;;
     esac

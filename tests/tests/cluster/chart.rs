@@ -1,14 +1,13 @@
-//! The Helm chart: its rendered objects, the permissions that it grants, and the life of a release.
+//! The Helm chart on a cluster: objects that the API server accepts, the permissions that they grant, and the
+//! life of a release.
 
+mod combinations;
 mod kubelet;
 mod permissions;
 mod release;
-mod rendering;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-
-use crate::fixture::repository_root;
 
 fn name(object: &Value) -> Result<&str> {
     object["metadata"]["name"].as_str().context("the object must have a name")
@@ -28,9 +27,4 @@ fn list(value: &Value) -> Result<Vec<Value>> {
         Value::Array(items) => Ok(items.clone()),
         other => bail!("the value must be a list: {other}"),
     }
-}
-
-/// The path of the chart.
-fn chart_path() -> Result<String> {
-    Ok(repository_root()?.join("charts/stream-notifier").display().to_string())
 }

@@ -93,7 +93,7 @@ impl<'a> Kubelet<'a> {
         let ports = json!([{"name": "http", "containerPort": 8080, "protocol": "TCP"}]);
         ensure!(container["ports"] == ports, "{}", container["ports"]);
         let mut probes = Vec::new();
-        for probe in ["livenessProbe", "readinessProbe"] {
+        for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
             let probe = &container[probe]["httpGet"];
             ensure!(probe["port"] == "http", "{probe}");
             probes.push(text(&probe["path"])?);

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use stream_notifier_tests::chart::chart_path;
 use stream_notifier_tests::control_plane::ControlPlane;
 use stream_notifier_tests::kubectl::Kubectl;
 use stream_notifier_tests::wait::eventually;
 
-use super::{chart_path, list, text};
+use super::{list, text};
 use crate::fixture::WAIT_TIMEOUT;
 
 /// All permissions of the operator: API group, resource, verb.
@@ -36,7 +37,7 @@ async fn grants_only_the_documented_permissions_in_all_namespaces() -> Result<()
     let install = [
         "install",
         &release,
-        &chart_path()?,
+        &chart_path(),
         "--namespace",
         namespace.name(),
         // Another release of this run has it.

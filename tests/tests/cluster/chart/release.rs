@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+use stream_notifier_tests::chart::chart_path;
 use stream_notifier_tests::control_plane::ControlPlane;
 use stream_notifier_tests::helm::Helm;
 use stream_notifier_tests::http;
@@ -11,7 +12,7 @@ use stream_notifier_tests::wait::eventually;
 
 use super::kubelet::Kubelet;
 use super::permissions::{PERMISSIONS, service_account_user, wait_permissions};
-use super::{chart_path, list, text};
+use super::{list, text};
 use crate::fixture::{WAIT_TIMEOUT, repository_root};
 
 #[tokio::test]
@@ -80,19 +81,20 @@ struct Release<'a> {
 impl Release<'_> {
     /// Runs `helm install` or `helm upgrade` and waits with `--wait`.
     async fn helm(&self, command: &str, more: &[&str]) -> Result<()> {
-        let watch = format!("--set=watchNamespace={}", self.namespace.name());
         // Invalid credentials and an endpoint without a server.
+        let set = format!(
+            "--set=namespaces={{{}}},aws.region=eu-west-1,aws.endpointUrl=http://127.0.0.1:1",
+            self.namespace.name()
+        );
         let environment = json!([
             {"name": "AWS_ACCESS_KEY_ID", "value": "test"},
             {"name": "AWS_SECRET_ACCESS_KEY", "value": "test"},
-            {"name": "AWS_REGION", "value": "eu-west-1"},
-            {"name": "AWS_ENDPOINT_URL", "value": "http://127.0.0.1:1"},
         ]);
         let environment = format!("--set-json=extraEnv={environment}");
-        let chart = chart_path()?;
+        let chart = chart_path();
         let timeout = format!("--timeout={}s", WAIT_TIMEOUT.as_secs());
         let arguments = [command, self.name, &chart, "--namespace", self.namespace.name()];
-        let options = ["--take-ownership", "--wait", &timeout, &watch, &environment];
+        let options = ["--take-ownership", "--wait", &timeout, &set, &environment];
         let arguments = [&arguments[..], &options, more].concat();
         self.helm.run(&arguments).await.map(drop)
     }
