@@ -28,7 +28,7 @@ bench: export CRITERION_HOME = $(abspath $(or $(CARGO_TARGET_DIR),target))/crite
 bench: need-cargo ## Repeat the measurements of docs/performance.md: about 20 minutes on an idle machine.
 	$(CARGO) bench --workspace --bench filter --bench catch_up --bench delivery_latency --bench fan_out
 
-generate: need-cargo ## Write the generated files: the CustomResourceDefinition, docs/conditions.md and docs/metrics.md.
+generate: need-cargo ## Write the generated files: the CustomResourceDefinition, pages of docs/ and deploy/install.yaml.
 	mkdir -p crds
 	$(CARGO) run --quiet -- crd > crds/streamnotifiers.yaml.new
 	mv crds/streamnotifiers.yaml.new crds/streamnotifiers.yaml

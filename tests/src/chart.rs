@@ -6,8 +6,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::helm::Helm;
+
 /// The first lines of the table of values in the chart's README.
 const TABLE_HEAD: &str = "| Value | Default | Meaning |\n|---|---|---|\n";
+
+const INSTALL_HEAD: &str = "\
+# Generated from charts/stream-notifier with its default values by `make generate`; do not edit.
+# charts/stream-notifier/README.md describes how to use it, under \"Install without Helm\".
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: stream-notifier
+";
 
 /// The path of a file of the repository.
 pub fn repository_file(path: &str) -> PathBuf {
@@ -99,4 +110,10 @@ pub fn chart_readme() -> Result<String> {
     let rows = rest.lines().take_while(|line| line.starts_with('|'));
     let old: usize = rows.map(|row| row.len() + 1).sum();
     Ok(format!("{before}{table}{}", &rest[old..]))
+}
+
+/// The content of `deploy/install.yaml`.
+pub async fn install_manifest(helm: &Helm) -> Result<String> {
+    let template = ["template", "stream-notifier", &chart_path(), "--namespace", "stream-notifier"];
+    Ok(format!("{INSTALL_HEAD}{}", helm.run(&template).await?))
 }

@@ -6,10 +6,25 @@ use std::fs;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use stream_notifier_tests::chart::{
-    chart_readme, find_object, parse_objects, read_chart_file, repository_file,
+    chart_readme, find_object, install_manifest, parse_objects, read_chart_file, repository_file,
 };
 
 use super::Chart;
+
+/// This file is also the snapshot of the chart's objects with the default values.
+#[tokio::test]
+async fn commits_the_default_objects_as_one_file() -> Result<()> {
+    let chart = Chart::new().await?;
+    let committed = fs::read_to_string(repository_file("deploy/install.yaml"))?;
+    let rendered = install_manifest(&chart.helm).await?;
+    let difference = committed.lines().zip(rendered.lines()).find(|(old, new)| old != new);
+    ensure!(
+        committed == rendered,
+        "deploy/install.yaml differs from the chart: run `make generate` and check what it changes; \
+         the first difference is {difference:?}"
+    );
+    Ok(())
+}
 
 #[test]
 fn lists_every_value_in_the_readme() -> Result<()> {

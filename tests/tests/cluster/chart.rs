@@ -1,8 +1,9 @@
-//! The Helm chart on a cluster: objects that the API server accepts, the permissions that they grant, and the
-//! life of a release.
+//! The Helm chart on a cluster: objects that the API server accepts, the permissions that they grant, the
+//! life of a release, and installations without the chart.
 
 mod combinations;
 mod kubelet;
+mod kustomize;
 mod permissions;
 mod release;
 
