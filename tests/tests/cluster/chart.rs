@@ -2,6 +2,7 @@
 //! life of a release, and installations without the chart.
 
 mod combinations;
+mod dependency;
 mod kubelet;
 mod kustomize;
 mod permissions;
