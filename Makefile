@@ -1,11 +1,11 @@
 # `make` lists the commands.
 .DEFAULT_GOAL := help
-.PHONY: help test simulate faults bench generate lint deny need-cargo
+.PHONY: help test test-charts simulate faults bench generate lint deny need-cargo
 
 CARGO ?= cargo
 
 help: ## List the commands.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # This builds everything before the first test runs, including the servers and the operator that the
 # suites start as processes. Both cargo commands use the whole workspace, because cargo builds the
@@ -14,6 +14,11 @@ test: need-cargo ## Run every test. Needs only Rust, Go, Python 3 and a C compil
 	tests/tools/build.sh >/dev/null
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
+
+test-charts: need-cargo ## Install, upgrade, roll back and uninstall the chart with Helm 3 and Helm 4.
+	tests/tools/build.sh etcd kube-apiserver kube-controller-manager kubectl helm helm3 >/dev/null
+	$(CARGO) build --workspace
+	$(CARGO) test --test releases -- --ignored
 
 SEEDS ?= 100000
 simulate: need-cargo ## Run SEEDS (100000) seeds of the simulation; SEED=7 replays that seed and prints its events.

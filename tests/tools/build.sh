@@ -75,6 +75,12 @@ helm() {
         "-s -w -X helm.sh/helm/v4/internal/version.version=$(version helm helm.sh/helm/v4)" 4
 }
 
+# Used only by `make test-charts`.
+helm3() {
+    go_tool helm3 helm3 helm.sh/helm/v3/cmd/helm \
+        "-s -w -X helm.sh/helm/v3/internal/version.version=$(version helm3 helm.sh/helm/v3)" 4
+}
+
 # python_environment <name> <requirements> <description>
 #
 # Prints the path of the environment's Python. Run its modules with `-m`, because the environment is moved
@@ -131,7 +137,7 @@ for name in "$@"; do
         kube-controller-manager) kubernetes kube-controller-manager 2 ;;
         kubectl) kubernetes kubectl 1 ;;
         kubernetes-validate) kubernetes_validate ;;
-        etcd | helm | ministack | origin) "$name" ;;
+        etcd | helm | helm3 | ministack | origin) "$name" ;;
         *) fail "unknown tool: $name." ;;
     esac
 done
