@@ -40,11 +40,7 @@ impl ConnectProxy {
     }
 }
 
-async fn tunnel(
-    client: TcpStream,
-    server: SocketAddr,
-    targets: &Mutex<Vec<String>>,
-) -> Result<()> {
+async fn tunnel(client: TcpStream, server: SocketAddr, targets: &Mutex<Vec<String>>) -> Result<()> {
     let mut client = BufReader::new(client);
     let mut request = String::new();
     client.read_line(&mut request).await?;

@@ -82,7 +82,7 @@ reasons! {
         "Ask an administrator to add it to `--operator-identity-namespaces`, or to the value `aws.operatorIdentity.namespaces` of the chart."
     NoCredentials [STALLED, Use::Degraded]
         "The operator has no AWS credentials."
-        "Fix the cause that the message names. If there is none, give the operator's ServiceAccount an IAM role."
+        "Fix the cause that the message names, such as the IAM role of the operator's ServiceAccount, or the AWS profile."
     UntrustedCertificate [STALLED, Use::Degraded]
         "The issuer of the certificate of an AWS endpoint is not trusted."
         "If a proxy inspects TLS, set the operator's environment variable `AWS_CA_BUNDLE` to a PEM file with its root certificate."

@@ -20,10 +20,14 @@ pub enum CaBundleError {
     #[error("cannot parse {0:?}; set AWS_CA_BUNDLE to a PEM file")]
     Malformed(PathBuf, #[source] pem::Error),
     /// The file has no certificate.
-    #[error("{0:?} contains no certificate; set AWS_CA_BUNDLE to a PEM file with root certificates")]
+    #[error(
+        "{0:?} contains no certificate; set AWS_CA_BUNDLE to a PEM file with root certificates"
+    )]
     Empty(PathBuf),
     /// The file has a certificate that is not usable.
-    #[error("certificate {number} of {path:?} is invalid; remove it from the file of AWS_CA_BUNDLE")]
+    #[error(
+        "certificate {number} of {path:?} is invalid; remove it from the file of AWS_CA_BUNDLE"
+    )]
     Invalid { path: PathBuf, number: usize, source: rustls::Error },
 }
 
@@ -72,8 +76,9 @@ mod tests {
 
     #[test]
     fn rejects_bundles_that_are_not_usable() {
-        let certificate =
-            |body: &str| format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n");
+        let certificate = |body: &str| {
+            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+        };
         let missing = trust_store(Some(Path::new("/no/such/file"))).unwrap_err().to_string();
         assert!(missing.starts_with("cannot read \"/no/such/file\""), "{missing}");
         for (name, content, expected) in [

@@ -13,7 +13,14 @@ pub fn has_cause<T: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
 /// Whether a connection failed because the issuer of the server's certificate is not trusted.
 pub fn has_untrusted_certificate(error: &(dyn Error + 'static)) -> bool {
     causes(error).filter_map(|cause| cause.downcast_ref()).any(|cause| {
-        matches!(cause, rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))
+        matches!(
+            cause,
+            rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer
+                    // A trusted issuer of the same name has another key.
+                    | CertificateError::BadSignature
+            )
+        )
     })
 }
 
@@ -33,10 +40,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_payloads_of_io_errors() {
-        let untrusted = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
-        let error = io::Error::other(io::Error::new(io::ErrorKind::InvalidData, untrusted));
-        assert!(has_untrusted_certificate(&error));
-        assert!(!has_untrusted_certificate(&io::Error::other("tls")));
+    fn finds_an_untrusted_issuer_in_the_payloads_of_io_errors() {
+        let is_untrusted = |error: CertificateError| {
+            let error = rustls::Error::InvalidCertificate(error);
+            let error = io::Error::new(io::ErrorKind::InvalidData, error);
+            has_untrusted_certificate(&io::Error::other(error))
+        };
+        assert!(is_untrusted(CertificateError::UnknownIssuer));
+        assert!(is_untrusted(CertificateError::BadSignature));
+        assert!(!is_untrusted(CertificateError::Expired));
     }
 }

@@ -109,9 +109,7 @@ pub fn credentials_cause(error: &(dyn Error + 'static)) -> String {
 
 /// The failure of the profile, if there is one. The failures of the other providers in a chain only
 /// say that they are not configured.
-fn profile_failure(
-    chain: &ProviderChainError<CredentialsError>,
-) -> Option<&(dyn Error + 'static)> {
+fn profile_failure(chain: &ProviderChainError<CredentialsError>) -> Option<&(dyn Error + 'static)> {
     let profile = chain.attempts().iter().find(|attempt| attempt.name() == "Profile");
     profile?.error().source()
 }
@@ -174,11 +172,9 @@ mod tests {
 
     #[tokio::test]
     async fn runs_the_process_of_a_profile() {
-        let file = r#"
-            [profile p]
-            credential_process = echo '{"Version":1,"AccessKeyId":"id","SecretAccessKey":"key"}'
-        "#;
-        let credentials = of_profile(file).await.unwrap();
+        let output = r#"{"Version":1,"AccessKeyId":"id","SecretAccessKey":"key"}"#;
+        let file = format!("[profile p]\ncredential_process = echo '{output}'\n");
+        let credentials = of_profile(&file).await.unwrap();
         assert_eq!((credentials.access_key_id(), credentials.secret_access_key()), ("id", "key"));
     }
 
@@ -200,7 +196,8 @@ mod tests {
     /// Without the cargo feature of the SDK, the cause would name the feature.
     #[tokio::test]
     async fn reads_the_cached_token_of_a_login() {
-        let session = "[sso-session s]\nsso_region = eu-west-1\nsso_start_url = https://a.invalid\n";
+        let session =
+            "[sso-session s]\nsso_region = eu-west-1\nsso_start_url = https://a.invalid\n";
         let role = "sso_account_id = 123456789012\nsso_role_name = reader\n";
         for (file, expected) in [
             (format!("[profile p]\nsso_session = s\n{role}{session}"), "SSO token"),

@@ -183,9 +183,8 @@ mod tests {
     #[tokio::test]
     async fn reports_missing_credentials() {
         let failing = provide_credentials_fn(async || Err(CredentialsError::not_loaded("no key")));
-        let expected = |cause: &str| {
-            [(); 2].map(|()| PostResponse::NoCredentials { cause: cause.to_owned() })
-        };
+        let expected =
+            |cause: &str| [(); 2].map(|()| PostResponse::NoCredentials { cause: cause.to_owned() });
         let failing = defaults().credentials_provider(failing);
         assert_eq!(responses(failing).await, expected("no key"));
         assert_eq!(responses(defaults().no_credentials()).await, expected(NO_PROVIDER));

@@ -44,10 +44,8 @@ fn is_excluded(server: &Uri, no_proxy: &str) -> bool {
 /// Whether a server matches a host, a domain, an IP address or a CIDR block.
 fn matches_any(server: &Uri, rules: &[&str]) -> bool {
     // The matcher knows `.example.com`, but not `*.example.com`.
-    let rules: Vec<&str> = rules
-        .iter()
-        .map(|rule| rule.strip_prefix('*').unwrap_or(without_brackets(rule)))
-        .collect();
+    let rules: Vec<&str> =
+        rules.iter().map(|rule| rule.strip_prefix('*').unwrap_or(without_brackets(rule))).collect();
     let matcher = Matcher::builder().all("http://proxy").no(rules.join(",")).build();
     matcher.intercept(server).is_none()
 }

@@ -18,8 +18,8 @@ use crate::{controller, telemetry};
 /// Flags of `stream-notifier run`. Each one can also be set by an environment variable.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Namespaces whose StreamNotifiers the operator runs, separated by commas [default: all
-    /// namespaces]. With a list, the operator needs permissions only in these namespaces.
+    /// Namespaces whose StreamNotifiers the operator runs, separated by commas. With a list, the
+    /// operator needs permissions only in these namespaces [default: all namespaces].
     #[arg(
         long,
         value_name = "NAMESPACES",

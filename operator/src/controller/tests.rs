@@ -150,7 +150,10 @@ async fn runs_no_worker_where_the_identity_is_not_allowed() {
     let conditions = patch["status"]["conditions"].as_array().unwrap();
     let stalled = conditions.iter().find(|it| it["type"] == "Stalled").unwrap();
     let message = stalled["message"].as_str().unwrap();
-    assert_eq!((&stalled["status"], &stalled["reason"]), (&json!("True"), &json!("IdentityNotAllowed")));
+    assert_eq!(
+        (&stalled["status"], &stalled["reason"]),
+        (&json!("True"), &json!("IdentityNotAllowed"))
+    );
     assert_message_form(message, &["dev"]);
     assert!(message.contains("--operator-identity-namespaces"), "{message}");
     server.abort();

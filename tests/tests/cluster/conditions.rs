@@ -2,6 +2,7 @@
 //! restart.
 
 mod access_denied;
+mod credentials;
 mod data_gap;
 mod dead_letters;
 mod lifecycle;

@@ -8,5 +8,7 @@ mod conditions;
 mod crash;
 mod fixture;
 mod manifests;
+mod namespaces;
+mod network;
 mod readme_example;
 mod starting_position;

@@ -305,7 +305,8 @@ impl Dispatcher {
             // The problem is set before the breaker opens, so that the post that closes the breaker
             // also clears it.
             PostOutcome::Hold(fault) => {
-                health.set_problem(Component::Gateway, problems::rejected(endpoint, fault, response));
+                health
+                    .set_problem(Component::Gateway, problems::rejected(endpoint, fault, response));
                 self.breaker.trip();
             }
             PostOutcome::Delivered | PostOutcome::Gone | PostOutcome::TooLarge => {
