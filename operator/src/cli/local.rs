@@ -9,6 +9,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::error::CommandError;
+use super::output::{print, print_error};
 use super::shutdown::shutdown_token;
 use crate::checkpoint::FileStore;
 use crate::local::Local;
@@ -113,12 +114,12 @@ fn is_ready(snapshot: &HealthSnapshot) -> bool {
 
 fn print_problems(snapshot: &HealthSnapshot) {
     for problem in snapshot.problems.values().chain(snapshot.warnings.values()) {
-        eprintln!("{}: {}", problem.reason.as_str(), problem.message);
+        print_error(format_args!("{}: {}", problem.reason.as_str(), problem.message));
     }
 }
 
 fn print_hints(local: &Local) {
     for line in local.hints() {
-        println!("{line}");
+        print(line);
     }
 }

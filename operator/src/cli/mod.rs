@@ -1,14 +1,13 @@
 //! Command line of `stream-notifier`: one module for each subcommand.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "commands print to the terminal")]
-
 pub mod crd;
 pub mod error;
 pub mod kubernetes;
 #[cfg(feature = "local")]
 pub mod local;
+pub mod output;
 pub mod proxy;
-pub mod run;
+mod run;
 pub mod shutdown;
 
 use std::process::ExitCode;
@@ -16,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use self::error::CommandError;
+use self::output::print_error;
 use crate::telemetry::error_chain;
 
 /// Pushes DynamoDB item changes to WebSocket clients in real time.
@@ -42,7 +42,7 @@ pub fn main() -> ExitCode {
     // The TLS provider must be installed before any client is created. The Kubernetes and the AWS client
     // enable different ones, and rustls does not choose between them.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
-        eprintln!("stream-notifier: cannot install the TLS provider: another one is installed");
+        print_error("stream-notifier: cannot install the TLS provider: another one is installed");
         return ExitCode::FAILURE;
     }
     let result = match Cli::parse().command {
@@ -54,7 +54,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("stream-notifier: {}", error_chain(&*error));
+            print_error(format_args!("stream-notifier: {}", error_chain(&*error)));
             ExitCode::FAILURE
         }
     }

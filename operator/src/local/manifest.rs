@@ -35,7 +35,13 @@ pub fn read_manifest(file: Option<&Path>) -> Result<StreamNotifier, ManifestErro
 
 /// Parses a manifest. It rejects unknown fields, which a typing error would otherwise hide.
 fn parse(text: &str) -> Result<StreamNotifier, String> {
-    let manifest: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let documents: Vec<Value> =
+        serde_saphyr::from_multiple(text).map_err(|error| error.to_string())?;
+    let manifest = match <[Value; 1]>::try_from(documents) {
+        Ok([manifest]) => manifest,
+        Err(documents) if documents.is_empty() => return Err("it is empty".to_owned()),
+        Err(_) => return Err("it has several YAML documents; keep one StreamNotifier".to_owned()),
+    };
     for (field, expected) in
         [("apiVersion", "streamnotifier.dev/v1alpha1"), ("kind", "StreamNotifier")]
     {
@@ -87,6 +93,19 @@ mod tests {
             ("v1alpha1", "v1", "apiVersion must be streamnotifier.dev/v1alpha1"),
         ] {
             let problem = parse(&EXAMPLE.replace(from, to)).unwrap_err();
+            assert!(problem.contains(expected), "{problem}");
+        }
+    }
+
+    #[test]
+    fn requires_exactly_one_document() {
+        assert!(parse(&format!("---\n{EXAMPLE}")).is_ok());
+        for (text, expected) in [
+            (format!("{EXAMPLE}---\n{EXAMPLE}"), "several YAML documents"),
+            (String::new(), "it is empty"),
+            ("# A comment.\n".to_owned(), "it is empty"),
+        ] {
+            let problem = parse(&text).unwrap_err();
             assert!(problem.contains(expected), "{problem}");
         }
     }

@@ -30,7 +30,9 @@ pub fn init_logging(json: bool) {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(!json && std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // It would be printed to standard error too, and panic if that is closed.
+        .log_internal_errors(false);
     if json { logs.json().flatten_event(true).init() } else { logs.with_target(false).init() }
 }
 

@@ -2,19 +2,25 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use stream_notifier_tests::http;
 use stream_notifier_tests::ministack::dynamodb;
 use stream_notifier_tests::operator::Operator;
 use stream_notifier_tests::process::Exit;
 use stream_notifier_tests::scratch::Scratch;
+use stream_notifier_tests::tools::built;
 use stream_notifier_tests::wait::eventually;
 use stream_notifier_tests::websocket::WebSocketClient;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 const TABLE: &str = "sample-table-dev";
@@ -261,5 +267,25 @@ async fn runs_every_example() -> Result<()> {
         let local = Local::start(&["-f", path.to_str().context("a path in UTF-8")?]).await?;
         local.operator.terminate(TIMEOUT).await?;
     }
+    Ok(())
+}
+
+/// Such as `stream-notifier local 2>&1 | head -1`.
+#[tokio::test]
+async fn stops_after_its_output_was_closed() -> Result<()> {
+    let mut process = Command::new(built("stream-notifier")?)
+        .args(["local", "--port", "0", "--dynamodb-port", "0"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut stderr = BufReader::new(process.stderr.take().context("no standard error")?).lines();
+    stderr.next_line().await?.context("no log")?;
+    drop((stderr, process.stdout.take()));
+    let id = process.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)).context("no id")?;
+    kill_process(id, Signal::INT)?;
+    let status = timeout(TIMEOUT, process.wait()).await.context("it has not stopped")??;
+    ensure!(status.success(), "{status}");
     Ok(())
 }
