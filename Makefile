@@ -1,6 +1,6 @@
 # `make` lists the commands.
 .DEFAULT_GOAL := help
-.PHONY: help test test-charts simulate faults bench generate lint deny need-cargo
+.PHONY: help test test-charts test-node chaos image image-local simulate faults bench generate lint deny need-cargo
 
 CARGO ?= cargo
 
@@ -19,6 +19,22 @@ test-charts: need-cargo ## Install, upgrade, roll back and uninstall the chart w
 	tests/tools/build.sh etcd kube-apiserver kube-controller-manager kubectl helm helm3 >/dev/null
 	$(CARGO) build --workspace
 	$(CARGO) test --test releases -- --ignored
+
+test-node: need-cargo ## Test image and chart on a real cluster: a node on this machine (needs root), or that of KUBECONFIG.
+	CARGO=$(CARGO) tests/node/run.sh
+
+chaos: need-cargo ## Disrupt the operator on a node of this machine, with 50 clients: about 6 minutes.
+	CARGO=$(CARGO) tests/node/run.sh --ignored --nocapture chaos
+
+# The tag that the chart uses by default.
+APP_VERSION := $(shell sed -n "s/^appVersion: //p" charts/stream-notifier/Chart.yaml)
+IMAGE ?= stream-notifier:$(APP_VERSION)
+image: need-cargo ## Build the operator's image as IMAGE, with docker, podman or buildah. ARCHIVE=file also writes an archive.
+	hack/image.sh operator $(IMAGE)
+
+LOCAL_IMAGE ?= stream-notifier-local:$(APP_VERSION)
+image-local: need-cargo ## Build the image of local mode as LOCAL_IMAGE.
+	hack/image.sh local $(LOCAL_IMAGE)
 
 SEEDS ?= 100000
 simulate: need-cargo ## Run SEEDS (100000) seeds of the simulation; SEED=7 replays that seed and prints its events.
@@ -44,6 +60,7 @@ lint: need-cargo ## Check the format and run clippy.
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --workspace --all-targets --features stream-notifier-tests/planted-faults -- -D warnings
+	$(CARGO) clippy --package stream-notifier-tests --test node -- -D warnings
 	$(CARGO) clippy --package stream-notifier --no-default-features -- -D warnings
 
 deny: need-cargo ## Check dependencies: advisories, licences, bans and sources.

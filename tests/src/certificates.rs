@@ -1,6 +1,7 @@
 //! Creates the certificates of one control plane: a certificate authority, the API server, an
-//! administrator, and the key pair for ServiceAccount tokens.
+//! administrator, the nodes, and the key pair for ServiceAccount tokens.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -18,6 +19,7 @@ pub(crate) struct Certificates {
     pub administrator: Identity,
     pub token_key: PathBuf,
     pub token_public_key: PathBuf,
+    issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 pub(crate) struct Identity {
@@ -26,14 +28,18 @@ pub(crate) struct Identity {
 }
 
 impl Certificates {
-    pub fn create(scratch: &Scratch) -> Result<Self> {
+    /// Creates the files. The API server's certificate is valid for these addresses and `localhost`.
+    pub fn create(scratch: &Scratch, addresses: &[IpAddr]) -> Result<Self> {
         let mut authority = CertificateParams::default();
         authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        authority.distinguished_name.push(DnType::CommonName, "stream-notifier tests");
+        // Unique, because a client tells authorities apart by their names.
+        let name = scratch.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
+        authority.distinguished_name.push(DnType::CommonName, name);
         let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate()?)?;
 
-        let mut server = CertificateParams::new(["127.0.0.1".into(), "localhost".into()])?;
+        let names = addresses.iter().map(IpAddr::to_string).chain(["localhost".to_owned()]);
+        let mut server = CertificateParams::new(names.collect::<Vec<_>>())?;
         server.distinguished_name.push(DnType::CommonName, "kube-apiserver");
         server.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
 
@@ -49,7 +55,18 @@ impl Certificates {
             administrator: Identity::create(scratch, "administrator", administrator, &authority)?,
             token_key: scratch.write("tokens.key", &tokens.serialize_pem())?,
             token_public_key: scratch.write("tokens.pub", &tokens.public_key_pem())?,
+            issuer: authority,
         })
+    }
+
+    /// The certificate of a kubelet, as client and as server.
+    pub fn node(&self, scratch: &Scratch, name: &str, address: IpAddr) -> Result<Identity> {
+        let mut node = CertificateParams::new([address.to_string()])?;
+        node.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+        node.distinguished_name.push(DnType::CommonName, format!("system:node:{name}"));
+        node.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        Identity::create(scratch, name, node, &self.issuer)
     }
 }
 

@@ -1,6 +1,7 @@
-//! Runs a real Kubernetes control plane without nodes: etcd, kube-apiserver, and the controllers
-//! for namespaces, garbage collection and Pods of Deployments.
+//! Runs a real Kubernetes control plane: etcd, kube-apiserver and kube-controller-manager. Without a
+//! node, it has only the controllers for namespaces, garbage collection and Pods of Deployments.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,19 +22,47 @@ use crate::wait::eventually;
 /// The time for which a server may start. It is usually 5 s on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The controllers that the suites need. Others would only use CPU time.
+/// The controllers that the suites without a node need. Others would only use CPU time.
 const CONTROLLERS: &str = "namespace-controller,garbage-collector-controller,\
     serviceaccount-controller,root-ca-certificate-publisher-controller,\
     deployment-controller,replicaset-controller,statefulset-controller,job-controller";
 
+/// Requests that the API server records: those of every ServiceAccount outside of `kube-system`.
+const AUDIT_POLICY: &str = r#"{
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {"level": "None", "userGroups": ["system:serviceaccounts:kube-system"]},
+        {"level": "Metadata", "userGroups": ["system:serviceaccounts"]},
+        {"level": "None"}
+    ]
+}"#;
+
+/// The network of the Services.
+const SERVICE_NETWORK: &str = "10.96.0.0/16";
+
+/// The address of the API server in [`SERVICE_NETWORK`].
+const SERVICE_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1));
+
+const AUDIT_LOG: &str = "audit.log";
+
+/// The files with which a kubelet authenticates and serves.
+pub(crate) struct NodeIdentity {
+    pub kubeconfig: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
 pub struct ControlPlane {
     url: String,
     authority: PathBuf,
+    certificates: Certificates,
     kubectl: Kubectl,
     // In the order in which they are dropped.
     _controller_manager: Process,
-    _api_server: Process,
-    _etcd: Process,
+    api_server: Process,
+    etcd: Process,
     scratch: Scratch,
 }
 
@@ -44,12 +73,23 @@ impl ControlPlane {
         SHARED.get_or_try_init(Self::start).await
     }
 
+    /// Starts a control plane without nodes.
     pub async fn start() -> Result<Self> {
+        Self::start_with(IpAddr::V4(Ipv4Addr::LOCALHOST), false).await
+    }
+
+    /// Starts a control plane whose API server listens on an address that Pods can reach.
+    pub(crate) async fn start_for_node(address: IpAddr) -> Result<Self> {
+        Self::start_with(address, true).await
+    }
+
+    async fn start_with(address: IpAddr, has_node: bool) -> Result<Self> {
         let scratch = Scratch::new("control-plane")?;
-        let certificates = Certificates::create(&scratch)?;
+        let certificates = Certificates::create(&scratch, &[address, SERVICE_ADDRESS])?;
 
         let (etcd, etcd_url) = start_etcd(&scratch).await?;
-        let (api_server, url) = start_api_server(&scratch, &certificates, &etcd_url).await?;
+        let api_server = ApiServer { scratch: &scratch, certificates: &certificates, address };
+        let (api_server, url) = api_server.start(&etcd_url, has_node).await?;
         let user = json!({
             "client-certificate": certificates.administrator.certificate,
             "client-key": certificates.administrator.key,
@@ -65,7 +105,7 @@ impl ControlPlane {
         .await?;
 
         let controller_manager =
-            start_controller_manager(&scratch, &certificates, &kubeconfig).await?;
+            start_controller_manager(&scratch, &certificates, &kubeconfig, has_node).await?;
         // Every namespace needs this object first.
         eventually(
             START_TIMEOUT,
@@ -79,11 +119,12 @@ impl ControlPlane {
 
         Ok(Self {
             url,
-            authority: certificates.authority,
+            authority: certificates.authority.clone(),
+            certificates,
             kubectl,
             _controller_manager: controller_manager,
-            _api_server: api_server,
-            _etcd: etcd,
+            api_server,
+            etcd,
             scratch,
         })
     }
@@ -105,6 +146,29 @@ impl ControlPlane {
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The identity of a node, which the authorizer for nodes and NodeRestriction recognize.
+    pub(crate) fn node_identity(&self, name: &str, address: IpAddr) -> Result<NodeIdentity> {
+        let identity = self.certificates.node(&self.scratch, name, address)?;
+        let user = json!({"client-certificate": identity.certificate, "client-key": identity.key});
+        let kubeconfig = kubeconfig(&self.url, &self.authority, None, user);
+        let kubeconfig = self.scratch.write(&format!("{name}.kubeconfig"), &kubeconfig)?;
+        Ok(NodeIdentity { kubeconfig, certificate: identity.certificate, key: identity.key })
+    }
+
+    /// The requests of ServiceAccounts that the API server has recorded, one JSON object per line.
+    pub fn audit_log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.scratch.path().join(AUDIT_LOG))?)
+    }
+
+    /// The processes that a test may pause.
+    pub fn api_server(&self) -> &Process {
+        &self.api_server
+    }
+
+    pub fn etcd(&self) -> &Process {
+        &self.etcd
     }
 
     /// The certificate of the authority that signed the server's certificate.
@@ -173,49 +237,90 @@ async fn start_etcd(scratch: &Scratch) -> Result<(Process, String)> {
     Ok((Process::start("etcd", spec)?, url))
 }
 
-async fn start_api_server(
-    scratch: &Scratch,
-    certificates: &Certificates,
-    etcd: &str,
-) -> Result<(Process, String)> {
-    let port = free_port()?;
-    let url = format!("https://127.0.0.1:{port}");
-    let log = scratch.path().join("kube-apiserver.log");
-    let spec = Spec::new(tool("kube-apiserver").await?, log).arguments([
-        format!("--etcd-servers={etcd}"),
-        "--bind-address=127.0.0.1".into(),
-        format!("--secure-port={port}"),
-        format!("--cert-dir={}", scratch.path().display()),
-        flag("tls-cert-file", &certificates.server.certificate),
-        flag("tls-private-key-file", &certificates.server.key),
-        flag("client-ca-file", &certificates.authority),
-        "--authorization-mode=RBAC".into(),
-        "--service-cluster-ip-range=10.0.0.0/24".into(),
-        "--allow-privileged=true".into(),
-        // It would reject Pods until kube-controller-manager has created their ServiceAccount.
-        "--disable-admission-plugins=ServiceAccount".into(),
-        format!("--service-account-issuer={url}/"),
-        // The second audience is that of the tokens for AWS.
-        format!("--api-audiences={url}/,sts.amazonaws.com"),
-        flag("service-account-key-file", &certificates.token_public_key),
-        flag("service-account-signing-key-file", &certificates.token_key),
-        // No Service needs the address of this server.
-        "--endpoint-reconciler-type=none".into(),
-    ]);
-    Ok((Process::start("kube-apiserver", spec)?, url))
+struct ApiServer<'a> {
+    scratch: &'a Scratch,
+    certificates: &'a Certificates,
+    address: IpAddr,
+}
+
+impl ApiServer<'_> {
+    async fn start(&self, etcd: &str, has_node: bool) -> Result<(Process, String)> {
+        let port = free_port()?;
+        let url = format!("https://{}:{port}", self.address);
+        let log = self.scratch.path().join("kube-apiserver.log");
+        let spec = Spec::new(tool("kube-apiserver").await?, log)
+            .arguments(self.arguments(etcd, port, &url))
+            .arguments(if has_node {
+                self.arguments_with_node()?
+            } else {
+                Self::arguments_alone()
+            });
+        Ok((Process::start("kube-apiserver", spec)?, url))
+    }
+
+    fn arguments(&self, etcd: &str, port: u16, url: &str) -> Vec<String> {
+        let certificates = self.certificates;
+        vec![
+            format!("--etcd-servers={etcd}"),
+            format!("--bind-address={}", self.address),
+            format!("--secure-port={port}"),
+            format!("--cert-dir={}", self.scratch.path().display()),
+            flag("tls-cert-file", &certificates.server.certificate),
+            flag("tls-private-key-file", &certificates.server.key),
+            flag("client-ca-file", &certificates.authority),
+            format!("--service-cluster-ip-range={SERVICE_NETWORK}"),
+            "--allow-privileged=true".into(),
+            format!("--service-account-issuer={url}/"),
+            // The second audience is that of the tokens for AWS.
+            format!("--api-audiences={url}/,sts.amazonaws.com"),
+            flag("service-account-key-file", &certificates.token_public_key),
+            flag("service-account-signing-key-file", &certificates.token_key),
+        ]
+    }
+
+    fn arguments_alone() -> Vec<String> {
+        vec![
+            "--authorization-mode=RBAC".into(),
+            // It would reject Pods until kube-controller-manager has created their ServiceAccount.
+            "--disable-admission-plugins=ServiceAccount".into(),
+            // No Service needs the address of this server.
+            "--endpoint-reconciler-type=none".into(),
+        ]
+    }
+
+    fn arguments_with_node(&self) -> Result<Vec<String>> {
+        let administrator = &self.certificates.administrator;
+        let policy = self.scratch.write("audit-policy.json", AUDIT_POLICY)?;
+        Ok(vec![
+            "--authorization-mode=Node,RBAC".into(),
+            // As on OpenShift, nobody may set an owner that blocks deletion without the permission to
+            // delete that owner.
+            "--enable-admission-plugins=NodeRestriction,OwnerReferencesPermissionEnforcement"
+                .into(),
+            format!("--advertise-address={}", self.address),
+            // For `kubectl logs` and `kubectl exec`.
+            "--kubelet-preferred-address-types=InternalIP".into(),
+            flag("kubelet-client-certificate", &administrator.certificate),
+            flag("kubelet-client-key", &administrator.key),
+            flag("audit-policy-file", &policy),
+            flag("audit-log-path", &self.scratch.path().join(AUDIT_LOG)),
+        ])
+    }
 }
 
 async fn start_controller_manager(
     scratch: &Scratch,
     certificates: &Certificates,
     kubeconfig: &Path,
+    has_node: bool,
 ) -> Result<Process> {
+    let controllers = if has_node { "*" } else { CONTROLLERS };
     let log = scratch.path().join("kube-controller-manager.log");
     let spec = Spec::new(tool("kube-controller-manager").await?, log).arguments([
         flag("kubeconfig", kubeconfig),
         flag("authentication-kubeconfig", kubeconfig),
         flag("authorization-kubeconfig", kubeconfig),
-        format!("--controllers={CONTROLLERS}"),
+        format!("--controllers={controllers}"),
         "--leader-elect=false".into(),
         "--use-service-account-credentials=true".into(),
         flag("service-account-private-key-file", &certificates.token_key),

@@ -1,6 +1,7 @@
 //! Runs MiniStack, an emulator of AWS with DynamoDB Streams, SQS and real WebSockets. It starts
 //! within a second, so each test can have its own.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -37,14 +38,23 @@ pub struct MiniStack {
 }
 
 impl MiniStack {
+    /// Starts it on 127.0.0.1.
     pub async fn start() -> Result<Self> {
+        Self::start_on(IpAddr::V4(Ipv4Addr::LOCALHOST)).await
+    }
+
+    /// Starts it on an address of this machine.
+    pub async fn start_on(address: IpAddr) -> Result<Self> {
         let scratch = Scratch::new("ministack")?;
+        // Its Lambda functions always use 127.0.0.1.
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let bind = if address == loopback { loopback } else { Ipv4Addr::UNSPECIFIED.into() };
         let port = free_port()?;
         let folder = scratch.path().display().to_string();
         let spec = Spec::new(tool("ministack").await?, scratch.path().join("ministack.log"))
             .arguments(["-m", "ministack"])
             .environment([
-                ("BIND_HOST", "127.0.0.1"),
+                ("BIND_HOST", bind.to_string().as_str()),
                 ("GATEWAY_PORT", &port.to_string()),
                 // These services open more ports.
                 ("IOT_MTLS_ENABLED", "0"),
@@ -58,7 +68,7 @@ impl MiniStack {
                 ("PYTHONUNBUFFERED", "1"),
             ]);
         let process = Process::start("MiniStack", spec)?;
-        let endpoint = format!("http://127.0.0.1:{port}");
+        let endpoint = format!("http://{address}:{port}");
         let health = format!("{endpoint}/_ministack/health");
         eventually(START_TIMEOUT, "MiniStack to be healthy", async || {
             process.ensure_running()?;
@@ -68,7 +78,7 @@ impl MiniStack {
         Ok(Self { endpoint, process, _scratch: scratch })
     }
 
-    /// `http://127.0.0.1:<port>`.
+    /// `http://<address>:<port>`.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }

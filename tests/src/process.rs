@@ -87,7 +87,9 @@ pub struct Process {
 impl Process {
     pub fn start(name: &str, spec: Spec) -> Result<Self> {
         let mut environment = spec.environment;
-        environment.insert("PATH".into(), std::env::var("PATH").unwrap_or_default());
+        environment
+            .entry("PATH".into())
+            .or_insert_with(|| std::env::var("PATH").unwrap_or_default());
         let mut arguments = vec!["run".into(), spec.log.display().to_string()];
         arguments.push(spec.program.display().to_string());
         arguments.extend(spec.arguments);

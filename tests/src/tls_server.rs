@@ -1,6 +1,7 @@
 //! TLS server with a certificate authority of its own. It forwards every connection without TLS.
 
 use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,7 +28,8 @@ impl TlsServer {
     /// Starts a server in front of the one at this address.
     pub async fn start(server: SocketAddr) -> Result<Self> {
         let scratch = Scratch::new("tls-server")?;
-        let Certificates { authority, server: identity, .. } = Certificates::create(&scratch)?;
+        let Certificates { authority, server: identity, .. } =
+            Certificates::create(&scratch, &[IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
         let certificate = CertificateDer::from_pem_file(&identity.certificate)?;
         let key = PrivateKeyDer::from_pem_file(&identity.key)?;
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

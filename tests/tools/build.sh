@@ -2,7 +2,7 @@
 # Builds the tools of the tests and prints one line "name path" for each on stdout. Progress goes to
 # stderr.
 #
-#   build.sh [name...]      without a name, builds all tools that the tests need
+#   build.sh [name...]      without a name, builds all tools that `make test` needs
 #
 # The tools are kept outside the checkout, in folders named by a hash of all their inputs. A fresh clone or
 # a second checkout therefore reuses them. A new version gets its own folder, so the script never rebuilds
@@ -115,6 +115,43 @@ kubernetes_validate() {
         "kubernetes-validate, which checks the objects of the chart"
 }
 
+# Used only by `make test-node`, as the functions below.
+containerd() {
+    (
+        go_flags="$go_flags -tags=no_btrfs,no_devmapper,no_zfs"
+        go_tool "$1" containerd "github.com/containerd/containerd/v2/cmd/$1" "-s -w" 2
+    )
+}
+
+pause_image() {
+    key=$(cat "$here"/pause/* | hash)
+    archive=$cache/pause-$key/pause.tar
+    if [ ! -f "$archive" ]; then
+        need python3 "install Python 3.10 or newer to pack an image"
+        mkdir -p "$cache/pause-$key"
+        (cc -O2 -static -o "$cache/pause-$key/pause" "$here/pause/pause.c" &&
+            python3 "$here/pause/image.py" docker.io/library/pause:1 "$cache/pause-$key/pause" "$archive.$$" &&
+            mv "$archive.$$" "$archive") >&2 || fail "could not build the pause image; see the error above."
+    fi
+    echo "pause-image $archive"
+}
+
+wscat() {
+    need npm "install Node.js to run wscat, a WebSocket client (on Debian: apt install npm)"
+    key=$( (cat "$here/wscat/package.json" "$here/wscat/package-lock.json"; node --version) | hash)
+    folder=$cache/wscat-$key
+    if [ ! -x "$folder/node_modules/.bin/wscat" ]; then
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        cp "$here/wscat/package.json" "$here/wscat/package-lock.json" "$folder"
+        (cd "$folder" && npm ci --silent --ignore-scripts) >&2 || {
+            rm -rf "$folder"
+            fail "could not install wscat; see the error of npm above."
+        }
+    fi
+    echo "wscat $folder/node_modules/.bin/wscat"
+}
+
 # Used only by the benchmarks.
 origin() {
     python_environment origin "$here/../benches/origin/requirements.txt" "chalice and boto3, which run the original loop"
@@ -135,9 +172,11 @@ for name in "$@"; do
     case $name in
         kube-apiserver) kubernetes kube-apiserver 4 ;;
         kube-controller-manager) kubernetes kube-controller-manager 2 ;;
-        kubectl) kubernetes kubectl 1 ;;
+        kubectl | kubelet | kube-proxy | kube-scheduler) kubernetes "$name" 1 ;;
         kubernetes-validate) kubernetes_validate ;;
-        etcd | helm | helm3 | ministack | origin) "$name" ;;
+        containerd | containerd-shim-runc-v2 | ctr) containerd "$name" ;;
+        pause-image) pause_image ;;
+        etcd | helm | helm3 | ministack | origin | wscat) "$name" ;;
         *) fail "unknown tool: $name." ;;
     esac
 done
