@@ -8,6 +8,8 @@
 #   CA_CERTIFICATES PEM file with the CA certificates. Default: the public ones of Debian's package
 #                   ca-certificates. Never this machine's own bundle, which can contain private CAs.
 set -euo pipefail
+# The image keeps the modes of the files, and its user is not root.
+umask 022
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 fail() { echo "image: $*" >&2; exit 1; }
@@ -44,7 +46,9 @@ find_engine() {
 build_binary() {
     local features=(--no-default-features)
     [[ $variant == operator ]] || features=()
-    RUSTFLAGS="-C target-feature=+crt-static ${RUSTFLAGS:-}" cargo build --release --locked \
+    # It would take precedence over RUSTFLAGS.
+    unset CARGO_ENCODED_RUSTFLAGS
+    RUSTFLAGS="-C target-feature=+crt-static ${RUSTFLAGS:-}" "${CARGO:-cargo}" build --release --locked \
         --package stream-notifier "${features[@]}" --target "$target" --target-dir "$builds"
     install -D -m 755 --strip "$builds/$target/release/stream-notifier" "$root/stream-notifier"
 }
@@ -72,11 +76,7 @@ build_image() {
             # Without these options, buildah needs overlay mounts and user namespaces.
             local buildah=(buildah --storage-driver vfs)
             "${buildah[@]}" build --quiet --isolation chroot "${build[@]}" >/dev/null
-            # Kubernetes completes a name without a registry to docker.io/library/NAME.
-            [[ -z ${ARCHIVE:-} ]] || {
-                rm -f "$ARCHIVE"
-                "${buildah[@]}" push --quiet "localhost/$image" "docker-archive:$ARCHIVE:docker.io/library/$image"
-            }
+            [[ -z ${ARCHIVE:-} ]] || "${buildah[@]}" push --quiet "$image" "docker-archive:$ARCHIVE:$image"
             ;;
     esac
 }
@@ -86,6 +86,14 @@ case $(uname -s)-$(uname -m) in
     Linux-aarch64) arch=arm64 target=aarch64-unknown-linux-gnu ;;
     *) fail "images are built on Linux, on amd64 or arm64" ;;
 esac
+# Kubernetes completes a name without a registry in this way. podman and buildah would use localhost.
+case $image in
+    *.*/* | *:*/* | localhost/*) ;;
+    */*) image=docker.io/$image ;;
+    *) image=docker.io/library/$image ;;
+esac
+# podman does not overwrite it.
+[[ -z ${ARCHIVE:-} ]] || rm -f "$ARCHIVE"
 root=dist/$variant/$arch
 # Both variants share a folder, because cargo reuses the dependencies whose features are the same.
 builds=${CARGO_TARGET_DIR:-target}/image
@@ -95,4 +103,5 @@ rm -rf "$root"
 build_binary
 copy_certificates
 build_image
+[[ $engine != buildah ]] || echo "to push it: buildah --storage-driver vfs push $image"
 echo "built $image with $engine ($(du -shL "$root" | cut -f1) unpacked)"

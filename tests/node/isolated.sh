@@ -23,15 +23,18 @@ if [[ ${1:-} != --inside ]]; then
     done
     remove_groups() {
         for root in "${roots[@]}"; do
+            [[ -d $root/$NODE_CGROUP ]] || continue
             find "$root/$NODE_CGROUP" -depth -type d -exec rmdir {} +
         done
     }
     trap remove_groups EXIT
-    unshare --mount --propagation private --net --pid --ipc --uts --fork --kill-child --mount-proc \
-        -- "${BASH_SOURCE[0]}" --inside "$@" && status=0 || status=$?
+    # The kernel ends the namespaces if this script is killed. The lock of another script is not inherited.
+    setpriv --pdeathsig KILL unshare --mount --propagation private --net --pid --ipc --uts --fork --kill-child --mount-proc \
+        -- "${BASH_SOURCE[0]}" --inside "$@" 8>&- && status=0 || status=$?
     exit "$status"
 fi
 shift
+[[ $$ == 1 ]] || { echo "isolated.sh: --inside is only for its own use" >&2; exit 1; }
 
 # kubelet, containerd, CNI plugins and iptables write to these folders.
 for folder in /run /var/lib /var/log; do

@@ -13,6 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 fail() { echo "test-node: $*" >&2; exit 1; }
 
+PATH=$PATH:/usr/sbin:/sbin
 cargo=${CARGO:-cargo}
 images=$(realpath "${CARGO_TARGET_DIR:-target}")/node
 mkdir -p "$images"
@@ -29,18 +30,22 @@ need() {
     echo "test-node: installing $2" >&2
     [[ -n ${updated:-} ]] || apt-get update --quiet=2 >&2
     updated=yes
-    DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --no-install-recommends --yes "$2" >&2 ||
+    DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --no-install-recommends --no-remove --yes "$2" >&2 ||
         fail "cannot install $2; see the error above"
 }
 
 tools=(kubectl helm ministack wscat)
 if [[ -z ${KUBECONFIG:-} ]]; then
     need runc runc
+    need ip iproute2
+    need sysctl procps
+    need setpriv util-linux
     need iptables iptables
     [[ -e /opt/cni/bin/bridge || -e /usr/libexec/cni/bridge ]] || need /usr/lib/cni/bridge containernetworking-plugins
     tools+=(etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy containerd
         containerd-shim-runc-v2 ctr pause-image)
 fi
+need npm npm
 docker info >/dev/null 2>&1 || podman info >/dev/null 2>&1 || need buildah buildah
 tests/tools/build.sh "${tools[@]}" >/dev/null
 
@@ -58,14 +63,17 @@ if [[ -n ${KUBECONFIG:-} ]]; then
     exit
 fi
 
+# The settings that kubelet, kube-proxy and the CNI plugins change.
+settings='vm\.(overcommit_memory|panic_on_oom) |kernel\.(panic|panic_on_oops|keys\.root_max)'
+settings+='|net\.ipv4\.(ip_forward |conf\.(all|default)\.)|net\.bridge\.|net\.netfilter\.nf_conntrack_(max|tcp_timeout)'
+
 # The state of the machine that a node could change.
 snapshot() {
     ip -oneline link | sed 's/ mtu .*//'
     ip -oneline address | awk '{ print $2, $4 }'
     ip route
-    iptables-save 2>/dev/null | sed '/^#/d; s/\[[0-9]*:[0-9]*\]//'
-    sysctl --all 2>/dev/null | grep -E '^(net|vm|kernel)\.' |
-        grep -vE 'random|\.stats|nf_conntrack_count|ns_last_pid|pty\.nr|perf|dentry|file-nr|inode|overcommit_kbytes|netns'
+    iptables-save 2>/dev/null | sed '/^#/d; s/\[[0-9]*:[0-9]*\]//' || true
+    sysctl --all 2>/dev/null | grep -E "^($settings)" || true
     cut -d ' ' -f 1-3 /proc/mounts
     find /etc /opt /var/lib/cni /var/lib/kubelet /var/lib/containerd /var/log/pods /var/log/containers \
         -printf '%p %s %T@\n' 2>/dev/null | sort || true

@@ -19,7 +19,7 @@ pub struct Namespace {
 
 impl Namespace {
     /// Creates a namespace whose Pods must meet the Pod Security Standard *restricted*.
-    pub(crate) async fn create(kubectl: &Kubectl) -> Result<Self> {
+    pub async fn create(kubectl: &Kubectl) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let name = format!("test-{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let manifest = serde_json::json!({

@@ -30,6 +30,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The SDK's defaults, with a pool of its own.
+#[cfg(any(test, feature = "local"))]
 pub(crate) fn defaults() -> ConfigLoader {
     defaults_with(http_client(TrustStore::default()))
 }

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_config::ConfigLoader;
 use aws_config::meta::ProviderChainError;
+use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, SharedCredentialsProvider, future};
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -25,7 +26,14 @@ const MAX_CAUSE_CHARS: usize = 150;
 /// does not name the cause again.
 pub struct ReloadingCredentials {
     load: Box<dyn Fn() -> ConfigLoader + Send + Sync>,
-    current: Mutex<Option<SharedCredentialsProvider>>,
+    current: Mutex<Current>,
+}
+
+/// The loaded chain, and how often one was loaded.
+#[derive(Default)]
+struct Current {
+    provider: Option<SharedCredentialsProvider>,
+    loads: u64,
 }
 
 impl ReloadingCredentials {
@@ -35,23 +43,34 @@ impl ReloadingCredentials {
     }
 
     async fn credentials(&self) -> provider::Result {
-        let current = self.current().clone();
-        let provider = match current {
-            Some(provider) => provider,
-            None => {
-                let loaded = (self.load)().load().await.credentials_provider();
-                let loaded = loaded.ok_or_else(CredentialsError::not_loaded_no_source)?;
-                self.current().insert(loaded).clone()
-            }
-        };
+        let (provider, load) = self.provider().await?;
         let result = provider.provide_credentials().await;
-        if result.is_err() {
-            *self.current() = None;
+        let mut current = self.current();
+        // Another task may have loaded a newer chain.
+        if result.is_err() && current.loads == load {
+            current.provider = None;
         }
         result
     }
 
-    fn current(&self) -> MutexGuard<'_, Option<SharedCredentialsProvider>> {
+    /// The loaded chain, and the number of its load.
+    async fn provider(&self) -> Result<(SharedCredentialsProvider, u64), CredentialsError> {
+        let loaded = {
+            let current = self.current();
+            current.provider.clone().map(|provider| (provider, current.loads))
+        };
+        if let Some(loaded) = loaded {
+            return Ok(loaded);
+        }
+        let loaded = (self.load)().load().await.credentials_provider();
+        let loaded = loaded.ok_or_else(CredentialsError::not_loaded_no_source)?;
+        let mut current = self.current();
+        current.loads += 1;
+        current.provider = Some(loaded.clone());
+        Ok((loaded, current.loads))
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -62,6 +81,11 @@ impl ProvideCredentials for ReloadingCredentials {
         Self: 'a,
     {
         future::ProvideCredentials::new(self.credentials())
+    }
+
+    /// The credentials of an instance stay valid while its metadata service does not respond.
+    fn fallback_on_interrupt(&self) -> Option<Credentials> {
+        self.current().provider.as_ref()?.fallback_on_interrupt()
     }
 }
 

@@ -25,6 +25,12 @@ pub enum KubernetesError {
         "cannot parse the URL of the proxy; write http://HOST:PORT in proxy-url or HTTPS_PROXY"
     )]
     Proxy(#[source] InvalidUri),
+    /// The URL is not shown here either.
+    #[error(
+        "the proxy has the scheme {0:?}, but only http and socks5 are supported; \
+         write http://HOST:PORT in proxy-url or HTTPS_PROXY"
+    )]
+    ProxyScheme(String),
     /// kube neither renews the token with an issuer of a private authority or through a proxy, nor stores
     /// the new one for kubectl.
     #[error(
@@ -47,9 +53,9 @@ pub async fn kubernetes_client() -> Result<Client, KubernetesError> {
     Client::try_from(config).map_err(KubernetesError::Client)
 }
 
-/// Whether this process runs in a Pod with a ServiceAccount.
+/// Whether this process runs in a Pod. A Pod can lack the files of a ServiceAccount.
 pub fn is_in_cluster() -> bool {
-    Config::incluster().is_ok()
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() || Config::incluster().is_ok()
 }
 
 async fn from_kubeconfig(kubeconfig: Kubeconfig) -> Result<Config, KubernetesError> {
@@ -70,7 +76,12 @@ async fn from_kubeconfig(kubeconfig: Kubeconfig) -> Result<Config, KubernetesErr
     let proxy = proxy_url.or_else(|| proxy_for(&config.cluster_url, variable));
     config.proxy_url =
         proxy.map(|url| parse_proxy(&url)).transpose().map_err(KubernetesError::Proxy)?;
-    Ok(config)
+    // kube rejects another scheme with an error that contains the URL.
+    let scheme = config.proxy_url.as_ref().and_then(|url| url.scheme_str());
+    match scheme {
+        None | Some("http" | "socks5") => Ok(config),
+        Some(other) => Err(KubernetesError::ProxyScheme(other.to_owned())),
+    }
 }
 
 /// The `proxy-url` of the current context.
@@ -109,9 +120,11 @@ mod tests {
     async fn uses_the_proxy_url_of_the_current_cluster() {
         let config = from_kubeconfig(kubeconfig("proxy-url: 'proxy:3128'", "")).await.unwrap();
         assert_eq!(config.proxy_url.unwrap().to_string(), "http://proxy:3128/");
-        let error = from_kubeconfig(kubeconfig("proxy-url: 'http://secret:a b@proxy'", "")).await;
-        let error = crate::telemetry::error_chain(&error.unwrap_err());
-        assert!(error.contains("proxy") && !error.contains("secret"), "{error}");
+        for url in ["http://secret:a b@proxy", "https://user:secret@proxy:443"] {
+            let error = from_kubeconfig(kubeconfig(&format!("proxy-url: '{url}'"), "")).await;
+            let error = crate::telemetry::error_chain(&error.unwrap_err());
+            assert!(error.contains("proxy") && !error.contains("secret"), "{error}");
+        }
     }
 
     #[tokio::test]

@@ -14,10 +14,17 @@ const DEFAULT_FILTER: &str = "warn,stream_notifier=info";
 const BODY_FILTER: &str =
     "aws_config=error,aws_config::default_provider=warn,kube_client::client=error";
 
+/// Filter of modules that log requests, responses and credentials at the level `trace`. It is added only
+/// if `RUST_LOG` contains this level, because it raises every lower level.
+const TRACE_FILTER: &str = "aws_smithy_runtime=debug,aws_sigv4=debug,hyper=debug,h2=debug";
+
 /// The filter of the log, from the value of `RUST_LOG`. An invalid value has no effect.
 fn filter(rust_log: Option<&str>) -> EnvFilter {
     // A later directive replaces an earlier one for the same module.
-    let parse = |filter: &str| EnvFilter::try_new(format!("{BODY_FILTER},{filter}"));
+    let parse = |filter: &str| match filter.contains("trace") {
+        true => EnvFilter::try_new(format!("{BODY_FILTER},{TRACE_FILTER},{filter}")),
+        false => EnvFilter::try_new(format!("{BODY_FILTER},{filter}")),
+    };
     rust_log
         .filter(|filter| !filter.is_empty())
         .and_then(|filter| parse(filter).ok())
@@ -41,7 +48,7 @@ mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
-    use tracing::{info, warn};
+    use tracing::{info, trace, warn};
 
     use super::*;
 
@@ -75,19 +82,23 @@ mod tests {
             warn!(target: "kube_runtime::watcher", "watch failed");
             info!(target: "stream_notifier::telemetry::events", "operator message");
             info!(target: "hyper", "library detail");
+            trace!(target: "aws_smithy_runtime::client::orchestrator", "body: SdkBody");
+            trace!(target: "aws_sigv4::sign", "body: a request");
         });
         String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap()
     }
 
     #[test]
     fn suppresses_library_warnings_with_bodies() {
-        for rust_log in [None, Some(""), Some("info"), Some("debug"), Some("=invalid=")] {
+        for rust_log in
+            [None, Some(""), Some("info"), Some("debug"), Some("trace"), Some("=invalid=")]
+        {
             let log = log(rust_log);
             for expected in ["invalid variable", "watch failed", "operator message"] {
                 assert!(log.contains(expected), "{rust_log:?}: {expected:?} is missing: {log}");
             }
             assert!(!log.contains("body"), "{rust_log:?}: {log}");
-            let is_verbose = matches!(rust_log, Some("info" | "debug"));
+            let is_verbose = matches!(rust_log, Some("info" | "debug" | "trace"));
             assert_eq!(log.contains("library detail"), is_verbose, "{rust_log:?}: {log}");
         }
     }

@@ -18,7 +18,7 @@ use crate::load::{Load, check_delivery, key};
 use crate::release::{Release, WAIT_TIMEOUT};
 
 /// The namespace of the notifier.
-const NAMESPACE: &str = "load";
+const NAMESPACE: &str = "stream-notifier-load";
 
 /// The time for which `make chaos` pauses a process. It is longer than any lease or timeout of a cluster.
 const PAUSE: Duration = Duration::from_secs(40);
@@ -38,7 +38,7 @@ async fn loses_no_message_during_disruptions() -> Result<()> {
         check_audit_log(&release, || node.control_plane.audit_log()).await?;
     }
     release.uninstall().await?;
-    cluster.kubectl.run(&["delete", "namespace", NAMESPACE]).await.map(drop)
+    release.delete_namespaces().await
 }
 
 /// `make chaos`.
@@ -59,7 +59,7 @@ async fn loses_no_message_in_chaos() -> Result<()> {
     load.run("etcd paused", async |_| pause(node.control_plane.etcd()).await).await?;
     load.run("operator paused", async |it| it.pause_operator(node).await).await?;
     release.uninstall().await?;
-    cluster.kubectl.run(&["delete", "namespace", NAMESPACE]).await.map(drop)
+    release.delete_namespaces().await
 }
 
 async fn pause(process: &Process) -> Result<()> {

@@ -9,6 +9,9 @@ use crate::aws::Aws;
 use crate::cluster::Cluster;
 use crate::release::{Release, WAIT_TIMEOUT};
 
+/// The namespace of the notifier.
+const NAMESPACE: &str = "stream-notifier-example";
+
 fn message(value: &str) -> Value {
     json!({"pk": "fuga", "sk": "hoge", "value": value})
 }
@@ -27,7 +30,7 @@ async fn delivers_the_example_of_the_readme() -> Result<()> {
     let cluster = Cluster::shared().await?;
     let aws = Aws::start(cluster.address).await?;
     aws.set("hoge", 80).await?;
-    let release = Release::install(cluster, &aws, "dev").await?;
+    let release = Release::install(cluster, &aws, NAMESPACE).await?;
     release.apply_notifier(&aws.notifier("target-attribute")).await?;
 
     let client = aws.api.connect("SK=hoge").await?;
@@ -45,8 +48,8 @@ async fn delivers_the_example_of_the_readme() -> Result<()> {
     release.uninstall().await?;
     let kubectl = &cluster.kubectl;
     kubectl.get(&["crd", "streamnotifiers.streamnotifier.dev"]).await?;
-    kubectl.get(&["streamnotifier", "target-attribute", "--namespace", "dev"]).await?;
-    kubectl.run(&["delete", "namespace", "dev"]).await.map(drop)
+    kubectl.get(&["streamnotifier", "target-attribute", "--namespace", NAMESPACE]).await?;
+    release.delete_namespaces().await
 }
 
 /// The namespace enforces *restricted*. This checks what the standard leaves open.

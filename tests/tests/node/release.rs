@@ -37,7 +37,9 @@ impl<'a> Release<'a> {
                 "kind": "Namespace",
                 "metadata": {"name": name, "labels": labels},
             });
-            cluster.kubectl.apply(&namespace.to_string()).await?;
+            // Fails if it exists: the tests delete their namespaces, and never one of a user.
+            let create = ["create", "--filename=-"];
+            cluster.kubectl.run_with(&create, &namespace.to_string()).await?;
         }
         let kubectl = cluster.kubectl.in_namespace(RELEASE);
         Ok(Self { cluster, aws, notifiers, kubectl })
@@ -47,10 +49,16 @@ impl<'a> Release<'a> {
     /// may use its identity.
     pub async fn install(cluster: &'a Cluster, aws: &'a Aws, notifiers: &'a str) -> Result<Self> {
         let release = Self::new(cluster, aws, notifiers).await?;
-        let started = Instant::now();
-        release.helm("install", &cluster.image, &["--wait"]).await?;
-        println!("helm install --wait: {:.1} s", started.elapsed().as_secs_f64());
+        release.install_and_wait().await?;
         Ok(release)
+    }
+
+    /// Installs the chart, and waits until the Pod is ready.
+    pub async fn install_and_wait(&self) -> Result<()> {
+        let started = Instant::now();
+        self.helm("install", &self.cluster.image, &["--wait"]).await?;
+        println!("helm install --wait: {:.1} s", started.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// Installs the chart with more values, and does not wait for the Pod.
@@ -105,6 +113,12 @@ impl<'a> Release<'a> {
             Ok(())
         })
         .await
+    }
+
+    /// Deletes the namespaces that the test created.
+    pub async fn delete_namespaces(&self) -> Result<()> {
+        let delete = ["delete", "namespace", RELEASE, self.notifiers];
+        self.cluster.kubectl.run(&delete).await.map(drop)
     }
 
     /// The only Pod of the release that is not being deleted.

@@ -5,13 +5,15 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use stream_notifier_tests::namespace::Namespace;
 use stream_notifier_tests::wait::eventually;
 
 use crate::aws::Aws;
 use crate::cluster::Cluster;
 use crate::release::{Release, WAIT_TIMEOUT};
 
-const NAMESPACE: &str = "unlisted";
+/// The namespace of the notifiers that may use the operator's identity.
+const NAMESPACE: &str = "stream-notifier-listed";
 
 /// The commands of the page, for the namespace of the release.
 const DESCRIBE: &[&str] = &["describe", "pods"];
@@ -65,17 +67,18 @@ async fn commands_of_the_documents_show_each_cause() -> Result<()> {
     }
 
     // The operator runs, and the notifier does not.
-    let release = Release::install(cluster, &aws, "listed").await?;
-    let kubectl = cluster.kubectl.in_namespace(NAMESPACE);
-    kubectl.apply(&aws.notifier("target-attribute").to_string()).await?;
+    release.install_and_wait().await?;
+    let unlisted = Namespace::create(&cluster.kubectl).await?;
+    unlisted.apply(&aws.notifier("target-attribute").to_string()).await?;
     let describe = ["describe", "streamnotifier", "target-attribute"];
     eventually(WAIT_TIMEOUT, "`kubectl describe` to show the missing identity", async || {
-        let output = kubectl.run(&describe).await?;
+        let output = unlisted.run(&describe).await?;
         ensure!(output.contains("IdentityNotAllowed"), "{output}");
         ensure!(output.contains("aws.operatorIdentity.namespaces"), "{output}");
         Ok(())
     })
     .await?;
     release.uninstall().await?;
-    cluster.kubectl.run(&["delete", "namespace", NAMESPACE, "listed"]).await.map(drop)
+    unlisted.passed();
+    release.delete_namespaces().await
 }
