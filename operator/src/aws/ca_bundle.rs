@@ -16,7 +16,7 @@ pub enum CaBundleError {
     /// The file cannot be read.
     #[error("cannot read {0:?}; set AWS_CA_BUNDLE to a readable PEM file, or unset it")]
     Unreadable(PathBuf, #[source] io::Error),
-    /// The file is no PEM file.
+    /// The file is not a PEM file.
     #[error("cannot parse {0:?}; set AWS_CA_BUNDLE to a PEM file")]
     Malformed(PathBuf, #[source] pem::Error),
     /// The file has no certificate.

@@ -12,7 +12,7 @@ use super::proxy::{parse_proxy, proxy_for};
 pub enum KubernetesError {
     /// There is neither a kubeconfig nor a ServiceAccount.
     #[error(
-        "cannot load the kubeconfig ({kubeconfig}), and this is no Pod ({in_cluster}); check KUBECONFIG"
+        "cannot load the kubeconfig ({kubeconfig}), and this is not a Pod ({in_cluster}); check KUBECONFIG"
     )]
     NoConfig { kubeconfig: Box<KubeconfigError>, in_cluster: InClusterError },
     /// kube cannot parse `NO_PROXY`.

@@ -15,7 +15,7 @@ pub enum Namespaces {
 /// A list contains a name that no namespace can have.
 #[derive(Debug, Error)]
 #[error(
-    "{0:?} is no name of a namespace; write names of lower-case letters, digits and '-', separated by commas"
+    "{0:?} is not a namespace name; write names of lower-case letters, digits and '-', separated by commas"
 )]
 pub struct InvalidNamespace(String);
 
@@ -94,7 +94,7 @@ mod tests {
         let long = "a".repeat(64);
         for name in ["Dev", "-a", "a-", "a.b", "a b", "*,a", "ä", &long] {
             let error = Namespaces::parse_allowed(name).unwrap_err().to_string();
-            assert!(error.contains("no name of a namespace"), "{name}: {error}");
+            assert!(error.contains("not a namespace name"), "{name}: {error}");
         }
         assert!(Namespaces::parse_watched("*").is_err());
         assert!(Namespaces::parse_watched(&long[..63]).is_ok());

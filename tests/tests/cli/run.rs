@@ -47,8 +47,8 @@ async fn names_what_to_change_in_a_wrong_configuration() -> Result<()> {
     let (proxy, excluded) = (("HTTPS_PROXY", "http://127.0.0.1:9"), ("NO_PROXY", "a,"));
     let bundle = ("AWS_CA_BUNDLE", "/no/such/file");
     for (flag, variables, user, expected) in [
-        ("--namespaces=Dev", vec![], json!({}), "\"Dev\" is no name of a namespace"),
-        ("--operator-identity-namespaces=a,*", vec![], json!({}), "\"*\" is no name"),
+        ("--namespaces=Dev", vec![], json!({}), "\"Dev\" is not a namespace name"),
+        ("--operator-identity-namespaces=a,*", vec![], json!({}), "\"*\" is not a namespace name"),
         ("--log-format=json", vec![bundle], json!({}), "set AWS_CA_BUNDLE to a readable PEM file"),
         ("--log-format=json", vec![], oidc, "auth provider oidc"),
         ("--log-format=json", vec![proxy, excluded], json!({}), "cannot parse NO_PROXY"),
